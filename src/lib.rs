@@ -1,0 +1,1 @@
+//! psystrike: forwards Prometheus's scrapes to pods that it cannot reach.

@@ -1,0 +1,2 @@
+//! The program: arguments, workers, exit status.
+fn main() {}
