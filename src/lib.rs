@@ -1,1 +1,2 @@
 //! psystrike: forwards Prometheus's scrapes to pods that it cannot reach.
+pub mod http1;

@@ -1,0 +1,265 @@
+//! Finds the end of a body while its bytes go by, and never copies one of them.
+//!
+//! Where RFC 9112 section 7.1 leaves a recipient room (bare LF, white space around a chunk's size, an empty
+//! size), the scanner takes none: what it lets by must mean the same to whoever reads it next.
+
+use super::framing::Framing;
+
+/// The longest chunk-size line, extensions included. Without a bound, a pod could send a scrape that never has
+/// any content.
+pub const CHUNK_LINE_BYTES_MAX: u32 = 4 * 1024;
+/// The longest trailer section: what a head may be at most.
+pub const TRAILER_BYTES_MAX: u32 = 64 * 1024;
+
+/// Follows one body from its first byte to its last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BodyScanner {
+    /// So many bytes are still to come.
+    Length(u64),
+    /// Chunked coding.
+    Chunked(Chunked),
+    /// Only the end of the connection ends it.
+    UntilClose,
+}
+
+/// Where in the chunked coding the next byte stands (RFC 9112 section 7.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Chunked {
+    /// In the size; how many digits there were.
+    Size {
+        /// What they amount to.
+        bytes: u64,
+        /// At most 16 of them.
+        digits: u8,
+    },
+    /// Behind the size, before the line's end.
+    Extension {
+        /// The chunk's size.
+        bytes: u64,
+        /// How long the line is by now.
+        line_bytes: u32,
+        /// Only white space stands behind the size yet; `;` must follow it.
+        white: bool,
+    },
+    /// CR ended the chunk's line, LF must follow.
+    SizeLf {
+        /// The chunk's size.
+        bytes: u64,
+    },
+    /// In the chunk's data.
+    Data {
+        /// How much is still to come.
+        bytes: u64,
+    },
+    /// The data is over, CR must follow.
+    DataCr,
+    /// LF must follow.
+    DataLf,
+    /// In the trailer section, at the start of a line.
+    TrailerLine {
+        /// How long the section is by now.
+        bytes: u32,
+    },
+    /// In a trailer field's name; it has at least one character.
+    TrailerName {
+        /// How long the section is by now.
+        bytes: u32,
+    },
+    /// In a trailer field's value.
+    TrailerValue {
+        /// How long the section is by now.
+        bytes: u32,
+    },
+    /// CR ended a trailer field, LF must follow.
+    TrailerLf {
+        /// How long the section is by now.
+        bytes: u32,
+    },
+    /// CR began the last line, LF ends the body.
+    LastLf,
+    /// The body is over.
+    Ended,
+}
+
+/// A run of bytes that belongs to the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// How long it is.
+    pub bytes: usize,
+    /// Whether it is content, or else the coding around it.
+    pub content: bool,
+}
+
+/// What became of the bytes that were scanned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scanned {
+    /// So many of the first ones belong to the body, and are sound.
+    pub bytes: usize,
+    /// What comes after them.
+    pub then: Then,
+}
+
+/// What comes after the bytes of a body that are here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// More of the body.
+    More,
+    /// The body ended. Bytes behind its end are none of its own.
+    Ended,
+    /// The next byte breaks the coding.
+    Broken(BodyError),
+}
+
+/// Why a body cannot be followed to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// The connection ended before the body did.
+    CutShort,
+    /// Against the grammar of the chunked coding, or over a limit; the text says where.
+    Coding(&'static str),
+}
+
+impl BodyScanner {
+    /// A scanner before the first byte of a body.
+    pub fn new(framing: Framing) -> Self {
+        match framing {
+            Framing::Empty => Self::Length(0),
+            Framing::Length(bytes) => Self::Length(bytes),
+            Framing::Chunked => Self::Chunked(Chunked::Size { bytes: 0, digits: 0 }),
+            Framing::UntilClose => Self::UntilClose,
+        }
+    }
+
+    /// Whether the body is over.
+    pub fn ended(&self) -> bool {
+        matches!(self, Self::Length(0) | Self::Chunked(Chunked::Ended))
+    }
+
+    /// Follows the body through `bytes`.
+    pub fn scan(&mut self, bytes: &[u8]) -> Scanned {
+        let mut at = 0;
+        while at < bytes.len() && !self.ended() {
+            match self.piece(&bytes[at..]) {
+                Ok(piece) => at += piece.bytes,
+                Err(error) => return Scanned { bytes: at, then: Then::Broken(error) },
+            }
+        }
+        Scanned { bytes: at, then: if self.ended() { Then::Ended } else { Then::More } }
+    }
+
+    /// The next run of bytes that are all content, or all coding. `bytes` is not empty and the body is not over.
+    ///
+    /// # Errors
+    /// [`BodyError::Coding`] at the first byte that breaks the coding.
+    pub fn piece(&mut self, bytes: &[u8]) -> Result<Piece, BodyError> {
+        match self {
+            Self::UntilClose => Ok(Piece { bytes: bytes.len(), content: true }),
+            Self::Length(left) => Ok(Piece { bytes: take(left, bytes.len()), content: true }),
+            Self::Chunked(Chunked::Data { bytes: left }) => {
+                let piece = Piece { bytes: take(left, bytes.len()), content: true };
+                if *left == 0 {
+                    *self = Self::Chunked(Chunked::DataCr);
+                }
+                Ok(piece)
+            }
+            Self::Chunked(state) => {
+                let mut at = 0;
+                while at < bytes.len() && !matches!(state, Chunked::Data { .. } | Chunked::Ended) {
+                    match state.step(bytes[at]) {
+                        Ok(next) => *state = next,
+                        // The sound bytes first; the broken one comes up again at the next call.
+                        Err(_) if at > 0 => break,
+                        Err(error) => return Err(error),
+                    }
+                    at += 1;
+                }
+                Ok(Piece { bytes: at, content: false })
+            }
+        }
+    }
+
+    /// What the end of the connection means here.
+    ///
+    /// # Errors
+    /// [`BodyError::CutShort`] where the body was not over.
+    pub fn end_of_connection(&self) -> Result<(), BodyError> {
+        let whole = self.ended() || *self == Self::UntilClose;
+        if whole { Ok(()) } else { Err(BodyError::CutShort) }
+    }
+}
+
+/// Takes as many of `available` bytes as are left, and says how many.
+fn take(left: &mut u64, available: usize) -> usize {
+    let taken = (*left).min(available as u64);
+    *left -= taken;
+    taken as usize
+}
+
+impl Chunked {
+    /// The state behind one byte of the coding. Data is not walked byte by byte and never comes here.
+    fn step(&self, byte: u8) -> Result<Self, BodyError> {
+        let broken = |what| Err(BodyError::Coding(what));
+        Ok(match (self, byte) {
+            (&Self::Size { bytes, digits }, _) if byte.is_ascii_hexdigit() => {
+                if digits == 16 {
+                    return broken("chunk size too large");
+                }
+                let digit = (byte as char).to_digit(16).map_or(0, u64::from);
+                Self::Size { bytes: bytes << 4 | digit, digits: digits + 1 }
+            }
+            (Self::Size { digits: 0, .. }, _) => return broken("chunk size"),
+            (&Self::Size { bytes, .. } | &Self::Extension { bytes, white: false, .. }, b'\r') => {
+                Self::SizeLf { bytes }
+            }
+            (&Self::Size { bytes, .. }, b';') => Self::Extension { bytes, line_bytes: 0, white: false },
+            (&Self::Size { bytes, .. }, b' ' | b'\t') => {
+                Self::Extension { bytes, line_bytes: 0, white: true }
+            }
+            (Self::Size { .. }, _) => return broken("chunk size"),
+            (&Self::Extension { bytes, line_bytes, white }, _) => {
+                let blank = matches!(byte, b' ' | b'\t');
+                if line_bytes >= CHUNK_LINE_BYTES_MAX {
+                    return broken("chunk extension too long");
+                }
+                if !is_text(byte) || (white && !blank && byte != b';') {
+                    return broken("chunk extension");
+                }
+                Self::Extension { bytes, line_bytes: line_bytes + 1, white: white && blank }
+            }
+            (Self::SizeLf { bytes: 0 }, b'\n') => Self::TrailerLine { bytes: 0 },
+            (&Self::SizeLf { bytes }, b'\n') => Self::Data { bytes },
+            (Self::DataCr, b'\r') => Self::DataLf,
+            (Self::DataLf, b'\n') => Self::Size { bytes: 0, digits: 0 },
+            (Self::TrailerLine { .. }, b'\r') => Self::LastLf,
+            (Self::TrailerLine { bytes } | Self::TrailerName { bytes } | Self::TrailerValue { bytes }, _)
+                if *bytes >= TRAILER_BYTES_MAX =>
+            {
+                return broken("trailer section too long");
+            }
+            (&Self::TrailerLine { bytes } | &Self::TrailerName { bytes }, _) if is_token(byte) => {
+                Self::TrailerName { bytes: bytes + 1 }
+            }
+            (&Self::TrailerName { bytes }, b':') => Self::TrailerValue { bytes: bytes + 1 },
+            (&Self::TrailerValue { bytes }, b'\r') => Self::TrailerLf { bytes: bytes + 1 },
+            (&Self::TrailerValue { bytes }, _) if is_text(byte) => Self::TrailerValue { bytes: bytes + 1 },
+            (&Self::TrailerLf { bytes }, b'\n') => Self::TrailerLine { bytes: bytes + 1 },
+            (Self::LastLf, b'\n') => Self::Ended,
+            (Self::DataCr | Self::DataLf, _) => return broken("chunk is longer than its size"),
+            (Self::SizeLf { .. } | Self::TrailerLf { .. } | Self::LastLf, _) => return broken("bare CR"),
+            (Self::TrailerLine { .. } | Self::TrailerName { .. } | Self::TrailerValue { .. }, _) => {
+                return broken("trailer field");
+            }
+            (Self::Data { .. } | Self::Ended, _) => unreachable!("not walked byte by byte"),
+        })
+    }
+}
+
+/// A byte of a field value or of a quoted string: no control but HTAB.
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+/// `tchar` (RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
