@@ -1,0 +1,121 @@
+//! What is due, and when the next thing will be.
+//!
+//! One deadline an owner, lazily kept: a deadline that moves away leaves its entry in the heap, and when that
+//! comes up the owner is asked again. A connection that scrapes again and again so costs the heap nothing.
+//! Owns no clock: time arrives as an argument.
+
+use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
+
+/// Stale entries that the heap may hold, beyond one for each owner, before they are swept out.
+const STALE_MAX: usize = 64;
+
+/// When its owner's newest entry comes up: never later than what the owner waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Armed(Option<Instant>);
+
+impl Armed {
+    /// Whether the entry that came up at `at` is the newest. If so, it is spent.
+    pub fn spend(&mut self, at: Instant) -> bool {
+        let newest = *self == Self(Some(at));
+        if newest {
+            self.0 = None;
+        }
+        newest
+    }
+}
+
+/// The deadlines of owners that are known by a `K`.
+#[derive(Debug)]
+pub struct Deadlines<K>(BinaryHeap<Reverse<(Instant, K)>>);
+
+impl<K: Copy + Ord> Default for Deadlines<K> {
+    fn default() -> Self {
+        Self(BinaryHeap::new())
+    }
+}
+
+impl<K: Copy + Ord> Deadlines<K> {
+    /// Makes sure that `owner` comes up at `at` or before.
+    pub fn arm(&mut self, owner: K, armed: &mut Armed, at: Instant) {
+        let before = armed.0.is_some_and(|armed| armed <= at);
+        if !before {
+            armed.0 = Some(at);
+            self.0.push(Reverse((at, owner)));
+        }
+    }
+
+    /// Takes out an entry that is due: its owner, and when it was due.
+    pub fn pop_due(&mut self, now: Instant) -> Option<(K, Instant)> {
+        let Reverse((at, _)) = *self.0.peek()?;
+        if at > now {
+            return None;
+        }
+        self.0.pop().map(|Reverse((at, owner))| (owner, at))
+    }
+
+    /// When the next entry comes up.
+    pub fn next(&self) -> Option<Instant> {
+        self.0.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Bounds the heap: past twice the number of `owners` it keeps just what is still some owner's newest entry.
+    pub fn sweep(&mut self, owners: usize, newest: impl Fn(K) -> Option<Armed>) {
+        if self.0.len() > 2 * owners + STALE_MAX {
+            self.0.retain(|Reverse((at, owner))| newest(*owner) == Some(Armed(Some(*at))));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_deadline_that_moves_away_costs_no_entry() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut deadlines = Deadlines::default();
+        let mut armed = Armed::default();
+        for seconds in [10, 11, 12] {
+            deadlines.arm('a', &mut armed, at(seconds));
+        }
+        assert_eq!((deadlines.0.len(), deadlines.next()), (1, Some(at(10))));
+        assert_eq!(deadlines.pop_due(at(9)), None);
+        assert_eq!(deadlines.pop_due(at(10)), Some(('a', at(10))));
+        assert!(armed.spend(at(10)), "the owner now arms itself again");
+        deadlines.arm('a', &mut armed, at(12));
+        assert_eq!(deadlines.next(), Some(at(12)));
+    }
+
+    #[test]
+    fn a_deadline_that_comes_closer_overtakes_and_leaves_a_stale_entry() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut deadlines = Deadlines::default();
+        let (mut a, mut b) = (Armed::default(), Armed::default());
+        deadlines.arm('a', &mut a, at(10));
+        deadlines.arm('b', &mut b, at(7));
+        deadlines.arm('a', &mut a, at(5));
+        assert_eq!(deadlines.pop_due(at(20)), Some(('a', at(5))));
+        assert!(a.spend(at(5)));
+        assert_eq!(deadlines.pop_due(at(20)), Some(('b', at(7))));
+        assert_eq!(deadlines.pop_due(at(20)), Some(('a', at(10))));
+        assert!(!a.spend(at(10)), "that entry was overtaken");
+        assert_eq!((deadlines.pop_due(at(20)), deadlines.next()), (None, None));
+    }
+
+    #[test]
+    fn the_heap_stays_bounded_by_its_owners() {
+        let start = Instant::now();
+        let mut deadlines = Deadlines::default();
+        let mut armed = Armed::default();
+        for closer in 0..100_000u64 {
+            deadlines.arm('a', &mut armed, start + Duration::from_secs(200_000 - closer));
+            deadlines.sweep(1, |_| Some(armed));
+            assert!(deadlines.0.len() <= 2 + STALE_MAX, "after {closer}");
+        }
+        assert_eq!(deadlines.next(), Some(start + Duration::from_secs(100_001)));
+    }
+}

@@ -1,0 +1,90 @@
+//! Durations as operators write and read them: `500ms`, `9.5s`, `2m`.
+
+use std::{fmt, time::Duration};
+
+/// The longest duration that an option may name: a week. Instants stay far from any overflow.
+pub const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Reads a whole number with its unit: `ms`, `s`, `m` or `h`.
+///
+/// # Errors
+/// What is allowed, to be shown behind the value.
+pub fn parse(text: &str) -> Result<Duration, &'static str> {
+    const ALLOWED: &str = "a whole number with a unit is allowed: 500ms, 3s, 2m, 1h (at most 168h)";
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| ALLOWED)?;
+    let milliseconds = match unit {
+        "ms" => Some(number),
+        "s" => number.checked_mul(1000),
+        "m" => number.checked_mul(60 * 1000),
+        "h" => number.checked_mul(3600 * 1000),
+        _ => None,
+    };
+    let duration = Duration::from_millis(milliseconds.ok_or(ALLOWED)?);
+    if duration <= DURATION_MAX { Ok(duration) } else { Err(ALLOWED) }
+}
+
+/// Displays a duration to the millisecond, in seconds from one second on: `9.5s`, `900ms`, `0.4ms`.
+#[derive(Clone, Copy, Debug)]
+pub struct Short(pub Duration);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(duration) = *self;
+        if duration < Duration::from_millis(1) {
+            write!(f, "{}ms", (duration.as_secs_f64() * 10_000.0).round() / 10.0)
+        } else if duration < Duration::from_secs(1) {
+            write!(f, "{}ms", duration.as_millis())
+        } else {
+            write!(f, "{}s", (duration.as_secs_f64() * 1000.0).round() / 1000.0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_operators_write() {
+        for (text, expected) in [
+            ("500ms", Some(500)),
+            ("0s", Some(0)),
+            ("3s", Some(3_000)),
+            ("2m", Some(120_000)),
+            ("168h", Some(604_800_000)),
+            ("169h", None),
+            ("18446744073709551615h", None),
+            ("3", None),
+            ("s", None),
+            ("", None),
+            ("1.5s", None),
+            ("-1s", None),
+            ("+1s", None),
+            (" 1s", None),
+            ("1s ", None),
+            ("1 s", None),
+            ("1d", None),
+        ] {
+            assert_eq!(parse(text).ok(), expected.map(Duration::from_millis), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn shows_what_operators_read() {
+        for (microseconds, expected) in [
+            (0, "0ms"),
+            (440, "0.4ms"),
+            (1_000, "1ms"),
+            (900_000, "900ms"),
+            (999_999, "999ms"),
+            (1_000_000, "1s"),
+            (9_500_000, "9.5s"),
+            (12_345_678, "12.346s"),
+            (120_000_000, "120s"),
+        ] {
+            assert_eq!(Short(Duration::from_micros(microseconds)).to_string(), expected);
+        }
+    }
+}

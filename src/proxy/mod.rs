@@ -1,0 +1,24 @@
+//! Decisions. What to do with a request, with an answer, with a failure, with time that has passed.
+//!
+//! Time arrives as an argument, and nothing here knows a file descriptor: all of it runs on a synthetic clock
+//! in the tests. Each file owns one decision:
+//!
+//! - [`route`]: which page or pod a request target means, and the way back for a `Location`;
+//! - [`policy`]: which pods may be reached;
+//! - [`exchange`]: the state machine of one request, its pod and its answer;
+//! - [`outcome`]: every way an exchange can end, with its status, reason and label;
+//! - [`pool`]: which kept pod connection is used again, and which goes first;
+//! - [`deadlines`]: what is due, and when the next thing will be;
+//! - [`recency`]: which of many idle things idled longest;
+//! - [`metrics`]: the counters, and the page that shows them;
+//! - [`duration`]: durations as operators write and read them.
+
+pub mod deadlines;
+pub mod duration;
+//pub mod exchange;
+//pub mod metrics;
+pub mod outcome;
+pub mod policy;
+pub mod pool;
+pub mod recency;
+pub mod route;

@@ -1,0 +1,328 @@
+//! Which addresses and ports may be reached. What makes psystrike no door into the cluster.
+//!
+//! Judges the address that is going to be connected to, never a name. Owns the list of addresses that no wide
+//! range opens.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
+    str::FromStr,
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{outcome::Outcome, route::Origin};
+
+/// The private ranges: RFC 1918, RFC 6598 (used for pods by several clouds) and RFC 4193.
+pub const ALLOW_DEFAULT: &str = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,fc00::/7";
+
+/// Ranges that are reached only through an `--allow` entry that lies inside them. Behind them stand the machine
+/// itself, its links, and the clouds' metadata services, which hand out credentials to whoever asks.
+const SPECIAL: [IpNet; 12] = [
+    v4([0, 0, 0, 0], 8),          // "this network" (RFC 1122); Linux takes 0.0.0.0 for itself
+    v4([127, 0, 0, 0], 8),        // loopback
+    v4([169, 254, 0, 0], 16),     // link-local (RFC 3927), the metadata service of most clouds
+    v4([100, 100, 100, 200], 32), // Alibaba Cloud's metadata service, within 100.64.0.0/10
+    v4([224, 0, 0, 0], 4),        // multicast
+    v4([255, 255, 255, 255], 32), // broadcast
+    v6([0, 0, 0, 0, 0, 0, 0, 0], 128), // unspecified
+    v6([0, 0, 0, 0, 0, 0, 0, 1], 128), // loopback
+    v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10), // link-local
+    v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), // multicast
+    v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128), // AWS's metadata service, within fc00::/7
+    v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128), // Google Cloud's, likewise
+];
+
+const fn v4([a, b, c, d]: [u8; 4], prefix: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix))
+}
+
+const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], prefix: u8) -> IpNet {
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), prefix))
+}
+
+/// Which pods may be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Addresses that may be reached.
+    pub allow: Vec<IpNet>,
+    /// Addresses that may not, whatever `allow` says.
+    pub deny: Vec<IpNet>,
+    /// Ports that may be reached.
+    pub ports: Ports,
+}
+
+impl Policy {
+    /// Whether a connection to `origin` may be opened.
+    ///
+    /// # Errors
+    /// [`Outcome::AddressNotAllowed`] or [`Outcome::PortNotAllowed`].
+    pub fn judge(&self, origin: Origin) -> Result<(), Outcome> {
+        let ip = origin.ip().to_canonical();
+        let embedded_pass = embedded(ip).into_iter().flatten().all(|ip| self.allows(ip.into()));
+        if !self.allows(ip) || !embedded_pass {
+            return Err(Outcome::AddressNotAllowed);
+        }
+        if self.ports.contain(origin.port()) { Ok(()) } else { Err(Outcome::PortNotAllowed) }
+    }
+
+    fn allows(&self, ip: IpAddr) -> bool {
+        let special = SPECIAL.iter().filter(|range| range.contains(&ip));
+        // Every special range that holds the address must hold the entry that opens it.
+        let opens = |entry: &IpNet| entry.contains(&ip) && special.clone().all(|range| range.contains(entry));
+        self.allow.iter().any(opens) && !self.deny.iter().any(|entry| entry.contains(&ip))
+    }
+}
+
+/// The IPv4 addresses inside an IPv6 one, which a router or the kernel may unpack and go to.
+fn embedded(ip: IpAddr) -> [Option<Ipv4Addr>; 2] {
+    const LOW_32_BITS: [IpNet; 4] = [
+        v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96), // NAT64 (RFC 6052)
+        v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48), // NAT64, local use (RFC 8215)
+        v6([0, 0, 0, 0, 0, 0, 0, 0], 96),         // IPv4-compatible (RFC 4291 section 2.5.5.1)
+        v6([0, 0, 0, 0, 0xffff, 0, 0, 0], 96),    // IPv4-translated (RFC 2765)
+    ];
+    const SIX_TO_FOUR: IpNet = v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16); // RFC 3056
+    const TEREDO: IpNet = v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32); // RFC 4380 section 4
+    let IpAddr::V6(v6) = ip else { return [None, None] };
+    if v6.is_unspecified() || v6.is_loopback() {
+        return [None, None]; // in ::/96, but addresses of their own
+    }
+    let [_, a, b, c, .., y, z] = v6.segments();
+    let v4 = |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
+    if LOW_32_BITS.iter().any(|range| range.contains(&ip)) {
+        [v4(y, z), None]
+    } else if SIX_TO_FOUR.contains(&ip) {
+        [v4(a, b), None]
+    } else if TEREDO.contains(&ip) {
+        [v4(b, c), v4(!y, !z)] // the server, and the client, whose bits are inverted
+    } else {
+        [None, None]
+    }
+}
+
+/// Reads one entry of `--allow` or `--deny`: a range like `10.0.0.0/8`, or one address.
+///
+/// # Errors
+/// What is wrong or allowed, to be shown behind the value.
+pub fn parse_range(text: &str) -> Result<IpNet, String> {
+    const ALLOWED: &str = "a range like 10.0.0.0/8 or fd00::/8, or one address, is allowed";
+    let range = match IpAddr::from_str(text) {
+        Ok(ip) => IpNet::from(ip),
+        Err(_) => IpNet::from_str(text).map_err(|_| ALLOWED.to_owned())?,
+    };
+    if matches!(range, IpNet::V6(v6) if v6.network().to_ipv4_mapped().is_some()) {
+        return Err("IPv4-mapped addresses are judged as IPv4: write the IPv4 range".to_owned());
+    }
+    let trunc = range.trunc();
+    if trunc == range {
+        Ok(range)
+    } else {
+        Err(format!("bits are set behind the prefix: {trunc} is the range"))
+    }
+}
+
+/// A set of ports, as ranges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ports(Vec<RangeInclusive<u16>>);
+
+impl Ports {
+    /// Whether `port` is one of them.
+    pub fn contain(&self, port: u16) -> bool {
+        self.0.iter().any(|range| range.contains(&port))
+    }
+}
+
+impl FromStr for Ports {
+    type Err = &'static str;
+
+    /// Reads a list like `8080,9090-9999`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const ALLOWED: &str = "ports from 1 to 65535 and ranges of them are allowed: 8080,9090-9999";
+        let port = |text: &str| {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse::<u16>().ok().filter(|&port| digits && port > 0).ok_or(ALLOWED)
+        };
+        let range = |text: &str| {
+            let (first, last) = text.split_once('-').unwrap_or((text, text));
+            let range = port(first.trim())?..=port(last.trim())?;
+            if range.is_empty() { Err(ALLOWED) } else { Ok(range) }
+        };
+        text.split(',').map(|text| range(text.trim())).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, range) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            match (range.start(), range.end()) {
+                (first, last) if first == last => write!(f, "{comma}{first}")?,
+                (first, last) => write!(f, "{comma}{first}-{last}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(allow: &str, deny: &str, ports: &str) -> Policy {
+        let ranges = |list: &str| {
+            list.split(',').filter(|text| !text.is_empty()).map(|text| parse_range(text).unwrap()).collect()
+        };
+        Policy { allow: ranges(allow), deny: ranges(deny), ports: ports.parse().unwrap() }
+    }
+
+    /// Each row: what is allowed, what is denied, an address, whether it may be reached.
+    #[test]
+    fn every_special_range_is_opened_only_from_inside() {
+        const ALL: &str = "0.0.0.0/0,::/0";
+        for (allow, deny, ip, expected) in [
+            // The default list.
+            (ALLOW_DEFAULT, "", "10.0.0.1", true),
+            (ALLOW_DEFAULT, "", "172.31.255.255", true),
+            (ALLOW_DEFAULT, "", "172.32.0.0", false),
+            (ALLOW_DEFAULT, "", "192.168.1.1", true),
+            (ALLOW_DEFAULT, "", "100.127.0.1", true),
+            (ALLOW_DEFAULT, "", "8.8.8.8", false),
+            (ALLOW_DEFAULT, "", "fd00::1", true),
+            (ALLOW_DEFAULT, "", "2a00::1", false),
+            // Special ranges, against everything.
+            (ALL, "", "8.8.8.8", true),
+            (ALL, "", "2a00::1", true),
+            (ALL, "", "0.0.0.0", false),
+            (ALL, "", "0.1.2.3", false),
+            (ALL, "", "127.0.0.1", false),
+            (ALL, "", "127.255.255.255", false),
+            (ALL, "", "169.254.169.254", false),
+            (ALL, "", "169.254.0.1", false),
+            (ALL, "", "100.100.100.200", false),
+            (ALLOW_DEFAULT, "", "100.100.100.200", false),
+            (ALL, "", "224.0.0.1", false),
+            (ALL, "", "239.255.255.255", false),
+            (ALL, "", "255.255.255.255", false),
+            (ALL, "", "240.0.0.1", true),
+            (ALL, "", "::", false),
+            (ALL, "", "::1", false),
+            (ALL, "", "fe80::1", false),
+            (ALL, "", "febf::1", false),
+            (ALL, "", "fec0::1", true),
+            (ALL, "", "ff02::1", false),
+            (ALL, "", "fd00:ec2::254", false),
+            (ALLOW_DEFAULT, "", "fd00:ec2::254", false),
+            (ALLOW_DEFAULT, "", "fd20:ce::254", false),
+            (ALLOW_DEFAULT, "", "fd00:ec2::253", true),
+            // Opened from inside, and no further.
+            ("127.0.0.0/8", "", "127.9.9.9", true),
+            ("127.0.0.1", "", "127.0.0.1", true),
+            ("127.0.0.1", "", "127.0.0.2", false),
+            ("126.0.0.0/7", "", "127.0.0.1", false),
+            ("169.254.169.254", "", "169.254.169.254", true),
+            ("169.254.0.0/16", "", "169.254.169.254", true),
+            ("169.0.0.0/8", "", "169.254.169.254", false),
+            ("0.0.0.0/8", "", "0.0.0.0", true),
+            ("255.255.255.255", "", "255.255.255.255", true),
+            ("240.0.0.0/4", "", "255.255.255.255", false),
+            ("224.0.0.0/4", "", "224.0.0.1", true),
+            ("::1/128", "", "::1", true),
+            ("::/127", "", "::1", false),
+            ("fe80::/10", "", "fe80::1", true),
+            ("fe00::/9", "", "fe80::1", false),
+            ("ff00::/8", "", "ff02::1", true),
+            ("fd00:ec2::254", "", "fd00:ec2::254", true),
+            ("fd00:ec2::/32", "", "fd00:ec2::254", false),
+            // Deny wins.
+            ("10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", false),
+            ("10.0.0.0/8", "10.1.0.0/16", "10.2.2.3", true),
+            ("10.1.2.3", "10.0.0.0/8", "10.1.2.3", false),
+            ("10.0.0.0/8", "0.0.0.0/0", "10.1.2.3", false),
+            // Nothing is allowed by nothing.
+            ("", "", "10.0.0.1", false),
+            // IPv4-mapped addresses are IPv4 ones.
+            (ALL, "", "::ffff:127.0.0.1", false),
+            (ALL, "", "::ffff:169.254.169.254", false),
+            ("::/0", "", "::ffff:10.0.0.1", false),
+            ("10.0.0.0/8", "", "::ffff:10.0.0.1", true),
+            ("0.0.0.0/0", "10.0.0.0/8", "::ffff:10.0.0.1", false),
+            // Embedded IPv4 addresses must pass as well.
+            (ALL, "", "64:ff9b::8.8.8.8", true),
+            (ALL, "", "64:ff9b::169.254.169.254", false),
+            (ALL, "", "64:ff9b:1::127.0.0.1", false),
+            ("::/0", "", "64:ff9b::8.8.8.8", false),
+            ("::/0,8.0.0.0/8", "", "64:ff9b::8.8.8.8", true),
+            (ALL, "8.8.8.8", "64:ff9b::8.8.8.8", false),
+            (ALL, "", "2002:7f00:1::", false),
+            (ALL, "", "2002:a9fe:a9fe::1", false),
+            (ALL, "", "2002:808:808::1", true),
+            (ALL, "", "2001:0:808:808::5601:5601", false), // the client is 169.254.169.254
+            (ALL, "", "2001:0:7f00:1::f7f7:f7f7", false),  // the server is 127.0.0.1
+            (ALL, "", "2001:0:808:808::f7f7:f7f7", true),
+            (ALL, "", "2001:1::7f00:1", true),
+            (ALL, "", "::127.0.0.1", false),
+            (ALL, "", "::8.8.8.8", true),
+            (ALL, "", "::ffff:0:127.0.0.1", false),
+        ] {
+            let ip: IpAddr = ip.parse().unwrap();
+            let got = policy(allow, deny, "1-65535").judge(Origin::new(ip, 80));
+            let expected = if expected { Ok(()) } else { Err(Outcome::AddressNotAllowed) };
+            assert_eq!(got, expected, "{ip} with --allow {allow} --deny {deny}");
+        }
+    }
+
+    #[test]
+    fn ports_are_judged_after_the_address() {
+        let policy = policy("10.0.0.0/8", "", "8080, 9090-9092");
+        for (ip, port, expected) in [
+            ("10.0.0.1", 8080, Ok(())),
+            ("10.0.0.1", 9090, Ok(())),
+            ("10.0.0.1", 9092, Ok(())),
+            ("10.0.0.1", 9093, Err(Outcome::PortNotAllowed)),
+            ("10.0.0.1", 80, Err(Outcome::PortNotAllowed)),
+            ("11.0.0.1", 80, Err(Outcome::AddressNotAllowed)),
+        ] {
+            assert_eq!(policy.judge(Origin::new(ip.parse().unwrap(), port)), expected, "{ip}:{port}");
+        }
+    }
+
+    #[test]
+    fn ranges_and_ports_are_read_strictly() {
+        for (text, expected) in [
+            ("10.0.0.0/8", Some("10.0.0.0/8")),
+            ("10.1.2.3", Some("10.1.2.3/32")),
+            ("fd00::/8", Some("fd00::/8")),
+            ("::1", Some("::1/128")),
+            ("10.1.2.3/8", None),
+            ("10.0.0.0/33", None),
+            ("10.0.0.0/", None),
+            ("10.0.0/8", None),
+            ("::ffff:10.0.0.0/104", None),
+            ("pods.example", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                parse_range(text).ok().map(|range| range.to_string()).as_deref(),
+                expected,
+                "{text:?}"
+            );
+        }
+        for (text, expected) in [
+            ("1-65535", Some("1-65535")),
+            ("80", Some("80")),
+            ("8080,9090-9999", Some("8080,9090-9999")),
+            ("0", None),
+            ("65536", None),
+            ("9-8", None),
+            ("80,", None),
+            ("+80", None),
+            ("80-", None),
+            ("", None),
+        ] {
+            let got = text.parse::<Ports>().ok().map(|ports| ports.to_string());
+            assert_eq!(got.as_deref(), expected, "{text:?}");
+        }
+    }
+}

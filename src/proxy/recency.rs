@@ -1,0 +1,107 @@
+//! Which of many idle things idled longest: a list in order of time, threaded through slot numbers.
+//!
+//! Owns nothing but the order. Every operation takes constant time, and eight bytes a slot.
+
+/// No slot.
+const NONE: u32 = u32::MAX;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Link {
+    older: u32,
+    newer: u32,
+}
+
+/// A slot that is not in the list links to itself, which none in it does.
+const fn absent(slot: u32) -> Link {
+    Link { older: slot, newer: slot }
+}
+
+/// A set of slots, in the order in which they were added.
+#[derive(Debug)]
+pub struct Recency {
+    links: Vec<Link>,
+    oldest: u32,
+    newest: u32,
+}
+
+impl Default for Recency {
+    fn default() -> Self {
+        Self { links: Vec::new(), oldest: NONE, newest: NONE }
+    }
+}
+
+impl Recency {
+    /// Adds a slot as the newest. One that is in the list already moves there.
+    pub fn push(&mut self, slot: u32) {
+        self.remove(slot);
+        let at = slot as usize;
+        if at >= self.links.len() {
+            self.links.extend((self.links.len() as u32..=slot).map(absent));
+        }
+        self.links[at] = Link { older: self.newest, newer: NONE };
+        match self.newest {
+            NONE => self.oldest = slot,
+            newest => self.links[newest as usize].newer = slot,
+        }
+        self.newest = slot;
+    }
+
+    /// Takes a slot out. One that is not in the list stays out.
+    pub fn remove(&mut self, slot: u32) {
+        let Some(&link) = self.links.get(slot as usize).filter(|&&link| link != absent(slot)) else { return };
+        match link.older {
+            NONE => self.oldest = link.newer,
+            older => self.links[older as usize].newer = link.newer,
+        }
+        match link.newer {
+            NONE => self.newest = link.older,
+            newer => self.links[newer as usize].older = link.older,
+        }
+        self.links[slot as usize] = absent(slot);
+    }
+
+    /// The slot that was added longest ago.
+    pub fn oldest(&self) -> Option<u32> {
+        (self.oldest != NONE).then_some(self.oldest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(list: &mut Recency) -> Vec<u32> {
+        std::iter::from_fn(|| {
+            let oldest = list.oldest()?;
+            list.remove(oldest);
+            Some(oldest)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn gives_the_oldest_first_whatever_was_taken_out_between() {
+        for (removed, expected) in [
+            (&[][..], &[3, 0, 7, 5][..]),
+            (&[3], &[0, 7, 5]),
+            (&[5], &[3, 0, 7]),
+            (&[0, 7], &[3, 5]),
+            (&[9, 1], &[3, 0, 7, 5]),
+            (&[3, 0, 7, 5, 5], &[]),
+        ] {
+            let mut list = Recency::default();
+            [3, 0, 7, 5].into_iter().for_each(|slot| list.push(slot));
+            removed.iter().for_each(|&slot| list.remove(slot));
+            assert_eq!(drain(&mut list), expected, "without {removed:?}");
+        }
+    }
+
+    #[test]
+    fn pushing_again_makes_newest() {
+        let mut list = Recency::default();
+        [1, 2, 3, 1].into_iter().for_each(|slot| list.push(slot));
+        assert_eq!(drain(&mut list), [2, 3, 1]);
+        list.push(2);
+        assert_eq!(drain(&mut list), [2]);
+    }
+}

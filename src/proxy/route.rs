@@ -1,0 +1,424 @@
+//! Which page or pod a request target means, and the way back: a pod's `Location` as a path through us.
+//!
+//! Owns the shape of our paths. Never decides whether a pod may be reached.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use super::outcome::Outcome;
+
+/// The path of a pod that names none: what Prometheus scrapes by default.
+const METRICS_PATH: &str = "/metrics";
+
+/// Where a pod is. IPv4-mapped IPv6 addresses do not occur: they are IPv4 ones from the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    ip: IpAddr,
+    port: u16,
+}
+
+impl Origin {
+    /// The pod at this address.
+    pub fn new(ip: IpAddr, port: u16) -> Self {
+        Self { ip: ip.to_canonical(), port }
+    }
+
+    /// The address that is judged, and then connected to.
+    pub fn ip(self) -> IpAddr {
+        self.ip
+    }
+
+    /// The port that is judged, and then connected to.
+    pub fn port(self) -> u16 {
+        self.port
+    }
+
+    /// Both, as sockets take them.
+    pub fn socket_addr(self) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port)
+    }
+}
+
+/// `10.1.2.3:8080` or `[fd00::1]:8080`: the value of `Host`, and how the pod is named to people.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.socket_addr().fmt(f)
+    }
+}
+
+/// A page of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// `/`.
+    Index,
+    /// `/healthz`.
+    Healthz,
+    /// `/readyz`.
+    Readyz,
+    /// `/metrics`.
+    Metrics,
+}
+
+/// Which of our routes a request took: a label on `/metrics`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteName {
+    /// To a pod, or on the way to one.
+    Pods,
+    /// A page of our own.
+    Page(Page),
+    /// No route of ours, or a head that could not be read.
+    None,
+}
+
+/// How many [`RouteName`]s there are.
+pub const ROUTES: usize = 6;
+
+impl RouteName {
+    /// All of them, in the order of their [`index`](Self::index).
+    pub const ALL: [Self; ROUTES] = [
+        Self::Pods,
+        Self::Page(Page::Index),
+        Self::Page(Page::Healthz),
+        Self::Page(Page::Readyz),
+        Self::Page(Page::Metrics),
+        Self::None,
+    ];
+
+    /// Its place in a table of counters.
+    pub fn index(self) -> usize {
+        match self {
+            Self::Pods => 0,
+            Self::Page(Page::Index) => 1,
+            Self::Page(Page::Healthz) => 2,
+            Self::Page(Page::Readyz) => 3,
+            Self::Page(Page::Metrics) => 4,
+            Self::None => 5,
+        }
+    }
+
+    /// The label's value.
+    pub fn label(self) -> &'static str {
+        ["/pods", "/", "/healthz", "/readyz", "/metrics", "none"][self.index()]
+    }
+}
+
+/// What a request target means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route<'b> {
+    /// A page of our own.
+    Page(Page),
+    /// A pod, and what to ask it for.
+    Pod {
+        /// Where it is.
+        origin: Origin,
+        /// The target for the pod, in two parts that follow each other, each as it came.
+        target: PodTarget<'b>,
+    },
+}
+
+/// The request target that a pod gets: a path, and a query where there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodTarget<'b> {
+    /// From its first `/` on.
+    pub path: &'b str,
+    /// What goes behind a `?`.
+    pub query: Option<&'b str>,
+}
+
+impl<'b> PodTarget<'b> {
+    /// Its parts in order, as they go on the wire.
+    pub fn parts(&self) -> [&'b str; 3] {
+        match self.query {
+            Some(query) => [self.path, "?", query],
+            None => [self.path, "", ""],
+        }
+    }
+}
+
+/// Which of our routes `path` is on, whatever the rest of the request is.
+pub fn name(path: &str) -> RouteName {
+    match path {
+        "/" => RouteName::Page(Page::Index),
+        "/healthz" => RouteName::Page(Page::Healthz),
+        "/readyz" => RouteName::Page(Page::Readyz),
+        "/metrics" => RouteName::Page(Page::Metrics),
+        _ if path.starts_with("/pods/") => RouteName::Pods,
+        _ => RouteName::None,
+    }
+}
+
+/// What a path and a query mean.
+///
+/// # Errors
+/// [`Outcome::NotFound`], [`Outcome::BadHost`], [`Outcome::HostName`] or [`Outcome::BadPort`].
+pub fn resolve<'b>(path: &'b str, query: Option<&'b str>) -> Result<Route<'b>, Outcome> {
+    match name(path) {
+        RouteName::Page(page) => return Ok(Route::Page(page)),
+        RouteName::None => return Err(Outcome::NotFound),
+        RouteName::Pods => {}
+    }
+    // Prometheus takes an annotation like `/metrics?format=prometheus` for a path, and encodes its `?`.
+    let (path, query) = match (query, encoded_question_mark(path)) {
+        (None, Some(at)) => (&path[..at], Some(&path[at + "%3F".len()..])),
+        _ => (path, query),
+    };
+    let rest = path.strip_prefix("/pods/").ok_or(Outcome::NotFound)?;
+    let (host, rest) = rest.split_once('/').ok_or(Outcome::NotFound)?;
+    let (port, path) = match rest.find('/') {
+        Some(at) => rest.split_at(at),
+        None => (rest, METRICS_PATH),
+    };
+    let origin = Origin::new(parse_host(host)?, parse_port(port)?);
+    Ok(Route::Pod { origin, target: PodTarget { path, query } })
+}
+
+fn encoded_question_mark(path: &str) -> Option<usize> {
+    path.as_bytes().windows(3).position(|three| three.eq_ignore_ascii_case(b"%3F"))
+}
+
+/// An IPv4 address in strict dotted form, or an IPv6 address: bare, in brackets, or in encoded brackets as Go
+/// clients send them. std's parsers take neither zone ids nor other spellings.
+fn parse_host(host: &str) -> Result<IpAddr, Outcome> {
+    if let Ok(ip) = host.parse::<Ipv4Addr>() {
+        return Ok(ip.into());
+    }
+    let in_brackets = host
+        .strip_prefix('[')
+        .or_else(|| strip_prefix_ignore_case(host, "%5B"))
+        .and_then(|rest| rest.strip_suffix(']').or_else(|| strip_suffix_ignore_case(rest, "%5D")));
+    if let Ok(ip) = in_brackets.unwrap_or(host).parse::<Ipv6Addr>() {
+        return Ok(ip.into());
+    }
+    // A name has a label that is no number: its last one (WHATWG URL, "ends in a number").
+    let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+    let numeric = last.bytes().all(|byte| byte.is_ascii_digit())
+        || last.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("0x"));
+    let name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    Err(if name && !numeric { Outcome::HostName } else { Outcome::BadHost })
+}
+
+fn strip_prefix_ignore_case<'b>(text: &'b str, prefix: &str) -> Option<&'b str> {
+    let start = text.get(..prefix.len())?;
+    start.eq_ignore_ascii_case(prefix).then(|| &text[prefix.len()..])
+}
+
+fn strip_suffix_ignore_case<'b>(text: &'b str, suffix: &str) -> Option<&'b str> {
+    let at = text.len().checked_sub(suffix.len())?;
+    text.get(at..)?.eq_ignore_ascii_case(suffix).then(|| &text[..at])
+}
+
+/// 1 to 65535 in plain digits, without leading zeros.
+fn parse_port(port: &str) -> Result<u16, Outcome> {
+    let plain = port.bytes().all(|byte| byte.is_ascii_digit()) && !port.starts_with('0');
+    port.parse().ok().filter(|_| plain).ok_or(Outcome::BadPort)
+}
+
+/// Where a pod's `Location` leads through us, or `None` where it does not lead into the pod, or leads nowhere.
+///
+/// `asked` is the path that the pod was asked for: a relative reference is meant relative to it, and what the
+/// client would make of it relative to its own path differs as soon as it climbs.
+pub fn location_through_us(location: &[u8], origin: Origin, asked: &str) -> Option<String> {
+    let location = str::from_utf8(location).ok()?;
+    let reference = match location.split_once("//") {
+        Some((scheme, rest)) if scheme.is_empty() || scheme.eq_ignore_ascii_case("http:") => {
+            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+            let (authority, path) = rest.split_at(end);
+            if !names(authority, origin) {
+                return None;
+            }
+            if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+        }
+        // RFC 3986 section 3.1: what has a colon before its first `/`, `?` or `#` has a scheme.
+        _ if location.split(['/', '?', '#']).next().is_some_and(|start| start.contains(':')) => return None,
+        _ => location.to_owned(),
+    };
+    let end = reference.find(['?', '#']).unwrap_or(reference.len());
+    let (path, suffix) = reference.split_at(end);
+    let path = match path {
+        // Only another fragment: the same page, and no request.
+        "" if !suffix.starts_with('?') => return None,
+        "" => asked.to_owned(),
+        _ if path.starts_with('/') => remove_dot_segments(path),
+        _ => {
+            let folder = asked.rfind('/').map_or("/", |at| &asked[..=at]);
+            remove_dot_segments(&format!("{folder}{path}"))
+        }
+    };
+    // Bare IPv6: a path segment may have colons, and no brackets (RFC 3986 section 3.3).
+    Some(format!("/pods/{}/{}{path}{suffix}", origin.ip, origin.port))
+}
+
+/// Whether an authority names the pod that answered.
+fn names(authority: &str, origin: Origin) -> bool {
+    match authority.parse::<SocketAddr>() {
+        Ok(addr) => Origin::new(addr.ip(), addr.port()) == origin,
+        Err(_) => {
+            let authority = authority.strip_suffix(':').unwrap_or(authority); // an empty port is the default one
+            let host = authority.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+            let ip = match host {
+                Some(host) => host.parse::<Ipv6Addr>().map(IpAddr::from),
+                None => authority.parse::<Ipv4Addr>().map(IpAddr::from),
+            };
+            ip.is_ok_and(|ip| Origin::new(ip, 80) == origin)
+        }
+    }
+}
+
+/// RFC 3986 section 5.2.4, for a path that begins with `/`.
+fn remove_dot_segments(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    kept.pop();
+                }
+                if last {
+                    kept.push("");
+                }
+            }
+            _ => kept.push(segment),
+        }
+    }
+    format!("/{}", kept.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(address: &str) -> Origin {
+        let address: SocketAddr = address.parse().unwrap();
+        Origin::new(address.ip(), address.port())
+    }
+
+    #[test]
+    fn targets_lead_to_pods() {
+        for (target, address, asked) in [
+            ("/pods/10.1.2.3/8080/metrics", "10.1.2.3:8080", "/metrics"),
+            ("/pods/10.1.2.3/8080", "10.1.2.3:8080", "/metrics"),
+            ("/pods/10.1.2.3/8080?a=b", "10.1.2.3:8080", "/metrics?a=b"),
+            ("/pods/10.1.2.3/8080/", "10.1.2.3:8080", "/"),
+            ("/pods/10.1.2.3/8080/?", "10.1.2.3:8080", "/?"),
+            ("/pods/10.1.2.3/1/a/b?c=d&e=%2F", "10.1.2.3:1", "/a/b?c=d&e=%2F"),
+            ("/pods/10.1.2.3/65535//a//", "10.1.2.3:65535", "//a//"),
+            ("/pods/10.1.2.3/80/../x/./y", "10.1.2.3:80", "/../x/./y"),
+            ("/pods/10.1.2.3/80/a%2Fb%0d%0ac", "10.1.2.3:80", "/a%2Fb%0d%0ac"),
+            ("/pods/10.1.2.3/80/m%3Fa=b%3Fc", "10.1.2.3:80", "/m?a=b%3Fc"),
+            ("/pods/10.1.2.3/80/m%3fa=b", "10.1.2.3:80", "/m?a=b"),
+            ("/pods/10.1.2.3/80/m%3Fa=b?c", "10.1.2.3:80", "/m%3Fa=b?c"),
+            ("/pods/10.1.2.3/80/m%3Fa=b?", "10.1.2.3:80", "/m%3Fa=b?"),
+            ("/pods/10.1.2.3/80%3Fa=b", "10.1.2.3:80", "/metrics?a=b"),
+            ("/pods/fd00::1/80/m", "[fd00::1]:80", "/m"),
+            ("/pods/[fd00::1]/80/m", "[fd00::1]:80", "/m"),
+            ("/pods/%5Bfd00::1%5D/80/m", "[fd00::1]:80", "/m"),
+            ("/pods/%5bfd00::1%5d/80/m", "[fd00::1]:80", "/m"),
+            ("/pods/::ffff:10.1.2.3/80/m", "10.1.2.3:80", "/m"),
+            ("/pods/[::FFFF:a01:203]/80/m", "10.1.2.3:80", "/m"),
+        ] {
+            let (path, query) = match target.split_once('?') {
+                Some((path, query)) => (path, Some(query)),
+                None => (target, None),
+            };
+            match resolve(path, query) {
+                Ok(Route::Pod { origin, target: to_pod }) => {
+                    assert_eq!((origin, to_pod.parts().concat().as_str()), (pod(address), asked), "{target}");
+                }
+                other => panic!("{target}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn other_targets_lead_to_pages_or_nowhere() {
+        for (path, expected) in [
+            ("/", Ok(Page::Index)),
+            ("/healthz", Ok(Page::Healthz)),
+            ("/readyz", Ok(Page::Readyz)),
+            ("/metrics", Ok(Page::Metrics)),
+            ("/healthz/", Err(Outcome::NotFound)),
+            ("/metricsx", Err(Outcome::NotFound)),
+            ("/pods", Err(Outcome::NotFound)),
+            ("/pods/", Err(Outcome::NotFound)),
+            ("/pods/10.1.2.3", Err(Outcome::NotFound)),
+            ("/pods/10.1.2.3/", Err(Outcome::BadPort)),
+            ("/pods//80/m", Err(Outcome::BadHost)),
+            ("/pods/10.1.2.3/0/m", Err(Outcome::BadPort)),
+            ("/pods/10.1.2.3/65536/m", Err(Outcome::BadPort)),
+            ("/pods/10.1.2.3/080/m", Err(Outcome::BadPort)),
+            ("/pods/10.1.2.3/+80/m", Err(Outcome::BadPort)),
+            ("/pods/10.1.2.3/8080metrics", Err(Outcome::BadPort)),
+            ("/pods/10.1.2.3/%38%30/m", Err(Outcome::BadPort)),
+            ("/pods/10.1.2/80/m", Err(Outcome::BadHost)),
+            ("/pods/10.1.2.3.4/80/m", Err(Outcome::BadHost)),
+            ("/pods/010.1.2.3/80/m", Err(Outcome::BadHost)),
+            ("/pods/0x0a.1.2.3/80/m", Err(Outcome::BadHost)),
+            ("/pods/10.1.2.0x3/80/m", Err(Outcome::BadHost)),
+            ("/pods/167838211/80/m", Err(Outcome::BadHost)),
+            ("/pods/0x7f000001/80/m", Err(Outcome::BadHost)),
+            ("/pods/127.1/80/m", Err(Outcome::BadHost)),
+            ("/pods/10.1.2.3./80/m", Err(Outcome::BadHost)),
+            ("/pods/10.1.2.%33/80/m", Err(Outcome::BadHost)),
+            ("/pods/fe80::1%25eth0/80/m", Err(Outcome::BadHost)),
+            ("/pods/[fe80::1%25eth0]/80/m", Err(Outcome::BadHost)),
+            ("/pods/fe80::1%eth0/80/m", Err(Outcome::BadHost)),
+            ("/pods/[10.1.2.3]/80/m", Err(Outcome::BadHost)),
+            ("/pods/[fd00::1/80/m", Err(Outcome::BadHost)),
+            ("/pods/fd00::1]/80/m", Err(Outcome::BadHost)),
+            ("/pods/[[fd00::1]]/80/m", Err(Outcome::BadHost)),
+            ("/pods/user@10.1.2.3/80/m", Err(Outcome::BadHost)),
+            ("/pods/localhost/80/m", Err(Outcome::HostName)),
+            ("/pods/metadata.google.internal/80/m", Err(Outcome::HostName)),
+            ("/pods/a.b-c_d.svc.cluster.local./80/m", Err(Outcome::HostName)),
+        ] {
+            let got = resolve(path, None);
+            assert_eq!(got, expected.map(Route::Page), "{path}");
+        }
+    }
+
+    #[test]
+    fn locations_into_the_pod_lead_through_us() {
+        for (asked, location, expected) in [
+            ("/metrics", "/m", Some("/pods/10.1.2.3/8080/m")),
+            ("/metrics", "/m?a=/../b#c", Some("/pods/10.1.2.3/8080/m?a=/../b#c")),
+            ("/metrics", "/a/../../m/.", Some("/pods/10.1.2.3/8080/m/")),
+            ("/metrics", "http://10.1.2.3:8080/m/", Some("/pods/10.1.2.3/8080/m/")),
+            ("/metrics", "HTTP://10.1.2.3:8080", Some("/pods/10.1.2.3/8080/")),
+            ("/metrics", "http://10.1.2.3:8080?q", Some("/pods/10.1.2.3/8080/?q")),
+            ("/metrics", "//10.1.2.3:8080/m", Some("/pods/10.1.2.3/8080/m")),
+            ("/metrics", "m/", Some("/pods/10.1.2.3/8080/m/")),
+            ("/a/b/c", "../x", Some("/pods/10.1.2.3/8080/a/x")),
+            ("/a/b/c", "../../../../x", Some("/pods/10.1.2.3/8080/x")),
+            ("/a/b/c", "?q", Some("/pods/10.1.2.3/8080/a/b/c?q")),
+            ("/a/b", "./c:d", Some("/pods/10.1.2.3/8080/a/c:d")),
+            ("/metrics", "", None),
+            ("/metrics", "#there", None),
+            ("/metrics", "http://10.1.2.4:8080/m", None),
+            ("/metrics", "http://10.1.2.3/m", None),
+            ("/metrics", "http://10.1.2.3:8081/m", None),
+            ("/metrics", "https://10.1.2.3:8080/m", None),
+            ("/metrics", "http://user@10.1.2.3:8080/m", None),
+            ("/metrics", "//example.com/m", None),
+            ("/metrics", "mailto:a@b", None),
+            ("/metrics", "a:b/c", None),
+        ] {
+            let got = location_through_us(location.as_bytes(), pod("10.1.2.3:8080"), asked);
+            assert_eq!(got.as_deref(), expected, "{location:?} from {asked}");
+        }
+        for (location, expected) in [
+            ("http://[fd00::1]/m", Some("/pods/fd00::1/80/m")),
+            ("http://[fd00:0::1]:80/m", Some("/pods/fd00::1/80/m")),
+            ("http://[fd00::1]:/m", Some("/pods/fd00::1/80/m")),
+            ("http://fd00::1/m", None),
+        ] {
+            let got = location_through_us(location.as_bytes(), pod("[fd00::1]:80"), "/metrics");
+            assert_eq!(got.as_deref(), expected, "{location:?}");
+        }
+        let not_text = location_through_us(b"/\xff", pod("10.1.2.3:8080"), "/metrics");
+        assert_eq!(not_text, None, "what cannot be read is not rewritten");
+    }
+}
