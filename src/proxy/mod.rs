@@ -15,8 +15,8 @@
 
 pub mod deadlines;
 pub mod duration;
-//pub mod exchange;
-//pub mod metrics;
+pub mod exchange;
+pub mod metrics;
 pub mod outcome;
 pub mod policy;
 pub mod pool;

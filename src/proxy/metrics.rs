@@ -1,0 +1,474 @@
+//! The counters, and the page that shows them: Prometheus's text format 0.0.4.
+//!
+//! Every worker counts for itself, and is the only one who writes its counters: counting takes no lock, nor an
+//! atomic read-modify-write. The page adds them up. No label's value comes from a peer, but for a status code
+//! out of a fixed list.
+
+use std::{
+    fmt::{self, Display},
+    io::Write,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use super::{
+    exchange::Report,
+    outcome::{Class, OUTCOMES, Outcome},
+    route::{Page, ROUTES, RouteName},
+};
+
+/// The media type of the page.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A number that one thread changes and any reads.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts up. Only for the thread that owns the counter.
+    pub fn add(&self, number: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(number), Relaxed);
+    }
+
+    /// Counts down, for what is a level. Only for the thread that owns the counter.
+    pub fn sub(&self, number: u64) {
+        self.add(number.wrapping_neg());
+    }
+
+    /// The number now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Status codes that are told apart: those that IANA knows and some that servers made up. The rest are `other`.
+const STATUSES: [u16; 66] = [
+    200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304, 305, 307, 308, 400, 401, 402,
+    403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 421, 422, 423, 424, 425,
+    426, 428, 429, 431, 444, 451, 499, 500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511, 520, 521, 522,
+    523, 524, 525,
+];
+
+/// Upper bounds of the histograms' buckets, and how they are written.
+const BUCKETS: [(Duration, &str); 14] = [
+    (Duration::from_millis(1), "0.001"),
+    (Duration::from_micros(2500), "0.0025"),
+    (Duration::from_millis(5), "0.005"),
+    (Duration::from_millis(10), "0.01"),
+    (Duration::from_millis(25), "0.025"),
+    (Duration::from_millis(50), "0.05"),
+    (Duration::from_millis(100), "0.1"),
+    (Duration::from_millis(250), "0.25"),
+    (Duration::from_millis(500), "0.5"),
+    (Duration::from_secs(1), "1"),
+    (Duration::from_millis(2500), "2.5"),
+    (Duration::from_secs(5), "5"),
+    (Duration::from_secs(10), "10"),
+    (Duration::from_secs(30), "30"),
+];
+
+/// Durations, counted by size.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    /// One for each of [`BUCKETS`], and one for what is larger. Not cumulative.
+    buckets: [Counter; BUCKETS.len() + 1],
+    sum_nanoseconds: Counter,
+}
+
+impl Histogram {
+    fn observe(&self, duration: Duration) {
+        let bucket = BUCKETS.iter().take_while(|(upper, _)| *upper < duration).count();
+        self.buckets[bucket].add(1);
+        self.sum_nanoseconds.add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
+    }
+}
+
+/// What one worker counts.
+#[derive(Debug)]
+pub struct Counters {
+    requests: [[Counter; STATUSES.len() + 1]; ROUTES],
+    outcomes: [Counter; OUTCOMES],
+    scrape_duration: Histogram,
+    first_byte: Histogram,
+    /// Bytes that clients' connections took.
+    pub client_sent_bytes: Counter,
+    /// Client connections now.
+    pub clients: Counter,
+    /// Client connections that were accepted.
+    pub clients_accepted: Counter,
+    /// Pod connections that serve now.
+    pub upstreams_active: Counter,
+    /// Pod connections that are kept for later now.
+    pub upstreams_idle: Counter,
+    /// Pod connections that were opened.
+    pub upstreams_opened: Counter,
+    /// Times that a kept pod connection served again.
+    pub upstreams_reused: Counter,
+    /// Scrapes that were sent once more, because their kept connection turned out closed.
+    pub retries: Counter,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            requests: std::array::from_fn(|_| std::array::from_fn(|_| Counter::default())),
+            outcomes: std::array::from_fn(|_| Counter::default()),
+            scrape_duration: <_>::default(),
+            first_byte: <_>::default(),
+            client_sent_bytes: <_>::default(),
+            clients: <_>::default(),
+            clients_accepted: <_>::default(),
+            upstreams_active: <_>::default(),
+            upstreams_idle: <_>::default(),
+            upstreams_opened: <_>::default(),
+            upstreams_reused: <_>::default(),
+            retries: <_>::default(),
+        }
+    }
+}
+
+impl Counters {
+    /// Counts an exchange that is over.
+    pub fn record(&self, report: &Report) {
+        let status = STATUSES.binary_search(&report.status).unwrap_or(STATUSES.len());
+        self.requests[report.route.index()][status].add(1);
+        self.outcomes[report.outcome as usize].add(1);
+        if report.route == RouteName::Pods && report.outcome.class() != Class::Refused {
+            self.scrape_duration.observe(report.duration);
+        }
+        if let Some(first_byte) = report.first_byte {
+            self.first_byte.observe(first_byte);
+        }
+    }
+}
+
+/// What the kernel says of this process. What it does not say is left out of the page.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Process {
+    /// Processor time, user and system.
+    pub cpu_seconds: Option<f64>,
+    /// Resident memory.
+    pub resident_bytes: Option<u64>,
+    /// Virtual memory.
+    pub virtual_bytes: Option<u64>,
+    /// The most virtual memory there may be.
+    pub virtual_bytes_max: Option<u64>,
+    /// Open file descriptors.
+    pub open_fds: Option<u64>,
+    /// The most file descriptors there may be.
+    pub max_fds: Option<u64>,
+    /// When it started, in seconds since 1970.
+    pub start_time_seconds: Option<f64>,
+}
+
+/// Numbers that stay as they are while the process runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Fixed {
+    /// The crate's version.
+    pub version: &'static str,
+    /// The revision it was built from.
+    pub revision: &'static str,
+    /// The most client connections.
+    pub clients_max: usize,
+    /// The most kept pod connections.
+    pub upstreams_idle_max: usize,
+}
+
+/// Appends the page to `out`.
+pub fn render(out: &mut Vec<u8>, workers: &[&Counters], fixed: Fixed, process: &Process) {
+    let mut page = Text { out };
+    let total = |counter: fn(&Counters) -> &Counter| -> u64 {
+        workers.iter().fold(0, |sum, worker| sum.wrapping_add(counter(worker).get()))
+    };
+
+    page.family(
+        "psystrike_requests_total",
+        "counter",
+        "Requests that were answered, by route and status code.",
+    );
+    for route in RouteName::ALL {
+        for status in 0..=STATUSES.len() {
+            let count: u64 = workers.iter().map(|worker| worker.requests[route.index()][status].get()).sum();
+            // Series that are of interest from the start are there from the start; else a rate misses the first.
+            let usual = STATUSES.get(status) == Some(&200) && route != RouteName::None;
+            if count > 0 || usual {
+                let code = STATUSES.get(status).map_or("other".to_owned(), u16::to_string);
+                let labels = format_args!("route=\"{}\",code=\"{code}\"", route.label());
+                page.sample("psystrike_requests_total", labels, count);
+            }
+        }
+    }
+
+    let of_outcome = |outcome: Outcome| -> u64 {
+        workers.iter().map(|worker| worker.outcomes[outcome as usize].get()).sum()
+    };
+    page.family("psystrike_outcomes_total", "counter", "Exchanges that are over, by how they ended.");
+    for &outcome in Outcome::ALL {
+        let labels = format_args!("outcome=\"{}\"", outcome.label());
+        page.sample("psystrike_outcomes_total", labels, of_outcome(outcome));
+    }
+    page.family(
+        "psystrike_refusals_total",
+        "counter",
+        "Requests that were refused without a word to any pod, by reason. They are among the outcomes too.",
+    );
+    for &outcome in Outcome::ALL.iter().filter(|outcome| outcome.class() == Class::Refused) {
+        let labels = format_args!("reason=\"{}\"", outcome.label());
+        page.sample("psystrike_refusals_total", labels, of_outcome(outcome));
+    }
+
+    page.histogram(
+        "psystrike_scrape_duration_seconds",
+        "From a scrape's request head to the last byte of its answer.",
+        workers.iter().map(|worker| &worker.scrape_duration),
+    );
+    page.histogram(
+        "psystrike_pod_first_byte_seconds",
+        "From a scrape's request head to the first byte of the pod's answer.",
+        workers.iter().map(|worker| &worker.first_byte),
+    );
+
+    page.single(
+        "psystrike_client_sent_bytes_total",
+        "counter",
+        "Bytes that were sent to clients, heads included.",
+        total(|worker| &worker.client_sent_bytes),
+    );
+    page.single(
+        "psystrike_client_connections",
+        "gauge",
+        "Client connections now.",
+        total(|worker| &worker.clients),
+    );
+    page.single(
+        "psystrike_client_connections_max",
+        "gauge",
+        "The most client connections there may be.",
+        fixed.clients_max,
+    );
+    page.single(
+        "psystrike_client_connections_accepted_total",
+        "counter",
+        "Client connections that were accepted.",
+        total(|worker| &worker.clients_accepted),
+    );
+    page.family("psystrike_pod_connections", "gauge", "Pod connections now, by state.");
+    let (active, idle) = (total(|worker| &worker.upstreams_active), total(|worker| &worker.upstreams_idle));
+    page.sample("psystrike_pod_connections", format_args!("state=\"active\""), active);
+    page.sample("psystrike_pod_connections", format_args!("state=\"idle\""), idle);
+    page.single(
+        "psystrike_pod_connections_idle_max",
+        "gauge",
+        "The most pod connections that are kept for later.",
+        fixed.upstreams_idle_max,
+    );
+    page.single(
+        "psystrike_pod_connections_opened_total",
+        "counter",
+        "Pod connections that were opened.",
+        total(|worker| &worker.upstreams_opened),
+    );
+    page.single(
+        "psystrike_pod_connections_reused_total",
+        "counter",
+        "Times that a kept pod connection served again.",
+        total(|worker| &worker.upstreams_reused),
+    );
+    page.single(
+        "psystrike_retries_total",
+        "counter",
+        "Scrapes that were sent once more, because their kept connection turned out closed.",
+        total(|worker| &worker.retries),
+    );
+
+    let Fixed { version, revision, .. } = fixed;
+    page.family("psystrike_build_info", "gauge", "What runs here; always 1.");
+    let labels = format_args!("version=\"{version}\",revision=\"{revision}\"");
+    page.sample("psystrike_build_info", labels, 1);
+    page.process(process);
+}
+
+struct Text<'o> {
+    out: &'o mut Vec<u8>,
+}
+
+impl Text<'_> {
+    // Writing to a Vec cannot fail.
+
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = write!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    fn sample(&mut self, name: &str, labels: fmt::Arguments<'_>, value: impl Display) {
+        let _ = writeln!(self.out, "{name}{{{labels}}} {value}");
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.family(name, kind, help);
+        let _ = writeln!(self.out, "{name} {value}");
+    }
+
+    fn histogram<'h>(&mut self, name: &str, help: &str, parts: impl Iterator<Item = &'h Histogram> + Clone) {
+        self.family(name, "histogram", help);
+        let mut count = 0;
+        for bucket in 0..=BUCKETS.len() {
+            count += parts.clone().map(|part| part.buckets[bucket].get()).sum::<u64>();
+            let upper = BUCKETS.get(bucket).map_or("+Inf", |(_, text)| text);
+            let _ = writeln!(self.out, "{name}_bucket{{le=\"{upper}\"}} {count}");
+        }
+        let sum = parts.map(|part| part.sum_nanoseconds.get()).fold(0, u64::wrapping_add);
+        let _ = writeln!(
+            self.out,
+            "{name}_sum {}\n{name}_count {count}",
+            Duration::from_nanos(sum).as_secs_f64()
+        );
+    }
+
+    /// The standard metrics of a process, as Prometheus's client libraries have them.
+    fn process(&mut self, process: &Process) {
+        let mut optional = |name: &str, kind: &str, help: &str, value: Option<&dyn Display>| {
+            if let Some(value) = value {
+                self.single(name, kind, help, value);
+            }
+        };
+        fn shown<T: Display>(value: &Option<T>) -> Option<&dyn Display> {
+            value.as_ref().map(|value| value as &dyn Display)
+        }
+        optional(
+            "process_cpu_seconds_total",
+            "counter",
+            "Total user and system CPU time spent in seconds.",
+            shown(&process.cpu_seconds),
+        );
+        optional(
+            "process_resident_memory_bytes",
+            "gauge",
+            "Resident memory size in bytes.",
+            shown(&process.resident_bytes),
+        );
+        optional(
+            "process_virtual_memory_bytes",
+            "gauge",
+            "Virtual memory size in bytes.",
+            shown(&process.virtual_bytes),
+        );
+        optional(
+            "process_virtual_memory_max_bytes",
+            "gauge",
+            "Maximum amount of virtual memory available in bytes.",
+            shown(&process.virtual_bytes_max),
+        );
+        optional("process_open_fds", "gauge", "Number of open file descriptors.", shown(&process.open_fds));
+        optional(
+            "process_max_fds",
+            "gauge",
+            "Maximum number of open file descriptors.",
+            shown(&process.max_fds),
+        );
+        optional(
+            "process_start_time_seconds",
+            "gauge",
+            "Start time of the process since unix epoch in seconds.",
+            shown(&process.start_time_seconds),
+        );
+    }
+}
+
+/// The page at `/`: what this is, and how its routes are used.
+pub fn render_index(out: &mut Vec<u8>, fixed: Fixed) {
+    let Fixed { version, revision, .. } = fixed;
+    let link = |page: Page| RouteName::Page(page).label();
+    let _ = write!(
+        out,
+        "<!DOCTYPE html>\n\
+         <html lang=\"en\"><head><meta charset=\"utf-8\"><title>psystrike</title></head><body>\n\
+         <h1>psystrike</h1>\n\
+         <p>Forwards Prometheus's scrapes to pods that it cannot reach. Version {version}, revision {revision}.</p>\n\
+         <ul>\n\
+         <li><code>/pods/{{ip}}/{{port}}/{{path}}</code>: scrapes the pod, at <code>/metrics</code> without a path</li>\n\
+         <li><a href=\"{metrics}\">{metrics}</a>: the metrics of psystrike itself</li>\n\
+         <li><a href=\"{healthz}\">{healthz}</a>: whether its event loops run</li>\n\
+         <li><a href=\"{readyz}\">{readyz}</a>: whether it takes new scrapes</li>\n\
+         </ul>\n\
+         </body></html>\n",
+        metrics = link(Page::Metrics),
+        healthz = link(Page::Healthz),
+        readyz = link(Page::Readyz),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::route::Origin;
+
+    const FIXED: Fixed = Fixed { version: "1.2.3", revision: "abc", clients_max: 7, upstreams_idle_max: 8 };
+
+    fn page(workers: &[&Counters], process: &Process) -> String {
+        let mut out = Vec::new();
+        render(&mut out, workers, FIXED, process);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn workers_are_added_up() {
+        let (one, two) = (Counters::default(), Counters::default());
+        let report = |outcome, status, milliseconds| Report {
+            route: RouteName::Pods,
+            outcome,
+            status,
+            origin: Some(Origin::new([10, 0, 0, 1].into(), 80)),
+            duration: Duration::from_millis(milliseconds),
+            first_byte: (outcome == Outcome::Forwarded).then_some(Duration::from_millis(1)),
+            target: None,
+        };
+        one.record(&report(Outcome::Forwarded, 200, 1));
+        two.record(&report(Outcome::Forwarded, 200, 30));
+        two.record(&report(Outcome::Forwarded, 599, 60_000));
+        two.record(&report(Outcome::AddressNotAllowed, 403, 0));
+        two.record(&report(Outcome::AnswerTimeout, 504, 9_500));
+        one.clients.add(3);
+        two.clients.add(2);
+        two.clients.sub(1);
+        let page = page(&[&one, &two], &Process::default());
+        for line in [
+            "psystrike_requests_total{route=\"/pods\",code=\"200\"} 2",
+            "psystrike_requests_total{route=\"/pods\",code=\"other\"} 1",
+            "psystrike_requests_total{route=\"/pods\",code=\"403\"} 1",
+            "psystrike_requests_total{route=\"/metrics\",code=\"200\"} 0",
+            "psystrike_outcomes_total{outcome=\"forwarded\"} 3",
+            "psystrike_outcomes_total{outcome=\"answer_timeout\"} 1",
+            "psystrike_refusals_total{reason=\"address_not_allowed\"} 1",
+            "psystrike_scrape_duration_seconds_bucket{le=\"0.001\"} 1",
+            "psystrike_scrape_duration_seconds_bucket{le=\"0.025\"} 1",
+            "psystrike_scrape_duration_seconds_bucket{le=\"0.05\"} 2",
+            "psystrike_scrape_duration_seconds_bucket{le=\"10\"} 3",
+            "psystrike_scrape_duration_seconds_bucket{le=\"30\"} 3",
+            "psystrike_scrape_duration_seconds_bucket{le=\"+Inf\"} 4",
+            "psystrike_scrape_duration_seconds_count 4",
+            "psystrike_scrape_duration_seconds_sum 69.531",
+            "psystrike_pod_first_byte_seconds_count 3",
+            "psystrike_client_connections 4",
+            "psystrike_client_connections_max 7",
+            "psystrike_build_info{version=\"1.2.3\",revision=\"abc\"} 1",
+        ] {
+            assert!(page.lines().any(|known| known == line), "{line} is missing in\n{page}");
+        }
+        assert!(!page.contains("answer_timeout\"} 1\npsystrike_refusals"), "a failure is no refusal");
+        assert!(!page.contains("10.0.0.1"), "no label names a pod");
+        assert!(!page.contains("process_"), "what the kernel does not say is left out");
+    }
+
+    #[test]
+    fn the_tables_are_in_order() {
+        assert!(STATUSES.is_sorted(), "they are searched by halves");
+        for (at, &outcome) in Outcome::ALL.iter().enumerate() {
+            assert_eq!(outcome as usize, at);
+            let known = outcome.status() == 0 || STATUSES.contains(&outcome.status());
+            assert!(known, "{outcome:?} has a status without a counter");
+        }
+        for (at, route) in RouteName::ALL.into_iter().enumerate() {
+            assert_eq!(route.index(), at);
+        }
+    }
+}
