@@ -1,0 +1,76 @@
+//! What the tests that run the real programs share: starting and stopping them, a client and pods that speak
+//! raw HTTP/1.1, and the text format that is scraped. No file here asserts anything about psystrike itself.
+//!
+//! Whatever is waited for is an event (a log line, bytes, an end of file) with a limit; whatever fails says
+//! all that was seen.
+
+// Each test file is a crate of its own and uses its own part of this.
+#![allow(dead_code, unreachable_pub, missing_docs)]
+
+pub mod exposition;
+pub mod http;
+pub mod pods;
+pub mod program;
+pub mod prometheus;
+pub mod psystrike;
+
+use std::{
+    env, fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// How long anything that should happen at once may take on a busy machine before a test gives up.
+pub const LIMIT: Duration = Duration::from_secs(10);
+
+/// Whether every one of `programs` is installed. If not, says visibly that the test is skipped, for the
+/// caller to return; where `CI=true` promises that they are, fails.
+pub fn require_programs(programs: &[&str]) -> bool {
+    let missing: Vec<&str> = programs.iter().copied().filter(|program| !is_installed(program)).collect();
+    if missing.is_empty() {
+        return true;
+    }
+    let skipped = format!("SKIPPED: not installed: {}", missing.join(", "));
+    assert!(env::var("CI").as_deref() != Ok("true"), "{skipped}, and CI=true forbids to skip");
+    tell(&skipped);
+    false
+}
+
+fn is_installed(program: &str) -> bool {
+    env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(program).is_file())
+}
+
+/// Writes past libtest's capture, which would swallow what a passing test says.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// A directory of one test's own, removed at its end.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// `name` tells it apart from those of the other tests in the same process.
+    pub fn new(name: &str) -> Self {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir); // of an earlier process with the same id
+        fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("cannot create {}: {e}", dir.display()));
+        Self(dir)
+    }
+
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.0.join(file)
+    }
+
+    pub fn write(&self, file: &str, text: &str) -> PathBuf {
+        let path = self.path(file);
+        fs::write(&path, text).unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

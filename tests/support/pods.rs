@@ -1,0 +1,196 @@
+//! Pods under a test's control: each listens on its own loopback address, answers as its script says, one
+//! thread a connection, and remembers what reached it.
+
+use std::{
+    io,
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Condvar, Mutex, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use socket2::{Domain, Socket, Type};
+
+use super::{
+    LIMIT,
+    http::{End, Head, Wire, reset_when_dropped},
+};
+
+/// What a pod does with the connection after an answer.
+#[derive(Clone, Copy, Debug)]
+pub enum Then {
+    /// Reads the next request.
+    Keep,
+    Close,
+    Reset,
+}
+
+/// What has reached a pod so far.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// All requests' heads, in the order in which they were whole.
+    pub heads: Vec<Head>,
+    /// Bytes, escaped, that were no whole head when their connection ended.
+    pub scraps: Vec<String>,
+    /// Connections accepted.
+    pub accepted: usize,
+    /// Connections that have ended, from either side.
+    pub ended: usize,
+}
+
+/// A pod that serves. Its connections end when it is dropped.
+pub struct Pod {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    seen: Mutex<Seen>,
+    changed: Condvar,
+    closing: AtomicBool,
+    streams: Mutex<Vec<Weak<TcpStream>>>,
+}
+
+type Script = dyn Fn(&Head, &mut Wire) -> io::Result<Then> + Send + Sync;
+
+impl Pod {
+    /// Serves on a free port of `ip`. `script` writes the answer to each request; its errors are those of a
+    /// connection whose other side has gone, and end just that.
+    pub fn serve(
+        ip: &str,
+        script: impl Fn(&Head, &mut Wire) -> io::Result<Then> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((ip, 0)).unwrap_or_else(|e| panic!("cannot listen on {ip}: {e}"));
+        let address = listener.local_addr().expect("a listener has an address");
+        let shared = Arc::new(Shared::default());
+        let script: Arc<Script> = Arc::new(script);
+        let acceptor = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || accept(&listener, &shared, &script))
+        };
+        Self { address, shared, acceptor: Some(acceptor) }
+    }
+
+    /// Gives the same bytes as its answer to every request.
+    pub fn answering(ip: &str, answer: impl Into<Vec<u8>>, then: Then) -> Self {
+        let answer = answer.into();
+        Self::serve(ip, move |_, client| client.send(&answer).map(|()| then))
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn seen(&self) -> Seen {
+        self.shared.seen.lock().unwrap().clone()
+    }
+
+    /// The requests' heads so far.
+    pub fn heads(&self) -> Vec<Head> {
+        self.seen().heads
+    }
+
+    /// How many connections it has accepted.
+    pub fn connections(&self) -> usize {
+        self.seen().accepted
+    }
+
+    /// Waits until `enough` holds for what it has seen; `what` names that in the failure.
+    pub fn wait_for(&self, what: &str, enough: impl Fn(&Seen) -> bool) -> Seen {
+        let waited = {
+            let seen = self.shared.seen.lock().unwrap();
+            self.shared.changed.wait_timeout_while(seen, LIMIT, |seen| !enough(seen)).unwrap().0.clone()
+        };
+        let address = self.address;
+        assert!(
+            enough(&waited),
+            "the pod at {address} waited {LIMIT:?} in vain for {what}; it saw {waited:?}"
+        );
+        waited
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect_timeout(&self.address, LIMIT); // wakes the acceptor
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+        for stream in self.shared.streams.lock().unwrap().iter().filter_map(Weak::upgrade) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Shared {
+    fn note(&self, what: impl FnOnce(&mut Seen)) {
+        what(&mut self.seen.lock().unwrap());
+        self.changed.notify_all();
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>, script: &Arc<Script>) {
+    for stream in listener.incoming() {
+        if shared.closing.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut client = Wire::new(stream.expect("a pod can accept"));
+        // Only weakly, so that it is the script's thread whose close closes.
+        shared.streams.lock().unwrap().push(Arc::downgrade(client.stream()));
+        shared.note(|seen| seen.accepted += 1);
+        let (shared, script) = (Arc::clone(shared), Arc::clone(script));
+        thread::spawn(move || {
+            serve(&mut client, &shared, &*script);
+            drop(client);
+            shared.note(|seen| seen.ended += 1);
+        });
+    }
+}
+
+fn serve(client: &mut Wire, shared: &Shared, script: &Script) {
+    loop {
+        let head = match client.take_head() {
+            Ok(head) => head,
+            Err(End::Open) => continue, // kept for longer than one read waits
+            Err(End::Eof | End::Reset) => {
+                let (scraps, _) = client.take_rest(LIMIT);
+                if !scraps.is_empty() {
+                    shared.note(|seen| seen.scraps.push(scraps.escape_ascii().to_string()));
+                }
+                return;
+            }
+        };
+        shared.note(|seen| seen.heads.push(head.clone()));
+        match script(&head, client) {
+            Ok(Then::Keep) => (),
+            Ok(Then::Reset) => return reset_when_dropped(client.stream()),
+            Ok(Then::Close) | Err(_) => return,
+        }
+    }
+}
+
+/// An address that refuses connections for as long as this lives: its port is taken, but nothing listens.
+pub struct Refusing {
+    address: SocketAddr,
+    _socket: Socket,
+}
+
+impl Refusing {
+    pub fn on(ip: &str) -> Self {
+        let ip: IpAddr = ip.parse().expect("an IP address");
+        let address = SocketAddr::new(ip, 0);
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+        socket.bind(&address.into()).unwrap_or_else(|e| panic!("cannot bind {ip}: {e}"));
+        let address = socket.local_addr().ok().and_then(|a| a.as_socket()).expect("a bound socket's address");
+        Self { address, _socket: socket }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}

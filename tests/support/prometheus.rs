@@ -1,0 +1,159 @@
+//! The real Prometheus, node exporter and promtool: started on free ports of loopback addresses, and asked
+//! over their own HTTP interfaces.
+
+use std::{
+    io::Write,
+    net::SocketAddr,
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::{
+    LIMIT, Scratch,
+    exposition::{self, Labels, Samples},
+    http::{Client, Response},
+    program::Program,
+};
+
+/// A Prometheus that is ready.
+pub struct Prometheus {
+    program: Program,
+    address: SocketAddr,
+}
+
+impl Prometheus {
+    /// Starts it with `scratch`'s prometheus.yml; its data goes there too.
+    pub fn start(scratch: &Scratch) -> Self {
+        let mut command = Command::new("prometheus");
+        command.arg(format!("--config.file={}", scratch.path("prometheus.yml").display()));
+        command.arg(format!("--storage.tsdb.path={}", scratch.path("data").display()));
+        command.arg("--web.listen-address=127.0.0.1:0");
+        let program = Program::start(&mut command);
+        let address = listening_address(&program);
+        program.wait_for_line("Server is ready to receive web requests", LIMIT);
+        Self { program, address }
+    }
+
+    /// The answer's `data` to a `GET` of `path` under /api/v1/, which must succeed.
+    pub fn api(&self, path: &str) -> Value {
+        let response = Client::connect(self.address).get(&format!("/api/v1/{path}"));
+        let mut answer: Value = serde_json::from_slice(&response.body)
+            .unwrap_or_else(|e| panic!("no JSON from Prometheus for {path}: {e}: {}", response.text()));
+        assert_eq!(answer["status"], "success", "Prometheus's answer to {path}: {answer:#}");
+        answer["data"].take()
+    }
+
+    /// What an instant query that yields a vector yields now.
+    pub fn query(&self, promql: &str) -> Samples {
+        let data = self.api(&format!("query?query={}", percent_encoded(promql)));
+        assert_eq!(data["resultType"], "vector", "the result of {promql}: {data:#}");
+        let elements = data["result"].as_array().expect("a vector is an array");
+        elements.iter().map(|element| (labels(&element["metric"]), value(&element["value"][1]))).collect()
+    }
+
+    /// The targets that it scrapes.
+    pub fn targets(&self) -> Vec<Target> {
+        let data = self.api("targets?state=active");
+        let targets = data["activeTargets"].as_array().expect("activeTargets is an array");
+        targets.iter().map(Target::from).collect()
+    }
+
+    /// How many it has discovered but, after relabelling, does not scrape.
+    pub fn dropped_targets(&self) -> usize {
+        self.api("targets?state=dropped")["droppedTargets"].as_array().map_or(0, Vec::len)
+    }
+
+    /// Asks until `enough` holds: its API offers no event to wait for. Says whether that came within `limit`.
+    pub fn wait_until(&self, limit: Duration, enough: impl Fn(&Self) -> bool) -> bool {
+        let deadline = Instant::now() + limit;
+        while !enough(self) {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        true
+    }
+
+    pub fn stderr(&self) -> String {
+        self.program.stderr()
+    }
+}
+
+/// What the targets page shows of one target.
+#[derive(Debug)]
+pub struct Target {
+    pub labels: Labels,
+    pub scrape_url: String,
+    pub health: String,
+    pub last_error: String,
+}
+
+impl From<&Value> for Target {
+    fn from(target: &Value) -> Self {
+        let text = |key: &str| target[key].as_str().unwrap_or_default().to_owned();
+        Self {
+            labels: labels(&target["labels"]),
+            scrape_url: text("scrapeUrl"),
+            health: text("health"),
+            last_error: text("lastError"),
+        }
+    }
+}
+
+/// A node exporter that listens.
+pub struct NodeExporter {
+    _program: Program,
+    address: SocketAddr,
+}
+
+impl NodeExporter {
+    pub fn start(ip: &str) -> Self {
+        let mut command = Command::new("prometheus-node-exporter");
+        command.arg(format!("--web.listen-address={ip}:0"));
+        let program = Program::start(&mut command);
+        let address = listening_address(&program);
+        Self { _program: program, address }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// What `promtool check metrics` says of a page.
+pub fn check_metrics(page: &Response) -> Output {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("cannot start promtool: {e}"));
+    let mut stdin = promtool.stdin.take().expect("stdin is piped");
+    stdin.write_all(&page.body).expect("promtool reads the page");
+    drop(stdin);
+    promtool.wait_with_output().expect("promtool can be waited for")
+}
+
+/// The bound address, which Prometheus's programs log as `msg="Listening on" address=127.0.0.1:41234`.
+fn listening_address(program: &Program) -> SocketAddr {
+    let line = program.wait_for_line("msg=\"Listening on\"", LIMIT);
+    let address = line.split_once("address=").map(|(_, address)| address.trim());
+    address.and_then(|a| a.parse().ok()).unwrap_or_else(|| panic!("no address in {line:?}"))
+}
+
+fn labels(object: &Value) -> Labels {
+    let members = object.as_object().into_iter().flatten();
+    members.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+}
+
+fn value(text: &Value) -> String {
+    text.as_str().and_then(exposition::value).unwrap_or_else(|| panic!("not a sample's value: {text}"))
+}
+
+fn percent_encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}

@@ -1,0 +1,124 @@
+//! Runs the real binary: started with the given arguments and no settings of the environment's, ready when
+//! its log says so.
+
+use std::{
+    env,
+    net::SocketAddr,
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use super::{
+    LIMIT,
+    http::{Client, Response},
+    program::{Program, Signal},
+};
+
+/// A psystrike that listens.
+pub struct Psystrike {
+    program: Program,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Psystrike {
+    /// Starts it, on a free port of 127.0.0.1 where `arguments` have no `--listen`.
+    pub fn start(arguments: &[&str]) -> Self {
+        Self::start_with_env(arguments, &[])
+    }
+
+    /// The same with variables, of which none may be `PSYSTRIKE_LISTEN`.
+    pub fn start_with_env(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = command();
+        command.args(arguments).envs(variables.iter().copied());
+        let given = arguments.iter().filter(|a| **a == "--listen" || a.starts_with("--listen=")).count();
+        if given == 0 {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        let program = Program::start(&mut command);
+        let lines = program.wait_for_lines(LISTENING, given.max(1), LIMIT);
+        let addresses = lines.iter().map(|line| address_in(line)).collect();
+        Self { program, addresses }
+    }
+
+    /// The first `--listen` address, as bound.
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// All the `--listen` addresses, as bound.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    /// One `GET` on a connection of its own.
+    pub fn get(&self, target: &str) -> Response {
+        self.client().get(target)
+    }
+
+    /// The target by which a scrape of `path` on `pod` is asked for.
+    pub fn target(pod: SocketAddr, path: &str) -> String {
+        match pod {
+            SocketAddr::V4(pod) => format!("/pods/{}/{}{path}", pod.ip(), pod.port()),
+            SocketAddr::V6(pod) => format!("/pods/[{}]/{}{path}", pod.ip(), pod.port()),
+        }
+    }
+
+    pub fn wait_for_line(&self, part: &str) -> String {
+        self.program.wait_for_line(part, LIMIT)
+    }
+
+    pub fn stderr(&self) -> String {
+        self.program.stderr()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.program.signal(signal);
+    }
+
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        self.program.wait(limit)
+    }
+
+    /// SIGTERM, and the status with which it then ends.
+    pub fn terminate(&mut self, limit: Duration) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait(limit)
+    }
+}
+
+/// How a run went that was to end by itself: `--help`, `--version`, wrong usage.
+#[derive(Debug)]
+pub struct Ended {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs it to its end, which must come by itself.
+pub fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
+    let mut program = Program::start(command().args(arguments).envs(variables.iter().copied()));
+    let status = program.wait(LIMIT);
+    Ended { status, stdout: program.whole_stdout(), stderr: program.stderr() }
+}
+
+const LISTENING: &str = "listening on ";
+
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_psystrike"));
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("PSYSTRIKE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn address_in(line: &str) -> SocketAddr {
+    let (_, after) = line.split_once(LISTENING).expect("the line was chosen for it");
+    let address = after.split([' ', ',']).next().unwrap_or_default();
+    address.parse().unwrap_or_else(|e| panic!("no address after {LISTENING:?} in {line:?}: {e}"))
+}
