@@ -1,2 +1,174 @@
-//! The program: arguments, workers, exit status.
-fn main() {}
+//! The program: arguments in, workers out, and the process's life from its start to its exit status.
+//!
+//! If one worker ends before its time, the process ends: half a psystrike that looks whole is worse than none.
+
+use std::{
+    net::SocketAddr,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use log::{error, info, warn};
+use psystrike::{
+    config::{self, Asked, Config},
+    logging,
+    net::{
+        event_loop::{EventLoop, Wake},
+        listener, process,
+        shared::{Phase, Shared},
+        signals::{Happened, Signals},
+    },
+    proxy::{duration::Short, metrics::Fixed},
+};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const REVISION: &str = env!("PSYSTRIKE_REVISION");
+
+/// The stack of a worker's thread. The deepest it needs is for the fields of an answer's head.
+const WORKER_STACK_BYTES: usize = 256 * 1024;
+
+/// Exit statuses.
+const RUN_TIME: u8 = 1;
+const USAGE: u8 = 2;
+/// Ended by a second signal, before all was finished: as shells say of a process that SIGTERM ended.
+const ENDED_AT_ONCE: u8 = 128 + 15;
+
+fn main() -> ExitCode {
+    let config = match config::from_process() {
+        Ok(Asked::Help) => {
+            print!("{}", config::HELP);
+            return ExitCode::SUCCESS;
+        }
+        Ok(Asked::Version) => {
+            println!("psystrike {VERSION} ({REVISION})");
+            return ExitCode::SUCCESS;
+        }
+        Ok(Asked::Serve(config)) => config,
+        Err(error) => {
+            eprintln!("psystrike: {error}");
+            return USAGE.into();
+        }
+    };
+    match serve(&config) {
+        Ok(status) => status.into(),
+        Err(error) => {
+            logging::flush();
+            eprintln!("psystrike: {error}");
+            RUN_TIME.into()
+        }
+    }
+}
+
+/// Serves until a signal ends it, and gives the exit status.
+fn serve(config: &Config) -> Result<u8, String> {
+    logging::init(config.log_level).map_err(|error| format!("no thread for the log: {error}"))?;
+    let (clients_max, upstreams_idle_max) = config.limits(process::raise_open_files());
+    let mut signals = Signals::receive().map_err(|error| format!("signals: {error}"))?;
+    let fixed = Fixed { version: VERSION, revision: REVISION, clients_max, upstreams_idle_max };
+    let shared = Arc::new(Shared::new(config.rules.clone(), fixed, config.workers));
+    info!("psystrike {VERSION} ({REVISION}) starts, with at most {clients_max} clients");
+    let workers = start(config, &shared, &signals)?;
+    let status = supervise(config, &shared, &mut signals, &workers);
+    logging::flush();
+    status
+}
+
+/// The workers' threads: how many run, and how to wake them.
+struct Workers {
+    running: Arc<AtomicUsize>,
+    wakes: Vec<Wake>,
+}
+
+/// Binds every address, and then starts the workers: either all of it comes about, or nothing.
+fn start(config: &Config, shared: &Arc<Shared>, signals: &Signals) -> Result<Workers, String> {
+    let default = [listener::default_address()];
+    let addresses: &[SocketAddr] = if config.listen.is_empty() { &default } else { &config.listen };
+    let mut of_workers: Vec<Vec<_>> = (0..config.workers).map(|_| Vec::new()).collect();
+    for &address in addresses {
+        let bound = listener::bind(address, config.workers);
+        let bound = bound.map_err(|error| format!("--listen {address}: cannot be bound: {error}"))?;
+        let address = bound.first().and_then(|listener| listener.local_addr().ok()).unwrap_or(address);
+        info!("listening on {address}");
+        of_workers.iter_mut().zip(bound).for_each(|(worker, listener)| worker.push(listener));
+    }
+    let running = Arc::new(AtomicUsize::new(config.workers));
+    let start = |(index, listeners)| {
+        let (event_loop, wake) = EventLoop::new(Arc::clone(shared), index, listeners)?;
+        let ended = Ended { running: Arc::clone(&running), supervisor: signals.waker() };
+        let run = move || {
+            let _ended = ended;
+            if let Err(error) = event_loop.run() {
+                error!("worker {index} ends: {error}");
+            }
+        };
+        let thread = thread::Builder::new().name(format!("worker-{index}")).stack_size(WORKER_STACK_BYTES);
+        thread.spawn(run)?;
+        Ok(wake)
+    };
+    let wakes = of_workers.into_iter().enumerate().map(start).collect::<std::io::Result<_>>();
+    let wakes = wakes.map_err(|error| format!("a worker cannot start: {error}"))?;
+    Ok(Workers { running, wakes })
+}
+
+/// Tells the supervisor that a worker ended, even if it panicked.
+struct Ended {
+    running: Arc<AtomicUsize>,
+    supervisor: Wake,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.running.fetch_sub(1, Ordering::AcqRel);
+        // It cannot fail while the supervisor lives; when it no longer does, nobody is to be told.
+        let _ = self.supervisor.wake();
+    }
+}
+
+/// Waits for a signal, then leads the process to its end.
+fn supervise(
+    config: &Config,
+    shared: &Shared,
+    signals: &mut Signals,
+    workers: &Workers,
+) -> Result<u8, String> {
+    let mut wait = |until| signals.wait(until).map_err(|error| format!("signals: {error}"));
+    let enter = |phase| {
+        shared.enter(phase);
+        workers.wakes.iter().try_for_each(|wake| wake.wake()).map_err(|error| format!("waking: {error}"))
+    };
+    if wait(None)? == Happened::WorkerEnded {
+        return Err("a worker ended, and so all do".to_owned());
+    }
+
+    info!("a signal came: draining for {}", Short(config.shutdown_delay));
+    enter(Phase::Draining)?;
+    let until = Instant::now() + config.shutdown_delay;
+    while Instant::now() < until {
+        match wait(Some(until))? {
+            Happened::Signal => return Ok(ENDED_AT_ONCE),
+            Happened::WorkerEnded => return Err("a worker ended while draining".to_owned()),
+            Happened::Timeout => {}
+        }
+    }
+
+    info!("finishing what runs, for at most {}", Short(config.shutdown_timeout));
+    enter(Phase::Closing)?;
+    let until = Instant::now() + config.shutdown_timeout;
+    while workers.running.load(Ordering::Acquire) > 0 {
+        match wait(Some(until))? {
+            Happened::Signal => return Ok(ENDED_AT_ONCE),
+            Happened::WorkerEnded => {}
+            Happened::Timeout => {
+                warn!("the time is up: what still runs is broken off");
+                return Ok(0);
+            }
+        }
+    }
+    info!("all is finished");
+    Ok(0)
+}

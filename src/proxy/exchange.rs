@@ -77,6 +77,8 @@ pub struct Timeouts {
     pub header: Duration,
     /// The silence of a client between two requests.
     pub client_idle: Duration,
+    /// The silence of a pod's connection that is kept.
+    pub upstream_idle: Duration,
 }
 
 /// What an exchange can see around it.

@@ -10,12 +10,14 @@
 //! - [`pool`]: which kept pod connection is used again, and which goes first;
 //! - [`deadlines`]: what is due, and when the next thing will be;
 //! - [`recency`]: which of many idle things idled longest;
+//! - [`log_rate`]: how often trouble is logged;
 //! - [`metrics`]: the counters, and the page that shows them;
 //! - [`duration`]: durations as operators write and read them.
 
 pub mod deadlines;
 pub mod duration;
 pub mod exchange;
+pub mod log_rate;
 pub mod metrics;
 pub mod outcome;
 pub mod policy;

@@ -128,6 +128,11 @@ pub fn parse_range(text: &str) -> Result<IpNet, String> {
 pub struct Ports(Vec<RangeInclusive<u16>>);
 
 impl Ports {
+    /// Every port that there is.
+    pub fn all() -> Self {
+        Self(vec![1..=u16::MAX])
+    }
+
     /// Whether `port` is one of them.
     pub fn contain(&self, port: u16) -> bool {
         self.0.iter().any(|range| range.contains(&port))

@@ -1,0 +1,383 @@
+//! Arguments and `PSYSTRIKE_*` variables in, a [`Config`] out.
+//!
+//! Owns every option: its name, its default, what is allowed. Does nothing with them.
+
+use std::{env, ffi::OsString, fmt, net::SocketAddr, str::FromStr, thread, time::Duration};
+
+use ipnet::IpNet;
+use log::LevelFilter;
+use pico_args::Arguments;
+
+use crate::proxy::{
+    duration,
+    exchange::{Rules, Timeouts},
+    policy::{self, Policy, Ports},
+};
+
+/// What `--help` prints.
+pub const HELP: &str = "\
+psystrike forwards Prometheus's scrapes to pods that it cannot reach:
+GET /pods/{ip}/{port}/{path} fetches http://{ip}:{port}/{path} and streams it back.
+
+Usage: psystrike [OPTIONS]
+
+Where it listens, and what it runs on
+  --listen ADDR              address to listen on; may repeat
+                             [default: [::]:8080, or 0.0.0.0:8080 without IPv6]
+  --workers N|auto           event loops, one thread each; auto: one for each core
+                             that the cgroup grants [default: 1]
+
+Where it may connect
+  --allow CIDR               pod addresses that may be reached; may repeat [default:
+                             10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 fc00::/7]
+  --deny CIDR                taken out again; wins over --allow; may repeat [default: none]
+  --allow-ports LIST         pod ports that may be reached, as in 8080,9090-9999
+                             [default: 1-65535]
+
+How long things may take (500ms, 3s, 2m, 1h)
+  --timeout D                a scrape that names no limit of its own [default: 30s]
+  --timeout-max D            the most that a scrape's own limit may ask for [default: 2m]
+  --connect-timeout D        connecting to a pod [default: 3s]
+  --header-timeout D         a request's head; the silence of a new client [default: 10s]
+  --client-idle-timeout D    a client between two requests [default: 6m]
+  --upstream-idle-timeout D  a pod connection that is kept [default: 3m]
+
+How much there may be
+  --clients-max N            client connections [default: from the open-files limit]
+  --upstreams-idle-max N     pod connections that are kept [default: from the open-files limit]
+
+How it ends, and what it says
+  --shutdown-delay D         after SIGTERM, serve on so long with /readyz failing [default: 0s]
+  --shutdown-timeout D       then finish what runs, at most so long [default: 30s]
+  --log-level L              off, error, warn, info, debug or trace [default: info]
+  --access-log               log a line for each scrape
+  --help                     print this
+  --version                  print version and revision
+
+Every option can be given as a variable: --connect-timeout is PSYSTRIKE_CONNECT_TIMEOUT;
+lists are comma-separated; the option wins. SIGTERM and SIGINT end it, a second one at once.
+";
+
+/// Descriptors that are neither a client's nor a pod's: standard streams, epoll, listeners, `/proc`.
+const DESCRIPTORS_OTHER: u64 = 64;
+/// More workers than any machine that this is meant for has cores.
+const WORKERS_MAX: usize = 256;
+
+/// What the program was asked to do.
+#[derive(Debug)]
+pub enum Asked {
+    /// Print [`HELP`].
+    Help,
+    /// Print the version.
+    Version,
+    /// Serve.
+    Serve(Box<Config>),
+}
+
+/// All that can be set.
+#[derive(Debug)]
+pub struct Config {
+    /// Where clients connect. Empty: where they do by default.
+    pub listen: Vec<SocketAddr>,
+    /// How many event loops.
+    pub workers: usize,
+    /// What exchanges go by.
+    pub rules: Rules,
+    /// The most client connections, if that was said.
+    pub clients_max: Option<usize>,
+    /// The most kept pod connections, if that was said.
+    pub upstreams_idle_max: Option<usize>,
+    /// How long to serve on after SIGTERM.
+    pub shutdown_delay: Duration,
+    /// How long to finish what runs, then.
+    pub shutdown_timeout: Duration,
+    /// What is logged.
+    pub log_level: LevelFilter,
+}
+
+impl Config {
+    /// The most client connections, and the most kept pod connections, with so many open files. A client that
+    /// scrapes needs a second descriptor for its pod, for which a kept connection gives its own if need be.
+    pub fn limits(&self, open_files: u64) -> (usize, usize) {
+        let half = usize::try_from(open_files.saturating_sub(DESCRIPTORS_OTHER) / 2).unwrap_or(usize::MAX);
+        let default = half.clamp(1, 1_000_000);
+        (self.clients_max.unwrap_or(default), self.upstreams_idle_max.unwrap_or(default))
+    }
+}
+
+/// What is wrong with the options, in one line.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UsageError(String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where the values of options come from.
+struct Source<V> {
+    arguments: Arguments,
+    variable: V,
+}
+
+/// Reads the arguments (without the program's name), and the variables where an argument is not given.
+///
+/// # Errors
+/// [`UsageError`], for the first thing that is wrong.
+pub fn parse(
+    arguments: Vec<OsString>,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Asked, UsageError> {
+    let mut arguments = Arguments::from_vec(arguments);
+    if arguments.contains(["-h", "--help"]) {
+        return Ok(Asked::Help);
+    }
+    if arguments.contains(["-V", "--version"]) {
+        return Ok(Asked::Version);
+    }
+    let mut source = Source { arguments, variable };
+    let listen = source.list("--listen", &[], address)?;
+    let workers = source.one("--workers", 1, workers)?;
+    let allow_default: Vec<IpNet> =
+        policy::ALLOW_DEFAULT.split(',').filter_map(|range| range.parse().ok()).collect();
+    let policy = Policy {
+        allow: source.list("--allow", &allow_default, policy::parse_range)?,
+        deny: source.list("--deny", &[], policy::parse_range)?,
+        ports: source.one("--allow-ports", Ports::all(), Ports::from_str)?,
+    };
+    let seconds = Duration::from_secs;
+    let timeouts = Timeouts {
+        scrape: source.one("--timeout", seconds(30), positive)?,
+        scrape_max: source.one("--timeout-max", seconds(120), positive)?,
+        connect: source.one("--connect-timeout", seconds(3), positive)?,
+        header: source.one("--header-timeout", seconds(10), positive)?,
+        client_idle: source.one("--client-idle-timeout", seconds(360), positive)?,
+        upstream_idle: source.one("--upstream-idle-timeout", seconds(180), positive)?,
+    };
+    let clients_max = source.one("--clients-max", None, |text| count(text, 1).map(Some))?;
+    let upstreams_idle_max = source.one("--upstreams-idle-max", None, |text| count(text, 0).map(Some))?;
+    let shutdown_delay = source.one("--shutdown-delay", Duration::ZERO, duration::parse)?;
+    let shutdown_timeout = source.one("--shutdown-timeout", seconds(30), duration::parse)?;
+    let log_level = source.one("--log-level", LevelFilter::Info, log_level)?;
+    let access_log = source.flag("--access-log")?;
+    if let Some(unknown) = source.arguments.finish().first() {
+        let unknown = unknown.to_string_lossy();
+        return Err(UsageError(format!("{unknown}: unknown, or given more than once; see psystrike --help")));
+    }
+    let rules = Rules { policy, timeouts, access_log };
+    Ok(Asked::Serve(Box::new(Config {
+        listen,
+        workers,
+        rules,
+        clients_max,
+        upstreams_idle_max,
+        shutdown_delay,
+        shutdown_timeout,
+        log_level,
+    })))
+}
+
+/// [`parse`] for this process.
+///
+/// # Errors
+/// As those of [`parse`].
+pub fn from_process() -> Result<Asked, UsageError> {
+    parse(env::args_os().skip(1).collect(), |name| env::var_os(name))
+}
+
+impl<V: Fn(&str) -> Option<OsString>> Source<V> {
+    /// The texts that were given for an option, and what it was called there: the option's, or else the
+    /// variable's. A variable that is set to nothing is one that a template left empty.
+    ///
+    /// Variables that are no option's are none of ours: Kubernetes sets `PSYSTRIKE_PORT` and others for a
+    /// Service of that name.
+    fn texts(&mut self, option: &'static str) -> Result<(Vec<String>, String), UsageError> {
+        let given = self.arguments.values_from_fn(option, |text| Ok::<_, &str>(text.to_owned()));
+        let given = given.map_err(|error| match error {
+            pico_args::Error::NonUtf8Argument => UsageError(format!("{option}: the value is not UTF-8")),
+            _ => UsageError(format!("{option}: a value has to follow")),
+        })?;
+        let variable = variable_name(option);
+        match (self.variable)(&variable) {
+            Some(text) if given.is_empty() && !text.is_empty() => match text.into_string() {
+                Ok(text) => Ok((vec![text], variable)),
+                Err(text) => Err(UsageError(format!("{variable} {text:?}: is not UTF-8"))),
+            },
+            _ => Ok((given, option.to_owned())),
+        }
+    }
+
+    fn one<T, E: fmt::Display>(
+        &mut self,
+        option: &'static str,
+        default: T,
+        read: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<T, UsageError> {
+        let (texts, name) = self.texts(option)?;
+        match texts.as_slice() {
+            [] => Ok(default),
+            [text] => read_value(&name, text, read),
+            _ => Err(UsageError(format!("{name}: given more than once"))),
+        }
+    }
+
+    fn list<T: Clone, E: fmt::Display>(
+        &mut self,
+        option: &'static str,
+        default: &[T],
+        read: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<Vec<T>, UsageError> {
+        let (texts, name) = self.texts(option)?;
+        if texts.is_empty() {
+            return Ok(default.to_vec());
+        }
+        let values = texts.iter().flat_map(|text| text.split(','));
+        values.map(|text| read_value(&name, text.trim(), &read)).collect()
+    }
+
+    fn flag(&mut self, option: &'static str) -> Result<bool, UsageError> {
+        let variable = variable_name(option);
+        let by_variable = match (self.variable)(&variable).filter(|text| !text.is_empty()) {
+            None => false,
+            Some(text) => read_value(&variable, &text.to_string_lossy(), |text| match text {
+                "1" | "true" => Ok(true),
+                "0" | "false" => Ok(false),
+                _ => Err("true or false is allowed"),
+            })?,
+        };
+        Ok(self.arguments.contains(option) || by_variable)
+    }
+}
+
+fn variable_name(option: &str) -> String {
+    format!("PSYSTRIKE_{}", option.trim_start_matches('-').replace('-', "_").to_uppercase())
+}
+
+/// Reads one value. An error names the option, the value, and what is allowed.
+fn read_value<T, E: fmt::Display>(
+    name: &str,
+    text: &str,
+    read: impl Fn(&str) -> Result<T, E>,
+) -> Result<T, UsageError> {
+    read(text).map_err(|allowed| UsageError(format!("{name} {text:?}: {allowed}")))
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "an IP address with a port is allowed: 0.0.0.0:8080 or [::]:8080")
+}
+
+fn workers(text: &str) -> Result<usize, &'static str> {
+    if text == "auto" {
+        // std reads the cgroup's quota (v1 and v2) and the affinity mask.
+        return Ok(thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX));
+    }
+    let workers = text.parse().ok().filter(|workers| (1..=WORKERS_MAX).contains(workers));
+    workers.ok_or("a number from 1 to 256, or auto, is allowed")
+}
+
+fn positive(text: &str) -> Result<Duration, &'static str> {
+    match duration::parse(text) {
+        Ok(Duration::ZERO) => Err("a duration above zero is allowed: 500ms, 3s, 2m"),
+        duration => duration,
+    }
+}
+
+fn count(text: &str, min: usize) -> Result<usize, String> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|number| digits && (min..=1_000_000).contains(number));
+    number.ok_or_else(|| format!("a number from {min} to 1000000 is allowed"))
+}
+
+fn log_level(text: &str) -> Result<LevelFilter, &'static str> {
+    text.parse().map_err(|_| "off, error, warn, info, debug or trace is allowed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Box<Config>, String> {
+        let arguments = arguments.iter().map(OsString::from).collect();
+        let variable =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, text)| text.into());
+        match parse(arguments, variable) {
+            Ok(Asked::Serve(config)) => Ok(config),
+            Ok(other) => Err(format!("{other:?}")),
+            Err(UsageError(error)) => Err(error),
+        }
+    }
+
+    #[test]
+    fn the_option_wins_over_the_variable() {
+        let variables = [
+            ("PSYSTRIKE_CONNECT_TIMEOUT", "7s"),
+            ("PSYSTRIKE_TIMEOUT", "8s"),
+            ("PSYSTRIKE_ALLOW", "127.0.0.0/8, ::1/128"),
+            ("PSYSTRIKE_DENY", ""),
+            ("PSYSTRIKE_ACCESS_LOG", "true"),
+            ("PSYSTRIKE_PORT", "tcp://10.0.0.1:8080"),
+            ("PSYSTRIKE_SERVICE_HOST", "10.0.0.1"),
+        ];
+        let config = config(&["--timeout=9s", "--listen", "127.0.0.1:0", "--listen", "[::1]:1"], &variables);
+        let config = config.unwrap();
+        assert_eq!(config.rules.timeouts.connect, Duration::from_secs(7));
+        assert_eq!(config.rules.timeouts.scrape, Duration::from_secs(9));
+        assert_eq!(config.rules.policy.allow.len(), 2);
+        assert_eq!(config.rules.policy.deny, []);
+        assert!(config.rules.access_log);
+        assert_eq!(config.listen, ["127.0.0.1:0".parse().unwrap(), "[::1]:1".parse().unwrap()]);
+    }
+
+    #[test]
+    fn the_defaults_are_what_help_says() {
+        let config = config(&[], &[]).unwrap();
+        let Timeouts { scrape, scrape_max, connect, header, client_idle, upstream_idle } =
+            config.rules.timeouts;
+        let durations = [scrape, scrape_max, connect, header, client_idle, upstream_idle];
+        assert_eq!(durations.map(|duration| duration.as_secs()), [30, 120, 3, 10, 360, 180]);
+        assert_eq!(config.rules.policy.allow.len(), 5);
+        assert_eq!(config.rules.policy.ports.to_string(), "1-65535");
+        assert_eq!((config.workers, config.log_level), (1, LevelFilter::Info));
+        assert!(!config.rules.access_log);
+        assert_eq!(config.limits(20_000), (9_968, 9_968));
+        assert_eq!(config.limits(64), (1, 1));
+        assert_eq!(config.shutdown_delay, Duration::ZERO);
+        assert_eq!(config.shutdown_timeout, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn what_is_wrong_names_option_value_and_what_is_allowed() {
+        for (arguments, variables, expected) in [
+            (&["--timeout", "9"][..], &[][..], &["--timeout", "\"9\"", "500ms"][..]),
+            (&["--timeout", "0s"], &[], &["--timeout", "\"0s\"", "above zero"]),
+            (&["--timeout"], &[], &["--timeout", "value"]),
+            (&["--timeout", "1s", "--timeout", "2s"], &[], &["--timeout", "more than once"]),
+            (&[], &[("PSYSTRIKE_TIMEOUT", "x")], &["PSYSTRIKE_TIMEOUT", "\"x\"", "500ms"]),
+            (&["--listen", "8080"], &[], &["--listen", "\"8080\"", "0.0.0.0:8080"]),
+            (&["--allow", "10.0.0.1/8"], &[], &["--allow", "\"10.0.0.1/8\"", "10.0.0.0/8 is the range"]),
+            (&["--deny", "pods"], &[], &["--deny", "\"pods\"", "10.0.0.0/8"]),
+            (&["--allow", "10.0.0.0/8,"], &[], &["--allow", "\"\"", "10.0.0.0/8"]),
+            (&["--allow-ports", "0"], &[], &["--allow-ports", "\"0\"", "1 to 65535"]),
+            (&["--workers", "0"], &[], &["--workers", "\"0\"", "1 to 256", "auto"]),
+            (&["--clients-max", "0"], &[], &["--clients-max", "\"0\"", "from 1"]),
+            (&["--upstreams-idle-max", "-1"], &[], &["--upstreams-idle-max", "\"-1\"", "from 0"]),
+            (&["--log-level", "loud"], &[], &["--log-level", "\"loud\"", "debug"]),
+            (&[], &[("PSYSTRIKE_ACCESS_LOG", "yes")], &["PSYSTRIKE_ACCESS_LOG", "\"yes\"", "true"]),
+            (&["--nonsense"], &[], &["--nonsense", "unknown"]),
+            (&["nonsense"], &[], &["nonsense", "unknown"]),
+        ] {
+            let error = config(arguments, variables).map(|_| ()).unwrap_err();
+            assert!(!error.contains('\n'), "{error}");
+            for part in expected {
+                assert!(error.contains(part), "{arguments:?} {variables:?}: {error:?} lacks {part:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn help_fits_and_names_every_option() {
+        assert!(HELP.lines().count() <= 50, "a screen or two");
+        assert!(HELP.lines().all(|line| line.len() <= 96), "on any terminal");
+    }
+}

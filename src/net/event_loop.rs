@@ -1,0 +1,202 @@
+//! One event loop: mio's readiness in, turns of a worker out.
+//!
+//! Owns the poll, the listeners and the waker. What an event means to a connection is the worker's to say.
+
+use std::{
+    io::{self, ErrorKind, IoSlice, Write as _},
+    net::{Shutdown, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mio::{
+    Events, Interest, Poll, Registry, Token as MioToken, Waker,
+    net::{TcpListener, TcpStream},
+};
+use socket2::SockRef;
+
+use super::{
+    listener::{Accept, Listener},
+    shared::{Phase, Shared},
+    stream::{Ready, Socket},
+    worker::{Network, Token, Worker},
+};
+
+/// Events fetched at once.
+const EVENTS_MAX: usize = 256;
+/// Connections accepted in one turn, so that those that are there get theirs.
+const ACCEPTS_MAX: usize = 64;
+/// Listeners have the tokens below, connections those above (the generations of [`super::slots`] start at 1).
+const WAKER: MioToken = MioToken(u32::MAX as usize);
+
+/// An event loop and what it serves.
+pub struct EventLoop {
+    poll: Poll,
+    listeners: Vec<Listener>,
+    worker: Worker<Mio>,
+    shared: Arc<Shared>,
+    index: usize,
+}
+
+/// Wakes an event loop from another thread, to look at the phase.
+pub type Wake = Arc<Waker>;
+
+impl EventLoop {
+    /// The event loop of the worker with this index, and how to wake it.
+    ///
+    /// # Errors
+    /// As `epoll_create1(2)` and its like.
+    pub fn new(shared: Arc<Shared>, index: usize, listeners: Vec<TcpListener>) -> io::Result<(Self, Wake)> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let mut listeners: Vec<_> = listeners.into_iter().map(Listener::new).collect();
+        for (token, listener) in listeners.iter_mut().enumerate() {
+            poll.registry().register(listener.socket_mut(), MioToken(token), Interest::READABLE)?;
+        }
+        let network = Mio { registry: poll.registry().try_clone()? };
+        let worker = Worker::new(network, Arc::clone(&shared), index, Instant::now());
+        Ok((Self { poll, listeners, worker, shared, index }, waker))
+    }
+
+    /// Serves until the process closes and the last exchange is over.
+    ///
+    /// # Errors
+    /// Those that leave no hope for this event loop.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut now = Instant::now();
+        loop {
+            let next = self.listeners.iter().filter_map(|listener| listener.next_wake(now));
+            let next = next.chain(self.worker.next_wake()).min();
+            let timeout = next.map(|at| round_up(at.saturating_duration_since(now)));
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => result?,
+            }
+            now = Instant::now();
+            self.shared.turn_begins(self.index, now);
+            for event in &events {
+                match event.token() {
+                    WAKER => {}
+                    MioToken(listener) if listener < self.listeners.len() => {
+                        self.listeners[listener].set_ready();
+                    }
+                    MioToken(bits) => self.worker.event(Token::from_bits(bits as u64), ready(event)),
+                }
+            }
+            self.worker.turn(now);
+            self.accept(now)?;
+            if self.shared.phase() == Phase::Closing {
+                self.close_listeners(now)?;
+                self.worker.drain();
+                if self.worker.is_idle() {
+                    return Ok(());
+                }
+            }
+            self.shared.turn_ends(self.index);
+        }
+    }
+
+    /// Accepts what waits, a bounded number of connections.
+    fn accept(&mut self, now: Instant) -> io::Result<()> {
+        for listener in self.listeners.iter_mut().filter(|listener| listener.is_ready(now)) {
+            for _ in 0..ACCEPTS_MAX {
+                match listener.accept()? {
+                    Accept::Connection(socket) => self.worker.admit(socket),
+                    Accept::Nothing => break,
+                    Accept::NoDescriptors if self.worker.make_room() => {}
+                    Accept::NoDescriptors => {
+                        self.worker.report_no_descriptors();
+                        listener.rest(now);
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Accepts the last connections that were made, which closing would reset, and then no more.
+    fn close_listeners(&mut self, now: Instant) -> io::Result<()> {
+        self.listeners.iter_mut().for_each(Listener::set_ready);
+        self.accept(now)?;
+        self.listeners.clear();
+        Ok(())
+    }
+}
+
+/// mio rounds down to whole milliseconds (epoll_wait has no finer ones): a deadline in half of one would spin.
+fn round_up(timeout: Duration) -> Duration {
+    match timeout.subsec_nanos() % 1_000_000 {
+        0 => timeout,
+        rest => timeout + Duration::from_nanos(u64::from(1_000_000 - rest)),
+    }
+}
+
+fn ready(event: &mio::event::Event) -> Ready {
+    let add = |ready: Ready, is: bool, what: Ready| if is { ready.with(what) } else { ready };
+    // A failed connection is ready for everything: the next call tells of the failure.
+    let failed = event.is_error();
+    let ended = event.is_read_closed() || failed;
+    let ready = add(Ready::NONE, event.is_readable() || ended, Ready::READ);
+    let ready = add(ready, event.is_writable() || failed, Ready::WRITE);
+    add(ready, ended, Ready::END)
+}
+
+/// Real sockets, registered with a real poll.
+pub struct Mio {
+    registry: Registry,
+}
+
+impl Network for Mio {
+    type Socket = TcpStream;
+
+    fn register(&mut self, socket: &mut TcpStream, token: Token) -> io::Result<()> {
+        // A head and the first bytes of a body go out in one write; there is nothing to gather (Nagle).
+        socket.set_nodelay(true)?;
+        let token = MioToken(token.to_bits() as usize);
+        self.registry.register(socket, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    fn connect(&mut self, to: SocketAddr, token: Token) -> io::Result<TcpStream> {
+        let mut socket = TcpStream::connect(to)?;
+        self.register(&mut socket, token)?;
+        Ok(socket)
+    }
+}
+
+impl Socket for TcpStream {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        io::Read::read(self, into)
+    }
+
+    fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.write_vectored(from)
+    }
+
+    fn connected(&self) -> io::Result<bool> {
+        // Writable is not connected: a failed connection is writable too (connect(2), EINPROGRESS).
+        if let Some(error) = self.take_error()? {
+            return Err(error);
+        }
+        match self.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn shutdown(&self) {
+        // It fails where the client has reset the connection, which ends our side as well.
+        let _ = self.shutdown(Shutdown::Write);
+    }
+
+    fn reset_on_close(&self) {
+        // It cannot fail on a TCP socket; if it did, the close that follows would still show a length cut short.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        self.peer_addr().ok()
+    }
+}

@@ -1,0 +1,24 @@
+//! Sockets. Where readiness comes from, where bytes move, and where connections live.
+//!
+//! Nothing here knows a rule of HTTP: what to do with bytes, failures and time is the exchange's to say.
+//!
+//! - [`event_loop`]: mio, the listeners and the waker; turns readiness into turns of a worker;
+//! - [`worker`]: the connections of one event loop: their slots, their deadlines, the pool;
+//! - [`pump`]: moves the bytes of one exchange until nothing moves or its turn is over;
+//! - [`stream`]: a socket and what is known of its readiness;
+//! - [`slots`]: where connections live, and the tokens that outlive them;
+//! - [`listener`]: SO_REUSEPORT listeners, and what each error of accept means;
+//! - [`shared`]: what the workers of a process have in common;
+//! - [`signals`]: SIGTERM and SIGINT, and the end of a worker, as events;
+//! - [`process`]: what the kernel says of this process, and the open-files limit.
+
+pub mod event_loop;
+pub mod listener;
+pub mod process;
+pub mod pump;
+pub mod shared;
+pub mod signals;
+
+pub mod slots;
+pub mod stream;
+pub mod worker;

@@ -1,0 +1,407 @@
+//! Moves the bytes of one exchange until nothing moves or its turn is over.
+//!
+//! Asks the exchange what it wants, does it if a socket is ready for it, and tells the exchange what came of it.
+//! Bytes are read into the worker's scratch buffer and written on from there. Only what the other side does not
+//! take now is kept with its connection; while any is, its source is not read.
+
+use std::{io::IoSlice, mem};
+
+use super::{
+    slots::Key,
+    stream::{Read, Ready, Socket, Stream, is_out_of_descriptors, upstream_error},
+    worker::{Network, Token, Worker},
+};
+use crate::{
+    http1::head::{ANSWER_HEAD_BYTES_MAX, REQUEST_HEAD_BYTES_MAX},
+    proxy::{
+        deadlines::Armed,
+        exchange::{ClientAction, Exchange, Input, Surroundings, UpstreamAction, UpstreamError, Wants},
+        route::Origin,
+    },
+};
+
+/// The most that is read at once, and so the most that is kept for a client that does not take it. The longest
+/// head of an answer fits in.
+pub const SCRATCH_BYTES: usize = ANSWER_HEAD_BYTES_MAX;
+/// Reads, writes and transitions in one turn, so that one exchange does not starve the others.
+const MOVES_MAX: usize = 16;
+
+/// A client's connection.
+#[derive(Debug)]
+pub struct Client<S> {
+    pub(super) stream: Stream<S>,
+    pub(super) exchange: Exchange,
+    upstream: Option<Key>,
+    /// The beginning of a request, or requests that wait for their turn.
+    input: Vec<u8>,
+    /// The exchange has not seen `input` yet.
+    input_is_new: bool,
+    outbox: Outbox,
+    /// Sent since the last exchange was over.
+    sent_bytes: u64,
+    pub(super) armed: Armed,
+    pub(super) queued: bool,
+    /// It counts towards the most clients there may be.
+    pub(super) has_place: bool,
+}
+
+/// What a client has yet to take.
+#[derive(Debug, Default)]
+struct Outbox {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+/// A pod's connection.
+#[derive(Debug)]
+pub struct Upstream<S> {
+    pub(super) stream: Stream<S>,
+    origin: Origin,
+    /// Whom it serves. Nobody: it is kept in the pool.
+    pub(super) client: Option<Key>,
+    /// The beginning of an answer's head.
+    input: Vec<u8>,
+}
+
+impl<S: Socket> Client<S> {
+    pub(super) fn new(stream: Stream<S>, exchange: Exchange, has_place: bool) -> Self {
+        Self {
+            stream,
+            exchange,
+            upstream: None,
+            input: Vec::new(),
+            input_is_new: false,
+            outbox: Outbox::default(),
+            sent_bytes: 0,
+            armed: Armed::default(),
+            queued: false,
+            has_place,
+        }
+    }
+
+    /// Whether the client has yet to take bytes that were handed over.
+    pub(super) fn is_stalled(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    /// Whether the client went away while somebody works for it.
+    fn is_gone(&self) -> bool {
+        let works = match self.exchange.wants() {
+            Wants::Connection | Wants::Send | Wants::Answer => true,
+            Wants::Flush => self.is_stalled(),
+            Wants::Request | Wants::Discard | Wants::Nothing => false,
+        };
+        works && self.stream.is_ready(Ready::END)
+    }
+}
+
+impl Outbox {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Notes that the client took so many bytes. An outbox that is empty holds no memory.
+    fn take(&mut self, bytes: usize) {
+        self.taken += bytes;
+        if self.taken == self.bytes.len() {
+            *self = Self::default();
+        }
+    }
+}
+
+impl<N: Network> Worker<N> {
+    /// Moves the bytes of a client's exchange. Says whether it could go on at once.
+    pub(super) fn pump(&mut self, key: Key, scratch: &mut [u8]) -> bool {
+        for _ in 0..MOVES_MAX {
+            if !self.flush(key) {
+                return false;
+            }
+            let Some(client) = self.clients.get_mut(key) else { return false };
+            let moved = match client.exchange.wants() {
+                _ if client.is_gone() => self.step(key, Input::ClientGone, &[]),
+                Wants::Request => self.read_request(key, scratch),
+                Wants::Connection => self.await_connection(key),
+                Wants::Send => self.send(key, scratch),
+                Wants::Answer if client.is_stalled() => false,
+                Wants::Answer => self.read_answer(key, scratch),
+                Wants::Flush if client.is_stalled() => false,
+                Wants::Flush => self.step(key, Input::Flushed, &[]),
+                Wants::Discard => self.discard(key, scratch),
+                Wants::Nothing => false,
+            };
+            if !moved {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Tells the exchange what happened, and does what it says. `bytes` are those of the input, if it had any.
+    /// Always moves something: says so for the caller to pass on.
+    pub(super) fn step(&mut self, key: Key, input: Input<'_>, bytes: &[u8]) -> bool {
+        self.advance(key, input);
+        self.apply(key, bytes);
+        true
+    }
+
+    /// The exchange's next state; what it says is in `self.out`.
+    fn advance(&mut self, key: Key, input: Input<'_>) {
+        let around = Surroundings {
+            now: self.now,
+            draining: self.is_draining(),
+            rules: self.shared.rules(),
+            pages: &*self.shared,
+        };
+        if let Some(client) = self.clients.get_mut(key) {
+            let exchange = mem::replace(&mut client.exchange, Exchange::Closed);
+            client.exchange = exchange.step(input, &around, &mut self.out);
+        }
+    }
+
+    /// Does what `self.out` says.
+    fn apply(&mut self, key: Key, bytes: &[u8]) {
+        let delivered = self.deliver(key, bytes);
+        let (upstream, action, report) = (self.out.upstream, self.out.client, self.out.report.take());
+        if let (Some(report), Some(client)) = (report, self.clients.get_mut(key)) {
+            let sent_bytes = mem::take(&mut client.sent_bytes);
+            let peer = report.target.as_ref().and_then(|_| client.stream.socket().peer());
+            self.record(&report, peer, sent_bytes);
+        }
+        match upstream {
+            UpstreamAction::None => {}
+            UpstreamAction::Keep => self.keep_upstream(key),
+            UpstreamAction::Close => self.close_upstream(key),
+            UpstreamAction::Connect(origin) => self.connect(key, origin),
+            UpstreamAction::Retry(origin) => {
+                self.counters().retries.add(1);
+                self.close_upstream(key);
+                self.open(key, origin);
+            }
+        }
+        match action {
+            ClientAction::None => {}
+            ClientAction::Shutdown => {
+                if let Some(client) = self.clients.get_mut(key) {
+                    client.stream.socket().shutdown();
+                    client.input = Vec::new();
+                }
+            }
+            ClientAction::Close => self.remove_client(key),
+            ClientAction::Reset => {
+                if let Some(client) = self.clients.get(key) {
+                    client.stream.socket().reset_on_close();
+                }
+                self.remove_client(key);
+            }
+        }
+        if !delivered {
+            self.step(key, Input::ClientGone, &[]);
+        }
+    }
+
+    /// Writes what the exchange has for the client; what is not taken now is kept. Says whether the connection
+    /// still holds.
+    fn deliver(&mut self, key: Key, bytes: &[u8]) -> bool {
+        let parts = [IoSlice::new(&self.out.head), IoSlice::new(&bytes[self.out.pass.clone()])];
+        let all = parts[0].len() + parts[1].len();
+        if all == 0 {
+            return true;
+        }
+        let Some(client) = self.clients.get_mut(key) else { return true };
+        // Behind what waits, everything waits.
+        let taken = if client.is_stalled() { Ok(0) } else { client.stream.write(&parts) };
+        let Ok(taken) = taken else { return false };
+        let mut skip = taken;
+        for part in &parts {
+            let skipped = skip.min(part.len());
+            client.outbox.bytes.extend_from_slice(&part[skipped..]);
+            skip -= skipped;
+        }
+        client.sent_bytes += taken as u64;
+        self.counters().client_sent_bytes.add(taken as u64);
+        true
+    }
+
+    /// Writes what is kept for the client. Says whether there still is a client.
+    fn flush(&mut self, key: Key) -> bool {
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        if client.is_stalled() {
+            let Outbox { bytes, taken } = &client.outbox;
+            match client.stream.write(&[IoSlice::new(&bytes[*taken..])]) {
+                Ok(taken) => {
+                    client.outbox.take(taken);
+                    client.sent_bytes += taken as u64;
+                    self.counters().client_sent_bytes.add(taken as u64);
+                }
+                Err(_) => return !self.step(key, Input::ClientGone, &[]),
+            }
+        }
+        true
+    }
+
+    fn read_request(&mut self, key: Key, scratch: &mut [u8]) -> bool {
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        let held = client.input.len();
+        let read = if mem::take(&mut client.input_is_new) {
+            Ok(Read::Bytes(0))
+        } else {
+            client.stream.read(&mut scratch[held..REQUEST_HEAD_BYTES_MAX])
+        };
+        let bytes = match read {
+            Ok(Read::Bytes(bytes)) => &mut scratch[..held + bytes],
+            Ok(Read::NotReady) => return false,
+            Ok(Read::End) | Err(_) => return self.step(key, Input::ClientGone, &[]),
+        };
+        bytes[..held].copy_from_slice(&client.input);
+        self.advance(key, Input::Request(bytes));
+        let rest = &bytes[self.out.used..];
+        if let Some(client) = self.clients.get_mut(key) {
+            client.input.clear();
+            client.input.extend_from_slice(rest);
+            client.input_is_new = client.exchange.wants() != Wants::Request && !rest.is_empty();
+            if rest.is_empty() {
+                client.input = Vec::new(); // an idle connection holds no buffer
+            }
+        }
+        self.apply(key, &[]);
+        true
+    }
+
+    fn await_connection(&mut self, key: Key) -> bool {
+        let Some(upstream) = self.upstream_of(key) else { return false };
+        if !upstream.stream.is_ready(Ready::WRITE) {
+            return false;
+        }
+        match upstream.stream.socket().connected() {
+            Ok(true) => self.step(key, Input::Connected { reused: false }, &[]),
+            Ok(false) => false,
+            Err(error) => self.step(key, Input::UpstreamFailed(upstream_error(&error)), &[]),
+        }
+    }
+
+    fn send(&mut self, key: Key, scratch: &mut [u8]) -> bool {
+        let Some(client) = self.clients.get(key) else { return false };
+        let Some(upstream) = client.upstream.and_then(|upstream| self.upstreams.get_mut(upstream)) else {
+            return false;
+        };
+        match upstream.stream.write(&[IoSlice::new(client.exchange.unsent())]) {
+            // A pod may answer before it has read all, and then read no more.
+            Ok(0) => self.read_answer(key, scratch),
+            Ok(bytes) => self.step(key, Input::Sent(bytes), &[]),
+            Err(_) => self.step(key, Input::UpstreamFailed(UpstreamError::Other), &[]),
+        }
+    }
+
+    fn read_answer(&mut self, key: Key, scratch: &mut [u8]) -> bool {
+        let Some(upstream) = self.upstream_of(key) else { return false };
+        let held = upstream.input.len();
+        let mut bytes = match upstream.stream.read(&mut scratch[held..]) {
+            Ok(Read::Bytes(bytes)) => &mut scratch[..held + bytes],
+            Ok(Read::NotReady) => return false,
+            Ok(Read::End) => return self.step(key, Input::UpstreamEnd, &[]),
+            Err(error) => return self.step(key, Input::UpstreamFailed(upstream_error(&error)), &[]),
+        };
+        bytes[..held].copy_from_slice(&upstream.input);
+        upstream.input = Vec::new();
+        loop {
+            self.advance(key, Input::Answer(bytes));
+            let used = self.out.used;
+            self.apply(key, bytes);
+            bytes = &mut bytes[used..];
+            // An interim answer is used alone, and what follows it may be whole as well.
+            let wants = self.clients.get(key).map(|client| client.exchange.wants());
+            if bytes.is_empty() || wants != Some(Wants::Answer) {
+                return true;
+            }
+            if used == 0 {
+                break;
+            }
+        }
+        if let Some(upstream) = self.upstream_of(key) {
+            upstream.input.extend_from_slice(bytes);
+        }
+        true
+    }
+
+    fn discard(&mut self, key: Key, scratch: &mut [u8]) -> bool {
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        match client.stream.read(scratch) {
+            Ok(Read::Bytes(bytes)) => self.step(key, Input::Discarded(bytes), &[]),
+            Ok(Read::NotReady) => false,
+            Ok(Read::End) | Err(_) => self.step(key, Input::ClientGone, &[]),
+        }
+    }
+
+    fn upstream_of(&mut self, key: Key) -> Option<&mut Upstream<N::Socket>> {
+        let upstream = self.clients.get(key)?.upstream?;
+        self.upstreams.get_mut(upstream)
+    }
+
+    /// Takes a kept connection to the pod, or opens one.
+    fn connect(&mut self, key: Key, origin: Origin) {
+        let kept = self.pool.take(origin, self.now).and_then(|slot| self.upstreams.key_at(slot));
+        let Some(kept) = kept else { return self.open(key, origin) };
+        if let (Some(client), Some(upstream)) = (self.clients.get_mut(key), self.upstreams.get_mut(kept)) {
+            client.upstream = Some(kept);
+            upstream.client = Some(key);
+        }
+        let counters = self.counters();
+        counters.upstreams_idle.sub(1);
+        counters.upstreams_active.add(1);
+        counters.upstreams_reused.add(1);
+        self.step(key, Input::Connected { reused: true }, &[]);
+    }
+
+    /// Opens a connection to the pod. Where there is no descriptor for it, kept connections give theirs.
+    fn open(&mut self, key: Key, origin: Origin) {
+        let error = loop {
+            let network = &mut self.network;
+            let opened = self.upstreams.try_insert(|upstream| {
+                let socket = network.connect(origin.socket_addr(), Token::Upstream(upstream))?;
+                Ok(Upstream { stream: Stream::new(socket), origin, client: Some(key), input: Vec::new() })
+            });
+            match opened {
+                Ok(upstream) => {
+                    if let Some(client) = self.clients.get_mut(key) {
+                        client.upstream = Some(upstream);
+                    }
+                    let counters = self.counters();
+                    counters.upstreams_opened.add(1);
+                    counters.upstreams_active.add(1);
+                    return;
+                }
+                Err(error) if is_out_of_descriptors(&error) && self.close_oldest_upstream() => {}
+                Err(error) => break error,
+            }
+        };
+        self.step(key, Input::UpstreamFailed(upstream_error(&error)), &[]);
+    }
+
+    /// Puts the pod's connection into the pool, if nothing more is to be expected of it than to serve again.
+    fn keep_upstream(&mut self, key: Key) {
+        let Some(upstream) = self.clients.get_mut(key).and_then(|client| client.upstream.take()) else {
+            return;
+        };
+        let Some(kept) = self.upstreams.get_mut(upstream) else { return };
+        kept.client = None;
+        let (origin, rested) = (kept.origin, !kept.stream.is_ready(Ready::READ));
+        self.counters().upstreams_active.sub(1);
+        // Where more may be there to be read, it is bytes that answer nothing, or the pod's end.
+        if !rested {
+            self.upstreams.remove(upstream);
+            return;
+        }
+        self.counters().upstreams_idle.add(1);
+        self.pool.put(upstream.slot(), origin, self.now);
+        if let Some(surplus) = self.pool.surplus() {
+            self.close_idle_upstream(surplus);
+        }
+    }
+
+    fn close_upstream(&mut self, key: Key) {
+        let upstream = self.clients.get_mut(key).and_then(|client| client.upstream.take());
+        if upstream.and_then(|upstream| self.upstreams.remove(upstream)).is_some() {
+            self.counters().upstreams_active.sub(1);
+        }
+    }
+}

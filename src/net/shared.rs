@@ -1,0 +1,168 @@
+//! What the workers of a process have in common: the rules, the counters, and the phase of its life.
+//!
+//! Nothing here is locked. A worker writes its own counters, and anybody reads them.
+
+use std::{
+    sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::process;
+use crate::{
+    http1::reply,
+    proxy::{
+        exchange::{PageHead, Pages, Rules},
+        metrics::{self, Counters, Fixed},
+        route::Page,
+    },
+};
+
+/// A worker that has been in one turn for so long does not run any more. A turn takes milliseconds.
+const TURN_MAX: Duration = Duration::from_secs(10);
+
+/// The phases of a process's life, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// It serves.
+    Serving,
+    /// It serves on, but is about to stop: `/readyz` fails, and no connection persists.
+    Draining,
+    /// It takes no new connection, and finishes what runs.
+    Closing,
+}
+
+/// What one worker lets the others see. Alone on its cache lines, so that counting does not slow a neighbour.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct WorkerShare {
+    counters: Counters,
+    /// Milliseconds from the process's start to that of the turn that is under way; 0: it sleeps.
+    turn_began: AtomicU64,
+}
+
+/// What the workers have in common.
+#[derive(Debug)]
+pub struct Shared {
+    rules: Rules,
+    fixed: Fixed,
+    started: Instant,
+    phase: AtomicU8,
+    clients: AtomicUsize,
+    workers: Box<[WorkerShare]>,
+}
+
+impl Shared {
+    /// For so many workers.
+    pub fn new(rules: Rules, fixed: Fixed, workers: usize) -> Self {
+        Self {
+            rules,
+            fixed,
+            started: Instant::now(),
+            phase: AtomicU8::new(Phase::Serving as u8),
+            clients: AtomicUsize::new(0),
+            workers: (0..workers).map(|_| WorkerShare::default()).collect(),
+        }
+    }
+
+    /// What the operator set.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// How many kept pod connections one worker may have.
+    pub fn upstreams_idle_max_of_worker(&self) -> usize {
+        self.fixed.upstreams_idle_max / self.workers.len()
+    }
+
+    /// The counters of one worker.
+    pub fn counters(&self, worker: usize) -> &Counters {
+        &self.workers[worker].counters
+    }
+
+    /// The phase now.
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Serving,
+            1 => Phase::Draining,
+            _ => Phase::Closing,
+        }
+    }
+
+    /// Goes on to a later phase. The workers have to be woken to see it.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+    }
+
+    /// Takes a client's place, unless all are taken.
+    pub fn take_place(&self) -> bool {
+        let taken = self.clients.fetch_add(1, Ordering::AcqRel);
+        if taken >= self.fixed.clients_max {
+            self.give_place_back();
+            return false;
+        }
+        true
+    }
+
+    /// A client that had a place is gone.
+    pub fn give_place_back(&self) {
+        self.clients.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// A worker's turn begins.
+    pub fn turn_begins(&self, worker: usize, now: Instant) {
+        let milliseconds = now.saturating_duration_since(self.started).as_millis() as u64;
+        self.workers[worker].turn_began.store(milliseconds.max(1), Ordering::Relaxed);
+    }
+
+    /// A worker's turn is over; it sleeps until something happens.
+    pub fn turn_ends(&self, worker: usize) {
+        self.workers[worker].turn_began.store(0, Ordering::Relaxed);
+    }
+
+    /// The worker that hangs in its turn, if one does.
+    fn stuck(&self, now: Instant) -> Option<usize> {
+        self.workers.iter().position(|worker| match worker.turn_began.load(Ordering::Relaxed) {
+            0 => false,
+            began => now > self.started + Duration::from_millis(began) + TURN_MAX,
+        })
+    }
+}
+
+impl Pages for Shared {
+    fn render(&self, page: Page, body: &mut Vec<u8>) -> PageHead {
+        let text = |status, content_type| PageHead { status, content_type };
+        match page {
+            Page::Index => {
+                metrics::render_index(body, self.fixed);
+                text(200, "text/html; charset=utf-8")
+            }
+            Page::Metrics => {
+                let workers: Vec<_> = self.workers.iter().map(|worker| &worker.counters).collect();
+                metrics::render(body, &workers, self.fixed, &process::read());
+                text(200, metrics::CONTENT_TYPE)
+            }
+            Page::Healthz => match self.stuck(Instant::now()) {
+                None => {
+                    body.extend_from_slice(b"ok\n");
+                    text(200, reply::TEXT)
+                }
+                Some(worker) => {
+                    body.extend_from_slice(format!("worker {worker} does not run\n").as_bytes());
+                    text(503, reply::TEXT)
+                }
+            },
+            Page::Readyz if self.phase() == Phase::Serving => {
+                body.extend_from_slice(b"ok\n");
+                text(200, reply::TEXT)
+            }
+            Page::Readyz => {
+                body.extend_from_slice(b"shutting down\n");
+                text(503, reply::TEXT)
+            }
+        }
+    }
+
+    fn date(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}

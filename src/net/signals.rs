@@ -1,0 +1,86 @@
+//! SIGTERM and SIGINT, and the end of a worker, as events that one thread can wait for.
+//!
+//! Signal handlers of our own make SIGTERM work in PID 1 too, whose default is to ignore it.
+
+use std::{
+    io::{self, ErrorKind, Read as _},
+    sync::Arc,
+    time::Instant,
+};
+
+use mio::{Events, Interest, Poll, Token, Waker, net::UnixStream};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    low_level::pipe,
+};
+
+const SIGNALS: Token = Token(0);
+const WAKER: Token = Token(1);
+
+/// What was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Happened {
+    /// SIGTERM or SIGINT came.
+    Signal,
+    /// A worker ended.
+    WorkerEnded,
+    /// The time is up.
+    Timeout,
+}
+
+/// Receives the signals of this process.
+#[derive(Debug)]
+pub struct Signals {
+    poll: Poll,
+    events: Events,
+    receiver: UnixStream,
+    waker: Arc<Waker>,
+}
+
+impl Signals {
+    /// Takes SIGTERM and SIGINT over.
+    ///
+    /// # Errors
+    /// As `epoll_create1(2)`, `socketpair(2)` and `sigaction(2)`.
+    pub fn receive() -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let (mut receiver, sender) = UnixStream::pair()?;
+        poll.registry().register(&mut receiver, SIGNALS, Interest::READABLE)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let sender = std::os::unix::net::UnixStream::from(std::os::fd::OwnedFd::from(sender));
+        pipe::register(SIGTERM, sender.try_clone()?)?;
+        pipe::register(SIGINT, sender)?;
+        Ok(Self { poll, events: Events::with_capacity(4), receiver, waker })
+    }
+
+    /// For a worker to say that it ended.
+    pub fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
+
+    /// Waits until something happens; at most until `until`, where there is one.
+    ///
+    /// # Errors
+    /// As `epoll_wait(2)`.
+    pub fn wait(&mut self, until: Option<Instant>) -> io::Result<Happened> {
+        loop {
+            let timeout = until.map(|at| at.saturating_duration_since(Instant::now()));
+            match self.poll.poll(&mut self.events, timeout) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                result => result?,
+            }
+            let mut bytes = [0; 16];
+            if self.events.iter().any(|event| event.token() == SIGNALS)
+                && matches!(self.receiver.read(&mut bytes), Ok(1..))
+            {
+                return Ok(Happened::Signal);
+            }
+            if self.events.iter().any(|event| event.token() == WAKER) {
+                return Ok(Happened::WorkerEnded);
+            }
+            if until.is_some_and(|at| at <= Instant::now()) {
+                return Ok(Happened::Timeout);
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! A socket, and what is known of its readiness.
+//!
+//! Sockets are registered once, for both directions, edge-triggered. An event only adds to what is known here;
+//! only what a read or a write shows takes away from it. So a scrape costs no call that could have been known to
+//! say "not now".
+
+use std::{
+    io::{self, ErrorKind, IoSlice},
+    net::SocketAddr,
+};
+
+use crate::proxy::exchange::UpstreamError;
+
+/// What a connection's socket can do. Every call returns at once.
+pub trait Socket {
+    /// Reads what is there.
+    ///
+    /// # Errors
+    /// As `read(2)`; `WouldBlock` where nothing is there.
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes as much as the kernel takes.
+    ///
+    /// # Errors
+    /// As `writev(2)`; `WouldBlock` where it takes nothing.
+    fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Whether the connection that was begun is there by now.
+    ///
+    /// # Errors
+    /// Why it is never going to be.
+    fn connected(&self) -> io::Result<bool>;
+
+    /// Ends our side; theirs can still be read.
+    fn shutdown(&self);
+
+    /// Makes the close that follows a reset.
+    fn reset_on_close(&self);
+
+    /// Who is on the other side.
+    fn peer(&self) -> Option<SocketAddr>;
+}
+
+/// A set of things that a socket is ready for, or that are known of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready(u8);
+
+impl Ready {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+    /// A read may give something.
+    pub const READ: Self = Self(1);
+    /// A write may take something.
+    pub const WRITE: Self = Self(2);
+    /// The other side ended its own, or the connection failed. Never taken away.
+    pub const END: Self = Self(4);
+
+    /// Whether all of `other` is in here.
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Adds `other`.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Takes `other` away.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+/// What a read gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// So many bytes.
+    Bytes(usize),
+    /// The other side ended its own.
+    End,
+    /// Nothing yet.
+    NotReady,
+}
+
+/// A socket and its readiness.
+#[derive(Debug)]
+pub struct Stream<S> {
+    socket: S,
+    ready: Ready,
+}
+
+impl<S: Socket> Stream<S> {
+    /// A socket of which nothing is known yet.
+    pub fn new(socket: S) -> Self {
+        Self { socket, ready: Ready::NONE }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &S {
+        &self.socket
+    }
+
+    /// The socket, to have it registered or deregistered.
+    pub fn socket_mut(&mut self) -> &mut S {
+        &mut self.socket
+    }
+
+    /// An event told of this.
+    pub fn add_ready(&mut self, ready: Ready) {
+        self.ready = self.ready.with(ready);
+    }
+
+    /// Whether it is ready for `what`, as far as is known.
+    pub fn is_ready(&self, what: Ready) -> bool {
+        self.ready.has(what)
+    }
+
+    /// Reads, if there may be something.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub fn read(&mut self, into: &mut [u8]) -> io::Result<Read> {
+        if !self.is_ready(Ready::READ) {
+            return Ok(Read::NotReady);
+        }
+        loop {
+            match self.socket.read(into) {
+                Ok(0) => return Ok(Read::End),
+                Ok(bytes) => {
+                    // A short read emptied the socket, and what comes next brings an event; but for an end that
+                    // had come already: its event was this one.
+                    if bytes < into.len() && !self.is_ready(Ready::END) {
+                        self.ready = self.ready.without(Ready::READ);
+                    }
+                    return Ok(Read::Bytes(bytes));
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.ready = self.ready.without(Ready::READ);
+                    return Ok(Read::NotReady);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Writes as much as the kernel takes now: nothing, if it is not ready.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        let all: usize = from.iter().map(|slice| slice.len()).sum();
+        if all == 0 || !self.is_ready(Ready::WRITE) {
+            return Ok(0);
+        }
+        loop {
+            match self.socket.write(from) {
+                Ok(bytes) => {
+                    if bytes < all {
+                        // A short write filled the socket; when there is room again, an event tells.
+                        self.ready = self.ready.without(Ready::WRITE);
+                    }
+                    return Ok(bytes);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.ready = self.ready.without(Ready::WRITE);
+                    return Ok(0);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// What an error of a pod's connection means to an exchange.
+pub fn upstream_error(error: &io::Error) -> UpstreamError {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => UpstreamError::Refused,
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => {
+            UpstreamError::Unreachable
+        }
+        ErrorKind::TimedOut => UpstreamError::TimedOut,
+        _ if is_out_of_descriptors(error) => UpstreamError::NoDescriptors,
+        _ => UpstreamError::Other,
+    }
+}
+
+/// Whether an error says that there is no file descriptor left, to the process (EMFILE) or the system (ENFILE).
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}

@@ -1,0 +1,331 @@
+//! The connections of one event loop: where they live, when they are due, which are kept.
+//!
+//! Owns every connection of its worker, the deadlines, the pool and the queue of those that can go on. Bytes
+//! move in [`super::pump`]; readiness and time come from whoever drives it, which is [`super::event_loop`] or a
+//! simulation.
+
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Instant};
+
+use log::{info, warn};
+
+use super::{
+    pump::{self, Client, Upstream},
+    shared::{Phase, Shared},
+    slots::{Key, Slots},
+    stream::{Ready, Socket, Stream},
+};
+use crate::proxy::{
+    deadlines::Deadlines,
+    exchange::{Exchange, Input, Output, Report},
+    log_rate::{INTERVAL, LogRate},
+    metrics::Counters,
+    outcome::{Class, Outcome},
+    pool::Pool,
+    recency::Recency,
+};
+
+/// Clients beyond the most there may be, who are told so before they are closed. More are closed at once.
+const TURNED_AWAY_MAX: usize = 64;
+
+/// Where sockets come from.
+pub trait Network {
+    /// What a connection is made of.
+    type Socket: Socket;
+
+    /// Has a client's socket report its readiness under `token`.
+    ///
+    /// # Errors
+    /// As `epoll_ctl(2)`.
+    fn register(&mut self, socket: &mut Self::Socket, token: Token) -> io::Result<()>;
+
+    /// Begins a connection, which reports its readiness under `token`.
+    ///
+    /// # Errors
+    /// Why it cannot even begin.
+    fn connect(&mut self, to: SocketAddr, token: Token) -> io::Result<Self::Socket>;
+}
+
+/// Whose readiness an event tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// A client's connection.
+    Client(Key),
+    /// A pod's connection.
+    Upstream(Key),
+}
+
+impl Token {
+    const UPSTREAM: u64 = 1 << 63;
+
+    /// The token as an event carries it.
+    pub fn to_bits(self) -> u64 {
+        match self {
+            Self::Client(key) => key.to_bits(),
+            Self::Upstream(key) => key.to_bits() | Self::UPSTREAM,
+        }
+    }
+
+    /// The token out of an event.
+    pub fn from_bits(bits: u64) -> Self {
+        let key = Key::from_bits(bits & !Self::UPSTREAM);
+        if bits & Self::UPSTREAM == 0 { Self::Client(key) } else { Self::Upstream(key) }
+    }
+}
+
+/// The connections of one event loop.
+pub struct Worker<N: Network> {
+    pub(super) network: N,
+    pub(super) shared: Arc<Shared>,
+    index: usize,
+    pub(super) now: Instant,
+    pub(super) clients: Slots<Client<N::Socket>>,
+    pub(super) upstreams: Slots<Upstream<N::Socket>>,
+    pub(super) pool: Pool,
+    idle_clients: Recency,
+    deadlines: Deadlines<Key>,
+    runnable: VecDeque<Key>,
+    turned_away: usize,
+    log_rate: LogRate,
+    /// What is read goes here first: one buffer for all connections, so that none needs its own.
+    scratch: Box<[u8]>,
+    pub(super) out: Output,
+}
+
+impl<N: Network> Worker<N> {
+    /// A worker without connections.
+    pub fn new(network: N, shared: Arc<Shared>, index: usize, now: Instant) -> Self {
+        let idle_max = shared.upstreams_idle_max_of_worker();
+        Self {
+            network,
+            pool: Pool::new(idle_max, shared.rules().timeouts.upstream_idle),
+            shared,
+            index,
+            now,
+            clients: Slots::default(),
+            upstreams: Slots::default(),
+            idle_clients: Recency::default(),
+            deadlines: Deadlines::default(),
+            runnable: VecDeque::new(),
+            turned_away: 0,
+            log_rate: LogRate::default(),
+            scratch: vec![0; pump::SCRATCH_BYTES].into(),
+            out: Output::default(),
+        }
+    }
+
+    /// An event: notes what it tells, and who can go on.
+    pub fn event(&mut self, token: Token, ready: Ready) {
+        let client = match token {
+            Token::Client(key) => key,
+            Token::Upstream(key) => {
+                let Some(upstream) = self.upstreams.get_mut(key) else { return };
+                upstream.stream.add_ready(ready);
+                match upstream.client {
+                    Some(client) => return self.enqueue(client),
+                    // A kept connection has nothing to say. If it ended, it is of no use; if it sent something,
+                    // that must not be taken for the answer to the next scrape.
+                    None if ready.has(Ready::READ) => return self.close_idle_upstream(key.slot()),
+                    None => return,
+                }
+            }
+        };
+        if let Some(known) = self.clients.get_mut(client) {
+            known.stream.add_ready(ready);
+            self.enqueue(client);
+        }
+    }
+
+    fn enqueue(&mut self, key: Key) {
+        if let Some(client) = self.clients.get_mut(key).filter(|client| !client.queued) {
+            client.queued = true;
+            self.runnable.push_back(key);
+        }
+    }
+
+    /// A turn: everybody who can go on goes on for a bounded while, and what is due happens.
+    pub fn turn(&mut self, now: Instant) {
+        self.now = now;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for _ in 0..self.runnable.len() {
+            let Some(key) = self.runnable.pop_front() else { break };
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            client.queued = false;
+            self.run(key, &mut scratch);
+        }
+        while let Some((key, at)) = self.deadlines.pop_due(now) {
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            if client.armed.spend(at) {
+                let client_stalled = client.is_stalled();
+                self.step(key, Input::Tick { client_stalled }, &[]);
+                self.run(key, &mut scratch);
+            }
+        }
+        self.scratch = scratch;
+        while let Some(slot) = self.pool.expired(now) {
+            self.close_idle_upstream(slot);
+        }
+        let clients = &self.clients;
+        self.deadlines.sweep(clients.len(), |key| clients.get(key).map(|client| client.armed));
+    }
+
+    fn run(&mut self, key: Key, scratch: &mut [u8]) {
+        if self.pump(key, scratch) {
+            self.enqueue(key);
+        }
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if let Some(at) = client.exchange.deadline() {
+            self.deadlines.arm(key, &mut client.armed, at);
+        }
+        match client.exchange.idles() {
+            true => self.idle_clients.push(key.slot()),
+            false => self.idle_clients.remove(key.slot()),
+        }
+    }
+
+    /// When the next turn is due, if nothing happens before.
+    pub fn next_wake(&self) -> Option<Instant> {
+        if !self.runnable.is_empty() {
+            return Some(self.now);
+        }
+        [self.deadlines.next(), self.pool.next_expiry()].into_iter().flatten().min()
+    }
+
+    /// A client connected.
+    pub fn admit(&mut self, socket: N::Socket) {
+        self.counters().clients_accepted.add(1);
+        let has_place = self.shared.take_place() || (self.close_idle_client() && self.shared.take_place());
+        if !has_place && self.turned_away == TURNED_AWAY_MAX {
+            // Nobody is left to say it to all of them.
+            return self.log_trouble(Outcome::TooManyClients, "closed without an answer");
+        }
+        let mut stream = Stream::new(socket);
+        let exchange = Exchange::new(self.now, self.shared.rules(), !has_place);
+        let deadline = exchange.deadline();
+        let network = &mut self.network;
+        let inserted = self.clients.try_insert(|key| {
+            network.register(stream.socket_mut(), Token::Client(key))?;
+            Ok::<_, io::Error>(Client::new(stream, exchange, has_place))
+        });
+        match inserted {
+            Ok(key) => {
+                self.counters().clients.add(1);
+                self.turned_away += usize::from(!has_place);
+                if let (Some(client), Some(at)) = (self.clients.get_mut(key), deadline) {
+                    self.deadlines.arm(key, &mut client.armed, at);
+                    self.idle_clients.push(key.slot());
+                }
+            }
+            Err(error) => {
+                if has_place {
+                    self.shared.give_place_back();
+                }
+                warn!("a client's connection could not be registered: {error}");
+            }
+        }
+    }
+
+    /// Frees a descriptor: that of a kept pod connection, or else of a client that idles. Says whether it could.
+    pub fn make_room(&mut self) -> bool {
+        self.close_oldest_upstream() || self.close_idle_client()
+    }
+
+    /// Closes the pod connection that has been kept longest. Says whether there was one.
+    pub(super) fn close_oldest_upstream(&mut self) -> bool {
+        let oldest = self.pool.oldest();
+        if let Some(slot) = oldest {
+            self.close_idle_upstream(slot);
+        }
+        oldest.is_some()
+    }
+
+    /// Closes the client that has idled longest. Says whether there was one.
+    fn close_idle_client(&mut self) -> bool {
+        let oldest = self.idle_clients.oldest().and_then(|slot| self.clients.key_at(slot));
+        oldest.is_some_and(|key| {
+            self.step(key, Input::Drain, &[]);
+            self.clients.get(key).is_none()
+        })
+    }
+
+    /// Logs, at a bounded rate, that there is no descriptor left to accept a connection with.
+    pub fn report_no_descriptors(&mut self) {
+        self.log_trouble(Outcome::NoDescriptors, "a client's connection waits to be accepted");
+    }
+
+    /// Closes the clients that idle, when the process closes.
+    pub fn drain(&mut self) {
+        let keys: Vec<_> = self.clients.keys().collect();
+        for key in keys {
+            // One that has something to say is heard first.
+            if self.clients.get(key).is_some_and(|client| !client.stream.is_ready(Ready::READ)) {
+                self.step(key, Input::Drain, &[]);
+            }
+        }
+    }
+
+    /// Whether no client is left.
+    pub fn is_idle(&self) -> bool {
+        self.clients.is_empty()
+    }
+
+    /// Forgets and closes a kept pod connection.
+    pub(super) fn close_idle_upstream(&mut self, slot: u32) {
+        self.pool.remove(slot);
+        if let Some(key) = self.upstreams.key_at(slot) {
+            self.upstreams.remove(key);
+            self.counters().upstreams_idle.sub(1);
+        }
+    }
+
+    /// Forgets and closes a client's connection.
+    pub(super) fn remove_client(&mut self, key: Key) {
+        let Some(client) = self.clients.remove(key) else { return };
+        self.idle_clients.remove(key.slot());
+        self.counters().clients.sub(1);
+        match client.has_place {
+            true => self.shared.give_place_back(),
+            false => self.turned_away -= 1,
+        }
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        self.shared.counters(self.index)
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.shared.phase() != Phase::Serving
+    }
+
+    /// Counts and logs an exchange that is over.
+    pub(super) fn record(&mut self, report: &Report, peer: Option<SocketAddr>, sent_bytes: u64) {
+        self.counters().record(report);
+        let Report { outcome, status, duration, .. } = report;
+        if let Some(target) = &report.target {
+            let peer = peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string());
+            info!(
+                target: "access",
+                "client={peer} target={target:?} code={status} outcome={} bytes={sent_bytes} seconds={:.6}",
+                outcome.label(),
+                duration.as_secs_f64()
+            );
+        }
+        if let (Class::Pod, Some(pod)) = (outcome.class(), report.origin) {
+            self.log_trouble(*outcome, format_args!("pod {pod}"));
+        } else if matches!(outcome, Outcome::TooManyClients) {
+            self.log_trouble(*outcome, "turned away");
+        }
+    }
+
+    fn log_trouble(&mut self, outcome: Outcome, about: impl std::fmt::Display) {
+        if let Some(suppressed) = self.log_rate.admit(outcome, self.now) {
+            let seconds = INTERVAL.as_secs();
+            match suppressed {
+                0 => warn!("{}: {about}", outcome.reason()),
+                more => warn!(
+                    "{}: {about} ({more} more like it were not logged for {seconds}s)",
+                    outcome.reason()
+                ),
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! How often trouble of one kind is logged, so that trouble at volume does not flood the log. It is counted
+//! anyway.
+
+use std::time::{Duration, Instant};
+
+use super::outcome::{OUTCOMES, Outcome};
+
+/// Each worker logs one line for each outcome in this time.
+pub const INTERVAL: Duration = Duration::from_secs(10);
+
+/// When each outcome was last logged, and how often it was not.
+#[derive(Debug)]
+pub struct LogRate([(Option<Instant>, u64); OUTCOMES]);
+
+impl Default for LogRate {
+    fn default() -> Self {
+        Self([(None, 0); OUTCOMES])
+    }
+}
+
+impl LogRate {
+    /// Whether `outcome` is to be logged at `now`; if so, how many like it were not since the last line.
+    pub fn admit(&mut self, outcome: Outcome, now: Instant) -> Option<u64> {
+        let (last, suppressed) = &mut self.0[outcome as usize];
+        if last.is_some_and(|last| now < last + INTERVAL) {
+            *suppressed += 1;
+            return None;
+        }
+        *last = Some(now);
+        Some(std::mem::take(suppressed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_an_outcome_and_interval() {
+        let start = Instant::now();
+        let mut rate = LogRate::default();
+        assert_eq!(rate.admit(Outcome::NoAnswer, start), Some(0));
+        assert_eq!(rate.admit(Outcome::NoAnswer, start), None);
+        assert_eq!(rate.admit(Outcome::ConnectionRefused, start), Some(0));
+        assert_eq!(rate.admit(Outcome::NoAnswer, start + INTERVAL / 2), None);
+        assert_eq!(rate.admit(Outcome::NoAnswer, start + INTERVAL), Some(2));
+        assert_eq!(rate.admit(Outcome::NoAnswer, start + INTERVAL), None);
+    }
+}
