@@ -118,7 +118,8 @@ pub fn request<'b, T>(
         Ok(Status::Partial) if sound.len() < within.len() => return Err(HeadError::Malformed("bare LF")),
         Ok(Status::Partial) if within.len() < REQUEST_HEAD_BYTES_MAX => return Ok(None),
         Ok(Status::Partial) => {
-            let request_line_ends = memchr::memchr(b'\n', sound).is_some();
+            // httparse skips empty lines before the request line, as RFC 9112 section 2.2 asks.
+            let request_line_ends = sound.trim_ascii_start().contains(&b'\n');
             return Err(if request_line_ends { HeadError::TooLarge } else { HeadError::TargetTooLong });
         }
         Err(error) => return Err(error.into()),
