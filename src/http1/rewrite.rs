@@ -78,10 +78,14 @@ impl AnswerEdit {
             && !self.unchunk
             && self.location.is_none()
             && head.version == Version::Http11
+            && head.bytes[STATUS_END..].starts_with(b" ")
             && !head.connection.present
             && !head.fields.iter().any(|field| Name::of(field.name) == Name::HopByHop)
     }
 }
+
+/// Where the status ends: the version and the status are of one length, whichever they are.
+const STATUS_END: usize = "HTTP/1.1 200".len();
 
 /// Writes the head of an answer for the client. The version is ours (RFC 9110 section 6.2); status and reason
 /// phrase are the pod's.
@@ -89,7 +93,13 @@ pub fn answer(out: &mut Vec<u8>, head: &AnswerHead<'_, '_>, edit: &AnswerEdit) {
     const VERSION: &[u8] = b"HTTP/1.1";
     let status_line = memchr::memchr(b'\n', head.bytes).map_or(head.bytes, |end| &head.bytes[..=end]);
     out.extend_from_slice(VERSION);
-    out.extend_from_slice(&status_line[VERSION.len()..]);
+    out.extend_from_slice(&status_line[VERSION.len()..STATUS_END]);
+    let reason = &status_line[STATUS_END..];
+    // RFC 9112 section 4: the space behind the status is sent even where no reason phrase follows.
+    if !reason.starts_with(b" ") {
+        out.push(b' ');
+    }
+    out.extend_from_slice(reason);
     for field in head.fields {
         match (Name::of(field.name), &edit.location) {
             (Name::TransferEncoding | Name::Trailer, _) if edit.unchunk => {}
