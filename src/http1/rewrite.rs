@@ -103,10 +103,10 @@ pub fn answer(out: &mut Vec<u8>, head: &AnswerHead<'_, '_>, edit: &AnswerEdit) {
     for field in head.fields {
         match (Name::of(field.name), &edit.location) {
             (Name::TransferEncoding | Name::Trailer, _) if edit.unchunk => {}
+            _ if ends_here(field.name, head.connection, head.fields) => {}
             (Name::Location, Some(location)) => {
                 line(out, &FieldLine { name: field.name, value: location.as_bytes() });
             }
-            _ if ends_here(field.name, head.connection, head.fields) => {}
             _ => line(out, field),
         }
     }
