@@ -80,12 +80,22 @@ impl AnswerEdit {
             && head.version == Version::Http11
             && head.bytes[STATUS_END..].starts_with(b" ")
             && !head.connection.present
-            && !head.fields.iter().any(|field| Name::of(field.name) == Name::HopByHop)
+            && !head.fields.iter().any(|field| match Name::of(field.name) {
+                Name::HopByHop => true,
+                Name::TransferEncoding | Name::ContentLength => without_framing(head.status),
+                _ => false,
+            })
     }
 }
 
 /// Where the status ends: the version and the status are of one length, whichever they are.
 const STATUS_END: usize = "HTTP/1.1 200".len();
+
+/// Answers that must not be sent with `Transfer-Encoding` (RFC 9112 section 6.1) or `Content-Length` (RFC 9110
+/// section 8.6). A client that believed either would take the next answer for this one's body.
+fn without_framing(status: u16) -> bool {
+    matches!(status, 100..=199 | 204)
+}
 
 /// Writes the head of an answer for the client. The version is ours (RFC 9110 section 6.2); status and reason
 /// phrase are the pod's.
@@ -103,6 +113,7 @@ pub fn answer(out: &mut Vec<u8>, head: &AnswerHead<'_, '_>, edit: &AnswerEdit) {
     for field in head.fields {
         match (Name::of(field.name), &edit.location) {
             (Name::TransferEncoding | Name::Trailer, _) if edit.unchunk => {}
+            (Name::TransferEncoding | Name::ContentLength, _) if without_framing(head.status) => {}
             _ if ends_here(field.name, head.connection, head.fields) => {}
             (Name::Location, Some(location)) => {
                 line(out, &FieldLine { name: field.name, value: location.as_bytes() });
