@@ -102,29 +102,28 @@ pub fn request<'b, T>(
     bytes: &'b [u8],
     then: impl FnOnce(RequestHead<'b, '_>, usize) -> T,
 ) -> Result<Option<T>, HeadError> {
+    let within = &bytes[..bytes.len().min(REQUEST_HEAD_BYTES_MAX)];
+    let sound = before_bare_lf(within);
     let mut usual = [httparse::EMPTY_HEADER; FIELDS_USUAL];
     let mut parsed = httparse::Request::new(&mut usual);
     let mut most;
-    let mut status = parsed.parse(bytes);
+    let mut status = parsed.parse(sound);
     if status == Err(Error::TooManyHeaders) {
         most = [httparse::EMPTY_HEADER; REQUEST_FIELDS_MAX];
         parsed = httparse::Request::new(&mut most);
-        status = parsed.parse(bytes);
+        status = parsed.parse(sound);
     }
     let length = match status {
-        Ok(Status::Complete(length)) if length <= REQUEST_HEAD_BYTES_MAX => length,
-        Ok(Status::Partial) if bytes.len() < REQUEST_HEAD_BYTES_MAX => {
-            line_ends(bytes)?;
-            return Ok(None);
-        }
-        Ok(_) => {
-            let within = &bytes[..REQUEST_HEAD_BYTES_MAX.min(bytes.len())];
-            let request_line_ends = memchr::memchr(b'\n', within).is_some();
+        Ok(Status::Complete(length)) => length,
+        Ok(Status::Partial) if sound.len() < within.len() => return Err(HeadError::Malformed("bare LF")),
+        Ok(Status::Partial) if within.len() < REQUEST_HEAD_BYTES_MAX => return Ok(None),
+        Ok(Status::Partial) => {
+            // httparse skips empty lines before the request line, as RFC 9112 section 2.2 asks.
+            let request_line_ends = sound.trim_ascii_start().contains(&b'\n');
             return Err(if request_line_ends { HeadError::TooLarge } else { HeadError::TargetTooLong });
         }
         Err(error) => return Err(error.into()),
     };
-    line_ends(&bytes[..length])?;
     let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(HeadError::Malformed("request line"));
     };
@@ -153,26 +152,25 @@ pub fn answer<'b, T>(
     if bytes.first().is_some_and(|&first| first != b'H') {
         return Err(HeadError::Malformed("not HTTP/1"));
     }
+    let within = &bytes[..bytes.len().min(ANSWER_HEAD_BYTES_MAX)];
+    let sound = before_bare_lf(within);
     let mut usual = [httparse::EMPTY_HEADER; FIELDS_USUAL];
     let mut parsed = httparse::Response::new(&mut usual);
     let mut most;
-    let mut status = parsed.parse(bytes);
+    let mut status = parsed.parse(sound);
     if status == Err(Error::TooManyHeaders) {
         most = [httparse::EMPTY_HEADER; ANSWER_FIELDS_MAX];
         parsed = httparse::Response::new(&mut most);
-        status = parsed.parse(bytes);
+        status = parsed.parse(sound);
     }
     let length = match status {
-        Ok(Status::Complete(length)) if length <= ANSWER_HEAD_BYTES_MAX => length,
-        Ok(Status::Partial) if bytes.len() < ANSWER_HEAD_BYTES_MAX => {
-            line_ends(bytes)?;
-            return Ok(None);
-        }
-        Ok(_) => return Err(HeadError::TooLarge),
+        Ok(Status::Complete(length)) => length,
+        Ok(Status::Partial) if sound.len() < within.len() => return Err(HeadError::Malformed("bare LF")),
+        Ok(Status::Partial) if within.len() < ANSWER_HEAD_BYTES_MAX => return Ok(None),
+        Ok(Status::Partial) => return Err(HeadError::TooLarge),
         Err(error) => return Err(error.into()),
     };
     let bytes = &bytes[..length];
-    line_ends(bytes)?;
     let (Some(status @ 100..=599), Some(minor)) = (parsed.code, parsed.version) else {
         return Err(HeadError::Malformed("status code"));
     };
@@ -201,11 +199,14 @@ fn survey(fields: &[FieldLine<'_>]) -> Result<(Connection, usize), HeadError> {
     Ok((connection, hosts))
 }
 
-/// Every LF ends a CRLF. RFC 9112 section 2.2 lets a recipient take a bare LF; two recipients that do not agree
-/// on it are how requests are smuggled, so we do not.
-fn line_ends(head: &[u8]) -> Result<(), HeadError> {
-    let all = memchr::memchr_iter(b'\n', head).all(|at| at > 0 && head[at - 1] == b'\r');
-    if all { Ok(()) } else { Err(HeadError::Malformed("bare LF")) }
+/// The bytes before the first LF that does not end a CRLF. RFC 9112 section 2.2 lets a recipient take a bare LF;
+/// two recipients that do not agree on it are how requests are smuggled, so we do not.
+///
+/// Cut off before httparse sees them, so that the first fault in a head is its verdict however the head comes in.
+/// A body behind the head is cut too, which matters to nobody, and makes the search short.
+fn before_bare_lf(bytes: &[u8]) -> &[u8] {
+    let bare = memchr::memchr_iter(b'\n', bytes).find(|&at| at == 0 || bytes[at - 1] != b'\r');
+    &bytes[..bare.unwrap_or(bytes.len())]
 }
 
 /// `uri-host [ ":" port ]` by its alphabet (RFC 3986 section 3.2.2). Which host it names does not matter here.

@@ -78,9 +78,23 @@ impl AnswerEdit {
             && !self.unchunk
             && self.location.is_none()
             && head.version == Version::Http11
+            && head.bytes[STATUS_END..].starts_with(b" ")
             && !head.connection.present
-            && !head.fields.iter().any(|field| Name::of(field.name) == Name::HopByHop)
+            && !head.fields.iter().any(|field| match Name::of(field.name) {
+                Name::HopByHop => true,
+                Name::TransferEncoding | Name::ContentLength => without_framing(head.status),
+                _ => false,
+            })
     }
+}
+
+/// Where the status ends: the version and the status are of one length, whichever they are.
+const STATUS_END: usize = "HTTP/1.1 200".len();
+
+/// Answers that must not be sent with `Transfer-Encoding` (RFC 9112 section 6.1) or `Content-Length` (RFC 9110
+/// section 8.6). A client that believed either would take the next answer for this one's body.
+fn without_framing(status: u16) -> bool {
+    matches!(status, 100..=199 | 204)
 }
 
 /// Writes the head of an answer for the client. The version is ours (RFC 9110 section 6.2); status and reason
@@ -89,14 +103,21 @@ pub fn answer(out: &mut Vec<u8>, head: &AnswerHead<'_, '_>, edit: &AnswerEdit) {
     const VERSION: &[u8] = b"HTTP/1.1";
     let status_line = memchr::memchr(b'\n', head.bytes).map_or(head.bytes, |end| &head.bytes[..=end]);
     out.extend_from_slice(VERSION);
-    out.extend_from_slice(&status_line[VERSION.len()..]);
+    out.extend_from_slice(&status_line[VERSION.len()..STATUS_END]);
+    let reason = &status_line[STATUS_END..];
+    // RFC 9112 section 4: the space behind the status is sent even where no reason phrase follows.
+    if !reason.starts_with(b" ") {
+        out.push(b' ');
+    }
+    out.extend_from_slice(reason);
     for field in head.fields {
         match (Name::of(field.name), &edit.location) {
             (Name::TransferEncoding | Name::Trailer, _) if edit.unchunk => {}
+            (Name::TransferEncoding | Name::ContentLength, _) if without_framing(head.status) => {}
+            _ if ends_here(field.name, head.connection, head.fields) => {}
             (Name::Location, Some(location)) => {
                 line(out, &FieldLine { name: field.name, value: location.as_bytes() });
             }
-            _ if ends_here(field.name, head.connection, head.fields) => {}
             _ => line(out, field),
         }
     }

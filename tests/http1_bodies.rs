@@ -1,0 +1,420 @@
+//! Bodies as they come off the wire, as tables: each row whole, in two parts cut at every point, byte by byte, and
+//! with the next message's bytes behind it.
+//!
+//! However a body is cut, the same bytes of it are counted, the same of them are content, and its end or its fault
+//! is found at the same byte.
+
+#[path = "support/bytes.rs"]
+mod bytes;
+
+use bytes::{Random, Shown, cuts, with_seeds};
+use psystrike::http1::body::{
+    BodyError, BodyScanner, CHUNK_LINE_BYTES_MAX, Scanned, TRAILER_BYTES_MAX, Then,
+};
+use psystrike::http1::framing::Framing;
+
+/// What became of a body that came in some number of parts.
+#[derive(Clone, PartialEq, Eq)]
+struct Followed {
+    /// How many bytes are the body's, and sound.
+    bytes: usize,
+    then: Then,
+    content: Vec<u8>,
+}
+
+impl std::fmt::Debug for Followed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} behind {} bytes, content {}", self.then, self.bytes, Shown(&self.content))
+    }
+}
+
+/// Follows a body that comes in `parts`, with both ways of following: `scan`, and `piece` by piece.
+fn follow(framing: Framing, parts: &[&[u8]]) -> Followed {
+    let mut scanner = BodyScanner::new(framing);
+    let mut by_piece = scanner.clone();
+    let mut followed = Followed { bytes: 0, then: Then::More, content: Vec::new() };
+    if scanner.ended() {
+        followed.then = Then::Ended;
+    }
+    for &part in parts {
+        let before = scanner.clone();
+        let Scanned { bytes, then } = scanner.scan(part);
+        assert!(bytes <= part.len(), "{before:?} took {bytes} of {}", Shown(part));
+        pieces(&mut by_piece, &part[..bytes], &mut followed.content);
+        assert_eq!(by_piece, scanner, "both ways from {before:?} through {}", Shown(part));
+        followed.bytes += bytes;
+        followed.then = then;
+        match then {
+            Then::More => assert_eq!(bytes, part.len(), "more is wanted, so all is taken: {}", Shown(part)),
+            Then::Ended => {
+                assert_eq!(
+                    scanner.scan(b"0\r\n\r\n"),
+                    Scanned { bytes: 0, then },
+                    "nothing comes behind the end"
+                );
+                break;
+            }
+            Then::Broken(error) => {
+                assert_eq!(
+                    by_piece.piece(&part[bytes..]),
+                    Err(error),
+                    "both ways at {}",
+                    Shown(&part[bytes..])
+                );
+                assert_eq!(scanner.scan(&part[bytes..]), Scanned { bytes: 0, then }, "broken stays broken");
+                break;
+            }
+        }
+    }
+    let end = match (framing, followed.then) {
+        (Framing::UntilClose, _) | (_, Then::Ended) => Ok(()),
+        _ => Err(BodyError::CutShort),
+    };
+    assert_eq!(scanner.end_of_connection(), end, "{scanner:?}");
+    assert_eq!(scanner.ended(), followed.then == Then::Ended, "{scanner:?}");
+    followed
+}
+
+/// Goes through sound bytes piece by piece and keeps the content.
+fn pieces(scanner: &mut BodyScanner, bytes: &[u8], content: &mut Vec<u8>) {
+    let mut at = 0;
+    while at < bytes.len() {
+        let piece = scanner.piece(&bytes[at..]).expect("sound bytes");
+        assert!(piece.bytes > 0, "{scanner:?} stands still");
+        if piece.content {
+            content.extend_from_slice(&bytes[at..at + piece.bytes]);
+        }
+        at += piece.bytes;
+    }
+}
+
+/// Checks a row under every cut. Where the body ends, it ends so too with any bytes behind it.
+fn check(name: &str, framing: Framing, bytes: &[u8], expected: &Followed) {
+    check_cuts(name, framing, bytes, expected);
+    if matches!(expected.then, Then::Ended | Then::Broken(_)) {
+        for behind in [&b"HTTP/1.1 200 OK\r\n\r\n"[..], b"\r\n", b"\n", b"0\r\n\r\n", b"\0"] {
+            check_cuts(name, framing, &[bytes, behind].concat(), expected);
+        }
+    }
+}
+
+fn check_cuts(name: &str, framing: Framing, bytes: &[u8], expected: &Followed) {
+    for cut in cuts(bytes.len()) {
+        let (first, second) = bytes.split_at(cut);
+        let got = follow(framing, &[first, second]);
+        assert_eq!(got, *expected, "{name}: {} cut at {cut}", Shown(bytes));
+    }
+    let single: Vec<_> = bytes.chunks(1).collect();
+    assert_eq!(follow(framing, &single), *expected, "{name}: {} byte by byte", Shown(bytes));
+}
+
+fn ended(bytes: usize, content: &[u8]) -> Followed {
+    Followed { bytes, then: Then::Ended, content: content.to_vec() }
+}
+
+fn more(bytes: usize, content: &[u8]) -> Followed {
+    Followed { bytes, then: Then::More, content: content.to_vec() }
+}
+
+fn broken(bytes: usize, what: &'static str, content: &[u8]) -> Followed {
+    Followed { bytes, then: Then::Broken(BodyError::Coding(what)), content: content.to_vec() }
+}
+
+#[test]
+fn bodies_without_coding() {
+    let rows: &[(&str, Framing, &[u8], Followed)] = &[
+        ("empty", Framing::Empty, b"", ended(0, b"")),
+        ("empty, and bytes behind", Framing::Empty, b"HTTP/1.1 200 OK\r\n", ended(0, b"")),
+        ("length 0", Framing::Length(0), b"x", ended(0, b"")),
+        ("length", Framing::Length(5), b"hello", ended(5, b"hello")),
+        ("length, and bytes behind", Framing::Length(5), b"hello world", ended(5, b"hello")),
+        ("any bytes", Framing::Length(6), b"0\r\n\r\n\0", ended(6, b"0\r\n\r\n\0")),
+        ("cut short", Framing::Length(6), b"hello", more(5, b"hello")),
+        ("nothing yet", Framing::Length(6), b"", more(0, b"")),
+        ("the greatest length", Framing::Length(u64::MAX), b"hello", more(5, b"hello")),
+        ("until close", Framing::UntilClose, b"0\r\n\r\n\0\n", more(7, b"0\r\n\r\n\0\n")),
+        ("until close, nothing yet", Framing::UntilClose, b"", more(0, b"")),
+    ];
+    for (name, framing, bytes, expected) in rows {
+        check(name, *framing, bytes, expected);
+    }
+}
+
+#[test]
+fn chunked_bodies_that_end() {
+    let rows: &[(&str, &[u8], &[u8])] = &[
+        ("nothing", b"0\r\n\r\n", b""),
+        ("many zeros", b"0000000000000000\r\n\r\n", b""),
+        ("one chunk", b"5\r\nhello\r\n0\r\n\r\n", b"hello"),
+        ("two chunks", b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", b"hello world"),
+        ("hexadecimal digits", b"A\r\n0123456789\r\nb\r\n0123456789a\r\n0\r\n\r\n", b"01234567890123456789a"),
+        ("16 digits", b"0000000000000005\r\nhello\r\n0\r\n\r\n", b"hello"),
+        ("data that looks like coding", b"7\r\n0\r\n\r\n\r\n\r\n0\r\n\r\n", b"0\r\n\r\n\r\n"),
+        ("an extension", b"5;a=b\r\nhello\r\n0;c\r\n\r\n", b"hello"),
+        ("white space before an extension", b"5 \t;a=b\r\nhello\r\n0 ;c\r\n\r\n", b"hello"),
+        ("white space in an extension", b"5; a = b ; c\r\nhello\r\n0;\tc\r\n\r\n", b"hello"),
+        ("a quoted extension", b"5;a=\"b;\\\"c, d\"\r\nhello\r\n0\r\n\r\n", b"hello"),
+        ("an extension not in ASCII", b"5;a=\"\xff\x80\"\r\nhello\r\n0\r\n\r\n", b"hello"),
+        ("an extension of digits", b"5;0\r\nhello\r\n0;5\r\n\r\n", b"hello"),
+        ("a trailer field", b"0\r\nA: b\r\n\r\n", b""),
+        ("trailer fields", b"5\r\nhello\r\n0;x\r\nA: b\r\nC:\r\nD:\t \xff\t:\r\n\r\n", b"hello"),
+        ("trailer fields that mean nothing here", b"0\r\nContent-Length: 5\r\nHost: h\r\n\r\n", b""),
+        ("a trailer field's odd name", b"0\r\n!#$%&'*+-.^_`|~9: b\r\n\r\n", b""),
+    ];
+    for (name, bytes, content) in rows {
+        let expected = ended(bytes.len(), content);
+        check(name, Framing::Chunked, bytes, &expected);
+        // Without its last byte, and the one before, and so on, none of it ends.
+        for len in 0..bytes.len() {
+            let got = follow(Framing::Chunked, &[&bytes[..len]]);
+            let sound = got.then == Then::More && got.bytes == len && content.starts_with(&got.content);
+            assert!(sound, "{name}: {} cut short at {len}\n got: {got:?}", Shown(bytes));
+        }
+    }
+}
+
+#[test]
+fn chunked_bodies_that_break() {
+    const SIZE: &str = "chunk size";
+    const EXTENSION: &str = "chunk extension";
+    const LONGER: &str = "chunk is longer than its size";
+    const BARE_CR: &str = "bare CR";
+    const TRAILER: &str = "trailer field";
+    /// Name, bytes, how many sound ones there are before the one that breaks it, what is said of that, content.
+    type Row<'a> = (&'a str, &'a [u8], usize, &'static str, &'a [u8]);
+    let rows: &[Row<'_>] = &[
+        ("an empty size", b"\r\n", 0, SIZE, b""),
+        ("an empty size before an extension", b";a\r\n", 0, SIZE, b""),
+        ("white space before a size", b" 5\r\nhello\r\n", 0, SIZE, b""),
+        ("an empty line behind a chunk", b"1\r\na\r\n\r\n0\r\n\r\n", 6, SIZE, b"a"),
+        ("a positive size", b"+5\r\nhello\r\n", 0, SIZE, b""),
+        ("a negative size", b"-5\r\nhello\r\n", 0, SIZE, b""),
+        ("0x", b"0x5\r\nhello\r\n", 1, SIZE, b""),
+        ("an underscore", b"1_0\r\n", 1, SIZE, b""),
+        ("a letter behind hexadecimal ones", b"fg\r\n", 1, SIZE, b""),
+        ("a quoted size", b"\"5\"\r\n", 0, SIZE, b""),
+        ("NUL in a size", b"5\0\r\n", 1, SIZE, b""),
+        ("a comma", b"5,5\r\n", 1, SIZE, b""),
+        ("a head instead of a size", b"HTTP/1.1 200 OK\r\n", 0, SIZE, b""),
+        ("17 digits", b"00000000000000005\r\nhello\r\n", 16, "chunk size too large", b""),
+        ("17 digits that overflow", b"10000000000000000\r\n", 16, "chunk size too large", b""),
+        ("white space behind a size", b"5 \r\nhello\r\n", 2, EXTENSION, b""),
+        ("digits behind white space", b"5 5\r\nhello\r\n", 2, EXTENSION, b""),
+        ("HTAB and digits", b"5\t5\r\n", 2, EXTENSION, b""),
+        ("digits behind more white space", b"5 \t 5\r\n", 4, EXTENSION, b""),
+        ("more white space behind a size", b"5  \r\nhello\r\n", 3, EXTENSION, b""),
+        ("NUL in an extension", b"5;a\0\r\n", 3, EXTENSION, b""),
+        ("DEL in an extension", b"5;a=\"\x7f\"\r\n", 5, EXTENSION, b""),
+        ("bare LF behind a size", b"5\nhello\r\n", 1, SIZE, b""),
+        ("bare LF behind white space", b"5 \nhello\r\n", 2, EXTENSION, b""),
+        ("bare LF behind an extension", b"5;a\nhello\r\n", 3, EXTENSION, b""),
+        ("bare LF in a quoted string", b"5;a=\"\n\"\r\nhello\r\n", 5, EXTENSION, b""),
+        ("bare LF behind data", b"5\r\nhello\n0\r\n\r\n", 8, LONGER, b"hello"),
+        ("bare LF behind the last size", b"0\n\r\n", 1, SIZE, b""),
+        ("bare LF behind a trailer field", b"0\r\nA: b\n\r\n", 7, TRAILER, b""),
+        ("bare LF in a trailer name", b"0\r\nA\n: b\r\n\r\n", 4, TRAILER, b""),
+        ("bare LF as the last line", b"0\r\n\n", 3, TRAILER, b""),
+        ("bare LF as the last line behind a trailer", b"0\r\nA: b\r\n\n", 9, TRAILER, b""),
+        ("bare CR behind a size", b"5\rhello\r\n", 2, BARE_CR, b""),
+        ("two CR behind a size", b"5\r\r\nhello\r\n", 2, BARE_CR, b""),
+        ("bare CR behind an extension", b"5;a\rb\r\nhello\r\n", 4, BARE_CR, b""),
+        ("bare CR behind data", b"5\r\nhello\r0\r\n\r\n", 9, LONGER, b"hello"),
+        ("two CR behind data", b"5\r\nhello\r\r\n0\r\n\r\n", 9, LONGER, b"hello"),
+        ("bare CR behind the last size", b"0\r\r\n", 2, BARE_CR, b""),
+        ("bare CR in a trailer field", b"0\r\nA: b\rC: d\r\n\r\n", 8, BARE_CR, b""),
+        ("bare CR in a trailer name", b"0\r\nA\r: b\r\n\r\n", 4, TRAILER, b""),
+        ("bare CR as the last line", b"0\r\n\rX", 4, BARE_CR, b""),
+        ("two CR in the last line", b"0\r\n\r\r\n", 4, BARE_CR, b""),
+        ("data longer than its size", b"5\r\nhello world\r\n0\r\n\r\n", 8, LONGER, b"hello"),
+        ("data longer by one", b"5\r\nhello!\r\n0\r\n\r\n", 8, LONGER, b"hello"),
+        ("data shorter than its size", b"5\r\nhell\r\n0\r\n\r\n", 8, LONGER, b"hell\r"),
+        ("no line end behind data", b"5\r\nhello0\r\n\r\n", 8, LONGER, b"hello"),
+        ("obs-fold in a trailer", b"0\r\nA: b\r\n c\r\n\r\n", 9, TRAILER, b""),
+        ("white space before a trailer", b"0\r\n A: b\r\n\r\n", 3, TRAILER, b""),
+        ("white space before a trailer's colon", b"0\r\nA : b\r\n\r\n", 4, TRAILER, b""),
+        ("an empty trailer name", b"0\r\n: b\r\n\r\n", 3, TRAILER, b""),
+        ("a trailer without colon", b"0\r\nAb\r\n\r\n", 5, TRAILER, b""),
+        ("an answer behind no last line", b"0\r\nHTTP/1.1 200 OK\r\n\r\n", 7, TRAILER, b""),
+        ("NUL in a trailer name", b"0\r\nA\0: b\r\n\r\n", 4, TRAILER, b""),
+        ("NUL in a trailer value", b"0\r\nA: \0\r\n\r\n", 6, TRAILER, b""),
+        ("DEL in a trailer value", b"0\r\nA: \x7f\r\n\r\n", 6, TRAILER, b""),
+    ];
+    for (name, bytes, sound, what, content) in rows {
+        // The whole row, not only up to the fault: what stands behind the fault changes nothing.
+        check(name, Framing::Chunked, bytes, &broken(*sound, what, content));
+    }
+}
+
+/// Wherever a line ends, neither its CR nor its LF may be missing, doubled or swapped.
+#[test]
+fn no_line_ends_with_anything_but_crlf() {
+    let sound = b"5;a=b\r\nhello\r\n0;c\r\nD: e\r\nF:\r\n\r\nX";
+    check("sound", Framing::Chunked, sound, &ended(sound.len() - 1, b"hello"));
+    let line_ends: Vec<usize> = (0..sound.len()).filter(|&at| sound[at] == b'\r').collect();
+    assert_eq!(line_ends.len(), 6);
+    for at in line_ends {
+        for (instead, of_it) in [("\n", 0), ("\r", 1), ("\r\r\n", 1), ("\n\r", 0), ("\r\0", 1), ("\0\r\n", 0)]
+        {
+            let bytes = [&sound[..at], instead.as_bytes(), &sound[at + 2..]].concat();
+            let got = follow(Framing::Chunked, &[&bytes]);
+            let found = matches!(got.then, Then::Broken(BodyError::Coding(_))) && got.bytes == at + of_it;
+            assert!(found, "{instead:?} for the line end at {at}: {}\n got: {got:?}", Shown(&bytes));
+            check("the same, cut", Framing::Chunked, &bytes, &got);
+        }
+    }
+}
+
+#[test]
+fn every_byte_at_every_place() {
+    const TOKEN: fn(u8) -> bool = |byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    // Text, and the CR behind it.
+    const TEXT: fn(u8) -> bool = |byte| matches!(byte, b'\t' | b'\r' | b' '..=0x7e | 0x80..);
+    type Fits = fn(u8) -> bool;
+    let places: &[(&str, &str, Fits)] = &[
+        ("size", "", |byte| byte.is_ascii_hexdigit()),
+        ("size's second digit", "1", |byte| byte.is_ascii_hexdigit() || b"\r; \t".contains(&byte)),
+        ("size's 17th digit", "0123456789abcdef", |byte| b"\r; \t".contains(&byte)),
+        ("white space behind a size", "1 ", |byte| b"; \t".contains(&byte)),
+        ("extension", "1;", TEXT),
+        ("extension's second byte", "1 ;a", TEXT),
+        ("LF behind a size", "1\r", |byte| byte == b'\n'),
+        ("data", "1\r\n", |_| true),
+        ("CR behind data", "1\r\nx", |byte| byte == b'\r'),
+        ("LF behind data", "1\r\nx\r", |byte| byte == b'\n'),
+        ("next size", "1\r\nx\r\n", |byte| byte.is_ascii_hexdigit()),
+        ("LF behind the last size", "0\r", |byte| byte == b'\n'),
+        ("trailer line", "0\r\n", |byte| byte == b'\r' || TOKEN(byte)),
+        ("trailer name", "0\r\nA", |byte| byte == b':' || TOKEN(byte)),
+        ("trailer value", "0\r\nA:", TEXT),
+        ("trailer value's second byte", "0\r\nA: b", TEXT),
+        ("LF behind a trailer", "0\r\nA: b\r", |byte| byte == b'\n'),
+        ("next trailer line", "0\r\nA: b\r\n", |byte| byte == b'\r' || TOKEN(byte)),
+        ("last LF", "0\r\n\r", |byte| byte == b'\n'),
+    ];
+    for (name, before, fits) in places {
+        for byte in 0..=u8::MAX {
+            let bytes = [before.as_bytes(), &[byte]].concat();
+            let got = follow(Framing::Chunked, &[&bytes]);
+            let sound = match got.then {
+                Then::Broken(_) => !fits(byte) && got.bytes == before.len(),
+                Then::More | Then::Ended => fits(byte) && got.bytes == bytes.len(),
+            };
+            assert!(sound, "{name}, byte {byte:#04x}: {}\n got: {got:?}", Shown(&bytes));
+        }
+    }
+}
+
+#[test]
+fn limits() {
+    assert_eq!((CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX), (4096, 65_536));
+    let extension = CHUNK_LINE_BYTES_MAX as usize;
+    let trailer = TRAILER_BYTES_MAX as usize;
+    let fill = |len: usize| vec![b'x'; len];
+    let line = |before: &[u8], len: usize, behind: &[u8]| [before, &fill(len), behind].concat();
+
+    let rows = [
+        ("the longest extension", line(b"5;", extension, b"\r\nhello\r\n0\r\n\r\n"), &b"hello"[..]),
+        ("the longest extension of a last chunk", line(b"0;", extension, b"\r\n\r\n"), b""),
+        ("the longest trailer field", line(b"0\r\nA:", trailer - 4, b"\r\n\r\n"), b""),
+        ("the longest trailer section", line(b"0\r\nA:b\r\nC:", trailer - 9, b"\r\n\r\n"), b""),
+    ];
+    for (name, bytes, content) in &rows {
+        let followed_by = [bytes, &b"0\r\n\r\n"[..]].concat();
+        check_cuts(name, Framing::Chunked, &followed_by, &ended(bytes.len(), content));
+    }
+
+    let too_long = "chunk extension too long";
+    let trailer_too_long = "trailer section too long";
+    let blank = [b"5".to_vec(), vec![b' '; extension + 2]].concat();
+    let rows = [
+        ("an extension too long", line(b"5;", extension + 1, b"\r\n"), 2 + extension, too_long),
+        ("an extension without end", line(b"5;", 4 * extension, b""), 2 + extension, too_long),
+        ("white space without end", blank, 2 + extension, too_long),
+        ("a trailer name without end", line(b"0\r\n", trailer + 1, b""), 3 + trailer, trailer_too_long),
+        ("a trailer value without end", line(b"0\r\nA:", 2 * trailer, b""), 3 + trailer, trailer_too_long),
+        (
+            "trailer fields without end",
+            [b"0\r\n".to_vec(), b"A: b\r\n".repeat(trailer / 5)].concat(),
+            3 + trailer,
+            trailer_too_long,
+        ),
+    ];
+    for (name, bytes, sound, what) in &rows {
+        let expected = broken(*sound, what, b"");
+        check_cuts(name, Framing::Chunked, bytes, &expected);
+    }
+}
+
+/// A body in chunks as no server would send it, and as any may.
+fn encoded(random: &mut Random, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for chunk in random.parts(body) {
+        let zeros = if random.one_in(4) { random.below(12) } else { 0 };
+        let size = format!("{}{:x}", "0".repeat(zeros), chunk.len());
+        bytes.extend(if random.one_in(2) { size.into_bytes() } else { size.to_uppercase().into_bytes() });
+        extension(random, &mut bytes);
+        bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(chunk);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(&b"0000"[..1 + random.below(4)]);
+    extension(random, &mut bytes);
+    bytes.extend_from_slice(b"\r\n");
+    for _ in 0..random.pick(&[0, 0, 1, 3]) {
+        let field = [&b"A: b"[..], b"Server-Timing:\ttotal;dur=1", b"x-~:", b"E: \xff, 0"];
+        bytes.extend_from_slice(random.pick(&field));
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes
+}
+
+fn extension(random: &mut Random, bytes: &mut Vec<u8>) {
+    for _ in 0..random.pick(&[0, 0, 0, 1, 2]) {
+        let one = [&b";a"[..], b";a=b", b" \t; a = \"b\\\"c;d\"", b";0=5", b";ieof"];
+        bytes.extend_from_slice(random.pick(&one));
+    }
+}
+
+#[test]
+fn random_bodies_under_random_cuts() {
+    with_seeds(400, |seed, random| {
+        let length = random.pick(&[0, 1, 30, 3000]);
+        let body: Vec<u8> = (0..length).map(|_| random.pick(b"\r\n0a;: \0\xff")).collect();
+        let bytes = encoded(random, &body);
+        let expected = ended(bytes.len(), &body);
+        let wire = [&bytes[..], b"HTTP/1.1 200 OK\r\n\r\n"].concat();
+        for _ in 0..8 {
+            let parts = random.parts(&wire);
+            let got = follow(Framing::Chunked, &parts);
+            let cuts: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+            assert_eq!(got, expected, "seed {seed}: {} in parts of {cuts:?}", Shown(&wire));
+        }
+    });
+}
+
+#[test]
+fn random_faults_are_found_alike_under_any_cut() {
+    with_seeds(1500, |seed, random| {
+        let length = random.pick(&[0, 5, 60]);
+        let body: Vec<u8> = (0..length).map(|_| random.byte()).collect();
+        let mut bytes = encoded(random, &body);
+        for _ in 0..=random.below(3) {
+            let at = random.below(bytes.len());
+            let byte = if random.one_in(4) { random.byte() } else { random.pick(b"\r\n\t ;:0aF\0\x7f") };
+            match random.below(3) {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, byte),
+                _ => drop(bytes.remove(at)),
+            }
+        }
+        let expected = follow(Framing::Chunked, &[&bytes]);
+        check_cuts(&format!("seed {seed}"), Framing::Chunked, &bytes, &expected);
+        for _ in 0..4 {
+            let parts = random.parts(&bytes);
+            let cuts: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+            let got = follow(Framing::Chunked, &parts);
+            assert_eq!(got, expected, "seed {seed}: {} in parts of {cuts:?}", Shown(&bytes));
+        }
+    });
+}

@@ -1,0 +1,98 @@
+//! What the tables of wire bytes share: how bytes are shown when a case fails, where they are cut, and seeded
+//! randomness.
+//!
+//! Knows nothing of HTTP. Every seed that fails is printed, and `PSYSTRIKE_SEED` runs it alone.
+
+#![allow(dead_code)] // each test file takes what it needs
+
+use std::{env, fmt, thread};
+
+/// Bytes as a failure's message shows them; of very long ones, both ends.
+pub(crate) struct Shown<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const WHOLE_MAX: usize = 4 * 1024;
+        const END: usize = 256;
+        let bytes = self.0;
+        if bytes.len() <= WHOLE_MAX {
+            return write!(f, "\"{}\"", bytes.escape_ascii());
+        }
+        let (first, last) = (&bytes[..END], &bytes[bytes.len() - END..]);
+        let between = bytes.len() - 2 * END;
+        write!(f, "\"{}\" .. {between} bytes .. \"{}\"", first.escape_ascii(), last.escape_ascii())
+    }
+}
+
+/// Where `len` bytes are cut: at every point, or where they are very many, at both ends and now and then.
+pub(crate) fn cuts(len: usize) -> impl Iterator<Item = usize> {
+    const EVERY_MAX: usize = 1024;
+    const END: usize = 20;
+    let step = len / 16 + 1;
+    (0..=len).filter(move |&at| len <= EVERY_MAX || at < END || at > len - END || at % step == 0)
+}
+
+/// A small generator of random numbers (SplitMix64): the same seed gives the same run on every machine.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number under `end`, which is not 0. (The modulo's slight bias harms no test.)
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    pub(crate) fn one_in(&mut self, chances: usize) -> bool {
+        self.below(chances) == 0
+    }
+
+    pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())]
+    }
+
+    pub(crate) fn byte(&mut self) -> u8 {
+        self.next() as u8
+    }
+
+    /// `bytes` in parts of random length; some parts are one byte long, some are long.
+    pub(crate) fn parts<'b>(&mut self, mut bytes: &'b [u8]) -> Vec<&'b [u8]> {
+        let mut parts = Vec::new();
+        while !bytes.is_empty() {
+            let most = self.pick(&[1, 3, 17, 400]);
+            let (part, rest) = bytes.split_at((1 + self.below(most)).min(bytes.len()));
+            parts.push(part);
+            bytes = rest;
+        }
+        parts
+    }
+}
+
+/// Runs `test` with `count` seeds, or with the one in `PSYSTRIKE_SEED`. The seed of a panic is printed, wherever
+/// the panic comes from.
+pub(crate) fn with_seeds(count: u64, test: impl Fn(u64, &mut Random)) {
+    struct Announce(u64);
+    impl Drop for Announce {
+        fn drop(&mut self) {
+            if thread::panicking() {
+                eprintln!("failing seed: run again with PSYSTRIKE_SEED={}", self.0);
+            }
+        }
+    }
+    let chosen = env::var("PSYSTRIKE_SEED").ok().map(|seed| seed.parse().expect("PSYSTRIKE_SEED: a number"));
+    let seeds = chosen.map_or(1..=count, |seed| seed..=seed);
+    for seed in seeds {
+        let announce = Announce(seed);
+        test(seed, &mut Random::new(seed));
+        drop(announce);
+    }
+}
