@@ -156,10 +156,11 @@ fn hops() {
 }
 
 const AS_IT_CAME: AnswerEdit =
-    AnswerEdit { persistence: Persistence::Implied, unchunk: false, location: None };
+    AnswerEdit { persistence: Persistence::Implied, unchunk: false, location: None, date: None };
 const CLOSE: AnswerEdit = AnswerEdit { persistence: Persistence::Close, ..AS_IT_CAME };
 const KEEP_ALIVE: AnswerEdit = AnswerEdit { persistence: Persistence::KeepAlive, ..AS_IT_CAME };
-const UNCHUNK: AnswerEdit = AnswerEdit { persistence: Persistence::Close, unchunk: true, location: None };
+const UNCHUNK: AnswerEdit =
+    AnswerEdit { persistence: Persistence::Close, unchunk: true, location: None, date: None };
 
 fn located(location: &str) -> AnswerEdit {
     AnswerEdit { location: Some(location.to_owned()), ..AS_IT_CAME }

@@ -5,7 +5,7 @@
 
 use super::framing::Framing;
 
-/// The longest chunk-size line, extensions included. Without a bound, a pod could send a scrape that never has
+/// The longest extensions of one chunk. Without a bound, a pod could send a scrape that never has
 /// any content.
 pub const CHUNK_LINE_BYTES_MAX: u32 = 4 * 1024;
 /// The longest trailer section: what a head may be at most.

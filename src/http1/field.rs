@@ -18,6 +18,8 @@ pub enum Name {
     TransferEncoding,
     /// `Trailer`: announces the fields of a chunked body's trailer section.
     Trailer,
+    /// `Date` (RFC 9110 section 6.6.1).
+    Date,
     /// `Host`.
     Host,
     /// `Via` (RFC 9110 section 7.6.3).
@@ -44,6 +46,7 @@ impl Name {
             2 if is("te") => Self::HopByHop,
             3 if is("via") => Self::Via,
             4 if is("host") => Self::Host,
+            4 if is("date") => Self::Date,
             6 if is("expect") => Self::HopByHop,
             7 if is("trailer") => Self::Trailer,
             7 if is("upgrade") => Self::HopByHop,
@@ -151,6 +154,7 @@ mod tests {
             ("Trailer", Name::Trailer),
             ("hOsT", Name::Host),
             ("Via", Name::Via),
+            ("Date", Name::Date),
             ("Location", Name::Location),
             ("Content-Type", Name::Content),
             ("Content-Encoding", Name::Content),

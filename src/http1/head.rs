@@ -1,8 +1,9 @@
 //! The head of a request and of an answer: start line and fields, borrowed from the bytes they came in.
 //!
-//! httparse cuts; this file refuses what httparse lets through and RFC 9112 does not: bare LF, an empty field
-//! name, a `Host` that is missing, repeated or no host, bytes in a target that no URI has. It owns the limits on
-//! heads. It never decides what a request is for.
+//! httparse cuts; this file refuses what httparse lets through and RFC 9112 does not: bare LF, a `Host` that is
+//! missing, repeated or no host, a target with a fragment or with bytes beyond ASCII. (Braces and the like pass,
+//! although no URI has them: many clients send queries with them raw, and they mean one thing to everybody.)
+//! It owns the limits on heads. It never decides what a request is for.
 
 use httparse::{Error, Status};
 
@@ -16,6 +17,9 @@ pub const REQUEST_FIELDS_MAX: usize = 100;
 pub const ANSWER_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The most fields an answer may have.
 pub const ANSWER_FIELDS_MAX: usize = 256;
+/// The most bytes that the `Connection` fields of a head may hold together. Every other field is looked up in
+/// them; without a bound, one head could keep a worker busy for tens of milliseconds.
+pub const CONNECTION_BYTES_MAX: usize = 1024;
 /// What most heads fit in. They are parsed with this much first, so that a scrape does not pay for clearing
 /// room for the largest head there may be.
 const FIELDS_USUAL: usize = 24;
@@ -129,12 +133,16 @@ pub fn request<'b, T>(
     };
     let fields = &*parsed.headers;
     let version = version(minor);
-    let (connection, hosts) = survey(fields)?;
+    let connection = connection(fields)?;
+    let hosts = fields.iter().filter(|field| Name::of(field.name) == Name::Host);
     // RFC 9112 section 3.2: exactly one Host in HTTP/1.1; HTTP/1.0 knew none.
-    match (hosts, version) {
+    match (hosts.clone().count(), version) {
         (1, _) | (0, Version::Http10) => {}
         (0, Version::Http11) => return Err(HeadError::Malformed("no Host")),
         _ => return Err(HeadError::Malformed("more than one Host")),
+    }
+    if !hosts.into_iter().all(|host| is_host(host.value)) {
+        return Err(HeadError::Malformed("Host"));
     }
     let target = Target::parse(target)?;
     Ok(Some(then(RequestHead { method, target, version, connection, fields }, length)))
@@ -175,7 +183,7 @@ pub fn answer<'b, T>(
         return Err(HeadError::Malformed("status code"));
     };
     let fields = &*parsed.headers;
-    let (connection, _) = survey(fields)?;
+    let connection = connection(fields)?;
     Ok(Some(then(AnswerHead { status, version: version(minor), connection, fields, bytes })))
 }
 
@@ -183,20 +191,24 @@ fn version(minor: u8) -> Version {
     if minor == 0 { Version::Http10 } else { Version::Http11 }
 }
 
-/// What the `Connection` fields say together, and how many `Host` fields there are.
-fn survey(fields: &[FieldLine<'_>]) -> Result<(Connection, usize), HeadError> {
+/// Whether a head that was not whole in the first `seen` of `bytes` may be whole now, or show to be broken: what
+/// drips in without ending a line is not worth another look.
+pub fn worth_another_look(bytes: &[u8], seen: usize, bytes_max: usize) -> bool {
+    seen == 0 || bytes.len() >= bytes_max || memchr::memchr(b'\n', &bytes[seen.min(bytes.len())..]).is_some()
+}
+
+/// What the `Connection` fields say together.
+fn connection(fields: &[FieldLine<'_>]) -> Result<Connection, HeadError> {
     let mut connection = Connection::default();
-    let mut hosts = 0;
-    for field in fields {
-        match Name::of(field.name) {
-            Name::Connection => connection.add(field.value),
-            Name::Host if is_host(field.value) => hosts += 1,
-            Name::Host => return Err(HeadError::Malformed("Host")),
-            _ if field.name.is_empty() => return Err(HeadError::Malformed("empty field name")),
-            _ => {}
-        }
+    let mut bytes = 0;
+    for field in fields.iter().filter(|field| Name::of(field.name) == Name::Connection) {
+        connection.add(field.value);
+        bytes += field.value.len();
     }
-    Ok((connection, hosts))
+    if bytes > CONNECTION_BYTES_MAX {
+        return Err(HeadError::Malformed("Connection over 1 KiB"));
+    }
+    Ok(connection)
 }
 
 /// The bytes before the first LF that does not end a CRLF. RFC 9112 section 2.2 lets a recipient take a bare LF;
@@ -258,6 +270,11 @@ impl AnswerHead<'_, '_> {
     /// Whether the pod means to use its connection again (RFC 9112 section 9.3).
     pub fn persistent(&self) -> bool {
         persistent(self.version, self.connection)
+    }
+
+    /// Whether it says when it was made.
+    pub fn is_dated(&self) -> bool {
+        self.fields.iter().any(|field| Name::of(field.name) == Name::Date)
     }
 
     /// The value of the only `Location` field. With two of them it is not ours to choose one.

@@ -4,7 +4,7 @@
 //! Never touches a body. What a head is changed to is the caller's decision; that hop-by-hop fields end here
 //! (RFC 9110 section 7.6.1) is this file's.
 
-use std::{fmt::Display, io::Write};
+use std::{fmt::Display, io::Write, time::SystemTime};
 
 use super::field::{FieldLine, Name, ends_here};
 use super::head::{AnswerHead, PSEUDONYM, RequestHead, Version};
@@ -69,6 +69,8 @@ pub struct AnswerEdit {
     pub unchunk: bool,
     /// Stands in for the value of `Location`.
     pub location: Option<String>,
+    /// When the answer came, where it does not say itself when it was made (RFC 9110 section 6.6.1).
+    pub date: Option<SystemTime>,
 }
 
 impl AnswerEdit {
@@ -77,6 +79,7 @@ impl AnswerEdit {
         self.persistence == Persistence::Implied
             && !self.unchunk
             && self.location.is_none()
+            && self.date.is_none()
             && head.version == Version::Http11
             && head.bytes[STATUS_END..].starts_with(b" ")
             && !head.connection.present
@@ -120,6 +123,9 @@ pub fn answer(out: &mut Vec<u8>, head: &AnswerHead<'_, '_>, edit: &AnswerEdit) {
             }
             _ => line(out, field),
         }
+    }
+    if let Some(date) = edit.date {
+        text(out, format_args!("Date: {}\r\n", httpdate::HttpDate::from(date)));
     }
     out.extend_from_slice(edit.persistence.line());
     out.extend_from_slice(b"\r\n");

@@ -310,7 +310,7 @@ impl<N: Network> Worker<N> {
             bytes = &mut bytes[used..];
             // An interim answer is used alone, and what follows it may be whole as well.
             let wants = self.clients.get(key).map(|client| client.exchange.wants());
-            if bytes.is_empty() || wants != Some(Wants::Answer) {
+            if bytes.is_empty() || !matches!(wants, Some(Wants::Answer | Wants::Send)) {
                 return true;
             }
             if used == 0 {

@@ -260,12 +260,7 @@ pub enum Exchange {
         until: Instant,
     },
     /// The request is not sent whole.
-    Sending {
-        /// The request.
-        scrape: Scrape,
-        /// So many bytes of it are sent.
-        sent: usize,
-    },
+    Sending(Scrape),
     /// The request is sent; the final answer's head is not whole.
     Awaiting(Scrape),
     /// The answer's body is not whole.
@@ -287,8 +282,15 @@ pub enum Exchange {
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
     until: Instant,
-    begun: bool,
+    /// So many bytes of a head are here and were looked at.
+    seen: usize,
     turned_away: bool,
+}
+
+impl Reading {
+    fn begun(self) -> bool {
+        self.seen > 0
+    }
 }
 
 /// What the client's side of an answer has to respect.
@@ -321,8 +323,12 @@ pub struct Scrape {
     patience: Duration,
     /// The request as the pod gets it. Kept until the answer's head is whole: to be sent again, and for its path.
     request: Vec<u8>,
+    /// So many bytes of it are sent.
+    sent: usize,
     reused: bool,
     first_byte: Option<Duration>,
+    /// So many bytes of the answer's head are here and were looked at.
+    seen: usize,
     interim_answers: u8,
     target: Option<Box<str>>,
 }
@@ -358,7 +364,7 @@ impl Exchange {
     /// The wait for a new connection's first request. One that is `turned_away` gets no other answer than that
     /// there are too many clients.
     pub fn new(now: Instant, rules: &Rules, turned_away: bool) -> Self {
-        Self::Reading(Reading { until: now + rules.timeouts.header, begun: false, turned_away })
+        Self::Reading(Reading { until: now + rules.timeouts.header, seen: 0, turned_away })
     }
 
     /// What has to become possible for it to go on.
@@ -366,7 +372,7 @@ impl Exchange {
         match self {
             Self::Reading(_) => Wants::Request,
             Self::Connecting { .. } => Wants::Connection,
-            Self::Sending { .. } => Wants::Send,
+            Self::Sending(_) => Wants::Send,
             Self::Awaiting(_) | Self::Relaying(_) => Wants::Answer,
             Self::Replying(_) => Wants::Flush,
             Self::Lingering { .. } => Wants::Discard,
@@ -382,20 +388,20 @@ impl Exchange {
             | Self::Relaying(Relay { ending: Ending { until, .. }, .. })
             | Self::Replying(Ending { until, .. })
             | Self::Lingering { until, .. } => Some(*until),
-            Self::Sending { scrape, .. } | Self::Awaiting(scrape) => Some(scrape.until()),
+            Self::Sending(scrape) | Self::Awaiting(scrape) => Some(scrape.until()),
             Self::Closed => None,
         }
     }
 
     /// Whether the client idles: no byte of a request is here, and none of an answer is due.
     pub fn idles(&self) -> bool {
-        matches!(self, Self::Reading(Reading { begun: false, .. }))
+        matches!(self, Self::Reading(Reading { seen: 0, .. }))
     }
 
     /// What is left to send to the pod.
     pub fn unsent(&self) -> &[u8] {
         match self {
-            Self::Sending { scrape, sent } => &scrape.request[*sent..],
+            Self::Sending(scrape) => &scrape.request[scrape.sent..],
             _ => &[],
         }
     }
@@ -408,16 +414,16 @@ impl Exchange {
             (Self::Closed, _) => Self::Closed,
 
             (Self::Reading(reading), Input::Request(bytes)) => reading.request(bytes, around, out),
-            (Self::Reading(reading), Input::Tick { .. }) if reading.begun => {
+            (Self::Reading(reading), Input::Tick { .. }) if reading.begun() => {
                 let ending = Ending::refused(Terms::UNREAD, around);
                 ending.fail(Outcome::HeadTimeout.into(), around.rules.timeouts.header, around, out)
             }
             (Self::Reading(_), Input::Tick { .. } | Input::ClientGone) => Self::close(out),
-            (Self::Reading(reading), Input::Drain) if !reading.begun => Self::close(out),
+            (Self::Reading(reading), Input::Drain) if !reading.begun() => Self::close(out),
 
             (Self::Connecting { mut scrape, .. }, Input::Connected { reused }) => {
                 scrape.reused = reused;
-                Self::Sending { scrape, sent: 0 }
+                scrape.wait()
             }
             (Self::Connecting { scrape, .. }, Input::UpstreamFailed(error)) => {
                 let within = scrape.patience.min(around.rules.timeouts.connect);
@@ -431,17 +437,18 @@ impl Exchange {
                 scrape.fail(Outcome::ConnectTimeout.into(), within, around, out)
             }
 
-            (Self::Sending { scrape, sent }, Input::Sent(bytes)) => match sent + bytes {
-                sent if sent < scrape.request.len() => Self::Sending { scrape, sent },
-                _ => Self::Awaiting(scrape),
-            },
-            (Self::Sending { scrape, .. }, Input::Answer(bytes)) => scrape.answer(bytes, false, around, out),
-            (Self::Awaiting(scrape), Input::Answer(bytes)) => scrape.answer(bytes, true, around, out),
+            (Self::Sending(mut scrape), Input::Sent(bytes)) => {
+                scrape.sent = scrape.request.len().min(scrape.sent + bytes);
+                scrape.wait()
+            }
+            (Self::Sending(scrape) | Self::Awaiting(scrape), Input::Answer(bytes)) => {
+                scrape.answer(bytes, around, out)
+            }
             (
-                Self::Sending { scrape, .. } | Self::Awaiting(scrape),
+                Self::Sending(scrape) | Self::Awaiting(scrape),
                 Input::UpstreamEnd | Input::UpstreamFailed(_),
             ) => scrape.lost(around, out),
-            (Self::Sending { scrape, .. } | Self::Awaiting(scrape), Input::Tick { .. }) => {
+            (Self::Sending(scrape) | Self::Awaiting(scrape), Input::Tick { .. }) => {
                 let within = scrape.patience;
                 scrape.fail(Outcome::AnswerTimeout.into(), within, around, out)
             }
@@ -475,7 +482,7 @@ impl Exchange {
             ) => Self::close(out),
 
             (Self::Connecting { scrape, .. }, Input::ClientGone)
-            | (Self::Sending { scrape, .. } | Self::Awaiting(scrape), Input::ClientGone) => {
+            | (Self::Sending(scrape) | Self::Awaiting(scrape), Input::ClientGone) => {
                 scrape.ending(0, Persistence::Close, out).client_gone(around, out)
             }
             (Self::Relaying(Relay { ending, .. }) | Self::Replying(ending), Input::ClientGone) => {
@@ -501,19 +508,23 @@ impl Reading {
         if skipped == bytes.len() {
             return Exchange::Reading(self);
         }
-        let next = head::request(&bytes[skipped..], |head, length| {
+        let bytes = &bytes[skipped..];
+        if !head::worth_another_look(bytes, self.seen, head::REQUEST_HEAD_BYTES_MAX) {
+            return Exchange::Reading(Self { seen: bytes.len(), ..self });
+        }
+        let next = head::request(bytes, |head, length| {
             out.used += length;
             self.plan(&head, around, out)
         });
         match next {
             Ok(Some(next)) => next,
-            Ok(None) if self.begun => Exchange::Reading(self),
             Ok(None) => {
-                let until = around.now + around.rules.timeouts.header;
-                Exchange::Reading(Self { until, begun: true, ..self })
+                let first = around.now + around.rules.timeouts.header;
+                let until = if self.begun() { self.until } else { first };
+                Exchange::Reading(Self { until, seen: bytes.len(), ..self })
             }
             Err(error) => {
-                out.used = bytes.len(); // whatever it was, it is not read as another request
+                out.used = skipped + bytes.len(); // whatever it was, it is not read as another request
                 let ending = Ending::refused(Terms::UNREAD, around);
                 ending.fail(Failure::of_request(error), Duration::ZERO, around, out)
             }
@@ -609,8 +620,10 @@ impl Scrape {
             started: around.now,
             patience: patience(head.first(Name::ScrapeTimeout), timeouts),
             request,
+            sent: 0,
             reused: false,
             first_byte: None,
+            seen: 0,
             interim_answers: 0,
             target: logged,
         };
@@ -621,6 +634,15 @@ impl Scrape {
     fn connect(self, around: &Surroundings<'_>) -> Exchange {
         let until = self.until().min(around.now + around.rules.timeouts.connect);
         Exchange::Connecting { scrape: self, until }
+    }
+
+    /// The wait for an answer. A pod may answer, or begin to, before the request is sent whole.
+    fn wait(self) -> Exchange {
+        if self.is_sent() { Exchange::Awaiting(self) } else { Exchange::Sending(self) }
+    }
+
+    fn is_sent(&self) -> bool {
+        self.sent == self.request.len()
     }
 
     fn until(&self) -> Instant {
@@ -649,6 +671,7 @@ impl Scrape {
         }
         // RFC 9112 section 9.3.1: the pod closed the connection as we sent on it. GET and HEAD are idempotent.
         out.upstream = UpstreamAction::Retry(self.origin);
+        self.sent = 0;
         self.connect(around)
     }
 
@@ -688,16 +711,15 @@ impl Scrape {
         }
     }
 
-    /// Bytes of an answer are here. `sent`: the request was sent whole before.
-    fn answer(
-        mut self,
-        bytes: &mut [u8],
-        sent: bool,
-        around: &Surroundings<'_>,
-        out: &mut Output,
-    ) -> Exchange {
+    /// Bytes of an answer are here.
+    fn answer(mut self, bytes: &mut [u8], around: &Surroundings<'_>, out: &mut Output) -> Exchange {
         let first_byte = around.now.saturating_duration_since(self.started);
         self.first_byte.get_or_insert(first_byte);
+        let look = head::worth_another_look(bytes, self.seen, head::ANSWER_HEAD_BYTES_MAX);
+        self.seen = bytes.len();
+        if !look {
+            return self.wait();
+        }
         let read = head::answer(bytes, |head| match head.status {
             101 => Err(Outcome::SwitchedProtocols.into()),
             100..=199 => self.interim(&head, out),
@@ -705,10 +727,11 @@ impl Scrape {
         });
         let within = self.patience;
         match read.map_err(Failure::of_answer).and_then(Option::transpose) {
-            Ok(None) => Exchange::Awaiting(self),
+            Ok(None) => self.wait(),
             Ok(Some(AnswerRead::Interim)) => {
                 self.interim_answers += 1;
-                Exchange::Awaiting(self)
+                self.seen = 0;
+                self.wait()
             }
             Ok(Some(AnswerRead::Final(read))) => {
                 let AnswerPlan { status, bytes: head, framing, persistence, persists, until_close } = read;
@@ -721,8 +744,8 @@ impl Scrape {
                     out.pass = 0..0;
                     return self.fail(Failure::of_body(error), within, around, out);
                 }
+                let upstream_persists = persists && self.is_sent();
                 let ending = self.ending(status, persistence, out);
-                let upstream_persists = persists && sent;
                 let relay = Relay { ending, scanner, unchunk, until_close, upstream_persists };
                 relay.moved(first, bytes.len() - head, pass, around, out)
             }
@@ -742,7 +765,8 @@ impl Scrape {
         }
         out.used = head.bytes.len();
         if self.terms.version == Version::Http11 {
-            let edit = AnswerEdit { persistence: Persistence::Implied, unchunk: true, location: None };
+            let edit =
+                AnswerEdit { persistence: Persistence::Implied, unchunk: true, location: None, date: None };
             rewrite::answer(&mut out.head, head, &edit);
         }
         Ok(AnswerRead::Interim)
@@ -763,7 +787,8 @@ impl Scrape {
         let location = head
             .location()
             .and_then(|location| route::location_through_us(location, self.origin, self.asked()));
-        let edit = AnswerEdit { persistence, unchunk, location };
+        let date = (!head.is_dated()).then(|| around.pages.date());
+        let edit = AnswerEdit { persistence, unchunk, location, date };
         if edit.is_none(head) {
             out.pass = 0..head.bytes.len();
         } else {
@@ -952,7 +977,7 @@ impl Ending {
         let Surroundings { now, rules, .. } = *around;
         let next = if self.terms.persistent {
             let until = now + rules.timeouts.client_idle;
-            Exchange::Reading(Reading { until, begun: false, turned_away: false })
+            Exchange::Reading(Reading { until, seen: 0, turned_away: false })
         } else {
             out.client = ClientAction::Shutdown;
             Exchange::Lingering { until: now + LINGER_TIMEOUT, bytes_left: LINGER_BYTES_MAX }
