@@ -13,6 +13,7 @@ pub mod pods;
 pub mod program;
 pub mod prometheus;
 pub mod psystrike;
+pub mod seed;
 
 use std::{
     env, fs,
