@@ -85,13 +85,15 @@ impl EventLoop {
                 }
             }
             self.worker.turn(now);
-            self.accept(now)?;
             if self.shared.phase() == Phase::Closing {
-                self.close_listeners(now)?;
+                // In this order: who is accepted only now has a turn to say something.
                 self.worker.drain();
+                self.close_listeners(now)?;
                 if self.worker.is_idle() {
                     return Ok(());
                 }
+            } else {
+                self.accept(now)?;
             }
             self.shared.turn_ends(self.index);
         }

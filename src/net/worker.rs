@@ -309,10 +309,11 @@ impl<N: Network> Worker<N> {
                 duration.as_secs_f64()
             );
         }
-        if let (Class::Pod, Some(pod)) = (outcome.class(), report.origin) {
-            self.log_trouble(*outcome, format_args!("pod {pod}"));
-        } else if matches!(outcome, Outcome::TooManyClients) {
-            self.log_trouble(*outcome, "turned away");
+        match (outcome.class(), report.origin) {
+            // A refusal that names a pod is one of the policy.
+            (Class::Pod | Class::Refused, Some(pod)) => self.log_trouble(*outcome, format_args!("pod {pod}")),
+            _ if *outcome == Outcome::TooManyClients => self.log_trouble(*outcome, "turned away"),
+            _ => {}
         }
     }
 
