@@ -506,7 +506,7 @@ impl Reading {
         let skipped = 2 * bytes.chunks_exact(2).take_while(|two| two == b"\r\n").count();
         out.used = skipped;
         if skipped == bytes.len() {
-            return Exchange::Reading(self);
+            return Exchange::Reading(Self { seen: 0, ..self });
         }
         let bytes = &bytes[skipped..];
         if !head::worth_another_look(bytes, self.seen, head::REQUEST_HEAD_BYTES_MAX) {
