@@ -630,6 +630,19 @@ fn an_answer_that_is_not_taken_in_time_is_reset() {
 }
 
 #[test]
+fn an_answer_that_was_taken_in_time_is_not_reset() {
+    // The worker's turn was over before it could say so.
+    for (stalled, outcome) in [(false, Outcome::Forwarded), (true, Outcome::ClientTimeout)] {
+        let mut talk = replying();
+        talk.wait(ms(29_999));
+        let said = if stalled { talk.after_stalled(ms(1)) } else { talk.after(ms(1)) };
+        let action = if stalled { ClientAction::Reset } else { ClientAction::None };
+        said.client(action).reports(outcome, 200);
+        talk.wants(if stalled { Wants::Nothing } else { Wants::Request });
+    }
+}
+
+#[test]
 fn lingering_ends() {
     let close = ClientAction::Close;
     let mut talk = lingering();

@@ -466,8 +466,11 @@ impl Exchange {
                 relay.broken(late, around, out)
             }
 
-            (Self::Replying(ending), Input::Flushed) => ending.flushed(around, out),
-            (Self::Replying(ending), Input::Tick { .. }) => {
+            // A tick may come before the word that the client took all of it.
+            (Self::Replying(ending), Input::Flushed | Input::Tick { client_stalled: false }) => {
+                ending.flushed(around, out)
+            }
+            (Self::Replying(ending), Input::Tick { client_stalled: true }) => {
                 out.client = ClientAction::Reset;
                 out.report = Some(ending.report(Outcome::ClientTimeout, around.now));
                 Self::Closed
