@@ -740,6 +740,33 @@ fn a_head_that_does_not_end() {
     talk.after(ms(10_000)).gets(reply(408, reason, CLOSES, &format!("{reason}\n")));
 }
 
+#[test]
+fn empty_lines_before_a_request_are_no_request() {
+    // RFC 9112 section 2.2, of clients that send one behind a body.
+    for parts in [&["\r\n"][..], &["\r", "\n"], &["\r\n\r", "\n"], &["\r\n\r\n", "\r", "\n"]] {
+        let mut talk = replying_page();
+        talk.flushed().reports(Outcome::Page, 200);
+        for part in parts {
+            talk.client(part);
+            assert!(talk.exchange.idles(), "{parts:?}");
+            talk.due(ms(360_000));
+        }
+        assert!(talk.unused().is_empty());
+        talk.client("\r");
+        talk.client("\nGET /healthz HTTP/1.1\r\nHost: psystrike\r");
+        talk.due(ms(10_000));
+        talk.client("\n\r\n").gets(reply(200, "OK", "", "Healthz\n"));
+    }
+    // They win no time: a connection that sends nothing else is closed as one that sends nothing.
+    let mut talk = Talk::new("empty lines only");
+    for _ in 0..50 {
+        talk.client("\r\n\r");
+        talk.client("\n");
+        talk.wait(ms(100));
+    }
+    talk.expires(ms(10_000)).client(ClientAction::Close);
+}
+
 // ---------------------------------------------------------------------------- what changes nothing
 
 #[test]

@@ -508,10 +508,10 @@ impl Reading {
         // RFC 9112 section 2.2: empty lines before a request line are skipped.
         let skipped = 2 * bytes.chunks_exact(2).take_while(|two| two == b"\r\n").count();
         out.used = skipped;
-        if skipped == bytes.len() {
-            return Exchange::Reading(Self { seen: 0, ..self });
-        }
         let bytes = &bytes[skipped..];
+        if matches!(bytes, b"" | b"\r") {
+            return Exchange::Reading(self); // no byte of a request yet
+        }
         if !head::worth_another_look(bytes, self.seen, head::REQUEST_HEAD_BYTES_MAX) {
             return Exchange::Reading(Self { seen: bytes.len(), ..self });
         }
