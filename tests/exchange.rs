@@ -379,6 +379,25 @@ fn once_a_byte_of_an_answer_came_nothing_is_retried() {
     }
 }
 
+#[test]
+fn what_a_kept_connection_says_before_it_is_asked_answers_nothing() {
+    for stale in [ANSWER, "HTTP/1.1 408 Request Timeout\r\nDate: x\r\nContent-Length: 0\r\n\r\n", "H"] {
+        let mut talk = Talk::sending(ASK, true);
+        talk.pod(stale).upstream(UpstreamAction::Retry(pod()));
+        talk.wants(Wants::Connection);
+        talk.connected(false);
+        talk.sent_all();
+        talk.asked(ASKED);
+        talk.pod(ANSWER).gets(ANSWER).upstream(KEEP);
+        talk.flushed().reports(Outcome::Forwarded, 200);
+    }
+    // A fresh one has nothing to say to anybody else: a pod that is too busy to listen may tell us so.
+    let busy = "HTTP/1.1 503 Busy\r\nDate: x\r\nContent-Length: 0\r\n\r\n";
+    let mut talk = Talk::sending(ASK, false);
+    talk.pod(busy).gets(busy).upstream(CLOSE);
+    talk.flushed().reports(Outcome::Forwarded, 503);
+}
+
 /// What pods do that is no answer, before anything was sent to the client.
 const UNSOUND: &[(&str, Outcome, &str)] = &[
     ("X", Outcome::MalformedAnswer, "malformed answer from the pod: not HTTP/1"),

@@ -441,6 +441,10 @@ impl Exchange {
                 scrape.sent = scrape.request.len().min(scrape.sent + bytes);
                 scrape.wait()
             }
+            // What a kept connection said before it was asked answers nothing. It must not become part of this.
+            (Self::Sending(scrape), Input::Answer(_)) if scrape.reused && scrape.sent == 0 => {
+                scrape.lost(around, out)
+            }
             (Self::Sending(scrape) | Self::Awaiting(scrape), Input::Answer(bytes)) => {
                 scrape.answer(bytes, around, out)
             }
