@@ -1567,6 +1567,17 @@ fn refusals_say_what_is_wrong_and_reach_no_pod() {
 }
 
 #[test]
+fn behind_a_head_that_cannot_be_read_nothing_is_a_request() {
+    for head in ["?? ??\r\n\r\n", "GET / HTTP/1.1\r\n\r\n", "\r\nGET / HTTP/2.0\r\n\r\n"] {
+        let mut talk = Talk::new(head);
+        talk.client(head.to_owned() + HEALTHZ).whatever();
+        assert!(talk.unused().is_empty(), "used at once, not only when the connection ends");
+        talk.flushed().whatever();
+        talk.wants(Wants::Discard);
+    }
+}
+
+#[test]
 fn loops() {
     for (via, hops) in [
         ("", 0),
