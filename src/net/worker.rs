@@ -176,7 +176,8 @@ impl<N: Network> Worker<N> {
         if let Some(at) = client.exchange.deadline() {
             self.deadlines.arm(key, &mut client.armed, at);
         }
-        match client.exchange.idles() {
+        // One that is turned away has no place to give to another.
+        match client.exchange.idles() && client.has_place {
             true => self.idle_clients.push(key.slot()),
             false => self.idle_clients.remove(key.slot()),
         }
@@ -212,6 +213,8 @@ impl<N: Network> Worker<N> {
                 self.turned_away += usize::from(!has_place);
                 if let (Some(client), Some(at)) = (self.clients.get_mut(key), deadline) {
                     self.deadlines.arm(key, &mut client.armed, at);
+                }
+                if has_place {
                     self.idle_clients.push(key.slot());
                 }
             }

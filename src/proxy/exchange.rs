@@ -483,10 +483,9 @@ impl Exchange {
             (Self::Lingering { until, bytes_left }, Input::Discarded(bytes)) if bytes <= bytes_left => {
                 Self::Lingering { until, bytes_left: bytes_left - bytes }
             }
-            (
-                Self::Lingering { .. },
-                Input::Discarded(_) | Input::Tick { .. } | Input::ClientGone | Input::Drain,
-            ) => Self::close(out),
+            (Self::Lingering { .. }, Input::Discarded(_) | Input::Tick { .. } | Input::ClientGone) => {
+                Self::close(out)
+            }
 
             (Self::Connecting { scrape, .. }, Input::ClientGone)
             | (Self::Sending(scrape) | Self::Awaiting(scrape), Input::ClientGone) => {
