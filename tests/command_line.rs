@@ -50,11 +50,7 @@ const SETTINGS: &[Setting] = &[
         value: "3",
         other: "2",
         with: &[],
-        in_force: |psystrike| {
-            let workers =
-                || psystrike.process().threads().iter().filter(|name| name.starts_with("worker-")).count();
-            poll("worker threads", workers, |workers| *workers > 1) == 3
-        },
+        in_force: |psystrike| poll("worker threads", || workers(psystrike), |workers| *workers == 3) == 3,
     },
     Setting {
         option: "--allow",
