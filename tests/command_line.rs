@@ -10,6 +10,7 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener},
     os::unix::ffi::OsStringExt,
     process::Command,
+    thread,
     time::Duration,
 };
 
@@ -208,17 +209,19 @@ fn variable(option: &str) -> String {
 
 #[test]
 fn every_option_does_what_it_says_as_an_argument_and_as_a_variable() {
-    for &Setting { option, value, other, with, in_force } in SETTINGS {
-        let joined = format!("{option}={value}");
-        let variable = variable(option);
-        for (arguments, variables) in [
-            (&[option, value][..], &[][..]),
-            (&[&joined], &[(variable.as_str(), other)]),
-            (&[], &[(variable.as_str(), value)]),
-        ] {
-            let psystrike = Psystrike::start_with_env(&[with, arguments].concat(), variables);
-            assert!(in_force(&psystrike), "{arguments:?} with {variables:?}; {}", psystrike.stderr());
-        }
+    thread::scope(|scope| SETTINGS.iter().for_each(|setting| drop(scope.spawn(|| check_setting(setting)))));
+}
+
+fn check_setting(&Setting { option, value, other, with, in_force }: &Setting) {
+    let joined = format!("{option}={value}");
+    let variable = variable(option);
+    for (arguments, variables) in [
+        (&[option, value][..], &[][..]),
+        (&[&joined], &[(variable.as_str(), other)]),
+        (&[], &[(variable.as_str(), value)]),
+    ] {
+        let psystrike = Psystrike::start_with_env(&[with, arguments].concat(), variables);
+        assert!(in_force(&psystrike), "{arguments:?} with {variables:?}; {}", psystrike.stderr());
     }
 }
 
@@ -501,7 +504,7 @@ fn port_0_is_one_port_for_all_workers() {
 
 #[test]
 fn auto_is_a_worker_for_each_core_that_is_granted() {
-    let granted = std::thread::available_parallelism().expect("it is known").get();
+    let granted = thread::available_parallelism().expect("it is known").get();
     let psystrike = Psystrike::start(&["--workers", "auto"]);
     poll("its worker threads", || workers(&psystrike), |workers| *workers == granted.min(256));
 }
