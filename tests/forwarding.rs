@@ -303,9 +303,12 @@ fn a_lie_and_the_next_request_at_once_are_not_taken_for_each_other() {
     });
     let mut client = psystrike.client();
     client.get(&Psystrike::target(pod.address(), "/first"));
-    // Both are there when it wakes up, and the request came first.
+    let mut crowd: Vec<_> = (0..400).map(|_| psystrike.client()).collect();
+    crowd.iter_mut().for_each(|client| assert_eq!(client.get("/healthz").status(), 200));
+    // All is there when it wakes up, more than it fetches at once: the request first, the lie last.
     psystrike.process().stop();
     client.send(get(&Psystrike::target(pod.address(), "/second")));
+    crowd.iter_mut().for_each(|client| client.send(get("/healthz")));
     opener.send(()).expect("the pod lives");
     has_lied.recv_timeout(LIMIT).expect("the pod lies");
     psystrike.signal(Signal::CONT);
