@@ -176,7 +176,8 @@ impl<N: Network> Worker<N> {
         if let Some(at) = client.exchange.deadline() {
             self.deadlines.arm(key, &mut client.armed, at);
         }
-        match client.exchange.idles() {
+        // One that was turned away makes room for nobody.
+        match client.exchange.idles() && client.has_place {
             true => self.idle_clients.push(key.slot()),
             false => self.idle_clients.remove(key.slot()),
         }
@@ -212,8 +213,9 @@ impl<N: Network> Worker<N> {
                 self.turned_away += usize::from(!has_place);
                 if let (Some(client), Some(at)) = (self.clients.get_mut(key), deadline) {
                     self.deadlines.arm(key, &mut client.armed, at);
-                    self.idle_clients.push(key.slot());
                 }
+                // Its request may be here already: it does not idle before that was looked at.
+                self.enqueue(key);
             }
             Err(error) => {
                 if has_place {
@@ -256,8 +258,9 @@ impl<N: Network> Worker<N> {
     pub fn drain(&mut self) {
         let keys: Vec<_> = self.clients.keys().collect();
         for key in keys {
-            // One that has something to say is heard first.
-            if self.clients.get(key).is_some_and(|client| !client.stream.is_ready(Ready::READ)) {
+            // One that has something to say, or may have, is heard first.
+            let rests = |client: &Client<_>| !client.queued && !client.stream.is_ready(Ready::READ);
+            if self.clients.get(key).is_some_and(rests) {
                 self.step(key, Input::Drain, &[]);
             }
         }
