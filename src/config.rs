@@ -163,6 +163,7 @@ pub fn parse(
     let access_log = source.flag("--access-log")?;
     if let Some(unknown) = source.arguments.finish().first() {
         let unknown = unknown.to_string_lossy();
+        let unknown = unknown.escape_debug();
         return Err(UsageError(format!("{unknown}: unknown, or given more than once; see psystrike --help")));
     }
     let rules = Rules { policy, timeouts, access_log };

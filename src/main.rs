@@ -3,6 +3,8 @@
 //! If one worker ends before its time, the process ends: half a psystrike that looks whole is worse than none.
 
 use std::{
+    fmt::Display,
+    io::{self, Write},
     net::SocketAddr,
     process::ExitCode,
     sync::{
@@ -40,17 +42,11 @@ const ENDED_AT_ONCE: u8 = 128 + 15;
 
 fn main() -> ExitCode {
     let config = match config::from_process() {
-        Ok(Asked::Help) => {
-            print!("{}", config::HELP);
-            return ExitCode::SUCCESS;
-        }
-        Ok(Asked::Version) => {
-            println!("psystrike {VERSION} ({REVISION})");
-            return ExitCode::SUCCESS;
-        }
+        Ok(Asked::Help) => return print(config::HELP),
+        Ok(Asked::Version) => return print(&format!("psystrike {VERSION} ({REVISION})\n")),
         Ok(Asked::Serve(config)) => config,
         Err(error) => {
-            eprintln!("psystrike: {error}");
+            complain(&error);
             return USAGE.into();
         }
     };
@@ -58,10 +54,25 @@ fn main() -> ExitCode {
         Ok(status) => status.into(),
         Err(error) => {
             logging::flush();
-            eprintln!("psystrike: {error}");
+            complain(&error);
             RUN_TIME.into()
         }
     }
+}
+
+/// `print!` and `eprintln!` panic where nobody reads.
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            RUN_TIME.into()
+        }
+    }
+}
+
+fn complain(about: &dyn Display) {
+    let _ = writeln!(io::stderr(), "psystrike: {about}"); // where nobody reads, the exit status has to do
 }
 
 /// Serves until a signal ends it, and gives the exit status.

@@ -214,9 +214,8 @@ impl<N: Network> Worker<N> {
                 if let (Some(client), Some(at)) = (self.clients.get_mut(key), deadline) {
                     self.deadlines.arm(key, &mut client.armed, at);
                 }
-                if has_place {
-                    self.idle_clients.push(key.slot());
-                }
+                // Its request may be here already: it does not idle before that was looked at.
+                self.enqueue(key);
             }
             Err(error) => {
                 if has_place {
@@ -259,8 +258,9 @@ impl<N: Network> Worker<N> {
     pub fn drain(&mut self) {
         let keys: Vec<_> = self.clients.keys().collect();
         for key in keys {
-            // One that has something to say is heard first.
-            if self.clients.get(key).is_some_and(|client| !client.stream.is_ready(Ready::READ)) {
+            // One that has something to say, or may have, is heard first.
+            let rests = |client: &Client<_>| !client.queued && !client.stream.is_ready(Ready::READ);
+            if self.clients.get(key).is_some_and(rests) {
                 self.step(key, Input::Drain, &[]);
             }
         }

@@ -26,7 +26,8 @@ pub fn value(text: &str) -> Option<String> {
     text.parse::<f64>().ok().map(|number| number.to_string())
 }
 
-fn sample(line: &str) -> Option<(Labels, String)> {
+/// A line's series and value.
+pub fn sample(line: &str) -> Option<(Labels, String)> {
     let name_end = line.find(['{', ' '])?;
     let mut labels = Labels::from([("__name__".to_owned(), line[..name_end].to_owned())]);
     let mut rest = &line[name_end..];

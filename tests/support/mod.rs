@@ -10,6 +10,7 @@
 pub mod exposition;
 pub mod http;
 pub mod pods;
+pub mod process;
 pub mod program;
 pub mod prometheus;
 pub mod psystrike;
@@ -19,7 +20,9 @@ use std::{
     env, fs,
     io::{self, Write},
     path::{Path, PathBuf},
-    time::Duration,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 /// How long anything that should happen at once may take on a busy machine before a test gives up.
@@ -40,6 +43,46 @@ pub fn require_programs(programs: &[&str]) -> bool {
 
 fn is_installed(program: &str) -> bool {
     env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(program).is_file())
+}
+
+/// Whether `unshare` with these arguments makes its namespaces here. If not, skips as [`require_programs`] does.
+pub fn require_namespaces(arguments: &[&str]) -> bool {
+    if !require_programs(&["unshare"]) {
+        return false;
+    }
+    let mut unshare = Command::new("unshare");
+    let output = unshare.args(arguments).arg("true").stdin(Stdio::null()).output().expect("unshare starts");
+    if output.status.success() {
+        return true;
+    }
+    let why = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
+    let skipped = format!("SKIPPED: no namespaces by unshare {}: {why}", arguments.join(" "));
+    assert!(env::var("CI").as_deref() != Ok("true"), "{skipped}, and CI=true forbids to skip");
+    tell(&skipped);
+    false
+}
+
+/// Asks `now` again and again until it is `enough`, for what offers no event to wait for: `/proc`, a counter.
+/// `what` names it in the failure.
+pub fn poll<T: std::fmt::Debug>(what: &str, now: impl FnMut() -> T, enough: impl Fn(&T) -> bool) -> T {
+    poll_within(LIMIT, what, now, enough)
+}
+
+pub fn poll_within<T: std::fmt::Debug>(
+    limit: Duration,
+    what: &str,
+    mut now: impl FnMut() -> T,
+    enough: impl Fn(&T) -> bool,
+) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        let value = now();
+        if enough(&value) {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "{what}: still {value:?} after {limit:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Writes past libtest's capture, which would swallow what a passing test says.

@@ -194,3 +194,37 @@ impl Refusing {
         self.address
     }
 }
+
+/// An address that leaves attempts to connect without any answer for as long as this lives: its listener's queue
+/// is full, and the kernel drops whatever else comes.
+pub struct Unanswering {
+    address: SocketAddr,
+    _listener: Socket,
+    _queued: Vec<Socket>,
+}
+
+impl Unanswering {
+    pub fn on(ip: &str) -> Self {
+        let ip: IpAddr = ip.parse().expect("an IP address");
+        let address = SocketAddr::new(ip, 0);
+        let socket = || Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+        let listener = socket();
+        listener.bind(&address.into()).unwrap_or_else(|e| panic!("cannot bind {ip}: {e}"));
+        listener.listen(0).expect("a bound socket can listen");
+        let bound = listener.local_addr().expect("a bound socket has an address");
+        // More than there is room for: the later ones wait for an answer themselves.
+        let queued = (0..4).map(|_| {
+            let filler = socket();
+            filler.set_nonblocking(true).expect("a socket can be set so");
+            let _ = filler.connect(&bound); // in progress
+            filler
+        });
+        let queued = queued.collect();
+        let address = bound.as_socket().expect("an IP address");
+        Self { address, _listener: listener, _queued: queued }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}

@@ -11,7 +11,8 @@ use std::{
 };
 
 pub use rustix::process::Signal;
-use rustix::process::{Pid, kill_process};
+
+use super::process::Process;
 
 /// A running program. Killed when dropped; if that is because the test fails, its stderr is printed.
 pub struct Program {
@@ -50,9 +51,12 @@ impl Program {
         found
     }
 
+    pub fn process(&self) -> Process {
+        Process::of(&self.child)
+    }
+
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).unwrap_or_else(|e| panic!("cannot send {signal:?} to {}: {e}", self.name));
+        self.process().signal(signal);
     }
 
     /// Waits for the program's end. Its closed stderr is the event, so that there is something to wait on.

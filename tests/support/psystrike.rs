@@ -3,14 +3,16 @@
 
 use std::{
     env,
+    ffi::OsStr,
     net::SocketAddr,
     process::{Command, ExitStatus},
     time::Duration,
 };
 
 use super::{
-    LIMIT,
+    LIMIT, exposition,
     http::{Client, Response},
+    process::Process,
     program::{Program, Signal},
 };
 
@@ -26,12 +28,32 @@ impl Psystrike {
         Self::start_with_env(arguments, &[])
     }
 
-    /// The same with variables, of which none may be `PSYSTRIKE_LISTEN`.
+    /// The same with variables.
     pub fn start_with_env(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = command();
-        command.args(arguments).envs(variables.iter().copied());
+        command.envs(variables.iter().copied());
+        Self::start_command(command, arguments)
+    }
+
+    /// Starts it as the last arguments of another command, which runs it.
+    pub fn start_under(wrapper: &[&str], arguments: &[&str]) -> Self {
+        let mut command = without_settings(wrapper[0]);
+        command.args(&wrapper[1..]).arg(BINARY);
+        Self::start_command(command, arguments)
+    }
+
+    /// Starts it with at most so many open files.
+    pub fn start_with_open_files(most: usize, arguments: &[&str]) -> Self {
+        let limit = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
+        Self::start_under(&["sh", "-c", &limit], arguments)
+    }
+
+    fn start_command(mut command: Command, arguments: &[&str]) -> Self {
+        command.args(arguments);
         let given = arguments.iter().filter(|a| **a == "--listen" || a.starts_with("--listen=")).count();
-        if given == 0 {
+        let by_variable =
+            command.get_envs().any(|(name, value)| name == "PSYSTRIKE_LISTEN" && value.is_some());
+        if given == 0 && !by_variable {
             command.args(["--listen", "127.0.0.1:0"]);
         }
         let program = Program::start(&mut command);
@@ -71,8 +93,33 @@ impl Psystrike {
         self.program.wait_for_line(part, LIMIT)
     }
 
+    pub fn wait_for_lines(&self, part: &str, count: usize) -> Vec<String> {
+        self.program.wait_for_lines(part, count, LIMIT)
+    }
+
     pub fn stderr(&self) -> String {
         self.program.stderr()
+    }
+
+    /// The process that was started: psystrike's own, unless it was started under something that does not
+    /// become it.
+    pub fn process(&self) -> Process {
+        self.program.process()
+    }
+
+    /// What its `/metrics` says now of a series, which is written as `name` or `name{label="value"}`. Asked on a
+    /// connection of its own, which is counted too.
+    pub fn metric(&self, series: &str) -> f64 {
+        let page = self.get("/metrics").text();
+        let samples = exposition::parse(&page);
+        let (labels, _) = exposition::sample(&format!("{series} 0")).expect("a series");
+        let value = samples.get(&labels).unwrap_or_else(|| panic!("no {series} in\n{page}"));
+        value.parse().expect("a sample's value is a number")
+    }
+
+    /// How many exchanges have ended so.
+    pub fn outcomes(&self, label: &str) -> f64 {
+        self.metric(&format!("psystrike_outcomes_total{{outcome=\"{label}\"}}"))
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -99,7 +146,7 @@ pub struct Ended {
 }
 
 /// Runs it to its end, which must come by itself.
-pub fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
+pub fn run(arguments: &[impl AsRef<OsStr>], variables: &[(&str, &str)]) -> Ended {
     let mut program = Program::start(command().args(arguments).envs(variables.iter().copied()));
     let status = program.wait(LIMIT);
     Ended { status, stdout: program.whole_stdout(), stderr: program.stderr() }
@@ -107,8 +154,15 @@ pub fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
 
 const LISTENING: &str = "listening on ";
 
-fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_psystrike"));
+pub const BINARY: &str = env!("CARGO_BIN_EXE_psystrike");
+
+/// It, with no settings of the environment's.
+pub fn command() -> Command {
+    without_settings(BINARY)
+}
+
+fn without_settings(program: &str) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in env::vars_os() {
         if name.to_string_lossy().starts_with("PSYSTRIKE_") {
             command.env_remove(name);

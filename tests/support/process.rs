@@ -1,0 +1,94 @@
+//! What the kernel says of a process, read from `/proc`: its time, its memory, its descriptors, its threads.
+
+use std::{net::SocketAddr, process::Child, time::Duration};
+
+use procfs::{
+    ProcError, WithCurrentSystemInfo,
+    net::TcpState,
+    process::{FDTarget, ProcState, Process as Procfs, Status, Task},
+};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::poll;
+
+/// A process that is running, or has ended and was not waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Process(i32);
+
+impl Process {
+    pub fn of(child: &Child) -> Self {
+        Self(child.id().cast_signed())
+    }
+
+    fn read<T>(self, what: impl FnOnce(&Procfs) -> Result<T, ProcError>) -> T {
+        let read = Procfs::new(self.0).and_then(|process| what(&process));
+        read.unwrap_or_else(|e| panic!("cannot read what /proc says of {self:?}: {e}"))
+    }
+
+    fn tasks(self) -> Vec<Task> {
+        self.read(|process| process.tasks()?.collect())
+    }
+
+    pub fn signal(self, signal: Signal) {
+        let pid = Pid::from_raw(self.0).expect("a process has a number");
+        kill_process(pid, signal).unwrap_or_else(|e| panic!("cannot send {signal:?} to {self:?}: {e}"));
+    }
+
+    /// Stops it, and waits until it has. [`Signal::CONT`] lets it go on.
+    pub fn stop(self) {
+        self.signal(Signal::STOP);
+        let states =
+            || self.tasks().iter().map(|task| task.stat()?.state()).collect::<Result<Vec<_>, _>>().ok();
+        poll("the states of a process's threads that are to stop", states, |states| {
+            states.as_ref().is_some_and(|states| states.iter().all(|state| *state == ProcState::Stopped))
+        });
+    }
+
+    /// The only process that it has started, waited for.
+    pub fn child(self) -> Self {
+        let children = || -> Vec<i32> {
+            let children = self.tasks().into_iter().filter_map(|task| task.children().ok());
+            children.flatten().map(u32::cast_signed).collect()
+        };
+        Self(poll("the children of a process", children, |children| children.len() == 1)[0])
+    }
+
+    /// The processor time that all its threads have had.
+    pub fn cpu(self) -> Duration {
+        let stat = self.read(Procfs::stat);
+        Duration::from_secs_f64((stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64)
+    }
+
+    /// Its resident memory.
+    pub fn resident_bytes(self) -> u64 {
+        self.read(Procfs::stat).rss_bytes().get()
+    }
+
+    pub fn status(self) -> Status {
+        self.read(Procfs::status)
+    }
+
+    /// The names of its threads.
+    pub fn threads(self) -> Vec<String> {
+        self.tasks().iter().filter_map(|task| Some(task.stat().ok()?.comm)).collect()
+    }
+
+    /// [`Self::listens_on`], once there are so many.
+    pub fn wait_for_listeners(self, count: usize) -> Vec<SocketAddr> {
+        poll("what a process listens on", || self.listens_on(), |sockets| sockets.len() >= count)
+    }
+
+    /// The addresses on which it listens for TCP connections, one for each socket.
+    pub fn listens_on(self) -> Vec<SocketAddr> {
+        self.read(|process| {
+            let open: Vec<_> = process.fd()?.filter_map(|fd| Some(fd.ok()?.target)).collect();
+            let sockets = process.tcp()?.into_iter().chain(process.tcp6()?);
+            let its = sockets.filter(|socket| {
+                let is_its =
+                    |target: &FDTarget| matches!(target, FDTarget::Socket(inode) if *inode == socket.inode);
+                socket.state == TcpState::Listen && open.iter().any(is_its)
+            });
+            Ok(its.map(|socket| socket.local_address).collect())
+        })
+    }
+}
