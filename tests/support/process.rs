@@ -73,6 +73,12 @@ impl Process {
         self.read(Procfs::status)
     }
 
+    /// How often its threads have waited for something so far.
+    pub fn waits(self) -> u64 {
+        let waits = self.tasks().into_iter().filter_map(|task| task.status().ok()?.voluntary_ctxt_switches);
+        waits.sum()
+    }
+
     /// The names of its threads.
     pub fn threads(self) -> Vec<String> {
         self.tasks().iter().filter_map(|task| Some(task.stat().ok()?.comm)).collect()
