@@ -21,7 +21,7 @@ use support::{
     poll,
     program::{Program, Signal},
     psystrike::{self, Ended, Psystrike, run},
-    require_namespaces,
+    require_working,
 };
 
 /// An option that takes a value.
@@ -523,12 +523,12 @@ fn listening_on_all_ipv6_addresses_takes_ipv4_too() {
 
 #[test]
 fn without_listen_it_is_port_8080_of_all_addresses() {
-    const OWN_NETWORK: &[&str] = &["--user", "--map-root-user", "--net"];
-    if !require_namespaces(OWN_NETWORK) {
+    // In a network of its own, where nobody else can have it.
+    if !require_working(&["unshare", "--user", "--map-root-user", "--net", "true"]) {
         return;
     }
     let mut unshare = Command::new("unshare");
-    let program = Program::start(unshare.args(OWN_NETWORK).arg(psystrike::BINARY));
+    let program = Program::start(unshare.args(["--user", "--map-root-user", "--net", psystrike::BINARY]));
     program.wait_for_line("listening on [::]:8080", LIMIT);
     assert_eq!(program.process().wait_for_listeners(1), ["[::]:8080".parse().expect("an address")]);
 }

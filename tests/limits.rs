@@ -411,14 +411,14 @@ fn a_client_that_stops_reading_stops_the_pod_and_costs_little_memory() {
 
     drop(clients);
     let left = usize::try_from(CLIENTS - 1).expect("a small number");
-    pod.wait_for("the ends of the others' connections", |seen| seen.ended == left);
+    pod.wait_for("the ends of the others' connections", |seen| seen.ended >= left);
     let grown = psystrike.process().resident_bytes().saturating_sub(before);
     assert!(grown < 4 * MIB, "afterwards it is larger by {} KiB", grown >> 10);
 }
 
 #[test]
 fn a_client_that_does_not_read_is_given_up_at_the_deadline() {
-    let psystrike = start(&["--timeout", "300ms"]);
+    let psystrike = start(&["--timeout", "1s"]);
     let (pod, _) = long("127.23.1.4");
     let mut client = stalled(&psystrike, &pod);
     pod.wait_for("the end of its connection", |seen| seen.ended == 1);

@@ -45,18 +45,19 @@ fn is_installed(program: &str) -> bool {
     env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(program).is_file())
 }
 
-/// Whether `unshare` with these arguments makes its namespaces here. If not, skips as [`require_programs`] does.
-pub fn require_namespaces(arguments: &[&str]) -> bool {
-    if !require_programs(&["unshare"]) {
+/// Whether this command succeeds here: one may be installed, and not permitted. If not, skips as
+/// [`require_programs`] does.
+pub fn require_working(command: &[&str]) -> bool {
+    if !require_programs(&command[..1]) {
         return false;
     }
-    let mut unshare = Command::new("unshare");
-    let output = unshare.args(arguments).arg("true").stdin(Stdio::null()).output().expect("unshare starts");
+    let output = Command::new(command[0]).args(&command[1..]).stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
     if output.status.success() {
         return true;
     }
     let why = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
-    let skipped = format!("SKIPPED: no namespaces by unshare {}: {why}", arguments.join(" "));
+    let skipped = format!("SKIPPED: not possible here: {}: {why}", command.join(" "));
     assert!(env::var("CI").as_deref() != Ok("true"), "{skipped}, and CI=true forbids to skip");
     tell(&skipped);
     false

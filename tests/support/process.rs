@@ -1,10 +1,15 @@
 //! What the kernel says of a process, read from `/proc`: its time, its memory, its descriptors, its threads.
 
-use std::{net::SocketAddr, process::Child, time::Duration};
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    net::{IpAddr, SocketAddr},
+    process::Child,
+    time::Duration,
+};
 
 use procfs::{
     ProcError, WithCurrentSystemInfo,
-    net::TcpState,
     process::{FDTarget, ProcState, Process as Procfs, Status, Task},
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -68,6 +73,12 @@ impl Process {
         self.read(Procfs::status)
     }
 
+    /// How often its threads have waited for something so far.
+    pub fn waits(self) -> u64 {
+        let waits = self.tasks().into_iter().filter_map(|task| task.status().ok()?.voluntary_ctxt_switches);
+        waits.sum()
+    }
+
     /// The names of its threads.
     pub fn threads(self) -> Vec<String> {
         self.tasks().iter().filter_map(|task| Some(task.stat().ok()?.comm)).collect()
@@ -80,15 +91,38 @@ impl Process {
 
     /// The addresses on which it listens for TCP connections, one for each socket.
     pub fn listens_on(self) -> Vec<SocketAddr> {
-        self.read(|process| {
-            let open: Vec<_> = process.fd()?.filter_map(|fd| Some(fd.ok()?.target)).collect();
-            let sockets = process.tcp()?.into_iter().chain(process.tcp6()?);
-            let its = sockets.filter(|socket| {
-                let is_its =
-                    |target: &FDTarget| matches!(target, FDTarget::Socket(inode) if *inode == socket.inode);
-                socket.state == TcpState::Listen && open.iter().any(is_its)
-            });
-            Ok(its.map(|socket| socket.local_address).collect())
-        })
+        let open: Vec<_> = self.read(|process| process.fd()?.map(|fd| Ok(fd?.target)).collect());
+        let is_its =
+            |inode: u64| open.iter().any(|target| matches!(target, FDTarget::Socket(of) if *of == inode));
+        let its = ["tcp", "tcp6"].map(|table| listening(self, table));
+        its.into_iter().flatten().filter(|(_, inode)| is_its(*inode)).map(|(address, _)| address).collect()
     }
+}
+
+/// The listening sockets in a table of a process's network namespace, and their inodes.
+///
+/// The kernel writes these first, and only they are read: the rest can be many thousands.
+fn listening(process: Process, table: &str) -> Vec<(SocketAddr, u64)> {
+    const LISTEN: &str = "0A";
+    let path = format!("/proc/{}/net/{table}", process.0);
+    let Ok(file) = File::open(path) else { return Vec::new() }; // a machine without IPv6
+    let lines = BufReader::new(file).lines().skip(1).map(|line| line.expect("a line of text"));
+    let sockets = lines.map_while(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        (words[3] == LISTEN).then(|| (address(words[1]), words[9].parse().expect("an inode is a number")))
+    });
+    sockets.collect()
+}
+
+/// An address like `0100007F:1F90`: words in the machine's byte order, and the port.
+fn address(text: &str) -> SocketAddr {
+    let (ip, port) = text.split_once(':').expect("an address has a port");
+    let number = |digits| u32::from_str_radix(digits, 16).expect("hexadecimal digits");
+    let bytes: Vec<u8> =
+        (0..ip.len()).step_by(8).flat_map(|at| number(&ip[at..at + 8]).to_ne_bytes()).collect();
+    let ip: IpAddr = match <[u8; 4]>::try_from(bytes.as_slice()) {
+        Ok(v4) => v4.into(),
+        Err(_) => <[u8; 16]>::try_from(bytes.as_slice()).expect("16 bytes").into(),
+    };
+    SocketAddr::new(ip, u16::from_str_radix(port, 16).expect("hexadecimal digits"))
 }

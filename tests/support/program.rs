@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    io::{BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread::{self, JoinHandle},
@@ -24,12 +24,17 @@ pub struct Program {
 
 impl Program {
     pub fn start(command: &mut Command) -> Self {
+        Self::start_with_stderr(command, Stdio::piped())
+    }
+
+    /// The same, but its stderr leads somewhere else: nothing of it is known here.
+    pub fn start_with_stderr(command: &mut Command, stderr: Stdio) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
         let name = name.rsplit('/').next().unwrap_or_default().to_owned();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
         let stdout = Output::of(child.stdout.take().expect("stdout is piped"));
-        let stderr = Output::of(child.stderr.take().expect("stderr is piped"));
+        let stderr = child.stderr.take().map_or_else(|| Output::of(io::empty()), Output::of);
         Self { name, child, stdout, stderr }
     }
 
@@ -63,7 +68,10 @@ impl Program {
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         let lines = self.stderr.wait(limit, |output| output.ended);
         assert!(lines.ended, "{} still runs after {limit:?}; its stderr:\n{lines}", self.name);
-        self.child.wait().expect("a child can be waited for")
+        let Self { name, child, .. } = self;
+        let status = || child.try_wait().expect("a child can be waited for");
+        super::poll_within(limit, &format!("the end of {name}"), status, Option::is_some)
+            .expect("it has ended")
     }
 
     /// What it has written to stdout so far.

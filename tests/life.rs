@@ -1,0 +1,463 @@
+//! The life of the real process: how it ends by signals, what it outlives, and what it does not accumulate.
+
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, BufRead, BufReader, Read},
+    net::{SocketAddr, TcpStream},
+    process::{Command, Stdio},
+    sync::{Arc, Condvar, Mutex, mpsc::channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use support::{
+    LIMIT, Scratch,
+    http::{Client, End, get},
+    pods::{Pod, Then},
+    poll,
+    program::{Program, Signal},
+    psystrike::{self, Psystrike},
+    require_working,
+};
+
+const PAGE: &str = "HTTP/1.1 200 OK\r\nDate: then\r\nContent-Length: 5\r\n\r\nup 1\n";
+
+/// The exit status of one that was ended at once.
+const ENDED_AT_ONCE: Option<i32> = Some(143);
+
+fn start(arguments: &[&str]) -> Psystrike {
+    Psystrike::start(&[&["--allow", "127.0.0.0/8"], arguments].concat())
+}
+
+/// A pod that begins its answer, and ends it when it is told to.
+struct Slow {
+    pod: Pod,
+    gate: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Slow {
+    /// `first` is sent at once, `then` when [`Self::go_on`] was called.
+    fn new(ip: &str, first: &'static str, then: &'static str) -> Self {
+        let gate = Arc::<(Mutex<bool>, Condvar)>::default();
+        let of_pod = gate.clone();
+        let pod = Pod::serve(ip, move |_, client| {
+            client.send(first)?;
+            let (open, changed) = &*of_pod;
+            drop(changed.wait_timeout_while(open.lock().unwrap(), LIMIT, |open| !*open).unwrap());
+            client.send(then).map(|()| Then::Keep)
+        });
+        Self { pod, gate }
+    }
+
+    fn go_on(&self) {
+        *self.gate.0.lock().unwrap() = true;
+        self.gate.1.notify_all();
+    }
+
+    fn target(&self) -> String {
+        Psystrike::target(self.pod.address(), "/")
+    }
+
+    /// A client whose scrape is under way.
+    fn scraping(&self, psystrike: &Psystrike) -> Client {
+        let before = self.pod.heads().len();
+        let mut client = psystrike.client();
+        client.send(get(&self.target()));
+        self.pod.wait_for("the request", |seen| seen.heads.len() > before);
+        client
+    }
+}
+
+fn wait_until_refused(address: SocketAddr) {
+    poll(
+        "a connection where nobody listens any more",
+        || TcpStream::connect(address).is_ok(),
+        |connected| !connected,
+    );
+}
+
+// Signals
+
+#[test]
+fn either_signal_ends_one_that_idles_at_once_and_in_order() {
+    for workers in ["1", "3"] {
+        for signal in [Signal::TERM, Signal::INT] {
+            let mut psystrike = start(&["--workers", workers]);
+            let pod = Pod::answering("127.24.0.1", PAGE, Then::Keep);
+            let target = Psystrike::target(pod.address(), "/");
+            let mut clients: Vec<_> = (0..8).map(|_| psystrike.client()).collect();
+            clients.iter_mut().for_each(|client| assert_eq!(client.get(&target).status(), 200));
+            let mut fresh = psystrike.client();
+            psystrike.signal(signal);
+            let status = psystrike.wait(LIMIT);
+            assert_eq!(status.code(), Some(0), "{signal:?}");
+            clients.iter_mut().for_each(|client| assert_eq!(client.end(), End::Eof));
+            assert_eq!(fresh.end(), End::Eof, "one that has never said anything");
+            pod.wait_for("the ends of its connections", |seen| seen.ended == seen.accepted);
+            assert!(psystrike.stderr().contains("all is finished"), "{}", psystrike.stderr());
+        }
+    }
+}
+
+#[test]
+fn a_running_scrape_is_finished_and_told_to_close() {
+    let mut psystrike = start(&[]);
+    let not_begun = Slow::new("127.24.0.2", "", PAGE);
+    let begun = Slow::new("127.24.0.3", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nup", " 1\n");
+    let mut scrape = not_begun.scraping(&psystrike);
+    let mut long = begun.scraping(&psystrike);
+    long.stream().peek(&mut [0]).expect("the answer begins");
+    let mut two = not_begun.scraping(&psystrike);
+    two.send(get("/healthz"));
+
+    psystrike.signal(Signal::TERM);
+    wait_until_refused(psystrike.address());
+    not_begun.go_on();
+    begun.go_on();
+    let response = scrape.response().expect("it is finished");
+    assert_eq!((response.status(), response.head.values("Connection")), (200, vec!["close".into()]));
+    assert_eq!(scrape.end(), End::Eof);
+    assert_eq!(long.response().expect("it is finished").text(), "up 1\n");
+    assert_eq!(long.end(), End::Eof);
+    assert_eq!(two.response().expect("the first is finished").head.values("Connection"), ["close"]);
+    assert_eq!(two.rest(LIMIT).0, b"", "the second is not answered after that");
+    assert_eq!(psystrike.wait(LIMIT).code(), Some(0));
+}
+
+#[test]
+fn until_the_delay_is_over_all_are_served_but_told_to_close() {
+    let mut psystrike = start(&["--shutdown-delay", "700ms"]);
+    let pod = Pod::answering("127.24.0.4", PAGE, Then::Keep);
+    let target = Psystrike::target(pod.address(), "/");
+    let mut kept = psystrike.client();
+    assert_eq!(kept.get(&target).head.field("Connection"), None);
+    let mut idle = psystrike.client();
+    idle.get("/healthz");
+    let began = Instant::now();
+    psystrike.signal(Signal::TERM);
+    poll("/readyz", || psystrike.get("/readyz").status(), |status| *status == 503);
+
+    let readiness = psystrike.get("/readyz");
+    assert_eq!(
+        (readiness.reason().as_str(), readiness.text().as_str()),
+        ("Service Unavailable", "shutting down\n")
+    );
+    for (mut client, page, status) in [
+        (kept, target.as_str(), 200),
+        (psystrike.client(), &target, 200),
+        (psystrike.client(), "/healthz", 200),
+        (psystrike.client(), "/metrics", 200),
+        (psystrike.client(), "/nowhere", 404),
+    ] {
+        let response = client.get(page);
+        assert_eq!(
+            (response.status(), response.head.values("Connection")),
+            (status, vec!["close".into()]),
+            "{page}"
+        );
+        assert_eq!(client.end(), End::Eof, "{page}");
+    }
+    let mut old = psystrike.client();
+    old.send(format!("GET {target} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"));
+    assert_eq!(old.response().expect("a whole answer").head.values("Connection"), ["close"]);
+    assert_eq!(idle.rest(Duration::from_millis(1)), (vec![], End::Open), "who idles may still scrape");
+
+    assert_eq!(psystrike.wait(LIMIT).code(), Some(0));
+    assert!(began.elapsed() >= Duration::from_millis(700), "{:?}", began.elapsed());
+    assert_eq!(idle.end(), End::Eof);
+}
+
+#[test]
+fn what_does_not_finish_in_time_is_broken_off() {
+    let mut psystrike = start(&["--shutdown-timeout", "300ms"]);
+    let slow = Slow::new("127.24.0.5", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nup", " 1\n");
+    let mut client = slow.scraping(&psystrike);
+    let began = Instant::now();
+    let status = psystrike.terminate(LIMIT);
+    assert_eq!(status.code(), Some(0));
+    assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
+    let broken = client.response().expect_err("it was broken off");
+    assert_ne!(broken.end, End::Open);
+    assert!(psystrike.stderr().contains("the time is up"), "{}", psystrike.stderr());
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    for (arguments, wait_for) in [
+        (&["--shutdown-delay", "1h"][..], "draining"),
+        (&["--shutdown-timeout", "1h"], "finishing what runs"),
+    ] {
+        for second in [Signal::TERM, Signal::INT] {
+            let mut psystrike = start(arguments);
+            let slow = Slow::new("127.24.0.6", "", PAGE);
+            let mut client = slow.scraping(&psystrike);
+            psystrike.signal(Signal::TERM);
+            psystrike.wait_for_line(wait_for);
+            psystrike.signal(second);
+            assert_eq!(psystrike.wait(LIMIT).code(), ENDED_AT_ONCE, "{arguments:?}, {second:?}");
+            assert_ne!(client.rest(LIMIT).1, End::Open);
+        }
+    }
+}
+
+#[test]
+fn who_was_there_before_the_signal_is_answered() {
+    // Connections and requests that it has not yet accepted when the signal comes.
+    for workers in ["1", "2"] {
+        let mut psystrike = start(&["--workers", workers]);
+        let pod = Pod::answering("127.24.0.7", PAGE, Then::Keep);
+        let request = get(&Psystrike::target(pod.address(), "/"));
+        psystrike.process().stop();
+        let mut clients: Vec<_> = (0..100).map(|_| psystrike.client()).collect();
+        clients.iter_mut().for_each(|client| client.send(&request));
+        psystrike.signal(Signal::TERM);
+        psystrike.signal(Signal::CONT);
+        for (at, client) in clients.iter_mut().enumerate() {
+            let response = client.response();
+            let response =
+                response.unwrap_or_else(|broken| panic!("client {at} of {workers} workers: {broken:?}"));
+            assert_eq!(response.status(), 200);
+        }
+        drop(clients);
+        assert_eq!(psystrike.wait(LIMIT).code(), Some(0));
+    }
+}
+
+#[test]
+fn as_the_first_process_of_its_namespace_it_ends_by_a_signal_too() {
+    const UNSHARE: &[&str] = &["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"];
+    if !require_working(&[UNSHARE, &["true"]].concat()) {
+        return;
+    }
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut psystrike = Psystrike::start_under(UNSHARE, &["--allow", "127.0.0.0/8"]);
+        let first = psystrike.process().child();
+        assert_eq!(
+            first.status().nspid.and_then(|ids| ids.last().copied()),
+            Some(1),
+            "it is the first there"
+        );
+        let slow = Slow::new("127.24.0.8", "", PAGE);
+        let mut client = slow.scraping(&psystrike);
+        first.signal(signal);
+        psystrike.wait_for_line("finishing what runs");
+        slow.go_on();
+        assert_eq!(client.response().expect("it is finished").status(), 200);
+        assert_eq!(psystrike.wait(LIMIT).code(), Some(0), "{signal:?}");
+    }
+}
+
+#[test]
+fn signals_that_are_none_of_its_business_do_not_end_it() {
+    let mut psystrike = start(&[]);
+    for signal in [Signal::PIPE, Signal::CHILD, Signal::WINCH, Signal::URG] {
+        psystrike.signal(signal);
+        assert_eq!(psystrike.get("/healthz").status(), 200, "after {signal:?}");
+    }
+    assert_eq!(psystrike.terminate(LIMIT).code(), Some(0));
+}
+
+// Standard error
+
+/// Starts it with another stderr, whose reader is told nothing else by it than this address.
+fn start_with_stderr(arguments: &[&str], stderr: impl Into<Stdio>) -> (Program, SocketAddr) {
+    let mut command = psystrike::command();
+    command.args(["--listen", "127.0.0.1:0", "--allow", "127.0.0.0/8"]).args(arguments);
+    let program = Program::start_with_stderr(&mut command, stderr.into());
+    let address = program.process().wait_for_listeners(1)[0];
+    (program, address)
+}
+
+fn scrape_often(address: SocketAddr, pod: &Pod, times: usize) {
+    let mut client = Client::connect(address);
+    let target = Psystrike::target(pod.address(), "/");
+    for _ in 0..times {
+        assert_eq!(client.get(&target).status(), 200);
+    }
+}
+
+/// The first line with `part` in it, as it comes; `None` if that takes too long.
+fn find_line(reader: impl Read + Send + 'static, part: &'static str) -> Option<String> {
+    let (found, line) = channel();
+    thread::spawn(move || {
+        let mut lines = BufReader::new(reader).lines().map_while(Result::ok);
+        found.send(lines.find(|line| line.contains(part)))
+    });
+    line.recv_timeout(LIMIT).ok().flatten()
+}
+
+const TALKATIVE: &[&str] = &["--access-log", "--log-level", "trace"];
+
+#[test]
+fn a_log_that_nobody_reads_stops_neither_scrapes_nor_the_end() {
+    let pod = Pod::answering("127.24.1.1", PAGE, Then::Keep);
+    // More than the pipe and the queue before it hold.
+    let (_reader, writer) = io::pipe().expect("a pipe");
+    let (mut program, address) = start_with_stderr(TALKATIVE, writer);
+    scrape_often(address, &pod, 4000);
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait(LIMIT).code(), Some(0));
+}
+
+#[test]
+fn lines_that_do_not_fit_are_dropped_and_counted() {
+    let pod = Pod::answering("127.24.1.2", PAGE, Then::Keep);
+    let (reader, writer) = io::pipe().expect("a pipe");
+    let (_program, address) = start_with_stderr(TALKATIVE, writer);
+    scrape_often(address, &pod, 4000);
+    let dropped = find_line(reader, "log lines were dropped").expect("it is said");
+    assert!(dropped.contains(" WARN "), "{dropped}");
+}
+
+#[test]
+fn a_log_whose_reader_is_gone_or_whose_disk_is_full_stops_nothing() {
+    let pod = Pod::answering("127.24.1.3", PAGE, Then::Keep);
+    let (reader, writer) = io::pipe().expect("a pipe");
+    let (mut orphan, address) = start_with_stderr(TALKATIVE, writer);
+    drop(reader);
+    scrape_often(address, &pod, 10);
+    orphan.signal(Signal::TERM);
+    assert_eq!(orphan.wait(LIMIT).code(), Some(0));
+
+    let full = fs::File::options().write(true).open("/dev/full").expect("it is there");
+    let (mut program, address) = start_with_stderr(TALKATIVE, full);
+    scrape_often(address, &pod, 10);
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait(LIMIT).code(), Some(0));
+}
+
+#[test]
+fn the_log_goes_on_when_there_is_a_reader_again() {
+    if !require_working(&["mkfifo", "--version"]) {
+        return;
+    }
+    let pod = Pod::answering("127.24.1.4", PAGE, Then::Keep);
+    let scratch = Scratch::new("log-goes-on");
+    let fifo = scratch.path("log");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("it starts").success());
+    // Opened for both, it can be opened for writing before anybody reads.
+    let both = fs::File::options().read(true).write(true).open(&fifo).expect("a pipe");
+    let writer = fs::File::options().write(true).open(&fifo).expect("a pipe");
+    let (_program, address) = start_with_stderr(TALKATIVE, writer);
+    drop(both); // the last reader
+    scrape_often(address, &pod, 10);
+    let reader = fs::File::open(&fifo).expect("a pipe");
+    scrape_often(address, &pod, 1);
+    let line = find_line(reader, "outcome=forwarded");
+    assert!(line.is_some(), "nothing is logged any more");
+}
+
+#[test]
+fn without_standard_streams_it_serves() {
+    let pod = Pod::answering("127.24.1.5", PAGE, Then::Keep);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$0\" \"$@\" <&- >&- 2>&-", psystrike::BINARY]);
+    shell.args(["--listen", "127.0.0.1:0", "--allow", "127.0.0.0/8"]).args(TALKATIVE);
+    let mut program = Program::start_with_stderr(&mut shell, Stdio::null());
+    let address = program.process().wait_for_listeners(1)[0];
+    scrape_often(address, &pod, 10);
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait(LIMIT).code(), Some(0));
+}
+
+// What it costs
+
+#[test]
+fn nothing_is_left_of_clients_that_came_and_went() {
+    const CLIENTS: usize = 300;
+    let psystrike = start(&["--upstreams-idle-max", "8"]);
+    let pod = Pod::answering("127.24.2.1", PAGE, Then::Keep);
+    let silent = Slow::new("127.24.2.2", "", "");
+    let target = Psystrike::target(pod.address(), "/");
+    let churn = || {
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| psystrike.client()).collect();
+        for (at, client) in clients.iter_mut().enumerate() {
+            match at % 5 {
+                0 => client.send("GET /x HTTP/1.1\r\n"),
+                1 => client.send(get(&silent.target())),
+                2 => client.send(format!("{}{}", get(&target), get(&target))),
+                3 => assert_eq!(client.get(&target).status(), 200),
+                _ => {}
+            }
+        }
+        for (at, client) in clients.into_iter().enumerate() {
+            if at % 2 == 0 { client.reset() } else { drop(client) }
+        }
+        let clients = || psystrike.metric("psystrike_client_connections");
+        poll("clients", clients, |clients| *clients == 1.0);
+        let active = || psystrike.metric("psystrike_pod_connections{state=\"active\"}");
+        poll("pod connections in use", active, |active| *active == 0.0);
+        (psystrike.process().resident_bytes(), psystrike.metric("process_open_fds"))
+    };
+    let (memory, files) = churn();
+    let later = [churn(), churn(), churn()];
+    for (memory_later, files_later) in later {
+        assert!(memory_later < memory + (1 << 20), "resident memory: {memory}, then {later:?}");
+        assert!(files_later <= files + 8.0, "open files: {files}, then {later:?}");
+    }
+}
+
+#[test]
+fn an_idle_process_does_nothing() {
+    let psystrike = start(&["--client-idle-timeout", "1h"]);
+    let pod = Pod::answering("127.24.2.3", PAGE, Then::Keep);
+    let mut clients: Vec<_> = (0..50).map(|_| psystrike.client()).collect();
+    for client in &mut clients {
+        client.get(&Psystrike::target(pod.address(), "/"));
+    }
+    let before = psystrike.process().waits();
+    thread::sleep(Duration::from_millis(300)); // that nothing happens is what is looked at
+    let woken = psystrike.process().waits() - before;
+    assert!(woken <= 1, "it woke up {woken} times in 300ms");
+}
+
+#[test]
+fn a_kept_scrape_takes_two_reads_two_writes_two_waits_and_nothing_else() {
+    const SCRAPES: usize = 200;
+    if !require_working(&["strace", "-o", "/dev/null", "true"]) {
+        return;
+    }
+    let scratch = Scratch::new("system-calls");
+    let trace = scratch.path("trace");
+    let strace = ["strace", "-f", "-qq", "-o", &trace.display().to_string()];
+    let mut psystrike = Psystrike::start_under(&strace, &["--allow", "127.0.0.0/8"]);
+    let pod = Pod::answering("127.24.2.4", PAGE, Then::Keep);
+    let target = Psystrike::target(pod.address(), "/");
+    let mut client = psystrike.client();
+    (0..20).for_each(|_| drop(client.get(&target)));
+    client.get("/begins");
+    (0..SCRAPES).for_each(|_| assert_eq!(client.get(&target).status(), 200));
+    client.get("/ends");
+    psystrike.process().child().signal(Signal::TERM);
+    assert!(psystrike.wait(LIMIT).success());
+
+    let trace = fs::read_to_string(&trace).expect("strace has written it");
+    let between = trace.lines().skip_while(|line| !line.contains("GET /begins")).skip(1);
+    let between = between.take_while(|line| !line.contains("GET /ends"));
+    let mut calls = BTreeMap::<String, usize>::new();
+    for line in between {
+        // `1234 recvfrom(9, ...`; a call that another thread's interrupts is counted where it begins.
+        let call = line.split_whitespace().nth(1).and_then(|call| call.split_once('('));
+        if let Some((call, _)) = call.filter(|(name, _)| !name.starts_with(['<', '+', '-'])) {
+            *calls.entry(call.to_owned()).or_default() += 1;
+        }
+    }
+    let mut of = |names: &[&str]| names.iter().filter_map(|name| calls.remove(*name)).sum::<usize>();
+    let (reads, writes) = (of(&["recvfrom", "read", "readv"]), of(&["sendto", "write", "writev", "sendmsg"]));
+    let waits = of(&["epoll_wait", "epoll_pwait"]);
+    // The answer to the first of the two marks is in there too.
+    let most = 2 * SCRAPES + 2;
+    assert!(
+        (2 * SCRAPES..=most).contains(&reads),
+        "{reads} reads, {writes} writes, {waits} waits, {calls:?}"
+    );
+    assert!(
+        (2 * SCRAPES..=most).contains(&writes),
+        "{reads} reads, {writes} writes, {waits} waits, {calls:?}"
+    );
+    assert!(waits <= most + SCRAPES / 20, "{reads} reads, {writes} writes, {waits} waits, {calls:?}");
+    assert!(calls.values().sum::<usize>() <= 2, "{reads} reads, {writes} writes, {waits} waits, {calls:?}");
+}
