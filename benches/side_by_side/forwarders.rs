@@ -357,7 +357,7 @@ backend pods
     http-request set-dst-port path,field(4,/)
     http-request replace-path /pods/[^/]+/[^/]+(/.*) \\1
     http-reuse always
-    server pod 0.0.0.0:0 pool-purge-delay 1h
+    server pod 0.0.0.0:0 pool-purge-delay 1h pool-low-conn 9000
 "
     )
 }
