@@ -15,6 +15,15 @@ pub(crate) struct Sample {
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
     pub(crate) pss_bytes: u64,
+    /// What others had of the forwarder's core, and what the hypervisor had.
+    pub(crate) noise: Noise,
+}
+
+/// What disturbed a turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Noise {
+    pub(crate) others: Duration,
+    pub(crate) stolen: Duration,
 }
 
 impl Sample {

@@ -26,6 +26,8 @@ use crate::{
 const START_MAX: Duration = Duration::from_secs(20);
 /// How long a forwarder may take to end before it is killed.
 const END_MAX: Duration = Duration::from_secs(3);
+/// As many files as any of them may open.
+const OPEN_FILES_MAX: usize = 20_000;
 /// Says to this program that it is to become a forwarder.
 const CHILD: &str = "--child";
 const FLOOR: &str = "--floor";
@@ -129,7 +131,7 @@ impl Forwarder {
                 .into_iter()
                 .chain([format!("--listen={address}").into()])
                 .collect()),
-            Kind::NginxUsual => nginx(nginx_usual(address)),
+            Kind::NginxUsual => nginx(nginx_usual(address, setup)),
             Kind::NginxBest => nginx(nginx_best(address, setup)),
             Kind::Haproxy => Ok(vec![
                 program("haproxy")?.into(),
@@ -273,7 +275,9 @@ fn end_of(log: &Path) -> String {
 }
 
 /// What any nginx needs to run here, around what is specific to one.
-fn nginx(address: SocketAddr, http: &str, server: &str) -> String {
+fn nginx(address: SocketAddr, setup: &Setup, http: &str, server: &str) -> String {
+    // It allots memory for all of them at its start: as few as the case needs.
+    let connections = (2 * (setup.clients + setup.pods) + 512).min(OPEN_FILES_MAX - 100);
     // Its worker could not write temporary files into our scratch directory as anybody else.
     let user = if geteuid().is_root() { "user root;" } else { "" };
     format!(
@@ -281,8 +285,8 @@ fn nginx(address: SocketAddr, http: &str, server: &str) -> String {
 daemon off;
 pid nginx.pid;
 worker_processes 1;
-worker_rlimit_nofile 20000;
-events {{ worker_connections 19900; }}
+worker_rlimit_nofile {OPEN_FILES_MAX};
+events {{ worker_connections {connections}; }}
 http {{
     # Off, as with all forwarders here: no log is measured.
     access_log off;
@@ -298,9 +302,10 @@ http {{
     )
 }
 
-fn nginx_usual(address: SocketAddr) -> String {
+fn nginx_usual(address: SocketAddr, setup: &Setup) -> String {
     nginx(
         address,
+        setup,
         "",
         r"        location ~ ^/pods/(?<pod>[^/]+)/(?<port>[0-9]+)/(?<path>.*)$ {
             proxy_pass http://$pod:$port/$path$is_args$args;
@@ -330,7 +335,7 @@ fn nginx_best(address: SocketAddr, setup: &Setup) -> String {
         );
         server += &format!("        location /pods/{pod}/{pods_port}/ {{ proxy_pass http://pod-{pod}/; }}\n");
     }
-    nginx(address, &http, &server)
+    nginx(address, setup, &http, &server)
 }
 
 fn haproxy(address: SocketAddr) -> String {

@@ -82,7 +82,9 @@ fn count(bench: &Bench, forwarder: &Forwarder, asked: Asked) -> Result<f64, Stri
 fn instructions(bench: &Bench, forwarder: &Forwarder, asked: Asked, scrapes: u64) -> Result<u64, String> {
     let setup = bench.setup();
     let address = free_address()?;
-    let file = setup.scratch.join("callgrind.out");
+    let folder = bench.options.profiles.as_ref().unwrap_or(&setup.scratch);
+    let file = folder
+        .join(format!("{}-{}-{scrapes}.callgrind", forwarder.name, asked.name()).replace(['/', ' '], "-"));
     let mut command = Command::new("valgrind");
     command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", file.display()));
     command.args(forwarder.command(address, &setup)?);

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use procfs::{
-    ProcResult,
+    CurrentSI, KernelStats, ProcResult,
     process::{Process, Task},
 };
 use rustix::{
@@ -68,6 +68,24 @@ pub(crate) fn processor(root: Pid) -> Result<Processor, String> {
         Ok(())
     })?;
     Ok(used)
+}
+
+/// What a core did, as the clock tick found it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Core {
+    pub(crate) busy: Duration,
+    /// The hypervisor gave it to somebody else.
+    pub(crate) stolen: Duration,
+}
+
+/// What a core has done since the machine started.
+pub(crate) fn core(number: usize) -> Result<Core, String> {
+    let stats = KernelStats::current().map_err(|error| format!("/proc/stat: {error}"))?;
+    let core = stats.cpu_time.get(number).ok_or_else(|| format!("there is no core {number}"))?;
+    let ticks = |ticks: u64| Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64);
+    let interrupts = core.irq.unwrap_or(0) + core.softirq.unwrap_or(0);
+    let busy = ticks(core.user + core.nice + core.system + interrupts);
+    Ok(Core { busy, stolen: ticks(core.steal.unwrap_or(0)) })
 }
 
 /// The proportional set size of a process and its descendants.

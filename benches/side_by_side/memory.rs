@@ -118,7 +118,8 @@ fn verdicts(bench: &Bench, name: &str, figures: &Figures) -> Vec<Verdict> {
 
 fn measure(bench: &Bench, forwarder: &Forwarder) -> Result<Figures, String> {
     let setup = bench.setup();
-    let many = Setup { pods: bench.options.idle.max(setup.pods), ..setup.clone() };
+    let idle_clients = bench.options.idle;
+    let many = Setup { pods: idle_clients, clients: idle_clients, ..setup.clone() };
     let started = |setup: &Setup| -> Result<(Running, f64), String> {
         let running = forwarder.start(setup)?;
         let pss = pss_kib(&running)?;

@@ -36,6 +36,7 @@ Options
   --forwarder-core N     the core of the forwarders [default: 0]
   --load-core N          the core of pods and load [default: 1]
   --svg FILE             draw the processor part
+  --profiles FOLDER      keep what callgrind wrote in the instructions part, for callgrind_annotate
 ";
 
 /// A part of the measure.
@@ -86,6 +87,7 @@ pub(crate) struct Options {
     pub(crate) forwarder_core: usize,
     pub(crate) load_core: usize,
     pub(crate) svg: Option<PathBuf>,
+    pub(crate) profiles: Option<PathBuf>,
 }
 
 impl Options {
@@ -127,6 +129,7 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
     let forwarder_core = core(&mut arguments, "--forwarder-core", 0)?;
     let load_core = core(&mut arguments, "--load-core", 1)?;
     let svg = arguments.opt_value_from_str("--svg").map_err(wrong)?;
+    let profiles = arguments.opt_value_from_str("--profiles").map_err(wrong)?;
     let parts: Vec<Part> =
         arguments.finish().iter().map(|part| part.to_string_lossy().parse()).collect::<Result<_, _>>()?;
     let parts = if parts.is_empty() { vec![Part::Processor, Part::Memory, Part::Start] } else { parts };
@@ -144,6 +147,7 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
         forwarder_core,
         load_core,
         svg,
+        profiles,
     })))
 }
 

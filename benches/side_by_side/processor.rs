@@ -5,7 +5,7 @@ use std::{mem, time::Duration};
 use crate::{
     Bench,
     cases::Body,
-    figures::{Sample, percentile},
+    figures::{Noise, Sample, percentile},
     forwarders::{Forwarder, Kind, Running, Setup},
     load::{self, Load, Scrape, Until},
     machine, pods, report,
@@ -77,9 +77,11 @@ fn turn(bench: &Bench, body: Body, forwarder: &Running, compare: bool) -> Result
     // Connections to every pod, and buffers grown; in the first round, every byte compared.
     let warm_up = (options.pods + options.clients) as u64;
     load.run(Until::Count(warm_up), compare.then(pods::period).as_deref())?;
+    let core_before = machine::core(options.forwarder_core)?;
     let before = machine::processor(forwarder.pid())?;
     let mut run = load.run(Until::Passed(options.turn), None)?;
     let used = machine::processor(forwarder.pid())?.since(before);
+    let core = machine::core(options.forwarder_core)?;
     let latencies = mem::take(&mut run.latencies);
     Ok(Sample {
         scrapes: run.scrapes,
@@ -90,6 +92,10 @@ fn turn(bench: &Bench, body: Body, forwarder: &Running, compare: bool) -> Result
         p50: Duration::from_nanos(percentile(&latencies, 50)),
         p99: Duration::from_nanos(percentile(&latencies, 99)),
         pss_bytes: machine::pss_bytes(forwarder.pid())?,
+        noise: Noise {
+            others: core.busy.saturating_sub(core_before.busy).saturating_sub(used.time),
+            stolen: core.stolen.saturating_sub(core_before.stolen),
+        },
     })
 }
 

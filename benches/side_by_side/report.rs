@@ -1,6 +1,6 @@
 //! Tables and verdicts, as Markdown.
 
-use std::{fmt::Write as _, fs};
+use std::{fmt::Write as _, fs, time::Duration};
 
 use crate::{
     cases::{self, Body, chunked, length},
@@ -181,6 +181,16 @@ pub(crate) fn processor(case: &Case) {
         "Pss KiB",
     ];
     table(&head, &rows);
+    let samples = || case.forwarders.iter().flat_map(|measured| &measured.samples);
+    let wall: Duration = samples().map(|sample| sample.wall).sum();
+    let share = |of: fn(&Sample) -> Duration| {
+        100.0 * samples().map(of).sum::<Duration>().as_secs_f64() / wall.as_secs_f64()
+    };
+    println!(
+        "Noise: of the forwarders' core, others had {:.1} % and the hypervisor {:.1} %.\n",
+        share(|sample| sample.noise.others),
+        share(|sample| sample.noise.stolen)
+    );
 }
 
 /// What the targets for processor time and latency came to.
