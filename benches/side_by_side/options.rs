@@ -26,10 +26,12 @@ Options
   --psystrike [NAME=]PATH  another binary of ours; may repeat [default: the release build, and the musl
                          one beside it if it is there]; the first one is the one that verdicts are about
   --forwarders LIST      only those whose names contain one of these [default: all]
-  --rounds N             rounds, in each of which every forwarder has its turn [default: 7]
-  --seconds S            how long a turn is [default: 1]
+  --rounds N             rounds, in each of which every forwarder has its turn [default: 15]
+  --seconds S            how long a turn is [default: 0.5]
   --clients N            kept client connections [default: 64]
   --pods N               pods [default: 200]
+  --awake                pods and load never sleep, so that no forwarder pays for waking them: on two
+                         cores of a virtual machine that costs microseconds, and hits the slower ones
   --idle N               idle clients, each with a pod of its own [default: 8000]
   --churn-seconds S      how long connections come and go in the memory part [default: 60]
   --starts N             starts [default: 50]
@@ -81,6 +83,7 @@ pub(crate) struct Options {
     pub(crate) turn: Duration,
     pub(crate) clients: usize,
     pub(crate) pods: usize,
+    pub(crate) awake: bool,
     pub(crate) idle: usize,
     pub(crate) churn: Duration,
     pub(crate) starts: usize,
@@ -115,10 +118,11 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
     forwarders.retain(|forwarder| {
         only.is_empty() || only.iter().any(|part| forwarder.name.contains(part.as_str()))
     });
-    let rounds = number(&mut arguments, "--rounds", 7, 1000)?;
-    let turn = seconds(&mut arguments, "--seconds", 1.0, 60.0)?;
+    let rounds = number(&mut arguments, "--rounds", 15, 1000)?;
+    let turn = seconds(&mut arguments, "--seconds", 0.5, 60.0)?;
     let clients = number(&mut arguments, "--clients", 64, 4000)?;
     let pods = number(&mut arguments, "--pods", 200, 4000)?;
+    let awake = arguments.contains("--awake");
     let idle = number(&mut arguments, "--idle", 8000, 50_000)?;
     let churn = seconds(&mut arguments, "--churn-seconds", 60.0, 3600.0)?;
     let starts = number(&mut arguments, "--starts", 50, 1000)?;
@@ -141,6 +145,7 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
         turn,
         clients,
         pods,
+        awake,
         idle,
         churn,
         starts,

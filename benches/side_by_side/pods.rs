@@ -11,10 +11,10 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use mio::{
@@ -38,7 +38,15 @@ const LISTENER: Token = Token(usize::MAX - 1);
 /// A running set of pods.
 pub(crate) struct Pods {
     pub(crate) port: u16,
-    open: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Connections.
+    open: AtomicUsize,
+    /// They do not sleep.
+    awake: AtomicBool,
 }
 
 impl Pods {
@@ -46,20 +54,25 @@ impl Pods {
     pub(crate) fn start(core: usize) -> io::Result<Self> {
         let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
         let port = listener.local_addr()?.port();
-        let open = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&open);
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
         thread::Builder::new().name("pods".into()).spawn(move || {
-            let serve = || Server::new(listener, counted)?.run();
+            let serve = || Server::new(listener, theirs)?.run();
             let ended = machine::pin(core).and_then(|()| serve().map_err(|error| error.to_string()));
             eprintln!("the pods stopped: {ended:?}");
             std::process::exit(1);
         })?;
-        Ok(Self { port, open })
+        Ok(Self { port, shared })
     }
 
     /// How many connections they have.
     pub(crate) fn connections(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.shared.open.load(Ordering::Relaxed)
+    }
+
+    /// Keeps them awake from their next event on, or lets them sleep again.
+    pub(crate) fn keep_awake(&self, awake: bool) {
+        self.shared.awake.store(awake, Ordering::Relaxed);
     }
 }
 
@@ -80,7 +93,7 @@ struct Server {
     poll: Poll,
     listener: TcpListener,
     connections: Slab<Connection>,
-    open: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
     pages: Pages,
     scratch: Box<[u8]>,
 }
@@ -115,20 +128,25 @@ enum Next {
 }
 
 impl Server {
-    fn new(mut listener: TcpListener, open: Arc<AtomicUsize>) -> io::Result<Self> {
+    fn new(mut listener: TcpListener, shared: Arc<Shared>) -> io::Result<Self> {
         let poll = Poll::new()?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let pages = Pages::new();
         let scratch = vec![0; 64 * 1024].into();
-        Ok(Self { poll, listener, connections: Slab::new(), open, pages, scratch })
+        Ok(Self { poll, listener, connections: Slab::new(), shared, pages, scratch })
     }
 
     fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1024);
         loop {
-            match self.poll.poll(&mut events, None) {
+            let timeout = self.shared.awake.load(Ordering::Relaxed).then_some(Duration::ZERO);
+            match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result?,
+            }
+            if events.is_empty() {
+                thread::yield_now(); // to the load, which has the same core
+                continue;
             }
             self.pages.turn(Instant::now());
             for event in &events {
@@ -143,7 +161,7 @@ impl Server {
                 // A client that went away is the client's business.
                 if !matches!(next, Ok(Next::Wait)) {
                     self.connections.remove(event.token().0);
-                    self.open.fetch_sub(1, Ordering::Relaxed);
+                    self.shared.open.fetch_sub(1, Ordering::Relaxed);
                 }
             }
         }
@@ -167,7 +185,7 @@ impl Server {
                 readable: false,
                 writable: false,
             });
-            self.open.fetch_add(1, Ordering::Relaxed);
+            self.shared.open.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -74,6 +74,8 @@ fn turn(bench: &Bench, body: Body, forwarder: &Running, compare: bool) -> Result
     let options = &bench.options;
     let scrapes = bench.scrapes(forwarder.address, body);
     let mut load = Load::connect(forwarder.address, options.clients, scrapes)?;
+    load.keep_awake(options.awake);
+    bench.pods.keep_awake(options.awake);
     // Connections to every pod, and buffers grown; in the first round, every byte compared.
     let warm_up = (options.pods + options.clients) as u64;
     load.run(Until::Count(warm_up), compare.then(pods::period).as_deref())?;
@@ -82,6 +84,7 @@ fn turn(bench: &Bench, body: Body, forwarder: &Running, compare: bool) -> Result
     let mut run = load.run(Until::Passed(options.turn), None)?;
     let used = machine::processor(forwarder.pid())?.since(before);
     let core = machine::core(options.forwarder_core)?;
+    bench.pods.keep_awake(false);
     let latencies = mem::take(&mut run.latencies);
     Ok(Sample {
         scrapes: run.scrapes,

@@ -105,13 +105,14 @@ pub(crate) fn machine(options: &Options, forwarders: &[Forwarder]) {
         }
     }
     println!(
-        "- {} rounds of {:?} each; {} clients, {} pods; forwarder on core {}, pods and load on core {}\n",
+        "- {} rounds of {:?} each; {} clients, {} pods; forwarder on core {}, pods and load on core {}{}\n",
         options.rounds,
         options.turn,
         options.clients,
         options.pods,
         options.forwarder_core,
-        options.load_core
+        options.load_core,
+        if options.awake { ", always awake" } else { "" }
     );
 }
 
