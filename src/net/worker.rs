@@ -176,8 +176,8 @@ impl<N: Network> Worker<N> {
         if let Some(at) = client.exchange.deadline() {
             self.deadlines.arm(key, &mut client.armed, at);
         }
-        // One that is turned away has no place to give to another.
-        match client.exchange.idles() && client.has_place {
+        // One that is turned away has no place to give to another; one that is queued is in the middle of things.
+        match client.exchange.idles() && client.has_place && !client.queued {
             true => self.idle_clients.push(key.slot()),
             false => self.idle_clients.remove(key.slot()),
         }
