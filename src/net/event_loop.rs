@@ -16,7 +16,7 @@ use mio::{
 use socket2::SockRef;
 
 use super::{
-    listener::{Accept, Listener},
+    listener::{Accept, BACKLOG, Listener},
     shared::{Phase, Shared},
     stream::{Ready, Socket},
     worker::{Network, Token, Worker},
@@ -133,7 +133,12 @@ impl EventLoop {
     /// Accepts the last connections that were made, which closing would reset, and then no more.
     fn close_listeners(&mut self, now: Instant) -> io::Result<()> {
         self.listeners.iter_mut().for_each(Listener::set_ready);
-        self.accept(now)?;
+        for _ in 0..=BACKLOG.unsigned_abs() as usize / ACCEPTS_MAX {
+            self.accept(now)?;
+            if !self.listeners.iter().any(|listener| listener.is_ready(now)) {
+                break;
+            }
+        }
         self.listeners.clear();
         Ok(())
     }

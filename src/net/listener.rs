@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::stream::is_out_of_descriptors;
 
 /// How many connections may wait to be accepted. The kernel caps it at net.core.somaxconn.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 /// How long accepting rests when there is no descriptor left. Nothing tells when there is one again.
 const REST: Duration = Duration::from_millis(100);
 
