@@ -1,4 +1,42 @@
-//! psystrike: forwards Prometheus's scrapes to pods that it cannot reach.
+//! psystrike forwards Prometheus's scrapes to pods that it cannot reach.
+//!
+//! `GET /pods/{ip}/{port}/{path}` fetches `http://{ip}:{port}/{path}` and streams it back. This page is the map:
+//! the rooms of the house, and the life of one scrape, told in file names.
+//!
+//! # The rooms
+//!
+//! A file uses what is in its own room or in one further down, never what is further up.
+//!
+//! | room | knows | never knows |
+//! | --- | --- | --- |
+//! | `main.rs`, [`config`], [`logging`] | the process: its arguments, its log, its end | a connection |
+//! | [`net`] | sockets: readiness, where connections live, moving bytes | a rule of HTTP |
+//! | [`proxy`] | decisions: routes, policy, the exchange, the pool, deadlines, counters | a descriptor, a clock |
+//! | [`http1`] | bytes: heads, framing, bodies, rewriting, replies | a clock, a socket, a pod |
+//!
+//! # The life of one scrape
+//!
+//! 1. Prometheus connects. [`net::listener`] accepts, [`net::worker`] gives the connection a slot
+//!    ([`net::slots`]) and an [`Exchange`](proxy::exchange::Exchange), which is `Reading`.
+//! 2. Its request comes. mio tells [`net::event_loop`], which notes the readiness ([`net::stream`]) and gives the
+//!    worker a turn. [`net::pump`] reads into the worker's one buffer and hands the bytes to
+//!    [`proxy::exchange`].
+//! 3. [`http1::head`] cuts the head, [`http1::framing`] sees that no body follows, [`proxy::route`] finds the pod
+//!    in the path, [`proxy::policy`] lets it be reached, and [`http1::rewrite`] writes the head for the pod. The
+//!    exchange is `Connecting`.
+//! 4. The pump takes a kept connection from [`proxy::pool`], or opens one; the exchange is `Sending`, and when the
+//!    pod has the request, `Awaiting`.
+//! 5. The pod answers. The same buffer, the same path: [`http1::head`] cuts, [`http1::framing`] says how the body
+//!    ends, [`http1::rewrite`] changes what must change, which is nothing for most answers; then the bytes go on
+//!    to Prometheus as they came. The exchange is `Relaying`, and [`http1::body`] looks for the end as they pass.
+//! 6. The end is there: the pod's connection goes back to the pool, the exchange is `Replying` until Prometheus
+//!    has taken the last byte, and then `Reading` again. [`proxy::metrics`] counted it.
+//!
+//! What goes wrong on the way is an [`Outcome`](proxy::outcome::Outcome): one enum is the status and the reason
+//! phrase that Prometheus shows, the word in the log and the label on `/metrics`. What takes too long comes up in
+//! [`proxy::deadlines`]. And what a scrape costs in system calls is in steps 2, 4 and 5: two waits, two reads, two
+//! writes.
+
 pub mod config;
 pub mod http1;
 pub mod logging;

@@ -16,7 +16,7 @@ use support::{
     pods::{Pod, Refusing, Then},
     prometheus::{NodeExporter, Prometheus, Target, check_metrics},
     psystrike::Psystrike,
-    require_programs,
+    require_programs, seed,
 };
 
 #[test]
@@ -101,6 +101,7 @@ fn start_psystrike() -> Psystrike {
 
 /// The relabelling is what users have had since the original psystrike: only the address is ours.
 fn configuration(psystrike: SocketAddr) -> String {
+    let relabel_configs = seed::relabel_configs(&psystrike.to_string()).replace('\n', "\n    ");
     format!(
         r"
 global:
@@ -114,33 +115,7 @@ scrape_configs:
   file_sd_configs:
     - files: [pods.json]
   relabel_configs:
-    - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape]
-      action: keep
-      regex: true
-    - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scheme]
-      action: replace
-      target_label: __scheme__
-      regex: (https?)
-    - source_labels: [__address__, __meta_kubernetes_pod_annotation_prometheus_io_port, __meta_kubernetes_pod_annotation_prometheus_io_path]
-      action: replace
-      target_label: __metrics_path__
-      regex: (.+)(?::\d+);(\d+);(.*)
-      replacement: /pods/$1/$2$3
-    - source_labels: [__address__]
-      target_label: instance
-    - target_label: __address__
-      replacement: {psystrike}
-    - action: labelmap
-      regex: __meta_kubernetes_pod_label_(.+)
-    - source_labels: [__meta_kubernetes_namespace]
-      action: replace
-      target_label: kubernetes_namespace
-    - source_labels: [__meta_kubernetes_pod_name]
-      action: replace
-      target_label: kubernetes_pod_name
-    - source_labels: [__meta_kubernetes_pod_node_name]
-      action: replace
-      target_label: kubernetes_pod_node_name
+    {relabel_configs}
 "
     )
 }

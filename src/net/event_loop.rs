@@ -84,13 +84,15 @@ impl EventLoop {
                 self.fetch(&mut events, Some(Duration::ZERO))?;
             }
             self.worker.turn(now);
-            self.accept(now)?;
             if self.shared.phase() == Phase::Closing {
-                self.close_listeners(now)?;
+                // In this order: who is accepted only now has a turn to say something.
                 self.worker.drain();
+                self.close_listeners(now)?;
                 if self.worker.is_idle() {
                     return Ok(());
                 }
+            } else {
+                self.accept(now)?;
             }
             self.shared.turn_ends(self.index);
         }

@@ -22,9 +22,17 @@ fn read_procfs(process: &mut Process) -> Result<(), ProcError> {
     process.resident_bytes = Some(stat.rss_bytes().get());
     process.virtual_bytes = Some(stat.vsize);
     process.start_time_seconds = Some(procfs::boot_time_secs()? as f64 + stat.starttime as f64 / ticks);
-    // Not counted among the open files: the one that lists them.
-    process.open_fds = Some((myself.fd_count()? as u64).saturating_sub(1));
+    process.open_fds = Some(open_files(&myself)?);
     Ok(())
+}
+
+/// How many files are open. Since 6.2 the kernel says so in the size of the folder that lists them (proc(5)); to
+/// list tens of thousands of them would keep every connection waiting for milliseconds.
+fn open_files(myself: &Procfs) -> Result<u64, ProcError> {
+    match std::fs::metadata("/proc/self/fd").map_or(0, |folder| folder.len()) {
+        0 => Ok(myself.fd_count()? as u64),
+        files => Ok(files),
+    }
 }
 
 /// Raises the open-files limit as far as this process may, and says how many files it may have open then.

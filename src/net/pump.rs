@@ -194,7 +194,8 @@ impl<N: Network> Worker<N> {
                 self.remove_client(key);
             }
         }
-        if !delivered {
+        // Unless it was closed just now.
+        if !delivered && self.clients.get(key).is_some() {
             self.step(key, Input::ClientGone, &[]);
         }
     }
@@ -286,6 +287,7 @@ impl<N: Network> Worker<N> {
         };
         match upstream.stream.write(&[IoSlice::new(client.exchange.unsent())]) {
             // A pod may answer before it has read all, and then read no more.
+            Ok(0) if client.is_stalled() => false,
             Ok(0) => self.read_answer(key, scratch),
             Ok(bytes) => self.step(key, Input::Sent(bytes), &[]),
             Err(_) => self.step(key, Input::UpstreamFailed(UpstreamError::Other), &[]),

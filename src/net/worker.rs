@@ -176,8 +176,8 @@ impl<N: Network> Worker<N> {
         if let Some(at) = client.exchange.deadline() {
             self.deadlines.arm(key, &mut client.armed, at);
         }
-        // One that was turned away makes room for nobody.
-        match client.exchange.idles() && client.has_place {
+        // One that is turned away has no place to give to another; one that is queued is in the middle of things.
+        match client.exchange.idles() && client.has_place && !client.queued {
             true => self.idle_clients.push(key.slot()),
             false => self.idle_clients.remove(key.slot()),
         }
@@ -312,10 +312,11 @@ impl<N: Network> Worker<N> {
                 duration.as_secs_f64()
             );
         }
-        if let (Class::Pod, Some(pod)) = (outcome.class(), report.origin) {
-            self.log_trouble(*outcome, format_args!("pod {pod}"));
-        } else if matches!(outcome, Outcome::TooManyClients) {
-            self.log_trouble(*outcome, "turned away");
+        match (outcome.class(), report.origin) {
+            // A refusal that names a pod is one of the policy.
+            (Class::Pod | Class::Refused, Some(pod)) => self.log_trouble(*outcome, format_args!("pod {pod}")),
+            _ if *outcome == Outcome::TooManyClients => self.log_trouble(*outcome, "turned away"),
+            _ => {}
         }
     }
 

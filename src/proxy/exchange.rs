@@ -441,6 +441,10 @@ impl Exchange {
                 scrape.sent = scrape.request.len().min(scrape.sent + bytes);
                 scrape.wait()
             }
+            // What a kept connection said before it was asked answers nothing. It must not become part of this.
+            (Self::Sending(scrape), Input::Answer(_)) if scrape.reused && scrape.sent == 0 => {
+                scrape.lost(around, out)
+            }
             (Self::Sending(scrape) | Self::Awaiting(scrape), Input::Answer(bytes)) => {
                 scrape.answer(bytes, around, out)
             }
@@ -466,8 +470,11 @@ impl Exchange {
                 relay.broken(late, around, out)
             }
 
-            (Self::Replying(ending), Input::Flushed) => ending.flushed(around, out),
-            (Self::Replying(ending), Input::Tick { .. }) => {
+            // A tick may come before the word that the client took all of it.
+            (Self::Replying(ending), Input::Flushed | Input::Tick { client_stalled: false }) => {
+                ending.flushed(around, out)
+            }
+            (Self::Replying(ending), Input::Tick { client_stalled: true }) => {
                 out.client = ClientAction::Reset;
                 out.report = Some(ending.report(Outcome::ClientTimeout, around.now));
                 Self::Closed
@@ -476,10 +483,9 @@ impl Exchange {
             (Self::Lingering { until, bytes_left }, Input::Discarded(bytes)) if bytes <= bytes_left => {
                 Self::Lingering { until, bytes_left: bytes_left - bytes }
             }
-            (
-                Self::Lingering { .. },
-                Input::Discarded(_) | Input::Tick { .. } | Input::ClientGone | Input::Drain,
-            ) => Self::close(out),
+            (Self::Lingering { .. }, Input::Discarded(_) | Input::Tick { .. } | Input::ClientGone) => {
+                Self::close(out)
+            }
 
             (Self::Connecting { scrape, .. }, Input::ClientGone)
             | (Self::Sending(scrape) | Self::Awaiting(scrape), Input::ClientGone) => {
@@ -505,10 +511,10 @@ impl Reading {
         // RFC 9112 section 2.2: empty lines before a request line are skipped.
         let skipped = 2 * bytes.chunks_exact(2).take_while(|two| two == b"\r\n").count();
         out.used = skipped;
-        if skipped == bytes.len() {
-            return Exchange::Reading(self);
-        }
         let bytes = &bytes[skipped..];
+        if matches!(bytes, b"" | b"\r") {
+            return Exchange::Reading(self); // no byte of a request yet
+        }
         if !head::worth_another_look(bytes, self.seen, head::REQUEST_HEAD_BYTES_MAX) {
             return Exchange::Reading(Self { seen: bytes.len(), ..self });
         }

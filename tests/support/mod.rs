@@ -14,6 +14,7 @@ pub mod process;
 pub mod program;
 pub mod prometheus;
 pub mod psystrike;
+pub mod seed;
 
 use std::{
     env, fs,

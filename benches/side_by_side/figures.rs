@@ -1,0 +1,101 @@
+//! Figures of rounds, and what can be said of them: medians, spreads, and ratios taken round by round.
+
+use std::{fmt, time::Duration};
+
+/// What one forwarder did in one round.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    pub(crate) scrapes: u64,
+    pub(crate) body_bytes: u64,
+    pub(crate) wall: Duration,
+    /// Of the forwarder.
+    pub(crate) processor: Duration,
+    /// Of that, from 0 to 1.
+    pub(crate) user_share: f64,
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+    pub(crate) pss_bytes: u64,
+    /// What others had of the forwarder's core, and what the hypervisor had.
+    pub(crate) noise: Noise,
+}
+
+/// What disturbed a turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Noise {
+    pub(crate) others: Duration,
+    pub(crate) stolen: Duration,
+}
+
+impl Sample {
+    /// Processor time per scrape, in microseconds.
+    pub(crate) fn processor_us(&self) -> f64 {
+        self.processor.as_secs_f64() * 1e6 / self.scrapes.max(1) as f64
+    }
+
+    pub(crate) fn scrapes_per_second(&self) -> f64 {
+        self.scrapes as f64 / self.wall.as_secs_f64()
+    }
+
+    pub(crate) fn megabytes_per_second(&self) -> f64 {
+        self.body_bytes as f64 / 1e6 / self.wall.as_secs_f64()
+    }
+
+    pub(crate) fn p50_us(&self) -> f64 {
+        self.p50.as_secs_f64() * 1e6
+    }
+
+    pub(crate) fn p99_us(&self) -> f64 {
+        self.p99.as_secs_f64() * 1e6
+    }
+
+    pub(crate) fn pss_kib(&self) -> f64 {
+        self.pss_bytes as f64 / 1024.0
+    }
+}
+
+/// The middle of some figures, and the ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
+impl Spread {
+    /// Nothing of no figures.
+    pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut figures: Vec<f64> = figures.into_iter().collect();
+        figures.sort_by(f64::total_cmp);
+        let (min, max) = (*figures.first()?, *figures.last()?);
+        let middle = figures.len() / 2;
+        let median = match figures.len() % 2 {
+            0 => f64::midpoint(figures[middle - 1], figures[middle]),
+            _ => figures[middle],
+        };
+        Some(Self { median, min, max })
+    }
+
+    /// `figure` of each of `ours` over that of `theirs` in the same round.
+    pub(crate) fn of_ratios(
+        ours: &[Sample],
+        theirs: &[Sample],
+        figure: impl Fn(&Sample) -> f64,
+    ) -> Option<Self> {
+        Self::of(ours.iter().zip(theirs).map(|(ours, theirs)| figure(ours) / figure(theirs)))
+    }
+}
+
+impl fmt::Display for Spread {
+    /// `1.23 (1.20..1.31)`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let precision = f.precision().unwrap_or(2);
+        let Self { median, min, max } = self;
+        write!(f, "{median:.precision$} ({min:.precision$}..{max:.precision$})")
+    }
+}
+
+/// The value below which so many hundredths of `sorted` lie.
+pub(crate) fn percentile(sorted: &[u64], hundredths: usize) -> u64 {
+    let rank = (sorted.len() * hundredths).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+}

@@ -1,0 +1,369 @@
+//! The forwarders: how each is configured, started on its core, and ended.
+//!
+//! Each runs as a child of the harness that the kernel ends with it ([`become_child`]), and writes what it has to
+//! say into a file of the scratch directory, which is shown if it fails.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, geteuid, kill_process, set_parent_process_death_signal};
+
+use crate::{
+    floors::{self, Way},
+    machine, pods,
+};
+
+/// How long a forwarder may take to start. nginx has thousands of locations to read.
+const START_MAX: Duration = Duration::from_secs(20);
+/// How long a forwarder may take to end before it is killed.
+const END_MAX: Duration = Duration::from_secs(3);
+/// As many files as any of them may open.
+const OPEN_FILES_MAX: usize = 20_000;
+/// Says to this program that it is to become a forwarder.
+const CHILD: &str = "--child";
+const FLOOR: &str = "--floor";
+
+/// What forwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A binary of ours.
+    Psystrike(PathBuf),
+    /// nginx as a user writes it: a regular expression, `proxy_pass` with variables, no pod connection kept.
+    NginxUsual,
+    /// nginx at its best: an `upstream` for each pod, which keeps connections.
+    NginxBest,
+    /// HAProxy with `set-dst`, which keeps connections.
+    Haproxy,
+    /// A floor of ours.
+    Floor(Way),
+}
+
+/// What forwards, and what it is called in the tables.
+#[derive(Clone, Debug)]
+pub(crate) struct Forwarder {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+}
+
+/// What a forwarder is to serve.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    /// Where configurations and logs go.
+    pub(crate) scratch: PathBuf,
+    pub(crate) core: usize,
+    pub(crate) pods: usize,
+    pub(crate) pods_port: u16,
+    pub(crate) clients: usize,
+    /// How long every answer is, head and body; only the floors need it.
+    pub(crate) answer_bytes: u64,
+}
+
+/// A forwarder that takes connections.
+pub(crate) struct Running {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Forwarder {
+    /// Whether its program is there.
+    pub(crate) fn is_installed(&self) -> bool {
+        let in_path = |program: &str| find(program).is_some();
+        match &self.kind {
+            Kind::Psystrike(path) => path.is_file(),
+            Kind::NginxUsual | Kind::NginxBest => in_path("nginx"),
+            Kind::Haproxy => in_path("haproxy"),
+            Kind::Floor(_) => true,
+        }
+    }
+
+    /// Which version it is, as it says itself.
+    pub(crate) fn version(&self) -> Option<String> {
+        let (program, argument) = match &self.kind {
+            Kind::Psystrike(path) => (path.clone(), "--version"),
+            Kind::NginxUsual | Kind::NginxBest => (find("nginx")?, "-v"),
+            Kind::Haproxy => (find("haproxy")?, "-v"),
+            Kind::Floor(_) => return None,
+        };
+        let output = Command::new(program).arg(argument).output().ok()?;
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        Some(text.lines().next()?.to_owned())
+    }
+
+    /// Starts it on a port of its own, and waits until it takes connections.
+    pub(crate) fn start(&self, setup: &Setup) -> Result<Running, String> {
+        let address = free_address()?;
+        let command = self.command(address, setup)?;
+        let log = self.file(setup, "log");
+        let mut child = Command::new(myself()?);
+        child.arg(CHILD).arg(setup.core.to_string()).args(command);
+        self.spawn(&mut child, address, &log)
+    }
+
+    fn file(&self, setup: &Setup, suffix: &str) -> PathBuf {
+        setup.scratch.join(format!("{}.{suffix}", self.name.replace([' ', '/'], "-")))
+    }
+
+    /// The program and its arguments.
+    pub(crate) fn command(&self, address: SocketAddr, setup: &Setup) -> Result<Vec<OsString>, String> {
+        let program = |name: &str| find(name).ok_or_else(|| format!("{name} is not installed"));
+        let write = |text: String| {
+            let path = self.file(setup, "conf");
+            fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display())).map(|()| path)
+        };
+        let nginx = |text: String| {
+            Ok([program("nginx")?.into(), "-c".into(), write(text)?.into(), "-p".into()]
+                .into_iter()
+                .chain([setup.scratch.clone().into(), "-e".into(), "stderr".into()])
+                .collect())
+        };
+        match &self.kind {
+            Kind::Psystrike(path) => Ok([path.into(), "--allow=127.0.0.0/8".into()]
+                .into_iter()
+                .chain([format!("--listen={address}").into()])
+                .collect()),
+            Kind::NginxUsual => nginx(nginx_usual(address, setup)),
+            Kind::NginxBest => nginx(nginx_best(address, setup)),
+            Kind::Haproxy => Ok(vec![
+                program("haproxy")?.into(),
+                "-db".into(),
+                "-f".into(),
+                write(haproxy(address))?.into(),
+            ]),
+            Kind::Floor(way) => {
+                let way = if *way == Way::Splice { "splice" } else { "read-write" };
+                let numbers = [setup.pods_port.into(), setup.pods, setup.clients];
+                let numbers = numbers.iter().map(|number| OsString::from(number.to_string()));
+                Ok([myself()?.into(), FLOOR.into(), way.into(), address.to_string().into()]
+                    .into_iter()
+                    .chain(numbers)
+                    .chain([setup.answer_bytes.to_string().into()])
+                    .collect())
+            }
+        }
+    }
+
+    /// Starts `command`, which runs this forwarder in whatever way, and waits until it takes connections.
+    pub(crate) fn spawn(
+        &self,
+        command: &mut Command,
+        address: SocketAddr,
+        log: &Path,
+    ) -> Result<Running, String> {
+        let file = fs::File::create(log).map_err(|error| format!("{}: {error}", log.display()))?;
+        for (name, _) in env::vars_os() {
+            if name.to_string_lossy().starts_with("PSYSTRIKE_") {
+                command.env_remove(name);
+            }
+        }
+        let errors = file.try_clone().map_err(|error| format!("{}: {error}", log.display()))?;
+        let child = command.stdin(Stdio::null()).stdout(file).stderr(errors).spawn();
+        let child = child.map_err(|error| format!("{} cannot be started: {error}", self.name))?;
+        let mut running = Running { child, address };
+        let until = Instant::now() + START_MAX;
+        while TcpStream::connect(address).is_err() {
+            let ended = running.child.try_wait().ok().flatten();
+            if ended.is_some() || Instant::now() > until {
+                let how = ended.map_or("does not listen".to_owned(), |status| status.to_string());
+                return Err(format!("{} {how}; it said:\n{}", self.name, end_of(log)));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(running)
+    }
+}
+
+impl Running {
+    /// The process, whose descendants belong to it.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Ends it with SIGTERM, and waits for that.
+    pub(crate) fn end(&mut self, within: Duration) -> Option<ExitStatus> {
+        // It may have ended already, and then there is nobody to signal.
+        let _ = kill_process(self.pid(), Signal::TERM);
+        let until = Instant::now() + within;
+        while Instant::now() < until {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Some(status);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        None
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Clients are still connected, and psystrike waits for running scrapes only, HAProxy for all of them.
+        if self.end(END_MAX).is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Where this program was asked to be a forwarder, it becomes one and never returns, but with what went wrong.
+pub(crate) fn become_child() -> Option<String> {
+    let mut arguments = env::args_os().skip(1);
+    match arguments.next()?.to_str()? {
+        CHILD => {
+            // The kernel ends it with the harness, whatever ends that. What it started ends with it in turn.
+            if let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
+                return Some(error.to_string());
+            }
+            let core = arguments.next()?.to_str()?.parse().ok()?;
+            if let Err(error) = machine::pin(core) {
+                return Some(error);
+            }
+            let error = Command::new(arguments.next()?).args(arguments).exec();
+            Some(error.to_string())
+        }
+        FLOOR => Some(match floor_setup(arguments) {
+            Some(setup) => format!("{setup:?}: {:?}", floors::run(setup)),
+            None => "a floor's arguments".to_owned(),
+        }),
+        _ => None,
+    }
+}
+
+fn floor_setup(arguments: impl Iterator<Item = OsString>) -> Option<floors::Setup> {
+    let arguments: Vec<String> = arguments.filter_map(|argument| argument.into_string().ok()).collect();
+    let [way, listen, pods_port, pods, clients, answer_bytes] = arguments.try_into().ok()?;
+    Some(floors::Setup {
+        way: if way == "splice" { Way::Splice } else { Way::ReadWrite },
+        listen: listen.parse().ok()?,
+        pods_port: pods_port.parse().ok()?,
+        pods: pods.parse().ok()?,
+        clients: clients.parse().ok()?,
+        answer_bytes: answer_bytes.parse().ok()?,
+    })
+}
+
+fn myself() -> Result<PathBuf, String> {
+    env::current_exe().map_err(|error| format!("this program's own path: {error}"))
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // Debian has servers where only root's PATH leads.
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+/// An address that nobody has, at least now.
+pub(crate) fn free_address() -> Result<SocketAddr, String> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map_err(|error| format!("no free port: {error}"))
+}
+
+fn end_of(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+/// What any nginx needs to run here, around what is specific to one.
+fn nginx(address: SocketAddr, setup: &Setup, http: &str, server: &str) -> String {
+    // It allots memory for all of them at its start: as few as the case needs.
+    let connections = (2 * (setup.clients + setup.pods) + 512).min(OPEN_FILES_MAX - 100);
+    // Its worker could not write temporary files into our scratch directory as anybody else.
+    let user = if geteuid().is_root() { "user root;" } else { "" };
+    format!(
+        "{user}
+daemon off;
+pid nginx.pid;
+worker_processes 1;
+worker_rlimit_nofile {OPEN_FILES_MAX};
+events {{ worker_connections {connections}; }}
+http {{
+    # Off, as with all forwarders here: no log is measured.
+    access_log off;
+    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+{http}
+    server {{
+        listen {address};
+{server}
+    }}
+}}
+"
+    )
+}
+
+fn nginx_usual(address: SocketAddr, setup: &Setup) -> String {
+    nginx(
+        address,
+        setup,
+        "",
+        r"        location ~ ^/pods/(?<pod>[^/]+)/(?<port>[0-9]+)/(?<path>.*)$ {
+            proxy_pass http://$pod:$port/$path$is_args$args;
+        }",
+    )
+}
+
+fn nginx_best(address: SocketAddr, setup: &Setup) -> String {
+    let Setup { pods, pods_port, .. } = setup;
+    let mut http = String::from(
+        "    keepalive_timeout 1h;
+    keepalive_requests 1000000000;
+    tcp_nodelay on;
+    proxy_http_version 1.1;
+    proxy_set_header Connection \"\";
+    # The cheapest at every size of six settings of buffers that were tried.
+    proxy_buffering off;
+    proxy_buffer_size 256k;
+    proxy_buffers 8 256k;
+    proxy_busy_buffers_size 512k;
+    variables_hash_max_size 4096;\n",
+    );
+    let mut server = String::new();
+    for pod in (0..*pods).map(pods::address) {
+        http += &format!(
+            "    upstream pod-{pod} {{ server {pod}:{pods_port}; keepalive 64; keepalive_timeout 1h; \
+             keepalive_requests 1000000000; }}\n"
+        );
+        server += &format!("        location /pods/{pod}/{pods_port}/ {{ proxy_pass http://pod-{pod}/; }}\n");
+    }
+    nginx(address, setup, &http, &server)
+}
+
+fn haproxy(address: SocketAddr) -> String {
+    format!(
+        "global
+    maxconn 9500
+    maxpipes 200
+    nbthread 1
+    tune.pool-high-fd-ratio 90
+    tune.pool-low-fd-ratio 90
+    tune.idle-pool.shared off
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+    timeout http-keep-alive 1h
+    option splice-response
+frontend scrapes
+    bind {address}
+    default_backend pods
+backend pods
+    http-request set-dst path,field(3,/)
+    http-request set-dst-port path,field(4,/)
+    http-request replace-path /pods/[^/]+/[^/]+(/.*) \\1
+    http-reuse always
+    server pod 0.0.0.0:0 pool-purge-delay 1h pool-low-conn 9000
+"
+    )
+}

@@ -1,0 +1,107 @@
+//! User-space instructions per scrape, counted by callgrind: they hardly vary, so they have limits.
+//!
+//! One client scrapes one pod, one scrape after the other. Two runs of different length, and the difference is
+//! what the scrapes cost that the longer one has more: start and end cancel out.
+
+use std::{fs, net::SocketAddr, process::Command, time::Duration};
+
+use crate::{
+    Bench,
+    cases::{Body, chunked, length},
+    forwarders::{Forwarder, Kind, free_address},
+    load::{self, Scrape},
+    pods, report,
+};
+
+/// Scrapes of the two runs.
+const SCRAPES: [u64; 2] = [100, 1100];
+/// How much more than its limit a case may take. Compilers differ a little.
+const TOLERANCE: f64 = 1.05;
+const END_MAX: Duration = Duration::from_secs(20);
+
+/// What is asked for, and how many instructions that may take: what it took when somebody last looked. Lower
+/// them with the code; raising one is a decision, and its commit says why.
+const LIMITS: [(Asked, u64); 4] = [
+    (Asked::Pod(length(16)), 19_600),
+    (Asked::Pod(chunked(16)), 21_400),
+    (Asked::Refusal, 12_800),
+    (Asked::Metrics, 143_000),
+];
+
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Pod(Body),
+    /// Of a pod that is not allowed.
+    Refusal,
+    /// Our own page.
+    Metrics,
+}
+
+impl Asked {
+    fn name(self) -> String {
+        match self {
+            Self::Pod(body) => body.to_string(),
+            Self::Refusal => "refusal".to_owned(),
+            Self::Metrics => "/metrics".to_owned(),
+        }
+    }
+
+    fn scrape(self, bench: &Bench, address: SocketAddr) -> Scrape {
+        match self {
+            Self::Pod(body) => Scrape::new(address, pods::address(0), bench.pods.port, body),
+            Self::Refusal => Scrape::of_target(address, "/pods/10.0.0.1/9100/metrics", 403, None),
+            Self::Metrics => Scrape::of_target(address, "/metrics", 200, None),
+        }
+    }
+}
+
+/// Counts for every binary of ours, and prints them. Says whether the first one keeps the limits.
+pub(crate) fn run(bench: &Bench) -> Result<bool, String> {
+    let mut within = true;
+    let ours = bench.forwarders.iter().filter(|forwarder| matches!(forwarder.kind, Kind::Psystrike(_)));
+    for (index, forwarder) in ours.enumerate() {
+        println!("### User-space instructions per scrape: {}\n", forwarder.name);
+        let mut rows = Vec::new();
+        for (asked, limit) in LIMITS {
+            let name = asked.name();
+            let instructions = count(bench, forwarder, asked).map_err(|error| format!("{name}: {error}"))?;
+            let kept = instructions <= limit as f64 * TOLERANCE;
+            within &= kept || index > 0;
+            let kept = if kept { "kept" } else { "PASSED" };
+            rows.push(vec![name, format!("{instructions:.0}"), limit.to_string(), kept.to_owned()]);
+        }
+        report::table(&["case", "instructions", "limit", "verdict"], &rows);
+    }
+    Ok(within)
+}
+
+fn count(bench: &Bench, forwarder: &Forwarder, asked: Asked) -> Result<f64, String> {
+    let mut totals = [0; 2];
+    for (scrapes, total) in SCRAPES.into_iter().zip(&mut totals) {
+        *total = instructions(bench, forwarder, asked, scrapes)?;
+    }
+    Ok((totals[1] as f64 - totals[0] as f64) / (SCRAPES[1] - SCRAPES[0]) as f64)
+}
+
+/// All instructions of a process that answers so many scrapes.
+fn instructions(bench: &Bench, forwarder: &Forwarder, asked: Asked, scrapes: u64) -> Result<u64, String> {
+    let setup = bench.setup();
+    let address = free_address()?;
+    let folder = bench.options.profiles.as_ref().unwrap_or(&setup.scratch);
+    let file = folder
+        .join(format!("{}-{}-{scrapes}.callgrind", forwarder.name, asked.name()).replace(['/', ' '], "-"));
+    let mut command = Command::new("valgrind");
+    command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", file.display()));
+    command.args(forwarder.command(address, &setup)?);
+    let mut running = forwarder.spawn(&mut command, address, &setup.scratch.join("callgrind.log"))?;
+    let scrape = asked.scrape(bench, address);
+    let mut client = load::connect(address)?;
+    for _ in 0..scrapes {
+        load::scrape(&mut client, &scrape)?;
+    }
+    drop(client);
+    running.end(END_MAX).ok_or("valgrind does not end")?;
+    let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let total = text.lines().find_map(|line| line.strip_prefix("totals:"));
+    total.and_then(|total| total.trim().parse().ok()).ok_or("callgrind counted nothing".to_owned())
+}

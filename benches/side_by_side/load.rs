@@ -1,0 +1,269 @@
+//! The load: what a Prometheus does, from one thread, as fast as it is answered.
+//!
+//! Kept connections, each of which sends its next scrape when the last one is answered whole. An answer that is
+//! not 200, not whole, of another length, or late ends the run.
+
+use std::{
+    collections::VecDeque,
+    io::{self, ErrorKind, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpStream as BlockingStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Interest, Poll, Token, net::TcpStream};
+
+use crate::{answer::Answer, cases::Body};
+
+/// Nothing here takes as long.
+pub(crate) const STALL_MAX: Duration = Duration::from_secs(20);
+const READ_BYTES: usize = 256 * 1024;
+
+/// A scrape: what is sent, and what is to come back.
+#[derive(Clone, Debug)]
+pub(crate) struct Scrape {
+    pub(crate) request: Vec<u8>,
+    pub(crate) status: u16,
+    /// How long the answer's body is, if that is known.
+    pub(crate) body_bytes: Option<u64>,
+}
+
+impl Scrape {
+    /// A scrape of this pod, with the fields that Prometheus 2.42 sends.
+    pub(crate) fn new(forwarder: SocketAddr, pod: Ipv4Addr, pod_port: u16, body: Body) -> Self {
+        Self::of_target(forwarder, &format!("/pods/{pod}/{pod_port}{}", body.path()), 200, Some(body.bytes))
+    }
+
+    /// A scrape of anything.
+    pub(crate) fn of_target(
+        forwarder: SocketAddr,
+        target: &str,
+        status: u16,
+        body_bytes: Option<u64>,
+    ) -> Self {
+        let request = format!(
+            "GET {target} HTTP/1.1\r\n\
+             Host: {forwarder}\r\n\
+             User-Agent: Prometheus/2.42.0\r\n\
+             Accept: application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;\
+             q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\n\
+             Accept-Encoding: gzip\r\n\
+             X-Prometheus-Scrape-Timeout-Seconds: 10\r\n\r\n"
+        );
+        Self { request: request.into_bytes(), status, body_bytes }
+    }
+
+    fn check(&self, answer: &Answer) -> Result<(), String> {
+        let got = answer.body_bytes();
+        match self.body_bytes {
+            Some(expected) if got != expected => Err(format!("a body of {got} bytes and not {expected}")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// When a run ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Until {
+    /// So many scrapes are answered.
+    Count(u64),
+    /// So much time has passed, and the scrapes that were begun are answered.
+    Passed(Duration),
+}
+
+/// How a run went.
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    pub(crate) scrapes: u64,
+    pub(crate) body_bytes: u64,
+    pub(crate) wall: Duration,
+    /// From a request's write to the last byte of its answer, in nanoseconds; sorted.
+    pub(crate) latencies: Vec<u64>,
+}
+
+/// Kept connections to one forwarder.
+pub(crate) struct Load {
+    poll: Poll,
+    events: Events,
+    forwarder: SocketAddr,
+    connections: Vec<Connection>,
+    /// In turn, whichever connection is free.
+    scrapes: Vec<Scrape>,
+    next: usize,
+    scratch: Box<[u8]>,
+    /// It does not sleep while it waits for answers.
+    awake: bool,
+}
+
+struct Connection {
+    stream: TcpStream,
+    answer: Answer,
+    /// What was asked, and when. Nothing: it idles.
+    asked: Option<(usize, Instant)>,
+}
+
+impl Load {
+    /// Connects.
+    pub(crate) fn connect(
+        forwarder: SocketAddr,
+        clients: usize,
+        scrapes: Vec<Scrape>,
+    ) -> Result<Self, String> {
+        let failed = |error| format!("connecting to {forwarder}: {error}");
+        let poll = Poll::new().map_err(failed)?;
+        let connect = |index| Connection::open(&poll, forwarder, index);
+        let connections = (0..clients).map(connect).collect::<io::Result<_>>().map_err(failed)?;
+        let events = Events::with_capacity(256);
+        let scratch = vec![0; READ_BYTES].into();
+        Ok(Self { poll, events, forwarder, connections, scrapes, next: 0, scratch, awake: false })
+    }
+
+    /// Has it stay awake while it waits for answers.
+    pub(crate) fn keep_awake(&mut self, awake: bool) {
+        self.awake = awake;
+    }
+
+    /// Scrapes on all connections. With `compare`, checks every byte of every body against it.
+    pub(crate) fn run(&mut self, until: Until, compare: Option<&[u8]>) -> Result<Run, String> {
+        let began = Instant::now();
+        let mut run = Run::default();
+        let mut begun = 0;
+        let mut go_on = |now: Instant| match until {
+            Until::Count(count) => {
+                begun += 1;
+                begun <= count
+            }
+            Until::Passed(duration) => now - began < duration,
+        };
+        let mut idle: VecDeque<usize> = (0..self.connections.len()).collect();
+        let clients = idle.len();
+        let mut last_event = began;
+        loop {
+            while !idle.is_empty() && go_on(Instant::now()) {
+                let Some(index) = idle.pop_front() else { break };
+                self.ask(index)?;
+            }
+            if idle.len() == clients {
+                break;
+            }
+            let timeout = if self.awake { Duration::ZERO } else { STALL_MAX };
+            match self.poll.poll(&mut self.events, Some(timeout)) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                result => result.map_err(|error| format!("poll: {error}"))?,
+            }
+            if self.events.is_empty() {
+                if last_event.elapsed() >= STALL_MAX {
+                    return Err(format!("no answer within {STALL_MAX:?}"));
+                }
+                thread::yield_now(); // to the pods, which have the same core
+                continue;
+            }
+            last_event = Instant::now();
+            let answered: Vec<usize> = self.events.iter().map(|event| event.token().0).collect();
+            for index in answered {
+                if self.read(index, &mut run, compare)? {
+                    if go_on(Instant::now()) {
+                        self.ask(index)?;
+                    } else {
+                        idle.push_back(index);
+                    }
+                }
+            }
+        }
+        run.wall = began.elapsed();
+        run.latencies.sort_unstable();
+        Ok(run)
+    }
+
+    fn ask(&mut self, index: usize) -> Result<(), String> {
+        let connection = &mut self.connections[index];
+        let scrape = self.next;
+        self.next = (self.next + 1) % self.scrapes.len();
+        let request = &self.scrapes[scrape].request;
+        connection.asked = Some((scrape, Instant::now()));
+        match connection.stream.write(request) {
+            Ok(bytes) if bytes == request.len() => Ok(()),
+            // A request is far smaller than a socket's buffer, and nothing else is in it.
+            written => Err(format!("a request was not taken whole: {written:?}")),
+        }
+    }
+
+    /// Reads what is there. Says whether an answer is whole.
+    fn read(&mut self, index: usize, run: &mut Run, compare: Option<&[u8]>) -> Result<bool, String> {
+        let connection = &mut self.connections[index];
+        let Some((scrape, asked)) = connection.asked else {
+            return Ok(false); // the first event, or the forwarder closed it: the next write tells
+        };
+        loop {
+            let bytes = match connection.stream.read(&mut self.scratch) {
+                Ok(0) => return Err(connection.cut_short()),
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(format!("reading an answer: {error}")),
+            };
+            connection.answer.feed(&self.scratch[..bytes], compare)?;
+            if connection.answer.is_whole() {
+                break;
+            }
+            if bytes < self.scratch.len() {
+                return Ok(false);
+            }
+        }
+        self.scrapes[scrape].check(&connection.answer)?;
+        run.scrapes += 1;
+        run.body_bytes += connection.answer.body_bytes();
+        run.latencies.push(asked.elapsed().as_nanos() as u64);
+        connection.asked = None;
+        if connection.answer.closes() {
+            // Some forwarders end a connection after so many requests.
+            *connection = Connection::open(&self.poll, self.forwarder, index)
+                .map_err(|error| format!("connecting again: {error}"))?;
+        }
+        connection.answer.clear();
+        Ok(true)
+    }
+}
+
+impl Connection {
+    fn open(poll: &Poll, forwarder: SocketAddr, index: usize) -> io::Result<Self> {
+        let stream = BlockingStream::connect_timeout(&forwarder, STALL_MAX)?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        let mut stream = TcpStream::from_std(stream);
+        poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
+        Ok(Self { stream, answer: Answer::with_status(200), asked: None })
+    }
+
+    fn cut_short(&self) -> String {
+        format!("an answer was cut short behind {} bytes of its body", self.answer.body_bytes())
+    }
+}
+
+/// A connection that is used by hand: one scrape, and then whatever comes next.
+pub(crate) fn connect(forwarder: SocketAddr) -> Result<BlockingStream, String> {
+    let failed = |error| format!("connecting to {forwarder}: {error}");
+    let stream = BlockingStream::connect_timeout(&forwarder, STALL_MAX).map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    stream.set_read_timeout(Some(STALL_MAX)).map_err(failed)?;
+    stream.set_write_timeout(Some(STALL_MAX)).map_err(failed)?;
+    Ok(stream)
+}
+
+/// One scrape on such a connection. Gives the length of the whole answer, head and body.
+pub(crate) fn scrape(stream: &mut BlockingStream, scrape: &Scrape) -> Result<u64, String> {
+    stream.write_all(&scrape.request).map_err(|error| format!("sending a request: {error}"))?;
+    let mut answer = Answer::with_status(scrape.status);
+    let mut scratch = vec![0; READ_BYTES];
+    let mut all = 0;
+    while !answer.is_whole() {
+        match stream.read(&mut scratch) {
+            Ok(0) => return Err("an answer was cut short".to_owned()),
+            Ok(bytes) => {
+                answer.feed(&scratch[..bytes], None)?;
+                all += bytes as u64;
+            }
+            Err(error) => return Err(format!("reading an answer: {error}")),
+        }
+    }
+    scrape.check(&answer).map(|()| all)
+}

@@ -1,0 +1,133 @@
+//! The machine: which core a thread runs on, and what the kernel says a forwarder has used.
+//!
+//! A forwarder is a process with all its threads and all its descendants.
+
+use std::time::Duration;
+
+use procfs::{
+    CurrentSI, KernelStats, ProcResult,
+    process::{Process, Task},
+};
+use rustix::{
+    process::{Pid, Resource, Rlimit, getrlimit, setrlimit},
+    thread::{CpuSet, sched_setaffinity},
+};
+
+/// Has this thread, and whatever it starts from now on, run on one core.
+pub(crate) fn pin(core: usize) -> Result<(), String> {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).map_err(|error| format!("core {core} cannot be had: {error}"))
+}
+
+/// Raises the open-files limit as far as it goes, and says how far that is.
+pub(crate) fn raise_open_files() -> Result<u64, String> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        .map_err(|error| format!("the open-files limit cannot be raised: {error}"))?;
+    Ok(maximum.unwrap_or(u64::MAX))
+}
+
+/// Processor time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Processor {
+    /// All of it, in the scheduler's own nanoseconds.
+    pub(crate) time: Duration,
+    /// What the clock tick found when it looked: coarse, good for the share of the two only.
+    user_ticks: u64,
+    system_ticks: u64,
+}
+
+impl Processor {
+    /// What was used since `before`.
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            time: self.time.saturating_sub(before.time),
+            user_ticks: self.user_ticks.saturating_sub(before.user_ticks),
+            system_ticks: self.system_ticks.saturating_sub(before.system_ticks),
+        }
+    }
+
+    /// The share of user code, from 0 to 1.
+    pub(crate) fn user_share(self) -> f64 {
+        self.user_ticks as f64 / (self.user_ticks + self.system_ticks).max(1) as f64
+    }
+}
+
+/// The processor time that a process and its descendants have used.
+pub(crate) fn processor(root: Pid) -> Result<Processor, String> {
+    let mut used = Processor::default();
+    of_all(root, |process| {
+        for task in process.tasks()? {
+            let task = task?;
+            let stat = task.stat()?;
+            used.time += Duration::from_nanos(task.schedstat()?.sum_exec_runtime);
+            used.user_ticks += stat.utime;
+            used.system_ticks += stat.stime;
+        }
+        Ok(())
+    })?;
+    Ok(used)
+}
+
+/// What a core did, as the clock tick found it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Core {
+    pub(crate) busy: Duration,
+    /// The hypervisor gave it to somebody else.
+    pub(crate) stolen: Duration,
+}
+
+/// What a core has done since the machine started.
+pub(crate) fn core(number: usize) -> Result<Core, String> {
+    let stats = KernelStats::current().map_err(|error| format!("/proc/stat: {error}"))?;
+    let core = stats.cpu_time.get(number).ok_or_else(|| format!("there is no core {number}"))?;
+    let ticks = |ticks: u64| Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64);
+    let interrupts = core.irq.unwrap_or(0) + core.softirq.unwrap_or(0);
+    let busy = ticks(core.user + core.nice + core.system + interrupts);
+    Ok(Core { busy, stolen: ticks(core.steal.unwrap_or(0)) })
+}
+
+/// The proportional set size of a process and its descendants.
+pub(crate) fn pss_bytes(root: Pid) -> Result<u64, String> {
+    let mut bytes = 0;
+    of_all(root, |process| {
+        let rollup = process.smaps_rollup()?.memory_map_rollup;
+        bytes += rollup.iter().filter_map(|map| map.extension.map.get("Pss")).sum::<u64>();
+        Ok(())
+    })?;
+    Ok(bytes)
+}
+
+/// A process and its descendants.
+pub(crate) fn processes(root: Pid) -> Result<Vec<i32>, String> {
+    let mut processes = Vec::new();
+    of_all(root, |process| {
+        processes.push(process.pid());
+        Ok(())
+    })?;
+    Ok(processes)
+}
+
+/// Whether somebody traces a process.
+pub(crate) fn is_traced(process: i32) -> Result<bool, String> {
+    let status = Process::new(process).and_then(|process| process.status());
+    Ok(status.map_err(|error| format!("process {process} cannot be read: {error}"))?.tracerpid != 0)
+}
+
+fn of_all(root: Pid, mut visit: impl FnMut(&Process) -> ProcResult<()>) -> Result<(), String> {
+    let mut waiting = vec![root.as_raw_pid()];
+    while let Some(pid) = waiting.pop() {
+        let read = |error| format!("process {pid} cannot be read: {error}");
+        let process = Process::new(pid).map_err(read)?;
+        visit(&process).map_err(read)?;
+        waiting.extend(children(&process).map_err(read)?);
+    }
+    Ok(())
+}
+
+fn children(process: &Process) -> ProcResult<Vec<i32>> {
+    let tasks: Vec<Task> = process.tasks()?.collect::<ProcResult<_>>()?;
+    let children: Vec<Vec<u32>> = tasks.iter().map(Task::children).collect::<ProcResult<_>>()?;
+    Ok(children.into_iter().flatten().map(|pid| pid as i32).collect())
+}

@@ -1,0 +1,206 @@
+//! Pss of forwarders: at start, with idle clients, with clients that stop reading, after churn.
+//!
+//! Every phase begins with a forwarder that has just started. Buffers of sockets are the kernel's and not in it.
+
+use std::{
+    collections::VecDeque,
+    io::{Read, Write},
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Bench,
+    cases::{Body, chunked, length},
+    forwarders::{Forwarder, Kind, Running, Setup},
+    load::{self, Scrape},
+    machine, pods,
+    report::{self, Verdict},
+};
+
+/// How long a forwarder has to come to rest.
+const REST: Duration = Duration::from_secs(1);
+const STALLED_CLIENTS: usize = 64;
+const STALLED_BODY: Body = length(64 * 1024);
+/// So much a client reads of such a body before it stops.
+const STALLED_READ_BYTES: usize = 1024 * 1024;
+/// Clients that are connected at a time while connections come and go.
+const CHURN_CLIENTS: usize = 64;
+
+const START_LIMIT_KIB: f64 = 600.0;
+const IDLE_LIMIT_KIB: f64 = 4.0 * 1024.0;
+const STALLED_LIMIT_KIB: f64 = 8.0 * 1024.0;
+
+/// Pss in KiB.
+struct Figures {
+    start: f64,
+    /// At start with as many pods as there are going to be idle clients, and with those.
+    idle: (f64, f64),
+    /// Connections that pods have then.
+    kept: usize,
+    stalled: (f64, f64),
+    churned: (f64, f64),
+    churn_scrapes: u64,
+}
+
+/// Measures every forwarder but the floors.
+pub(crate) fn run(bench: &Bench) -> Result<Vec<Verdict>, String> {
+    let forwarders = bench.forwarders.iter().filter(|forwarder| !matches!(forwarder.kind, Kind::Floor(_)));
+    let mut rows = Vec::new();
+    let mut ours = None;
+    for forwarder in forwarders {
+        let figures = measure(bench, forwarder).map_err(|error| format!("{}: {error}", forwarder.name))?;
+        rows.push(row(bench, forwarder, &figures));
+        // The static binary is the one that containers run, and the one the limits are for.
+        if matches!(forwarder.kind, Kind::Psystrike(_)) && (ours.is_none() || forwarder.name.contains("musl"))
+        {
+            ours = Some((forwarder.name.clone(), figures));
+        }
+    }
+    let idle = format!("{} idle clients", bench.options.idle);
+    println!("### Memory: Pss in KiB\n");
+    let per_pair = "bytes per client";
+    let head = [
+        "forwarder",
+        "start",
+        &idle,
+        "pod connections kept",
+        per_pair,
+        "64 stalled",
+        "after churn",
+        "churned scrapes",
+    ];
+    report::table(&head, &rows);
+    Ok(ours.map_or_else(Vec::new, |(name, figures)| verdicts(bench, &name, &figures)))
+}
+
+fn row(bench: &Bench, forwarder: &Forwarder, figures: &Figures) -> Vec<String> {
+    let &Figures { start, idle, kept, stalled, churned, churn_scrapes } = figures;
+    let more = |(before, after): (f64, f64)| format!("{after:.0} (+{:.0})", after - before);
+    let per_client = (idle.1 - idle.0) * 1024.0 / bench.options.idle as f64;
+    vec![
+        forwarder.name.clone(),
+        format!("{start:.0}"),
+        more(idle),
+        kept.to_string(),
+        format!("{per_client:.0}"),
+        more(stalled),
+        more(churned),
+        churn_scrapes.to_string(),
+    ]
+}
+
+fn verdicts(bench: &Bench, name: &str, figures: &Figures) -> Vec<Verdict> {
+    let verdict = |what: String, target: String, kib: f64, limit: f64| Verdict {
+        case: format!("memory of {name}: {what}"),
+        target,
+        measured: format!("{kib:.0} KiB"),
+        reached: kib <= limit,
+    };
+    let limit = |kib: f64| format!("≤ {kib} KiB");
+    vec![
+        verdict("start".to_owned(), limit(START_LIMIT_KIB), figures.start, START_LIMIT_KIB),
+        verdict(
+            format!("{} idle clients, {} pod connections", bench.options.idle, figures.kept),
+            limit(IDLE_LIMIT_KIB),
+            figures.idle.1,
+            IDLE_LIMIT_KIB,
+        ),
+        verdict(
+            format!("{STALLED_CLIENTS} stalled readers, more than at start"),
+            limit(STALLED_LIMIT_KIB),
+            figures.stalled.1 - figures.stalled.0,
+            STALLED_LIMIT_KIB,
+        ),
+    ]
+}
+
+fn measure(bench: &Bench, forwarder: &Forwarder) -> Result<Figures, String> {
+    let setup = bench.setup();
+    let idle_clients = bench.options.idle;
+    let many = Setup { pods: idle_clients, clients: idle_clients, ..setup.clone() };
+    let started = |setup: &Setup| -> Result<(Running, f64), String> {
+        let running = forwarder.start(setup)?;
+        let pss = pss_kib(&running)?;
+        Ok((running, pss))
+    };
+    let (running, start) = started(&setup)?;
+    drop(running);
+
+    let (running, before) = started(&many)?;
+    let clients = idle(bench, &running)?;
+    let (after, kept) = (pss_kib(&running)?, bench.pods.connections());
+    drop((clients, running));
+    let idle = (before, after);
+
+    let (running, before) = started(&setup)?;
+    let clients = stalled(bench, &running)?;
+    let after = pss_kib(&running)?;
+    drop((clients, running));
+    let stalled = (before, after);
+
+    let (running, before) = started(&setup)?;
+    let churn_scrapes = churn(bench, &running)?;
+    let churned = (before, pss_kib(&running)?);
+    Ok(Figures { start, idle, kept, stalled, churned, churn_scrapes })
+}
+
+fn pss_kib(running: &Running) -> Result<f64, String> {
+    thread::sleep(REST);
+    Ok(machine::pss_bytes(running.pid())? as f64 / 1024.0)
+}
+
+/// Clients that each scraped a pod of their own, and are still there.
+fn idle(bench: &Bench, running: &Running) -> Result<Vec<TcpStream>, String> {
+    let client = |number| {
+        let mut stream = load::connect(running.address)?;
+        let scrape = Scrape::new(running.address, pods::address(number), bench.pods.port, length(16));
+        load::scrape(&mut stream, &scrape).map_err(|error| format!("client {number}: {error}"))?;
+        Ok(stream)
+    };
+    (0..bench.options.idle).map(client).collect()
+}
+
+/// Clients that read the beginning of a long answer, and no more.
+fn stalled(bench: &Bench, running: &Running) -> Result<Vec<TcpStream>, String> {
+    let failed = |error| format!("a client that is going to stall: {error}");
+    let client = |number| {
+        let mut stream = load::connect(running.address)?;
+        let scrape = Scrape::new(running.address, pods::address(number), bench.pods.port, STALLED_BODY);
+        stream.write_all(&scrape.request).map_err(failed)?;
+        let mut part = vec![0; STALLED_READ_BYTES];
+        stream.read_exact(&mut part).map_err(failed)?;
+        Ok(stream)
+    };
+    (0..STALLED_CLIENTS).map(client).collect()
+}
+
+/// Connections that come and go: most scrape and stay for a while, some leave in the middle of an answer. Gives
+/// the number of scrapes.
+fn churn(bench: &Bench, running: &Running) -> Result<u64, String> {
+    const BODIES: [Body; 5] = [length(1), length(16), chunked(16), length(256), length(1024)];
+    let until = Instant::now() + bench.options.churn;
+    let mut clients = VecDeque::new();
+    let mut scrapes = 0;
+    while Instant::now() < until {
+        let number = scrapes as usize;
+        let pod = pods::address(number % bench.options.pods);
+        let body = BODIES[number % BODIES.len()];
+        let scrape = Scrape::new(running.address, pod, bench.pods.port, body);
+        let mut stream = load::connect(running.address)?;
+        if number % 7 == 6 {
+            let failed = |error| format!("a client that is going to leave: {error}");
+            stream.write_all(&scrape.request).map_err(failed)?;
+            stream.read_exact(&mut [0; 512]).map_err(failed)?;
+        } else {
+            load::scrape(&mut stream, &scrape)?;
+            clients.push_back(stream);
+        }
+        if clients.len() > CHURN_CLIENTS {
+            clients.pop_front();
+        }
+        scrapes += 1;
+    }
+    Ok(scrapes)
+}

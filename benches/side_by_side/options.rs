@@ -1,0 +1,218 @@
+//! What can be asked for on the command line.
+
+use std::{path::PathBuf, str::FromStr, time::Duration};
+
+use pico_args::Arguments;
+
+use crate::{
+    cases::{self, Body},
+    floors::Way,
+    forwarders::{Forwarder, Kind},
+};
+
+/// What `--help` prints.
+pub(crate) const HELP: &str = "\
+cargo bench --bench side_by_side -- [PART..] [OPTIONS]
+
+Parts (default: processor memory start)
+  processor     processor time per scrape, scrapes/s, MB/s, latency, Pss, for each body
+  memory        Pss: at start, with idle clients, with stalled readers, after churn
+  start         from exec to the first forwarded scrape
+  syscalls      system calls per scrape (needs strace)
+  instructions  user-space instructions per scrape of psystrike (needs valgrind); fails over a limit
+
+Options
+  --bodies LIST          of 1k, 16k, 64k, 256k, 1m, 16k-chunked, 256k-chunked and the like [default: these]
+  --psystrike [NAME=]PATH  another binary of ours; may repeat [default: the release build, and the musl
+                         one beside it if it is there]; the first one is the one that verdicts are about
+  --forwarders LIST      only those whose names contain one of these [default: all]
+  --rounds N             rounds, in each of which every forwarder has its turn [default: 15]
+  --seconds S            how long a turn is [default: 0.5]
+  --clients N            kept client connections [default: 64]
+  --pods N               pods [default: 200]
+  --awake                pods and load never sleep, so that no forwarder pays for waking them: on two
+                         cores of a virtual machine that costs microseconds, and hits the slower ones
+  --idle N               idle clients, each with a pod of its own [default: 8000]
+  --churn-seconds S      how long connections come and go in the memory part [default: 60]
+  --starts N             starts [default: 50]
+  --forwarder-core N     the core of the forwarders [default: 0]
+  --load-core N          the core of pods and load [default: 1]
+  --svg FILE             draw the processor part
+  --profiles FOLDER      keep what callgrind wrote in the instructions part, for callgrind_annotate
+";
+
+/// A part of the measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Processor,
+    Memory,
+    Start,
+    Syscalls,
+    Instructions,
+}
+
+impl FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "processor" => Self::Processor,
+            "memory" => Self::Memory,
+            "start" => Self::Start,
+            "syscalls" => Self::Syscalls,
+            "instructions" => Self::Instructions,
+            _ => return Err(format!("{text:?}: no such part; see --help")),
+        })
+    }
+}
+
+/// What was asked for.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    Help,
+    Run(Box<Options>),
+}
+
+/// All that can be set.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) parts: Vec<Part>,
+    pub(crate) bodies: Vec<Body>,
+    pub(crate) forwarders: Vec<Forwarder>,
+    pub(crate) rounds: usize,
+    pub(crate) turn: Duration,
+    pub(crate) clients: usize,
+    pub(crate) pods: usize,
+    pub(crate) awake: bool,
+    pub(crate) idle: usize,
+    pub(crate) churn: Duration,
+    pub(crate) starts: usize,
+    pub(crate) forwarder_core: usize,
+    pub(crate) load_core: usize,
+    pub(crate) svg: Option<PathBuf>,
+    pub(crate) profiles: Option<PathBuf>,
+}
+
+impl Options {
+    pub(crate) fn from_process() -> Result<Asked, String> {
+        read(Arguments::from_env())
+    }
+}
+
+fn read(mut arguments: Arguments) -> Result<Asked, String> {
+    if arguments.contains(["-h", "--help"]) {
+        return Ok(Asked::Help);
+    }
+    arguments.contains("--bench"); // what cargo says to every bench
+    let wrong = |error: pico_args::Error| error.to_string();
+    let bodies = list(&mut arguments, "--bodies")?;
+    let bodies = match bodies.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>()? {
+        none if none.is_empty() => cases::ALL.to_vec(),
+        some => some,
+    };
+    let binaries: Vec<String> = arguments.values_from_str("--psystrike").map_err(wrong)?;
+    let only = list(&mut arguments, "--forwarders")?;
+    let mut forwarders =
+        if binaries.is_empty() { built() } else { binaries.iter().map(|text| named(text)).collect() };
+    forwarders.extend(others());
+    forwarders.retain(|forwarder| {
+        only.is_empty() || only.iter().any(|part| forwarder.name.contains(part.as_str()))
+    });
+    let rounds = number(&mut arguments, "--rounds", 15, 1000)?;
+    let turn = seconds(&mut arguments, "--seconds", 0.5, 60.0)?;
+    let clients = number(&mut arguments, "--clients", 64, 4000)?;
+    let pods = number(&mut arguments, "--pods", 200, 4000)?;
+    let awake = arguments.contains("--awake");
+    let idle = number(&mut arguments, "--idle", 8000, 50_000)?;
+    let churn = seconds(&mut arguments, "--churn-seconds", 60.0, 3600.0)?;
+    let starts = number(&mut arguments, "--starts", 50, 1000)?;
+    let core = |arguments: &mut Arguments, option, default| {
+        let core = arguments.opt_value_from_str(option).map_err(wrong)?.unwrap_or(default);
+        if core < 1024 { Ok(core) } else { Err(format!("{option} {core}: there is no such core")) }
+    };
+    let forwarder_core = core(&mut arguments, "--forwarder-core", 0)?;
+    let load_core = core(&mut arguments, "--load-core", 1)?;
+    let svg = arguments.opt_value_from_str("--svg").map_err(wrong)?;
+    let profiles = arguments.opt_value_from_str("--profiles").map_err(wrong)?;
+    let parts: Vec<Part> =
+        arguments.finish().iter().map(|part| part.to_string_lossy().parse()).collect::<Result<_, _>>()?;
+    let parts = if parts.is_empty() { vec![Part::Processor, Part::Memory, Part::Start] } else { parts };
+    Ok(Asked::Run(Box::new(Options {
+        parts,
+        bodies,
+        forwarders,
+        rounds,
+        turn,
+        clients,
+        pods,
+        awake,
+        idle,
+        churn,
+        starts,
+        forwarder_core,
+        load_core,
+        svg,
+        profiles,
+    })))
+}
+
+fn list(arguments: &mut Arguments, option: &'static str) -> Result<Vec<String>, String> {
+    let text: Option<String> = arguments.opt_value_from_str(option).map_err(|error| error.to_string())?;
+    Ok(text.iter().flat_map(|text| text.split(',')).map(str::to_owned).collect())
+}
+
+fn number(
+    arguments: &mut Arguments,
+    option: &'static str,
+    default: usize,
+    max: usize,
+) -> Result<usize, String> {
+    let given = arguments.opt_value_from_str(option).map_err(|error| error.to_string())?;
+    match given.unwrap_or(default) {
+        number if (1..=max).contains(&number) => Ok(number),
+        number => Err(format!("{option} {number}: a number from 1 to {max} is allowed")),
+    }
+}
+
+fn seconds(
+    arguments: &mut Arguments,
+    option: &'static str,
+    default: f64,
+    max: f64,
+) -> Result<Duration, String> {
+    let given = arguments.opt_value_from_str(option).map_err(|error| error.to_string())?;
+    match given.unwrap_or(default) {
+        seconds if seconds > 0.0 && seconds <= max => Ok(Duration::from_secs_f64(seconds)),
+        seconds => Err(format!("{option} {seconds}: more than 0 and at most {max} is allowed")),
+    }
+}
+
+/// The release build that cargo makes for every bench, and the static one, if somebody made it.
+fn built() -> Vec<Forwarder> {
+    let release = PathBuf::from(env!("CARGO_BIN_EXE_psystrike"));
+    let target = release.ancestors().nth(2).map(PathBuf::from).unwrap_or_default();
+    let musl = target.join(format!("{}-unknown-linux-musl/release/psystrike", std::env::consts::ARCH));
+    let ours = |name: &str, path| Forwarder { name: name.to_owned(), kind: Kind::Psystrike(path) };
+    let mut built = vec![ours("psystrike", release)];
+    if musl.is_file() {
+        built.push(ours("psystrike musl", musl));
+    }
+    built
+}
+
+fn named(text: &str) -> Forwarder {
+    let (name, path) = text.split_once('=').unwrap_or(("psystrike", text));
+    Forwarder { name: name.to_owned(), kind: Kind::Psystrike(path.into()) }
+}
+
+fn others() -> impl Iterator<Item = Forwarder> {
+    [
+        ("floor read/write", Kind::Floor(Way::ReadWrite)),
+        ("floor splice", Kind::Floor(Way::Splice)),
+        ("nginx best", Kind::NginxBest),
+        ("nginx usual", Kind::NginxUsual),
+        ("haproxy", Kind::Haproxy),
+    ]
+    .into_iter()
+    .map(|(name, kind)| Forwarder { name: name.to_owned(), kind })
+}

@@ -1,0 +1,370 @@
+//! Pods: every 127.x.y.z on one port, answered by one thread as Go's exporters answer.
+//!
+//! A request's path ends in `/length/BYTES` or `/chunked/BYTES` (chunks of 4 KiB). A client that speaks HTTP/1.0
+//! or asks to close gets its answer without chunks, and its connection closed, as from Go. A body is the first
+//! bytes of [`line`] repeated, so that whoever reads it can check every byte by its offset alone.
+
+use std::{
+    collections::HashMap,
+    io::{self, ErrorKind, IoSlice, Read, Write},
+    net::{Ipv4Addr, SocketAddr},
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use mio::{
+    Events, Interest, Poll, Token,
+    net::{TcpListener, TcpStream},
+};
+use slab::Slab;
+
+use crate::machine;
+
+/// After so many bytes a body repeats itself.
+pub(crate) const PERIOD_BYTES: usize = 4096;
+/// What an exporter's chunks hold.
+const CHUNK_BYTES: usize = 4096;
+/// What a body with a length is written from.
+const BLOCK_BYTES: usize = 1024 * 1024;
+/// The largest chunked body, which is kept whole.
+const CHUNKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const LISTENER: Token = Token(usize::MAX - 1);
+
+/// A running set of pods.
+pub(crate) struct Pods {
+    pub(crate) port: u16,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Connections.
+    open: AtomicUsize,
+    /// They do not sleep.
+    awake: AtomicBool,
+}
+
+impl Pods {
+    /// Starts them on a thread of `core`, which ends with the process.
+    pub(crate) fn start(core: usize) -> io::Result<Self> {
+        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
+        let port = listener.local_addr()?.port();
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
+        thread::Builder::new().name("pods".into()).spawn(move || {
+            let serve = || Server::new(listener, theirs)?.run();
+            let ended = machine::pin(core).and_then(|()| serve().map_err(|error| error.to_string()));
+            eprintln!("the pods stopped: {ended:?}");
+            std::process::exit(1);
+        })?;
+        Ok(Self { port, shared })
+    }
+
+    /// How many connections they have.
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.open.load(Ordering::Relaxed)
+    }
+
+    /// Keeps them awake from their next event on, or lets them sleep again.
+    pub(crate) fn keep_awake(&self, awake: bool) {
+        self.shared.awake.store(awake, Ordering::Relaxed);
+    }
+}
+
+/// The address of the pod with this number, below 65,025: none ends in 0 or 255, and none is 127.0.0.1.
+pub(crate) fn address(number: usize) -> Ipv4Addr {
+    Ipv4Addr::new(127, 1, (number / 254) as u8, (number % 254 + 1) as u8)
+}
+
+/// What bodies repeat: lines as exporters write them, cut to [`PERIOD_BYTES`].
+pub(crate) fn period() -> Vec<u8> {
+    let line = |number: usize| {
+        format!("http_requests_total{{code=\"200\",handler=\"/api/{number}\"}} {}\n", 7 * number)
+    };
+    (0..).flat_map(|number| line(number).into_bytes()).take(PERIOD_BYTES).collect()
+}
+
+struct Server {
+    poll: Poll,
+    listener: TcpListener,
+    connections: Slab<Connection>,
+    shared: Arc<Shared>,
+    pages: Pages,
+    scratch: Box<[u8]>,
+}
+
+struct Connection {
+    stream: TcpStream,
+    /// The beginning of a request.
+    input: Vec<u8>,
+    answer: Option<Answer>,
+    readable: bool,
+    writable: bool,
+}
+
+struct Answer {
+    head: Rc<[u8]>,
+    head_sent: usize,
+    body: Body,
+    close: bool,
+}
+
+/// `left` bytes of `bytes`, over and over, from `at` on.
+struct Body {
+    bytes: Rc<[u8]>,
+    at: usize,
+    left: u64,
+}
+
+/// What happens to a connection.
+enum Next {
+    Wait,
+    Close,
+}
+
+impl Server {
+    fn new(mut listener: TcpListener, shared: Arc<Shared>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        let pages = Pages::new();
+        let scratch = vec![0; 64 * 1024].into();
+        Ok(Self { poll, listener, connections: Slab::new(), shared, pages, scratch })
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(1024);
+        loop {
+            let timeout = self.shared.awake.load(Ordering::Relaxed).then_some(Duration::ZERO);
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                result => result?,
+            }
+            if events.is_empty() {
+                thread::yield_now(); // to the load, which has the same core
+                continue;
+            }
+            self.pages.turn(Instant::now());
+            for event in &events {
+                if event.token() == LISTENER {
+                    self.accept()?;
+                    continue;
+                }
+                let Some(connection) = self.connections.get_mut(event.token().0) else { continue };
+                connection.readable |= event.is_readable();
+                connection.writable |= event.is_writable();
+                let next = connection.go_on(&mut self.pages, &mut self.scratch);
+                // A client that went away is the client's business.
+                if !matches!(next, Ok(Next::Wait)) {
+                    self.connections.remove(event.token().0);
+                    self.shared.open.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self) -> io::Result<()> {
+        loop {
+            let mut stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            stream.set_nodelay(true)?;
+            let entry = self.connections.vacant_entry();
+            let both = Interest::READABLE | Interest::WRITABLE;
+            self.poll.registry().register(&mut stream, Token(entry.key()), both)?;
+            entry.insert(Connection {
+                stream,
+                input: Vec::new(),
+                answer: None,
+                readable: false,
+                writable: false,
+            });
+            self.shared.open.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Connection {
+    /// Answers as long as there is something to do at once.
+    fn go_on(&mut self, pages: &mut Pages, scratch: &mut [u8]) -> io::Result<Next> {
+        loop {
+            if let Some(answer) = &mut self.answer {
+                if !self.writable {
+                    return Ok(Next::Wait);
+                }
+                match answer.write(&mut self.stream) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
+                    result => result?,
+                }
+                if answer.is_sent() {
+                    if answer.close {
+                        return Ok(Next::Close);
+                    }
+                    self.answer = None;
+                }
+                continue;
+            }
+            if !self.readable {
+                return Ok(Next::Wait);
+            }
+            let bytes = match self.stream.read(scratch) {
+                Ok(0) => return Ok(Next::Close),
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return Ok(Next::Wait);
+                }
+                Err(error) => return Err(error),
+            };
+            self.readable = bytes == scratch.len();
+            let whole = if self.input.is_empty() { &scratch[..bytes] } else { &[] };
+            if whole.ends_with(b"\r\n\r\n") {
+                self.answer = Some(pages.answer(whole)?);
+                continue;
+            }
+            self.input.extend_from_slice(&scratch[..bytes]);
+            if self.input.ends_with(b"\r\n\r\n") {
+                self.answer = Some(pages.answer(&self.input)?);
+                self.input = Vec::new();
+            }
+        }
+    }
+}
+
+impl Answer {
+    fn write(&mut self, stream: &mut TcpStream) -> io::Result<()> {
+        while !self.is_sent() {
+            let head = &self.head[self.head_sent..];
+            let parts = [IoSlice::new(head), IoSlice::new(self.body.next())];
+            let sent =
+                if head.is_empty() { stream.write(&parts[1])? } else { stream.write_vectored(&parts)? };
+            let of_head = sent.min(head.len());
+            self.head_sent += of_head;
+            self.body.skip(sent - of_head);
+        }
+        Ok(())
+    }
+
+    fn is_sent(&self) -> bool {
+        self.head_sent == self.head.len() && self.body.left == 0
+    }
+}
+
+impl Body {
+    fn next(&self) -> &[u8] {
+        let most = (self.bytes.len() - self.at) as u64;
+        &self.bytes[self.at..][..self.left.min(most) as usize]
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.at = (self.at + bytes) % self.bytes.len().max(1);
+        self.left -= bytes as u64;
+    }
+}
+
+/// What pods answer with, made once.
+struct Pages {
+    block: Rc<[u8]>,
+    chunked: HashMap<u64, Rc<[u8]>>,
+    /// Heads of the current second.
+    heads: HashMap<Asked, Rc<[u8]>>,
+    date: String,
+    date_is_of: Option<Instant>,
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Asked {
+    bytes: u64,
+    chunked: bool,
+    /// In HTTP/1.0, where chunks are unknown.
+    old: bool,
+    close: bool,
+}
+
+impl Pages {
+    fn new() -> Self {
+        let block = period().repeat(BLOCK_BYTES / PERIOD_BYTES);
+        let (chunked, heads) = (HashMap::new(), HashMap::new());
+        Self { block: block.into(), chunked, heads, date: String::new(), date_is_of: None }
+    }
+
+    fn turn(&mut self, now: Instant) {
+        if self.date_is_of.is_none_or(|then| now.duration_since(then).as_secs() > 0) {
+            self.date = httpdate::fmt_http_date(SystemTime::now());
+            self.date_is_of = Some(now);
+            self.heads.clear();
+        }
+    }
+
+    fn answer(&mut self, request: &[u8]) -> io::Result<Answer> {
+        let asked = Asked::read(request).ok_or_else(|| {
+            let text = format!("a pod cannot read: {}", request.escape_ascii());
+            eprintln!("{text}");
+            io::Error::new(ErrorKind::InvalidData, text)
+        })?;
+        let head = self.heads.entry(asked).or_insert_with(|| asked.head(&self.date).into());
+        let body = if asked.chunked && !asked.old {
+            let bytes = self.chunked.entry(asked.bytes).or_insert_with(|| chunked(asked.bytes).into());
+            Body { bytes: Rc::clone(bytes), at: 0, left: bytes.len() as u64 }
+        } else {
+            Body { bytes: Rc::clone(&self.block), at: 0, left: asked.bytes }
+        };
+        Ok(Answer { head: Rc::clone(head), head_sent: 0, body, close: asked.close })
+    }
+}
+
+impl Asked {
+    fn read(request: &[u8]) -> Option<Self> {
+        let mut fields = [httparse::EMPTY_HEADER; 32];
+        let mut head = httparse::Request::new(&mut fields);
+        head.parse(request).ok()?;
+        let mut segments = head.path?.rsplit('/');
+        let bytes = segments.next()?.parse().ok()?;
+        let chunked = match segments.next()? {
+            "length" => false,
+            "chunked" => bytes <= CHUNKED_BYTES_MAX,
+            _ => return None,
+        };
+        let asks_to_close = |field: &httparse::Header<'_>| {
+            field.name.eq_ignore_ascii_case("connection") && field.value.eq_ignore_ascii_case(b"close")
+        };
+        let old = head.version? == 0;
+        Some(Self { bytes, chunked, old, close: old || head.headers.iter().any(asks_to_close) })
+    }
+
+    fn head(self, date: &str) -> Vec<u8> {
+        let Self { bytes, chunked, old, close } = self;
+        let framing = match chunked {
+            true if old => String::new(),
+            true => "Transfer-Encoding: chunked\r\n".to_owned(),
+            false => format!("Content-Length: {bytes}\r\n"),
+        };
+        let version = if old { "1.0" } else { "1.1" };
+        let close = if close { "Connection: close\r\n" } else { "" };
+        format!(
+            "HTTP/{version} 200 OK\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
+             Date: {date}\r\n{framing}{close}\r\n"
+        )
+        .into_bytes()
+    }
+}
+
+/// A body of so many bytes in chunks, as it is sent.
+fn chunked(bytes: u64) -> Vec<u8> {
+    let body = period().repeat(bytes as usize / PERIOD_BYTES + 1);
+    let mut wire = Vec::with_capacity(body.len() + body.len() / 256);
+    for chunk in body[..bytes as usize].chunks(CHUNK_BYTES) {
+        wire.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        wire.extend_from_slice(chunk);
+        wire.extend_from_slice(b"\r\n");
+    }
+    wire.extend_from_slice(b"0\r\n\r\n");
+    wire
+}

@@ -1,0 +1,110 @@
+//! Processor time per scrape, throughput and latency: every forwarder in turn, round after round.
+
+use std::{mem, time::Duration};
+
+use crate::{
+    Bench,
+    cases::Body,
+    figures::{Noise, Sample, percentile},
+    forwarders::{Forwarder, Kind, Running, Setup},
+    load::{self, Load, Scrape, Until},
+    machine, pods, report,
+};
+
+/// All figures of one body.
+pub(crate) struct Case {
+    pub(crate) body: Body,
+    pub(crate) forwarders: Vec<Measured>,
+}
+
+/// All figures of one forwarder, round by round.
+pub(crate) struct Measured {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) samples: Vec<Sample>,
+}
+
+impl Case {
+    /// The first psystrike.
+    pub(crate) fn ours(&self) -> Option<&Measured> {
+        self.forwarders.iter().find(|measured| matches!(measured.kind, Kind::Psystrike(_)))
+    }
+
+    pub(crate) fn of(&self, kind: &Kind) -> Option<&Measured> {
+        self.forwarders.iter().find(|measured| measured.kind == *kind)
+    }
+}
+
+/// Measures all bodies, and prints a table for each as soon as it is known.
+pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
+    let cases = bench.options.bodies.iter().map(|&body| {
+        let case = case(bench, body).map_err(|error| format!("{body}: {error}"))?;
+        report::processor(&case);
+        Ok(case)
+    });
+    cases.collect()
+}
+
+fn case(bench: &Bench, body: Body) -> Result<Case, String> {
+    let setup = Setup { answer_bytes: answer_bytes(bench, body)?, ..bench.setup() };
+    let start = |forwarder: &Forwarder| forwarder.start(&setup);
+    let running = bench.forwarders.iter().map(start).collect::<Result<Vec<_>, _>>()?;
+    let measured = |forwarder: &Forwarder| Measured {
+        name: forwarder.name.clone(),
+        kind: forwarder.kind.clone(),
+        samples: Vec::new(),
+    };
+    let mut forwarders: Vec<Measured> = bench.forwarders.iter().map(measured).collect();
+    for round in 0..bench.options.rounds {
+        let mut order: Vec<usize> = (0..running.len()).collect();
+        if round % 2 == 1 {
+            order.reverse(); // so that a drift of the machine favours nobody
+        }
+        for index in order {
+            let Measured { name, samples, .. } = &mut forwarders[index];
+            let sample = turn(bench, body, &running[index], round == 0);
+            samples.push(sample.map_err(|error| format!("{name}: {error}"))?);
+        }
+    }
+    Ok(Case { body, forwarders })
+}
+
+/// One turn of one forwarder.
+fn turn(bench: &Bench, body: Body, forwarder: &Running, compare: bool) -> Result<Sample, String> {
+    let options = &bench.options;
+    let scrapes = bench.scrapes(forwarder.address, body);
+    let mut load = Load::connect(forwarder.address, options.clients, scrapes)?;
+    load.keep_awake(options.awake);
+    bench.pods.keep_awake(options.awake);
+    // Connections to every pod, and buffers grown; in the first round, every byte compared.
+    let warm_up = (options.pods + options.clients) as u64;
+    load.run(Until::Count(warm_up), compare.then(pods::period).as_deref())?;
+    let core_before = machine::core(options.forwarder_core)?;
+    let before = machine::processor(forwarder.pid())?;
+    let mut run = load.run(Until::Passed(options.turn), None)?;
+    let used = machine::processor(forwarder.pid())?.since(before);
+    let core = machine::core(options.forwarder_core)?;
+    bench.pods.keep_awake(false);
+    let latencies = mem::take(&mut run.latencies);
+    Ok(Sample {
+        scrapes: run.scrapes,
+        body_bytes: run.body_bytes,
+        wall: run.wall,
+        processor: used.time,
+        user_share: used.user_share(),
+        p50: Duration::from_nanos(percentile(&latencies, 50)),
+        p99: Duration::from_nanos(percentile(&latencies, 99)),
+        pss_bytes: machine::pss_bytes(forwarder.pid())?,
+        noise: Noise {
+            others: core.busy.saturating_sub(core_before.busy).saturating_sub(used.time),
+            stolen: core.stolen.saturating_sub(core_before.stolen),
+        },
+    })
+}
+
+/// How long a pod's answer is, head and body: the same for all of them.
+pub(crate) fn answer_bytes(bench: &Bench, body: Body) -> Result<u64, String> {
+    let pod = (pods::address(0), bench.pods.port).into();
+    let scrape = Scrape::of_target(pod, &body.path(), 200, Some(body.bytes));
+    load::scrape(&mut load::connect(pod)?, &scrape)
+}

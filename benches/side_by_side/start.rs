@@ -1,0 +1,62 @@
+//! From exec to the first forwarded scrape.
+
+use std::{process::Command, time::Instant};
+
+use crate::{
+    Bench,
+    cases::length,
+    figures::Spread,
+    forwarders::{Forwarder, Kind, free_address},
+    load::{self, Scrape},
+    machine, pods,
+    report::{self, Verdict},
+};
+
+const LIMIT_MS: f64 = 10.0;
+
+/// Starts every forwarder but the floors many times, in turn, and prints how long it took.
+pub(crate) fn run(bench: &Bench) -> Result<Vec<Verdict>, String> {
+    let forwarders: Vec<&Forwarder> =
+        bench.forwarders.iter().filter(|forwarder| !matches!(forwarder.kind, Kind::Floor(_))).collect();
+    let mut times = vec![Vec::new(); forwarders.len()];
+    for _ in 0..bench.options.starts {
+        for (forwarder, times) in forwarders.iter().zip(&mut times) {
+            times.push(start(bench, forwarder).map_err(|error| format!("{}: {error}", forwarder.name))?);
+        }
+    }
+    let spreads: Vec<Option<Spread>> = times.into_iter().map(Spread::of).collect();
+    println!("### Start: from exec to the first forwarded scrape, {} times\n", bench.options.starts);
+    let row = |(forwarder, spread): (&&Forwarder, &Option<Spread>)| {
+        vec![forwarder.name.clone(), spread.map_or("-".to_owned(), |spread| spread.to_string())]
+    };
+    let rows: Vec<_> = forwarders.iter().zip(&spreads).map(row).collect();
+    report::table(&["forwarder", "ms: median (min..max)"], &rows);
+    let ours = forwarders.iter().position(|forwarder| matches!(forwarder.kind, Kind::Psystrike(_)));
+    let verdict = ours.and_then(|ours| spreads[ours]).map(|spread| Verdict {
+        case: "first scrape after exec".to_owned(),
+        target: format!("≤ {LIMIT_MS} ms"),
+        measured: format!("{spread} ms"),
+        reached: spread.median <= LIMIT_MS,
+    });
+    Ok(verdict.into_iter().collect())
+}
+
+/// One start, in milliseconds.
+fn start(bench: &Bench, forwarder: &Forwarder) -> Result<f64, String> {
+    let setup = bench.setup();
+    let address = free_address()?;
+    let words = forwarder.command(address, &setup)?;
+    let (program, arguments) = words.split_first().ok_or("no program")?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    // A child inherits the core of whoever starts it, so that nothing else runs before it does.
+    machine::pin(bench.options.forwarder_core)?;
+    let began = Instant::now();
+    let running = forwarder.spawn(&mut command, address, &setup.scratch.join("start.log"));
+    let running = running.and_then(|running| machine::pin(bench.options.load_core).map(|()| running))?;
+    let scrape = Scrape::new(address, pods::address(0), bench.pods.port, length(1));
+    load::scrape(&mut load::connect(address)?, &scrape)?;
+    let took = began.elapsed();
+    drop(running);
+    Ok(took.as_secs_f64() * 1e3)
+}

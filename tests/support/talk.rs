@@ -1,0 +1,499 @@
+//! A dialogue with one exchange on a synthetic clock: what the client, the pod and the clock say, and what the
+//! exchange puts out each time.
+//!
+//! Stands where `net/pump.rs` stands, and keeps its promises: input that is not used is presented again with
+//! what follows it, a request only while one is waited for, an answer only while one is waited for. Never opens
+//! a socket and never sleeps. Whatever fails while a [`Talk`] lives, the dialogue so far is printed.
+
+use std::{
+    fmt::Write,
+    mem,
+    panic::Location,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use psystrike::{
+    http1::{head::REQUEST_HEAD_BYTES_MAX, reply::TEXT},
+    proxy::{
+        duration::Short,
+        exchange::{
+            ClientAction, Exchange, Input, Output, PageHead, Pages, Report, Rules, Surroundings, Timeouts,
+            UpstreamAction, UpstreamError, Wants,
+        },
+        outcome::Outcome,
+        policy::{Policy, Ports},
+        route::{Origin, Page},
+    },
+};
+
+use super::bytes::Shown;
+
+/// What the exchange's clock on the wall says all the time.
+const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+const DATE_SECONDS: u64 = 784_111_777;
+
+/// The pod that [`ASK`] asks.
+pub(crate) fn pod() -> Origin {
+    Origin::new([10, 1, 2, 3].into(), 8080)
+}
+
+/// A scrape,
+pub(crate) const ASK: &str = "GET /pods/10.1.2.3/8080/metrics HTTP/1.1\r\nHost: psystrike\r\n\r\n";
+/// and what the pod gets of it.
+pub(crate) const ASKED: &str = "GET /metrics HTTP/1.1\r\nHost: 10.1.2.3:8080\r\nVia: 1.1 psystrike\r\n\r\n";
+/// An answer that goes on as it came.
+pub(crate) const ANSWER: &str =
+    "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 3\r\n\r\nup\n";
+
+pub(crate) const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// What a test's operator set.
+pub(crate) fn rules() -> Rules {
+    let range = |text: &str| text.parse().expect("a range");
+    Rules {
+        policy: Policy {
+            allow: vec![range("10.0.0.0/8"), range("fd00::/8")],
+            deny: vec![range("10.9.0.0/16")],
+            ports: "80,8080,9090-9999".parse::<Ports>().expect("ports"),
+        },
+        timeouts: Timeouts {
+            scrape: ms(30_000),
+            scrape_max: ms(120_000),
+            connect: ms(3_000),
+            header: ms(10_000),
+            client_idle: ms(360_000),
+            upstream_idle: ms(180_000),
+        },
+        access_log: false,
+    }
+}
+
+/// An answer in words, as the exchange gives it itself. `lines` stand at the end of its head.
+pub(crate) fn reply(status: u16, reason: &str, lines: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status} {reason}\r\nDate: {DATE}\r\nContent-Type: {TEXT}\r\nContent-Length: {length}\r\n\
+         X-Content-Type-Options: nosniff\r\n{lines}\r\n{body}"
+    )
+}
+
+/// Pages that say their names.
+struct Names;
+
+impl Pages for Names {
+    fn render(&self, page: Page, body: &mut Vec<u8>) -> PageHead {
+        assert!(body.is_empty(), "a page begins with an empty body");
+        body.extend_from_slice(format!("{page:?}\n").as_bytes());
+        PageHead { status: if page == Page::Readyz { 503 } else { 200 }, content_type: TEXT }
+    }
+
+    fn date(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(DATE_SECONDS)
+    }
+}
+
+/// The dialogue.
+pub(crate) struct Talk {
+    pub(crate) rules: Rules,
+    pub(crate) draining: bool,
+    pub(crate) exchange: Exchange,
+    out: Output,
+    begin: Instant,
+    now: Instant,
+    /// What the client sent and nobody read yet.
+    wire: Vec<u8>,
+    /// What was read of it and not used yet,
+    request: Vec<u8>,
+    /// and not presented yet.
+    request_is_new: bool,
+    /// What was read from the pod and not used yet.
+    answer: Vec<u8>,
+    /// What the pod got on its present connection.
+    sent: Vec<u8>,
+    /// Everything the client got.
+    pub(crate) got: Vec<u8>,
+    dialogue: String,
+}
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("the dialogue so far:\n{}", self.dialogue);
+        }
+    }
+}
+
+impl Talk {
+    /// A new connection. `name` heads the dialogue.
+    pub(crate) fn new(name: &str) -> Self {
+        Self::with_rules(name, rules(), false)
+    }
+
+    pub(crate) fn with_rules(name: &str, rules: Rules, turned_away: bool) -> Self {
+        let now = Instant::now(); // any will do: there is no other way to get one
+        Self {
+            exchange: Exchange::new(now, &rules, turned_away),
+            rules,
+            draining: false,
+            out: Output::default(),
+            begin: now,
+            now,
+            wire: Vec::new(),
+            request: Vec::new(),
+            request_is_new: false,
+            answer: Vec::new(),
+            sent: Vec::new(),
+            got: Vec::new(),
+            dialogue: format!("  {name}\n"),
+        }
+    }
+
+    /// A connection whose request waits for a connection to the pod.
+    #[track_caller]
+    pub(crate) fn connecting(request: &str) -> Self {
+        let mut talk = Self::new(request);
+        talk.client(request).upstream(UpstreamAction::Connect(pod()));
+        talk.wants(Wants::Connection);
+        talk
+    }
+
+    /// A connection whose request is not sent yet.
+    #[track_caller]
+    pub(crate) fn sending(request: &str, reused: bool) -> Self {
+        let mut talk = Self::connecting(request);
+        talk.connected(reused);
+        talk.wants(Wants::Send);
+        talk
+    }
+
+    /// A connection whose request is sent.
+    #[track_caller]
+    pub(crate) fn awaiting(request: &str, reused: bool) -> Self {
+        let mut talk = Self::sending(request, reused);
+        talk.sent_all();
+        talk.wants(Wants::Answer);
+        talk
+    }
+
+    /// The client sends `bytes`.
+    #[track_caller]
+    pub(crate) fn client(&mut self, bytes: impl AsRef<[u8]>) -> Said {
+        let mut said = Said::new();
+        let bytes = bytes.as_ref();
+        let _ = writeln!(self.dialogue, "{} client: {}", self.time(), Shown(bytes));
+        self.wire.extend_from_slice(bytes);
+        self.read_request(&mut said);
+        said
+    }
+
+    /// As long as a request is waited for, what the client sent is read, up to the longest head at a time.
+    fn read_request(&mut self, said: &mut Said) {
+        while self.exchange.wants() == Wants::Request && (self.request_is_new || !self.wire.is_empty()) {
+            let room = REQUEST_HEAD_BYTES_MAX - self.request.len();
+            if !mem::take(&mut self.request_is_new) {
+                let read = room.min(self.wire.len());
+                assert!(read > 0, "a full buffer that is not used would wait for ever");
+                self.request.extend(self.wire.drain(..read));
+            }
+            let bytes = mem::take(&mut self.request);
+            self.advance(Input::Request(&bytes));
+            self.request = bytes[self.out.used..].to_vec();
+            self.request_is_new = self.exchange.wants() != Wants::Request && !self.request.is_empty();
+            self.collect(&[], said);
+        }
+    }
+
+    /// What the client sent and the exchange did not use.
+    pub(crate) fn unused(&self) -> Vec<u8> {
+        [&self.request[..], &self.wire].concat()
+    }
+
+    /// The client ends its side, or its connection fails.
+    #[track_caller]
+    pub(crate) fn client_gone(&mut self) -> Said {
+        self.tell(Input::ClientGone)
+    }
+
+    /// The client took all there was. Then its next request is looked at, if it is here.
+    #[track_caller]
+    pub(crate) fn flushed(&mut self) -> Said {
+        let mut said = self.tell(Input::Flushed);
+        self.read_request(&mut said);
+        said
+    }
+
+    #[track_caller]
+    pub(crate) fn connected(&mut self, reused: bool) -> Said {
+        self.tell(Input::Connected { reused })
+    }
+
+    /// The pod's connection takes so many bytes of the request.
+    #[track_caller]
+    pub(crate) fn sent(&mut self, bytes: usize) -> Said {
+        self.sent.extend_from_slice(&self.exchange.unsent()[..bytes]);
+        self.tell(Input::Sent(bytes))
+    }
+
+    #[track_caller]
+    pub(crate) fn sent_all(&mut self) -> Said {
+        self.sent(self.exchange.unsent().len())
+    }
+
+    /// What the pod got on its present connection.
+    #[track_caller]
+    pub(crate) fn asked(&self, expected: &str) {
+        assert_eq!(self.sent.escape_ascii().to_string(), expected.escape_default().to_string());
+    }
+
+    /// The pod sends `bytes`.
+    #[track_caller]
+    pub(crate) fn pod(&mut self, bytes: impl AsRef<[u8]>) -> Said {
+        let mut said = Said::new();
+        let _ = writeln!(self.dialogue, "{} pod: {}", self.time(), Shown(bytes.as_ref()));
+        self.answer.extend_from_slice(bytes.as_ref());
+        while !self.answer.is_empty() && matches!(self.exchange.wants(), Wants::Answer | Wants::Send) {
+            let mut bytes = mem::take(&mut self.answer);
+            self.advance(Input::Answer(&mut bytes));
+            let used = self.out.used;
+            self.answer = bytes[used..].to_vec();
+            self.collect(&bytes, &mut said);
+            if used == 0 {
+                break;
+            }
+        }
+        said
+    }
+
+    #[track_caller]
+    pub(crate) fn pod_ends(&mut self) -> Said {
+        self.tell(Input::UpstreamEnd)
+    }
+
+    #[track_caller]
+    pub(crate) fn pod_fails(&mut self, error: UpstreamError) -> Said {
+        self.tell(Input::UpstreamFailed(error))
+    }
+
+    #[track_caller]
+    pub(crate) fn discarded(&mut self, bytes: usize) -> Said {
+        self.tell(Input::Discarded(bytes))
+    }
+
+    #[track_caller]
+    pub(crate) fn drain(&mut self) -> Said {
+        self.tell(Input::Drain)
+    }
+
+    /// Time passes, and nobody is told.
+    pub(crate) fn wait(&mut self, time: Duration) {
+        self.now += time;
+    }
+
+    /// Time passes, and the exchange is told. The client has taken all there was.
+    #[track_caller]
+    pub(crate) fn after(&mut self, time: Duration) -> Said {
+        self.wait(time);
+        self.tell(Input::Tick { client_stalled: false })
+    }
+
+    /// Time passes, and the exchange is told. The client has yet to take something.
+    #[track_caller]
+    pub(crate) fn after_stalled(&mut self, time: Duration) -> Said {
+        self.wait(time);
+        self.tell(Input::Tick { client_stalled: true })
+    }
+
+    /// Nothing happens until `at`, so long after the dialogue began, and then the deadline comes.
+    #[track_caller]
+    pub(crate) fn expires(&mut self, at: Duration) -> Said {
+        self.due(at);
+        let left = (self.begin + at).saturating_duration_since(self.now);
+        self.after(left.saturating_sub(Duration::from_nanos(1)));
+        let left = (self.begin + at).saturating_duration_since(self.now);
+        self.after(left)
+    }
+
+    /// As [`expires`](Self::expires), while the client has yet to take something.
+    #[track_caller]
+    pub(crate) fn expires_stalled(&mut self, at: Duration) -> Said {
+        self.due(at);
+        let left = (self.begin + at).saturating_duration_since(self.now);
+        self.after_stalled(left.saturating_sub(Duration::from_nanos(1)));
+        let left = (self.begin + at).saturating_duration_since(self.now);
+        self.after_stalled(left)
+    }
+
+    /// The deadline is so long after the dialogue began.
+    #[track_caller]
+    pub(crate) fn due(&self, at: Duration) {
+        let deadline =
+            self.exchange.deadline().map(|deadline| deadline.saturating_duration_since(self.begin));
+        assert_eq!(deadline, Some(at), "the deadline");
+    }
+
+    #[track_caller]
+    pub(crate) fn wants(&self, expected: Wants) {
+        assert_eq!(self.exchange.wants(), expected);
+        assert_eq!(
+            self.exchange.deadline().is_none(),
+            expected == Wants::Nothing,
+            "deadlines but at the end"
+        );
+        assert_eq!(self.exchange.unsent().is_empty(), expected != Wants::Send, "unsent bytes");
+    }
+
+    /// Whether `input` changes the exchange, or makes it put out anything.
+    pub(crate) fn changes(&mut self, input: Input<'_>) -> bool {
+        let before = format!("{:?}", self.exchange);
+        self.advance(input);
+        let Output { used, head, pass, upstream, client, report, .. } = &self.out;
+        let silent = (*used, head.len(), pass.len()) == (0, 0, 0)
+            && (*upstream, *client) == (UpstreamAction::None, ClientAction::None)
+            && report.is_none();
+        !silent || before != format!("{:?}", self.exchange)
+    }
+
+    /// Any input that brings no bytes.
+    #[track_caller]
+    pub(crate) fn tell(&mut self, input: Input<'_>) -> Said {
+        let mut said = Said::new();
+        self.advance(input);
+        self.collect(&[], &mut said);
+        said
+    }
+
+    fn time(&self) -> String {
+        format!("{:>9}", Short(self.now - self.begin).to_string())
+    }
+
+    fn advance(&mut self, input: Input<'_>) {
+        let told = match &input {
+            Input::Request(bytes) => format!("Request({} bytes)", bytes.len()),
+            Input::Answer(bytes) => format!("Answer({} bytes)", bytes.len()),
+            other => format!("{other:?}"),
+        };
+        let _ = writeln!(self.dialogue, "{} {told}", self.time());
+        let around =
+            Surroundings { now: self.now, draining: self.draining, rules: &self.rules, pages: &Names };
+        let was_over = self.exchange.wants() == Wants::Nothing;
+        let exchange = mem::replace(&mut self.exchange, Exchange::Closed);
+        self.exchange = exchange.step(input, &around, &mut self.out);
+        let ends = matches!(self.out.client, ClientAction::Close | ClientAction::Reset);
+        let is_over = self.exchange.wants() == Wants::Nothing;
+        assert_eq!(ends, is_over && !was_over, "the client's connection is closed once, and then it is over");
+    }
+
+    /// Does what the exchange says, and adds it to `said`. `bytes` are those of the input.
+    fn collect(&mut self, bytes: &[u8], said: &mut Said) {
+        let Output { used, head, pass, upstream, client, report, .. } = &mut self.out;
+        let passed = &bytes[pass.clone()];
+        let _ = writeln!(
+            self.dialogue,
+            "          -> used {used}, client gets {} + {}, {upstream:?}, {client:?}, {report:?}; wants {:?}",
+            Shown(head),
+            Shown(passed),
+            self.exchange.wants(),
+        );
+        said.bytes.extend_from_slice(head);
+        said.bytes.extend_from_slice(passed);
+        self.got.extend_from_slice(head);
+        self.got.extend_from_slice(passed);
+        if *upstream != UpstreamAction::None {
+            assert_eq!(said.upstream, UpstreamAction::None, "one action at a time");
+            said.upstream = *upstream;
+            self.sent.clear();
+            self.answer.clear();
+        }
+        if *client != ClientAction::None {
+            assert_eq!(said.client, ClientAction::None, "one action at a time");
+            said.client = *client;
+            self.request.clear();
+            self.wire.clear();
+        }
+        if let Some(report) = report.take() {
+            assert!(said.report.is_none(), "one report at a time");
+            said.report = Some(report);
+        }
+    }
+}
+
+/// What the exchange put out. All of it has to be asked for: what is left when this is dropped was not expected.
+pub(crate) struct Said {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) upstream: UpstreamAction,
+    pub(crate) client: ClientAction,
+    pub(crate) report: Option<Report>,
+    at: &'static Location<'static>,
+}
+
+impl Said {
+    #[track_caller]
+    fn new() -> Self {
+        Self {
+            bytes: Vec::new(),
+            upstream: UpstreamAction::None,
+            client: ClientAction::None,
+            report: None,
+            at: Location::caller(),
+        }
+    }
+
+    /// The client gets just these bytes.
+    #[track_caller]
+    pub(crate) fn gets(mut self, expected: impl AsRef<[u8]>) -> Self {
+        let bytes = mem::take(&mut self.bytes);
+        assert!(bytes == expected.as_ref(), "{}\ninstead of\n{}", Shown(&bytes), Shown(expected.as_ref()));
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn upstream(mut self, expected: UpstreamAction) -> Self {
+        assert_eq!(mem::take(&mut self.upstream), expected);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn client(mut self, expected: ClientAction) -> Self {
+        assert_eq!(mem::take(&mut self.client), expected);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn reports(mut self, outcome: Outcome, status: u16) -> Self {
+        let report = self.report.take().expect("a report");
+        assert_eq!((report.outcome, report.status), (outcome, status));
+        self
+    }
+
+    /// The report, for whoever wants to know more of it.
+    #[track_caller]
+    pub(crate) fn report(&mut self) -> Report {
+        self.report.take().expect("a report")
+    }
+
+    /// Whatever it was.
+    pub(crate) fn whatever(mut self) {
+        self.take();
+    }
+
+    fn take(&mut self) -> (Vec<u8>, UpstreamAction, ClientAction, Option<Report>) {
+        let Self { bytes, upstream, client, report, .. } = self;
+        (mem::take(bytes), mem::take(upstream), mem::take(client), report.take())
+    }
+}
+
+impl Drop for Said {
+    fn drop(&mut self) {
+        let (bytes, upstream, client, report) = self.take();
+        let silent = bytes.is_empty()
+            && (upstream, client) == (UpstreamAction::None, ClientAction::None)
+            && report.is_none();
+        if !silent && !thread::panicking() {
+            let bytes = Shown(&bytes);
+            panic!("at {}: not expected: client gets {bytes}, {upstream:?}, {client:?}, {report:?}", self.at);
+        }
+    }
+}
