@@ -4,7 +4,7 @@
 mod support;
 
 use std::{
-    io::{ErrorKind, Write},
+    io::{ErrorKind, Read, Write},
     net::SocketAddr,
     sync::{
         Arc, Condvar, Mutex,
@@ -426,6 +426,71 @@ fn a_client_that_does_not_read_is_given_up_at_the_deadline() {
     assert_ne!(broken.end, End::Open, "{broken:?}");
     assert_eq!(psystrike.outcomes("client_timeout"), 1.0);
     assert_eq!(psystrike.metric("psystrike_client_connections"), 1.0, "only the one that asks");
+}
+
+#[test]
+fn a_client_that_asks_and_asks_and_never_reads_costs_little_memory() {
+    const REQUESTS: usize = 6_000; // some megabytes of answers: more than the kernel holds
+    let psystrike = start(&[]);
+    psystrike.get("/metrics");
+    let before = psystrike.process().resident_bytes();
+    let client = psystrike.client();
+    let mut asking = client.stream().try_clone().expect("a descriptor more");
+    let requests = get("/").repeat(REQUESTS);
+    let page = psystrike.get("/").text();
+    thread::scope(|scope| {
+        scope.spawn(move || asking.write_all(requests.as_bytes()).expect("it is read at last"));
+        // It stops reading when nobody takes its answers: then it sleeps.
+        let cpu = || psystrike.process().cpu();
+        let mut last = (cpu(), Instant::now());
+        let rests = || {
+            let now = cpu();
+            if now != last.0 {
+                last = (now, Instant::now());
+            }
+            last.1.elapsed()
+        };
+        poll("how long it rests", rests, |rests| *rests > Duration::from_millis(200));
+        let grown = psystrike.process().resident_bytes().saturating_sub(before);
+        assert!(grown < MIB, "it grew by {} KiB", grown >> 10);
+        assert_eq!(psystrike.get("/healthz").status(), 200, "others are served");
+        let mut client = client;
+        for at in 0..REQUESTS {
+            assert_eq!(client.response().expect("a whole answer").text(), page, "answer {at}");
+        }
+    });
+}
+
+#[test]
+fn one_that_is_never_done_starves_nobody() {
+    let psystrike = start(&[]);
+    let endless = Pod::serve("127.23.1.5", |_, client| {
+        client.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        let piece = format!("10000\r\n{}\r\n", "x".repeat(1 << 16));
+        loop {
+            client.send(&piece)?;
+        }
+    });
+    let pod = Pod::answering("127.23.1.6", PAGE, Then::Keep);
+    let mut greedy = psystrike.client();
+    greedy.send(get(&Psystrike::target(endless.address(), "/")));
+    let stop = AtomicU64::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut sink = vec![0; 1 << 16];
+            while stop.load(Ordering::SeqCst) == 0 {
+                assert!(greedy.stream().read(&mut sink).expect("it goes on") > 0);
+            }
+        });
+        let began = Instant::now();
+        let mut client = psystrike.client();
+        for _ in 0..20 {
+            assert_eq!(client.get(&Psystrike::target(pod.address(), "/")).status(), 200);
+        }
+        let took = began.elapsed();
+        stop.store(1, Ordering::SeqCst);
+        assert!(took < LIMIT / 2, "20 scrapes took {took:?}");
+    });
 }
 
 // Number
