@@ -1,0 +1,378 @@
+//! A kernel with simulated TCP connections, as epoll shows them to mio: edge-triggered.
+//!
+//! A connection wakes its registration when bytes or an end arrive, when it fails or comes about, and when room
+//! comes back after a write that found too little. What an event then says is what holds when it is fetched.
+//! Whatever no kernel would let a caller do, or what a caller must not rely on, panics here.
+
+use std::{io, net::SocketAddr};
+
+use psystrike::net::{stream::Ready, worker::Token};
+use rustix::io::Errno;
+
+/// A connection, by the order in which they came.
+pub(crate) type ConnId = usize;
+
+/// Bytes on their way in one direction, as far as the kernel holds them.
+pub(crate) struct Pipe {
+    bytes: Vec<u8>,
+    start: usize,
+    room_max: usize,
+    /// How many ever came in, and went out.
+    pub(crate) pushed: usize,
+    pub(crate) taken: usize,
+}
+
+impl Pipe {
+    fn new(room_max: usize) -> Self {
+        Self { bytes: Vec::new(), start: 0, room_max, pushed: 0, taken: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn room(&self) -> usize {
+        self.room_max - self.len()
+    }
+
+    /// Linux calls a socket writable when a third of its buffer is free.
+    fn is_roomy(&self) -> bool {
+        3 * self.room() >= self.room_max
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> usize {
+        if self.start == self.bytes.len() {
+            self.bytes.clear();
+            self.start = 0;
+        }
+        let taken = bytes.len().min(self.room());
+        self.bytes.extend_from_slice(&bytes[..taken]);
+        self.pushed += taken;
+        taken
+    }
+
+    fn take(&mut self, most: usize) -> &[u8] {
+        let from = self.start;
+        self.start += most.min(self.len());
+        self.taken += self.start - from;
+        &self.bytes[from..self.start]
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.bytes.truncate(self.start + len);
+    }
+}
+
+/// Whether a connection is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    Connecting,
+    Up,
+    /// It never came about.
+    Failed(Errno),
+}
+
+/// How the worker closed a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Close {
+    Fin,
+    Reset,
+}
+
+/// A connection between the worker and a peer.
+pub(crate) struct Conn {
+    /// The pod that it leads to; a client's has none.
+    pub(crate) pod: Option<SocketAddr>,
+    token: Option<Token>,
+    pub(crate) link: Link,
+    pub(crate) to_worker: Pipe,
+    pub(crate) from_worker: Pipe,
+    /// The peer sends no more.
+    pub(crate) peer_ended: bool,
+    /// And takes no more: what is sent to it is answered by a reset.
+    pub(crate) peer_closed: bool,
+    /// The connection failed; the worker's calls tell.
+    pub(crate) failed: bool,
+    failure_told: bool,
+    /// The worker sends no more.
+    pub(crate) worker_ended: bool,
+    pub(crate) worker_closed: Option<Close>,
+    reset_on_close: bool,
+    /// A write found too little room since room was last told of.
+    pub(crate) blocked: bool,
+    /// The worker's last write was not taken whole: it holds the rest.
+    pub(crate) stalled: bool,
+    /// There is an event to fetch.
+    pub(crate) woken: bool,
+    /// An event of it was fetched; and one that told of the end.
+    pub(crate) told: bool,
+    pub(crate) end_told: bool,
+    /// An event told that a read, or a write, may come to something, and none has come to nothing since.
+    pub(crate) may: Ready,
+    /// The worker's calls on it in this turn.
+    pub(crate) calls: usize,
+}
+
+impl Conn {
+    fn new(pod: Option<SocketAddr>, link: Link, rooms: [usize; 2]) -> Self {
+        Self {
+            pod,
+            token: None,
+            link,
+            to_worker: Pipe::new(rooms[0]),
+            from_worker: Pipe::new(rooms[1]),
+            peer_ended: false,
+            peer_closed: false,
+            failed: false,
+            failure_told: false,
+            worker_ended: false,
+            worker_closed: None,
+            reset_on_close: false,
+            blocked: false,
+            stalled: false,
+            woken: false,
+            told: false,
+            end_told: false,
+            may: Ready::NONE,
+            calls: 0,
+        }
+    }
+
+    /// Whether the worker holds its end.
+    pub(crate) fn is_held(&self) -> bool {
+        self.worker_closed.is_none()
+    }
+
+    /// Whether a read gives the worker something: bytes, an end or a failure.
+    pub(crate) fn has_news(&self) -> bool {
+        !self.to_worker.is_empty() || self.peer_ended || self.failed
+    }
+
+    /// Whether the peer has gone, as far as the kernel knows.
+    pub(crate) fn peer_left(&self) -> bool {
+        self.peer_ended || self.peer_closed || self.failed
+    }
+
+    fn ready(&self) -> Ready {
+        let all = Ready::READ.with(Ready::WRITE).with(Ready::END);
+        match self.link {
+            Link::Connecting => return Ready::NONE,
+            Link::Failed(_) => return all,
+            Link::Up if self.failed => return all,
+            Link::Up => {}
+        }
+        let mut ready = Ready::NONE;
+        if self.has_news() {
+            ready = ready.with(Ready::READ);
+        }
+        if self.peer_ended {
+            ready = ready.with(Ready::END);
+        }
+        if self.from_worker.is_roomy() {
+            ready = ready.with(Ready::WRITE);
+        }
+        ready
+    }
+
+    fn wake(&mut self) {
+        self.woken = self.token.is_some() && self.is_held();
+    }
+}
+
+/// All connections, and what epoll has to tell of them.
+#[derive(Default)]
+pub(crate) struct Kernel {
+    pub(crate) conns: Vec<Conn>,
+    /// Those that the worker holds.
+    pub(crate) held: Vec<ConnId>,
+}
+
+/// What a peer does.
+impl Kernel {
+    pub(crate) fn open(&mut self, pod: Option<SocketAddr>, link: Link, rooms: [usize; 2]) -> ConnId {
+        self.conns.push(Conn::new(pod, link, rooms));
+        self.conns.len() - 1
+    }
+
+    /// The connection comes about, or fails.
+    pub(crate) fn resolve(&mut self, id: ConnId, link: Link) {
+        let conn = &mut self.conns[id];
+        assert_eq!(conn.link, Link::Connecting, "connection {id}");
+        conn.link = link;
+        conn.wake();
+    }
+
+    /// Sends as many of `bytes` as there is room for; says how many. Nobody being there to get them is not seen.
+    pub(crate) fn peer_send(&mut self, id: ConnId, bytes: &[u8]) -> usize {
+        let conn = &mut self.conns[id];
+        assert!(!conn.peer_ended && conn.link == Link::Up, "connection {id}");
+        if !conn.is_held() || conn.failed {
+            conn.failed = true;
+            return bytes.len();
+        }
+        let sent = conn.to_worker.push(bytes);
+        if sent > 0 {
+            conn.wake();
+        }
+        sent
+    }
+
+    /// Takes at most so many bytes that the worker sent.
+    pub(crate) fn peer_take(&mut self, id: ConnId, most: usize) -> Vec<u8> {
+        let conn = &mut self.conns[id];
+        let bytes = conn.from_worker.take(most).to_vec();
+        if conn.blocked && conn.from_worker.is_roomy() {
+            conn.blocked = false;
+            conn.wake();
+        }
+        bytes
+    }
+
+    /// The peer ends its side, and can still take.
+    pub(crate) fn peer_end(&mut self, id: ConnId) {
+        let conn = &mut self.conns[id];
+        conn.peer_ended = true;
+        conn.wake();
+    }
+
+    /// The peer closes its socket. With bytes unread there, that resets.
+    pub(crate) fn peer_close(&mut self, id: ConnId) {
+        if !self.conns[id].from_worker.is_empty() {
+            return self.peer_reset(id, false);
+        }
+        let conn = &mut self.conns[id];
+        conn.peer_closed = true;
+        self.peer_end(id);
+    }
+
+    /// The peer resets the connection; what it had sent may be lost.
+    pub(crate) fn peer_reset(&mut self, id: ConnId, loses_sent: bool) {
+        let conn = &mut self.conns[id];
+        (conn.failed, conn.peer_ended, conn.peer_closed) = (true, true, true);
+        conn.from_worker.truncate(0);
+        if loses_sent {
+            conn.to_worker.truncate(0);
+        }
+        conn.wake();
+    }
+}
+
+/// What the worker does, through its sockets.
+impl Kernel {
+    pub(crate) fn register(&mut self, id: ConnId, token: Token) {
+        let conn = &mut self.conns[id];
+        assert!(conn.token.is_none(), "connection {id} is registered twice");
+        conn.token = Some(token);
+        self.held.push(id);
+        conn.woken = true; // whatever holds already is told
+    }
+
+    pub(crate) fn read(&mut self, id: ConnId, into: &mut [u8]) -> io::Result<usize> {
+        let conn = &mut self.conns[id];
+        assert!(conn.is_held() && conn.link == Link::Up, "read from {id}: {:?}", conn.link);
+        assert!(!into.is_empty(), "an empty read could be taken for the end");
+        assert!(conn.may.has(Ready::READ), "a read from {id} that comes to nothing");
+        if !conn.to_worker.is_empty() {
+            let bytes = conn.to_worker.take(into.len());
+            into[..bytes.len()].copy_from_slice(bytes);
+            return Ok(bytes.len());
+        }
+        if conn.failed && !conn.failure_told {
+            conn.failure_told = true;
+            return Err(Errno::CONNRESET.into());
+        }
+        if conn.peer_ended {
+            return Ok(0);
+        }
+        conn.may = conn.may.without(Ready::READ);
+        Err(Errno::AGAIN.into())
+    }
+
+    pub(crate) fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
+        let conn = &mut self.conns[id];
+        assert!(conn.is_held() && conn.link == Link::Up, "write to {id}: {:?}", conn.link);
+        assert!(!bytes.is_empty() && !conn.worker_ended, "write to {id} after its end");
+        assert!(conn.may.has(Ready::WRITE), "a write to {id} that comes to nothing");
+        if conn.failed {
+            let error = if conn.failure_told { Errno::PIPE } else { Errno::CONNRESET };
+            conn.failure_told = true;
+            return Err(error.into());
+        }
+        if conn.peer_closed {
+            // The bytes are gone, and a reset comes back.
+            (conn.failed, conn.stalled) = (true, false);
+            conn.wake();
+            return Ok(bytes.len());
+        }
+        let taken = conn.from_worker.push(bytes);
+        conn.stalled = taken < bytes.len();
+        if conn.stalled {
+            conn.blocked = true;
+            conn.may = conn.may.without(Ready::WRITE);
+        }
+        if taken == 0 { Err(Errno::AGAIN.into()) } else { Ok(taken) }
+    }
+
+    pub(crate) fn connected(&mut self, id: ConnId) -> io::Result<bool> {
+        let conn = &mut self.conns[id];
+        match conn.link {
+            Link::Connecting => Ok(false),
+            Link::Failed(error) => Err(error.into()),
+            Link::Up if conn.failed && !conn.failure_told => {
+                conn.failure_told = true;
+                Err(Errno::CONNRESET.into())
+            }
+            Link::Up => Ok(true),
+        }
+    }
+
+    pub(crate) fn shutdown(&mut self, id: ConnId) {
+        self.conns[id].worker_ended = true;
+    }
+
+    pub(crate) fn reset_on_close(&mut self, id: ConnId) {
+        self.conns[id].reset_on_close = true;
+    }
+
+    /// Closes the worker's end. With `loss`, of what the peer has not taken as much is lost as it says, where
+    /// anything can get lost.
+    pub(crate) fn close(&mut self, id: ConnId, loss: impl FnOnce(usize) -> usize) -> Close {
+        self.held.retain(|&held| held != id);
+        let conn = &mut self.conns[id];
+        assert!(conn.is_held(), "connection {id} is closed twice");
+        let close = if conn.reset_on_close || !conn.to_worker.is_empty() { Close::Reset } else { Close::Fin };
+        conn.worker_closed = Some(close);
+        conn.worker_ended = true;
+        conn.woken = false;
+        if close == Close::Reset {
+            let left = conn.from_worker.len();
+            conn.from_worker.truncate(left - loss(left + 1).min(left));
+        }
+        close
+    }
+
+    /// Fetches the event of a connection, if there is one.
+    pub(crate) fn fetch(&mut self, id: ConnId) -> Option<(Token, Ready)> {
+        let conn = &mut self.conns[id];
+        let token = conn.token.filter(|_| std::mem::take(&mut conn.woken))?;
+        let ready = conn.ready();
+        conn.may = conn.may.with(ready);
+        conn.told = true;
+        conn.end_told |= ready.has(Ready::END);
+        // Whoever asked, and was told that there is no room, is told when there is.
+        conn.blocked |= conn.link == Link::Up && !ready.has(Ready::WRITE);
+        (ready != Ready::NONE).then_some((token, ready))
+    }
+
+    pub(crate) fn token(&self, id: ConnId) -> Option<Token> {
+        self.conns[id].token
+    }
+
+    pub(crate) fn has_events(&self) -> bool {
+        self.held.iter().any(|&id| self.conns[id].woken)
+    }
+}

@@ -1,0 +1,383 @@
+//! The simulated network: what the worker sees of the kernel, and whom the kernel tells of the worker's calls.
+//!
+//! Owns the virtual clock, the random numbers and the faults. Its peers are models ([`super::clients`],
+//! [`super::pods`]), or the test itself, which then plays them call by call.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    fmt,
+    io::{self, IoSlice},
+    net::SocketAddr,
+    rc::Rc,
+    time::Instant,
+};
+
+use psystrike::{
+    net::{
+        stream::{Socket, upstream_error},
+        worker::{Network, Token},
+    },
+    proxy::{
+        exchange::UpstreamError,
+        outcome::{OUTCOMES, Outcome},
+    },
+};
+use rustix::io::Errno;
+
+use super::{
+    bytes::Random,
+    clients::Client,
+    kernel::{ConnId, Kernel, Link},
+    pods::{Pod, Scrape},
+};
+
+/// The most calls on one socket in one turn. A pump makes 16 moves, a turn pumps a client at most twice (an
+/// event and a deadline), and a move is at most a write and a read, with an interruption now and then.
+const CALLS_MAX: usize = 160;
+
+/// What goes wrong at random.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Chaos {
+    /// Peers act while the worker is in its turn: at one in so many of its calls. 0: never.
+    pub(crate) mid_turn: usize,
+    /// Calls are interrupted.
+    pub(crate) interrupts: bool,
+    /// Events come late, twice, for connections that are gone, or for no reason.
+    pub(crate) events: bool,
+    /// Connections fail to come about.
+    pub(crate) connects: bool,
+}
+
+/// Whose connection it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Test,
+    Client(usize),
+    Pod(usize),
+}
+
+/// What the worker is called for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Turn,
+    /// Somebody is accepted, or room is made for it: who idles may be closed.
+    Admit,
+    Drain,
+    /// It is dropped.
+    Drop,
+}
+
+pub(crate) struct Net {
+    pub(crate) kernel: Kernel,
+    pub(crate) owners: Vec<Owner>,
+    pub(crate) random: Random,
+    pub(crate) chaos: Chaos,
+    pub(crate) now: Instant,
+    pub(crate) turn: usize,
+    pub(crate) call: Call,
+    /// The process is about to stop.
+    pub(crate) draining: bool,
+    pub(crate) fds_max: usize,
+    /// What the kernel holds of connections to pods that the test plays, to the worker and from it.
+    pub(crate) rooms: [usize; 2],
+    /// What connects come to. When there are no more, they come about at once.
+    pub(crate) connects: VecDeque<Result<Link, Errno>>,
+    /// Bytes moved, or connections came or went, in this turn.
+    pub(crate) progress: bool,
+    pub(crate) opened: u64,
+    pub(crate) reused: u64,
+    pub(crate) sent_again: u64,
+    /// Clients' connections that were accepted.
+    pub(crate) accepted: u64,
+    /// Complete answers, by outcome; and exchanges that ended otherwise.
+    pub(crate) tally: [u64; OUTCOMES],
+    pub(crate) unfinished: u64,
+    /// Clients that went away, and may have been refused before.
+    pub(crate) unsure: u64,
+    pub(crate) bytes_to_clients: u64,
+    /// Connects that failed, and of which no client was told yet.
+    pub(crate) failed_connects: Vec<(SocketAddr, Outcome)>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) pods: Vec<Pod>,
+    pub(crate) scrapes: Vec<Scrape>,
+    pub(crate) rules: psystrike::proxy::exchange::Rules,
+    pub(crate) traced: bool,
+}
+
+/// A network that a worker and its test share.
+#[derive(Clone)]
+pub(crate) struct SimNetwork(pub(crate) Rc<RefCell<Net>>);
+
+/// A socket of the worker.
+pub(crate) struct SimSocket {
+    net: Rc<RefCell<Net>>,
+    pub(crate) id: ConnId,
+}
+
+impl Net {
+    pub(crate) fn new(seed: u64, rules: psystrike::proxy::exchange::Rules) -> Self {
+        Self {
+            kernel: Kernel::default(),
+            owners: Vec::new(),
+            random: Random::new(seed),
+            chaos: Chaos::default(),
+            now: Instant::now(),
+            turn: 0,
+            call: Call::Turn,
+            draining: false,
+            fds_max: usize::MAX,
+            rooms: [64 * 1024; 2],
+            connects: VecDeque::new(),
+            progress: false,
+            opened: 0,
+            reused: 0,
+            sent_again: 0,
+            accepted: 0,
+            tally: [0; OUTCOMES],
+            unfinished: 0,
+            unsure: 0,
+            bytes_to_clients: 0,
+            failed_connects: Vec::new(),
+            clients: Vec::new(),
+            pods: Vec::new(),
+            scrapes: Vec::new(),
+            rules,
+            traced: std::env::var_os("PSYSTRIKE_SEED").is_some(),
+        }
+    }
+
+    /// With a single seed, says what happens.
+    pub(crate) fn trace(&self, what: impl FnOnce() -> String) {
+        if self.traced {
+            eprintln!("turn {:4}: {}", self.turn, what());
+        }
+    }
+
+    pub(crate) fn add_conn(
+        &mut self,
+        owner: Owner,
+        pod: Option<SocketAddr>,
+        link: Link,
+        rooms: [usize; 2],
+    ) -> ConnId {
+        self.owners.push(owner);
+        self.kernel.open(pod, link, rooms)
+    }
+
+    /// Before a call of the worker: what else happens in the world at that moment.
+    fn before(&mut self, id: ConnId) -> io::Result<()> {
+        let calls = &mut self.kernel.conns[id].calls;
+        *calls += 1;
+        assert!(*calls <= CALLS_MAX, "the worker spins on connection {id}");
+        if self.chaos.mid_turn > 0 && self.random.one_in(self.chaos.mid_turn) {
+            self.act(true);
+        }
+        if self.chaos.interrupts && self.random.one_in(40) {
+            return Err(Errno::INTR.into());
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, to: SocketAddr) -> Result<ConnId, Errno> {
+        let result = self.decide_connect(to);
+        match result {
+            Ok((link, pod)) => {
+                let rooms = if pod.is_some() { self.random_rooms() } else { self.rooms };
+                let owner = if pod.is_some() { Owner::Pod(self.pods.len()) } else { Owner::Test };
+                let id = self.add_conn(owner, Some(to), link, rooms);
+                if let Some(mut pod) = pod {
+                    pod.conn = id;
+                    self.pods.push(pod);
+                }
+                self.trace(|| format!("connect to {to} as {id}: {link:?}"));
+                self.opened += 1;
+                self.progress = true;
+                Ok(id)
+            }
+            Err(error) => {
+                self.trace(|| format!("no connect to {to}: {error}"));
+                // While any pod connection idles, it has to give its descriptor.
+                if error != Errno::MFILE || self.idle_pods() == 0 {
+                    self.failed_connects.push((to, connect_outcome(&error.into())));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn decide_connect(&mut self, to: SocketAddr) -> Result<(Link, Option<Pod>), Errno> {
+        if self.is_out_of_descriptors() {
+            return Err(Errno::MFILE);
+        }
+        if let Some(planned) = self.connects.pop_front() {
+            return Ok((planned?, None));
+        }
+        if self.clients.is_empty() {
+            return Ok((Link::Up, None));
+        }
+        self.random_connect(to).map(|(link, pod)| (link, Some(pod)))
+    }
+
+    pub(crate) fn is_out_of_descriptors(&self) -> bool {
+        self.kernel.held.len() >= self.fds_max
+    }
+
+    pub(crate) fn random_rooms(&mut self) -> [usize; 2] {
+        const ROOMS: [usize; 8] = [64, 300, 2000, 4096, 16 * 1024, 64 * 1024, 80 * 1024, 256 * 1024];
+        [self.random.pick(&ROOMS), self.random.pick(&ROOMS)]
+    }
+
+    fn wrote(&mut self, id: ConnId, bytes: &[u8]) {
+        self.progress = true;
+        match self.owners[id] {
+            Owner::Test => {}
+            Owner::Client(client) => self.client_got(client, bytes),
+            Owner::Pod(pod) => self.pod_got(pod, bytes),
+        }
+    }
+
+    fn closed(&mut self, id: ConnId) {
+        let random = &mut self.random;
+        let close = self.kernel.close(id, |end| random.below(end));
+        self.progress = true;
+        self.trace(|| format!("worker closes {id}, {:?}'s: {close:?}", self.owners[id]));
+        match self.owners[id] {
+            Owner::Test => {}
+            Owner::Client(client) => self.client_closed(client, close),
+            Owner::Pod(pod) => self.pod_closed(pod),
+        }
+    }
+
+    /// A random peer does something at random. Says whether any could.
+    pub(crate) fn act(&mut self, mid_turn: bool) -> bool {
+        let now = self.now;
+        let (clients, pods) = (self.clients.len(), self.pods.len());
+        if clients + pods == 0 {
+            return false;
+        }
+        // Round from a random one on, so that all get their turn.
+        let first = self.random.below(clients + pods);
+        for at in 0..clients + pods {
+            let actor = (first + at) % (clients + pods);
+            let acted = match actor.checked_sub(clients) {
+                None => self.client_acts(actor, now, mid_turn),
+                Some(pod) => self.pod_acts(pod, now, mid_turn),
+            };
+            if acted {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// What the error of a connect means, in the words of the answer that tells of it.
+pub(crate) fn connect_outcome(error: &io::Error) -> Outcome {
+    match upstream_error(error) {
+        UpstreamError::Refused => Outcome::ConnectionRefused,
+        UpstreamError::Unreachable => Outcome::Unreachable,
+        UpstreamError::TimedOut => Outcome::ConnectTimeout,
+        UpstreamError::NoDescriptors => Outcome::NoDescriptors,
+        UpstreamError::Other => Outcome::ConnectFailed,
+    }
+}
+
+impl Network for SimNetwork {
+    type Socket = SimSocket;
+
+    fn register(&mut self, socket: &mut SimSocket, token: Token) -> io::Result<()> {
+        self.0.borrow_mut().kernel.register(socket.id, token);
+        Ok(())
+    }
+
+    fn connect(&mut self, to: SocketAddr, token: Token) -> io::Result<SimSocket> {
+        let mut net = self.0.borrow_mut();
+        let id = net.connect(to)?;
+        net.kernel.register(id, token);
+        net.kernel.conns[id].woken = net.kernel.conns[id].link != Link::Connecting;
+        drop(net);
+        Ok(self.socket(id))
+    }
+}
+
+impl SimNetwork {
+    /// The worker's end of a connection.
+    pub(crate) fn socket(&self, id: ConnId) -> SimSocket {
+        SimSocket { net: Rc::clone(&self.0), id }
+    }
+}
+
+impl Socket for SimSocket {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let net = &mut *self.net.borrow_mut();
+        net.before(self.id)?;
+        if let Owner::Pod(pod) = net.owners[self.id] {
+            net.pod_is_read(pod);
+        }
+        let result = net.kernel.read(self.id, into);
+        net.trace(|| format!("read from {}: {result:?}", self.id));
+        net.progress |= result.is_ok();
+        match net.owners[self.id] {
+            Owner::Client(client) => net.client_was_read(client),
+            Owner::Pod(pod) => net.pod_was_read(pod),
+            Owner::Test => {}
+        }
+        result
+    }
+
+    fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        let net = &mut *self.net.borrow_mut();
+        net.before(self.id)?;
+        let bytes = from.iter().map(|slice| &**slice).collect::<Vec<_>>().concat();
+        let result = net.kernel.write(self.id, &bytes);
+        net.trace(|| format!("write to {} of {}: {result:?}", self.id, bytes.len()));
+        if let Ok(taken) = result {
+            net.wrote(self.id, &bytes[..taken]);
+        }
+        result
+    }
+
+    fn connected(&self) -> io::Result<bool> {
+        let net = &mut *self.net.borrow_mut();
+        let result = net.kernel.connected(self.id);
+        if let (Err(error), Some(pod)) = (&result, net.kernel.conns[self.id].pod) {
+            net.failed_connects.push((pod, connect_outcome(error)));
+        }
+        result
+    }
+
+    fn shutdown(&self) {
+        let net = &mut *self.net.borrow_mut();
+        net.kernel.shutdown(self.id);
+        net.trace(|| format!("worker ends {}", self.id));
+        match net.owners[self.id] {
+            Owner::Test => {}
+            Owner::Client(client) => net.client_ended(client),
+            Owner::Pod(_) => panic!("only clients' connections are closed half"),
+        }
+    }
+
+    fn reset_on_close(&self) {
+        self.net.borrow_mut().kernel.reset_on_close(self.id);
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        None
+    }
+}
+
+impl Drop for SimSocket {
+    fn drop(&mut self) {
+        // It is borrowed only where a test fails within a call.
+        if let Ok(mut net) = self.net.try_borrow_mut() {
+            net.closed(self.id);
+        }
+    }
+}
+
+impl fmt::Debug for SimSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SimSocket({})", self.id)
+    }
+}
