@@ -187,7 +187,7 @@ fn what_does_not_finish_in_time_is_broken_off() {
 #[test]
 fn a_second_signal_ends_it_at_once() {
     for (arguments, wait_for) in [
-        (&["--shutdown-delay", "1h"][..], "draining"),
+        (&["--shutdown-delay", "1h"][..], "/readyz fails"),
         (&["--shutdown-timeout", "1h"], "finishing what runs"),
     ] {
         for second in [Signal::TERM, Signal::INT] {
@@ -428,15 +428,15 @@ fn a_kept_scrape_takes_two_reads_two_writes_two_waits_and_nothing_else() {
     let target = Psystrike::target(pod.address(), "/");
     let mut client = psystrike.client();
     (0..20).for_each(|_| drop(client.get(&target)));
-    client.get("/begins");
+    client.get("/readyz?begins");
     (0..SCRAPES).for_each(|_| assert_eq!(client.get(&target).status(), 200));
-    client.get("/ends");
+    client.get("/readyz?ends");
     psystrike.process().child().signal(Signal::TERM);
     assert!(psystrike.wait(LIMIT).success());
 
     let trace = fs::read_to_string(&trace).expect("strace has written it");
-    let between = trace.lines().skip_while(|line| !line.contains("GET /begins")).skip(1);
-    let between = between.take_while(|line| !line.contains("GET /ends"));
+    let between = trace.lines().skip_while(|line| !line.contains("GET /readyz?begins")).skip(1);
+    let between = between.take_while(|line| !line.contains("GET /readyz?ends"));
     let mut calls = BTreeMap::<String, usize>::new();
     for line in between {
         // `1234 recvfrom(9, ...`; a call that another thread's interrupts is counted where it begins.

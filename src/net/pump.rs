@@ -6,6 +6,8 @@
 
 use std::{io::IoSlice, mem};
 
+use log::{debug, trace};
+
 use super::{
     slots::Key,
     stream::{Read, Ready, Socket, Stream, is_out_of_descriptors, upstream_error},
@@ -155,6 +157,7 @@ impl<N: Network> Worker<N> {
             pages: &*self.shared,
         };
         if let Some(client) = self.clients.get_mut(key) {
+            trace!("client {}: {:?}", key.slot(), client.exchange.wants());
             let exchange = mem::replace(&mut client.exchange, Exchange::Closed);
             client.exchange = exchange.step(input, &around, &mut self.out);
         }
@@ -176,6 +179,7 @@ impl<N: Network> Worker<N> {
             UpstreamAction::Close => self.close_upstream(key),
             UpstreamAction::Connect(origin) => self.connect(key, origin),
             UpstreamAction::Retry(origin) => {
+                debug!("{origin}: the kept connection turned out closed");
                 self.counters().retries.add(1);
                 self.close_upstream(key);
                 self.open(key, origin);
@@ -350,6 +354,7 @@ impl<N: Network> Worker<N> {
             client.upstream = Some(kept);
             upstream.client = Some(key);
         }
+        debug!("{origin}: a kept connection serves again");
         let counters = self.counters();
         counters.upstreams_idle.sub(1);
         counters.upstreams_active.add(1);
@@ -367,6 +372,7 @@ impl<N: Network> Worker<N> {
             });
             match opened {
                 Ok(upstream) => {
+                    debug!("{origin}: a connection is opened");
                     if let Some(client) = self.clients.get_mut(key) {
                         client.upstream = Some(upstream);
                     }
@@ -396,6 +402,7 @@ impl<N: Network> Worker<N> {
             self.upstreams.remove(upstream);
             return;
         }
+        debug!("{origin}: the connection is kept");
         self.counters().upstreams_idle.add(1);
         self.pool.put(upstream.slot(), origin, self.now);
         if let Some(surplus) = self.pool.surplus() {

@@ -6,7 +6,7 @@
 
 use std::{collections::VecDeque, fmt::Display, io, net::SocketAddr, sync::Arc, time::Instant};
 
-use log::{info, warn};
+use log::{debug, info, warn};
 
 use super::{
     pump::{self, Client, Upstream},
@@ -318,7 +318,10 @@ impl<N: Network> Worker<N> {
         self.counters().record(report);
         let Report { route, outcome, status, duration, .. } = report;
         let access_log = self.shared.rules().access_log && *route == RouteName::Pods;
-        let trouble = outcome.class() != Class::Answered;
+        if outcome.class() == Class::Client {
+            debug!("{}: pod {:?}", outcome.reason(), report.origin);
+        }
+        let trouble = matches!(outcome.class(), Class::Pod | Class::Refused);
         if !access_log && !trouble {
             return;
         }

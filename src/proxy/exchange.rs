@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! Reading -> Replying (own page, refusal)           -> Reading | Lingering
-//! Reading: head out of time, too many clients       -> Replying 408, 503
+//! Reading: head out of time                         -> Replying 408
 //! Reading: idle too long, drained                   -> Closed
 //! Reading -> Connecting -> Sending -> Awaiting -> Relaying -> Replying -> Reading | Lingering
 //! Connecting: refused, timed out                    -> Replying 502, 504
@@ -223,11 +223,6 @@ impl Exchange {
             (Self::Closed, _) => Self::Closed,
 
             (Self::Reading(reading), Input::Request(bytes)) => reading.request(bytes, around, out),
-            (Self::Reading(reading), Input::Tick { .. }) if reading.turned_away => Ending::refused(
-                Terms::UNREAD,
-                around,
-            )
-            .fail(Outcome::TooManyClients.into(), Duration::ZERO, around, out),
             (Self::Reading(reading), Input::Tick { .. }) if reading.begun() => {
                 let ending = Ending::refused(Terms::UNREAD, around);
                 ending.fail(Outcome::HeadTimeout.into(), around.rules.timeouts.header, around, out)

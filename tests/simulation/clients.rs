@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use psystrike::proxy::{
-    exchange::Timeouts,
     outcome::{Class, Outcome},
+    rules::Timeouts,
 };
 
 use super::{

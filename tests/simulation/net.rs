@@ -18,10 +18,7 @@ use psystrike::{
         stream::{Socket, upstream_error},
         worker::{Network, Token},
     },
-    proxy::{
-        exchange::UpstreamError,
-        outcome::{OUTCOMES, Outcome},
-    },
+    proxy::outcome::{OUTCOMES, Outcome, UpstreamError},
 };
 use rustix::io::Errno;
 
@@ -101,7 +98,7 @@ pub(crate) struct Net {
     pub(crate) clients: Vec<Client>,
     pub(crate) pods: Vec<Pod>,
     pub(crate) scrapes: Vec<Scrape>,
-    pub(crate) rules: psystrike::proxy::exchange::Rules,
+    pub(crate) rules: psystrike::proxy::rules::Rules,
     pub(crate) traced: bool,
 }
 
@@ -116,7 +113,7 @@ pub(crate) struct SimSocket {
 }
 
 impl Net {
-    pub(crate) fn new(seed: u64, rules: psystrike::proxy::exchange::Rules) -> Self {
+    pub(crate) fn new(seed: u64, rules: psystrike::proxy::rules::Rules) -> Self {
         Self {
             kernel: Kernel::default(),
             owners: Vec::new(),
@@ -279,7 +276,9 @@ pub(crate) fn connect_outcome(error: &io::Error) -> Outcome {
         UpstreamError::Unreachable => Outcome::Unreachable,
         UpstreamError::TimedOut => Outcome::ConnectTimeout,
         UpstreamError::NoDescriptors => Outcome::NoDescriptors,
-        UpstreamError::Other => Outcome::ConnectFailed,
+        UpstreamError::NoLocalPort | UpstreamError::Forbidden | UpstreamError::Other => {
+            Outcome::ConnectFailed
+        }
     }
 }
 

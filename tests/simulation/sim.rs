@@ -18,10 +18,10 @@ use psystrike::{
         worker::{Token, Worker},
     },
     proxy::{
-        exchange::{Rules, Timeouts},
         metrics::{self, Fixed},
         outcome::Outcome,
         policy::{ALLOW_DEFAULT, Policy, Ports, parse_range},
+        rules::{Rules, Timeouts},
     },
 };
 
