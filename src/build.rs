@@ -1,25 +1,25 @@
 //! Puts the revision that is being built into `PSYSTRIKE_REVISION`: what the environment says (an image build
 //! has no `.git`), else what git says, else `unknown`.
 
-use std::{env, path::Path, process::Command};
+use std::{env, process::Command};
 
 fn main() {
     println!("cargo::rerun-if-env-changed=PSYSTRIKE_REVISION");
-    for changes_with_a_commit in [".git/HEAD", ".git/logs/HEAD"] {
-        if Path::new(changes_with_a_commit).exists() {
-            println!("cargo::rerun-if-changed={changes_with_a_commit}");
-        }
+    // Both change with a commit. One that is missing has cargo look each time, as before a first commit.
+    for path in ["HEAD", "logs/HEAD"].iter().filter_map(|path| git(&["rev-parse", "--git-path", path])) {
+        println!("cargo::rerun-if-changed={path}");
     }
     let revision = env::var("PSYSTRIKE_REVISION")
         .ok()
         .filter(|r| !r.is_empty())
-        .or_else(git_revision)
+        .or_else(|| git(&["rev-parse", "--short=12", "HEAD"]))
         .unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=PSYSTRIKE_REVISION={revision}");
 }
 
-fn git_revision() -> Option<String> {
-    let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
+/// What git says, where this is built in a checkout.
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| text.trim().to_owned())
 }

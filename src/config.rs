@@ -10,8 +10,8 @@ use pico_args::Arguments;
 
 use crate::proxy::{
     duration,
-    exchange::{Rules, Timeouts},
     policy::{self, Policy, Ports},
+    rules::{Rules, Timeouts},
 };
 
 /// What `--help` prints.
@@ -58,8 +58,12 @@ Every option can be given as a variable: --connect-timeout is PSYSTRIKE_CONNECT_
 lists are comma-separated; the option wins. SIGTERM and SIGINT end it, a second one at once.
 ";
 
-/// Descriptors that are neither a client's nor a pod's: standard streams, epoll, listeners, `/proc`.
-const DESCRIPTORS_OTHER: u64 = 64;
+/// Descriptors that are neither a client's nor a pod's: standard streams, signals, `/proc`; and for each worker
+/// its epoll, its waker and its listeners.
+const DESCRIPTORS_OTHER: usize = 32;
+/// The most clients, and kept pod connections, that the open-files limit alone leads to: containers often have a
+/// limit of a million, and nobody means them to take the memory for it.
+const CONNECTIONS_DEFAULT_MAX: usize = 16 * 1024;
 /// More workers than any machine that this is meant for has cores.
 const WORKERS_MAX: usize = 256;
 
@@ -99,8 +103,9 @@ impl Config {
     /// The most client connections, and the most kept pod connections, with so many open files. A client that
     /// scrapes needs a second descriptor for its pod, for which a kept connection gives its own if need be.
     pub fn limits(&self, open_files: u64) -> (usize, usize) {
-        let half = usize::try_from(open_files.saturating_sub(DESCRIPTORS_OTHER) / 2).unwrap_or(usize::MAX);
-        let default = half.clamp(1, 1_000_000);
+        let other = DESCRIPTORS_OTHER + self.workers * (3 + self.listen.len().max(1));
+        let half = usize::try_from(open_files).unwrap_or(usize::MAX).saturating_sub(other) / 2;
+        let default = half.clamp(1, CONNECTIONS_DEFAULT_MAX);
         (self.clients_max.unwrap_or(default), self.upstreams_idle_max.unwrap_or(default))
     }
 }
@@ -164,7 +169,12 @@ pub fn parse(
     if let Some(unknown) = source.arguments.finish().first() {
         let unknown = unknown.to_string_lossy();
         let unknown = unknown.escape_debug();
-        return Err(UsageError(format!("{unknown}: unknown, or given more than once; see psystrike --help")));
+        let why = if unknown.to_string().starts_with("--access-log=") {
+            "takes no value"
+        } else {
+            "unknown, or given more than once"
+        };
+        return Err(UsageError(format!("{unknown}: {why}; see psystrike --help")));
     }
     let rules = Rules { policy, timeouts, access_log };
     Ok(Asked::Serve(Box::new(Config {
@@ -341,8 +351,9 @@ mod tests {
         assert_eq!(config.rules.policy.ports.to_string(), "1-65535");
         assert_eq!((config.workers, config.log_level), (1, LevelFilter::Info));
         assert!(!config.rules.access_log);
-        assert_eq!(config.limits(20_000), (9_968, 9_968));
-        assert_eq!(config.limits(64), (1, 1));
+        assert_eq!(config.limits(20_000), (9_982, 9_982));
+        assert_eq!(config.limits(1_048_576), (16_384, 16_384));
+        assert_eq!(config.limits(36), (1, 1));
         assert_eq!(config.shutdown_delay, Duration::ZERO);
         assert_eq!(config.shutdown_timeout, Duration::from_secs(30));
     }

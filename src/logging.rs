@@ -21,6 +21,8 @@ use rustix::{
 };
 use simple_logger::SimpleLogger;
 
+use crate::net::worker::ACCESS_LOG;
+
 /// Lines that may wait to be written.
 const QUEUE_MAX: usize = 1024;
 /// How long [`flush`] waits for them.
@@ -43,16 +45,17 @@ struct Queue {
 /// Lines that were dropped since it was last said.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Logs from here on, lines of `level` and above it.
+/// Logs from here on: lines of `level` and above it, and the access log if it is asked for.
 ///
 /// # Errors
 /// Why there is no thread for it.
-pub fn init(level: LevelFilter) -> std::io::Result<()> {
+pub fn init(level: LevelFilter, access_log: bool) -> std::io::Result<()> {
     let (lines, receiver) = sync_channel(QUEUE_MAX);
     survive_failures();
     thread::Builder::new().name(THREAD.to_owned()).stack_size(64 * 1024).spawn(move || write(&receiver))?;
     if log::set_boxed_logger(Box::new(Queue { lines, level })).is_ok() {
-        log::set_max_level(level);
+        // Who asks for the access log gets it, whatever else is logged.
+        log::set_max_level(if access_log { level.max(LevelFilter::Info) } else { level });
     }
     Ok(())
 }
@@ -107,7 +110,7 @@ fn write(lines: &Receiver<Message>) {
 
 impl Log for Queue {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= self.level
+        metadata.level() <= self.level || metadata.target() == ACCESS_LOG
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -115,7 +118,7 @@ impl Log for Queue {
             return;
         }
         // Two words are enough to tell our lines apart; module paths say nothing to operators.
-        let target = if record.target() == "access" { "access" } else { "psystrike" };
+        let target = if record.target() == ACCESS_LOG { ACCESS_LOG } else { "psystrike" };
         let line = Message::Line { level: record.level(), target, text: record.args().to_string() };
         if self.lines.try_send(line).is_err() {
             DROPPED.fetch_add(1, Relaxed);

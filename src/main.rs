@@ -15,6 +15,7 @@ use std::{
     time::Instant,
 };
 
+use ipnet::IpNet;
 use log::{error, info, warn};
 use psystrike::{
     config::{self, Asked, Config},
@@ -25,7 +26,7 @@ use psystrike::{
         shared::{Phase, Shared},
         signals::{Happened, Signals},
     },
-    proxy::{duration::Short, metrics::Fixed},
+    proxy::{duration::Short, metrics::Fixed, policy::Policy},
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -77,13 +78,20 @@ fn complain(about: &dyn Display) {
 
 /// Serves until a signal ends it, and gives the exit status.
 fn serve(config: &Config) -> Result<u8, String> {
-    logging::init(config.log_level).map_err(|error| format!("no thread for the log: {error}"))?;
+    logging::init(config.log_level, config.rules.access_log)
+        .map_err(|error| format!("no thread for the log: {error}"))?;
     let (clients_max, upstreams_idle_max) = config.limits(process::raise_open_files());
     let mut signals = Signals::receive().map_err(|error| format!("signals: {error}"))?;
     let fixed = Fixed { version: VERSION, revision: REVISION, clients_max, upstreams_idle_max };
     let shared = Arc::new(Shared::new(config.rules.clone(), fixed, config.workers));
-    info!("psystrike {VERSION} ({REVISION}) starts, with at most {clients_max} clients");
     let workers = start(config, &shared, &signals)?;
+    info!(
+        "psystrike {VERSION} ({REVISION}) serves, with clients_max={clients_max} workers={}",
+        config.workers
+    );
+    let Policy { allow, deny, ports } = &config.rules.policy;
+    let list = |ranges: &[IpNet]| ranges.iter().map(IpNet::to_string).collect::<Vec<_>>().join(",");
+    info!("pods may be reached in allow={} deny={} allow_ports={ports}", list(allow), list(deny));
     let status = supervise(config, &shared, &mut signals, &workers);
     logging::flush();
     status
@@ -156,7 +164,7 @@ fn supervise(
         return Err("a worker ended, and so all do".to_owned());
     }
 
-    info!("a signal came: draining for {}", Short(config.shutdown_delay));
+    info!("a signal came: /readyz fails, and serving goes on for {}", Short(config.shutdown_delay));
     enter(Phase::Draining)?;
     let until = Instant::now() + config.shutdown_delay;
     while Instant::now() < until {

@@ -160,7 +160,7 @@ const SETTINGS: &[Setting] = &[
         with: &[],
         in_force: |psystrike| {
             psystrike.signal(Signal::TERM);
-            psystrike.wait_for_line("drain").ends_with(" 601200s")
+            psystrike.wait_for_line("serving goes on").ends_with(" 601200s")
         },
     },
     Setting {
@@ -237,9 +237,9 @@ fn the_access_log_is_asked_for_by_a_flag_or_a_variable() {
         (&[], "", false),
     ] {
         let mut psystrike = Psystrike::start_with_env(arguments, &[("PSYSTRIKE_ACCESS_LOG", value)]);
-        psystrike.get("/healthz");
+        psystrike.get("/pods/127.21.9.9/80/metrics");
         psystrike.terminate(LIMIT);
-        let logged = psystrike.stderr().contains("/healthz");
+        let logged = psystrike.stderr().contains("[access]");
         assert_eq!(logged, expected, "{arguments:?} with {value:?}; {}", psystrike.stderr());
     }
 }

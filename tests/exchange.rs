@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use bytes::{Shown, cuts, with_seeds};
 use psystrike::proxy::{
-    exchange::{ClientAction, Input, Report, UpstreamAction, UpstreamError, Wants},
-    outcome::{Class, Outcome},
+    dialogue::{ClientAction, Input, Report, UpstreamAction, Wants},
+    outcome::{Class, Outcome, UpstreamError},
     route::{Page, RouteName},
 };
 use talk::{ANSWER, ASK, ASKED, Said, Talk, ms, pod, reply, rules};
@@ -136,9 +136,11 @@ fn reading_to_replying_to_reading() {
     talk.due(ms(10 + 30_000));
     assert!(!talk.exchange.idles());
     talk.wait(ms(7));
-    let Report { route, outcome, status, origin, duration, first_byte, target } = talk.flushed().report();
+    let report = talk.flushed().report();
+    let Report { route, outcome, status, origin, duration, first_byte, detail, within, request } = report;
     assert_eq!((route, outcome, status), (RouteName::Page(Page::Healthz), Outcome::Page, 200));
-    assert_eq!((origin, duration, first_byte, target), (None, ms(7), None, None));
+    assert_eq!((origin, duration, first_byte), (None, ms(7), None));
+    assert_eq!((detail, within, request), (None, ms(0), None));
     talk.wants(Wants::Request);
     talk.due(ms(17 + 360_000));
     assert!(talk.exchange.idles());
@@ -216,9 +218,11 @@ fn a_scrape_goes_through_every_state_and_tells_its_times() {
     talk.wants(Wants::Flush);
     talk.due(ms(1000 + 30_000));
     talk.wait(ms(10));
-    let Report { route, outcome, status, origin, duration, first_byte, target } = talk.flushed().report();
+    let report = talk.flushed().report();
+    let Report { route, outcome, status, origin, duration, first_byte, detail, within, request } = report;
     assert_eq!((route, outcome, status), (RouteName::Pods, Outcome::Forwarded, 200));
-    assert_eq!((origin, duration, first_byte, target), (Some(pod()), ms(200), Some(ms(100)), None));
+    assert_eq!((origin, duration, first_byte), (Some(pod()), ms(200), Some(ms(100))));
+    assert_eq!((detail, within, request), (None, ms(0), None));
     talk.wants(Wants::Request);
     talk.due(ms(1200 + 360_000));
 }
@@ -1317,16 +1321,23 @@ fn redirects_lead_back_through_us() {
 // ---------------------------------------------------------------------------------------- reporting
 
 #[test]
-fn the_access_log_names_the_target() {
-    for (request, expected) in [
-        ("GET /pods/10.1.2.3/8080/m?a=b HTTP/1.1\r\nHost: a\r\n\r\n", Some("/pods/10.1.2.3/8080/m?a=b")),
-        ("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", Some("/healthz")),
-        ("GET /nowhere? HTTP/1.1\r\nHost: a\r\n\r\n", Some("/nowhere?")),
-        ("GET http://a/b HTTP/1.1\r\nHost: a\r\n\r\n", Some("http://a/b")),
-        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", Some("*")),
-        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n", Some("/")),
-        ("GET /pods/10.9.0.1/80/m HTTP/1.1\r\nHost: a\r\n\r\n", Some("/pods/10.9.0.1/80/m")),
-        ("GET / HTTP/1.1\r\n\r\n", None),
+fn reports_name_the_request_for_the_access_log_and_where_it_was_refused() {
+    const ALWAYS: bool = true;
+    const IF_ASKED: bool = false;
+    for (request, expected, always) in [
+        (
+            "GET /pods/10.1.2.3/8080/m?a=b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /pods/10.1.2.3/8080/m?a=b",
+            IF_ASKED,
+        ),
+        ("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", "GET /healthz", IF_ASKED),
+        ("GET /nowhere? HTTP/1.1\r\nHost: a\r\n\r\n", "GET /nowhere?", ALWAYS),
+        ("GET http://a/b HTTP/1.1\r\nHost: a\r\n\r\n", "GET http://a/b", ALWAYS),
+        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS *", ALWAYS),
+        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n", "GET /", ALWAYS),
+        ("GET /pods/10.1.2.3/x/m HTTP/1.1\r\nHost: a\r\n\r\n", "GET /pods/10.1.2.3/x/m", ALWAYS),
+        ("HEAD /pods/10.9.0.1/80/m HTTP/1.1\r\nHost: a\r\n\r\n", "HEAD /pods/10.9.0.1/80/m", IF_ASKED),
+        ("GET / HTTP/1.1\r\n\r\n", "", IF_ASKED),
     ] {
         for access_log in [true, false] {
             let mut rules = rules();
@@ -1339,7 +1350,8 @@ fn the_access_log_names_the_target() {
                 talk.pod(ANSWER).gets(ANSWER).upstream(KEEP);
             }
             let mut said = talk.flushed();
-            assert_eq!(said.report().target.as_deref(), expected.filter(|_| access_log), "{request}");
+            let expected = Some(expected).filter(|text| !text.is_empty() && (always || access_log));
+            assert_eq!(said.report().request.as_deref(), expected, "{request}");
             said.whatever();
         }
     }
@@ -1363,7 +1375,7 @@ fn the_access_log_names_the_target() {
         talk.connected(false);
         talk.sent_all();
         let mut said = end(&mut talk);
-        assert_eq!(said.report().target.as_deref(), Some("/pods/10.1.2.3/8080/metrics"));
+        assert_eq!(said.report().request.as_deref(), Some("GET /pods/10.1.2.3/8080/metrics"));
         said.whatever();
     }
 }

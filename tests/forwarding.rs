@@ -6,10 +6,11 @@ mod support;
 use std::{
     io::Write,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
+    thread,
     time::Duration,
 };
 
@@ -267,11 +268,11 @@ fn a_scrape_is_sent_at_most_twice_and_never_after_a_byte_of_an_answer() {
 fn what_a_pod_says_on_an_idle_connection_becomes_nobody_s_answer() {
     let psystrike = start();
     let (opener, gate) = Gate::new();
-    let gate = std::sync::Arc::new(gate);
+    let gate = Arc::new(gate);
     let pod = Pod::serve("127.22.0.12", move |head, client| {
         client.send(with_length(&head.target()))?;
         let (gate, stream) = (gate.clone(), client.stream().clone());
-        std::thread::spawn(move || {
+        thread::spawn(move || {
             gate.pass();
             let _ = (&*stream).write_all(with_length("a lie").as_bytes());
         });
@@ -348,6 +349,75 @@ fn when_the_client_goes_the_pod_s_connection_goes_at_once() {
     poll("scrapes that ended so", || psystrike.outcomes("client_gone"), |count| *count == f64::from(gone));
     let active = || psystrike.metric("psystrike_pod_connections{state=\"active\"}");
     assert_eq!(active(), 0.0);
+}
+
+#[test]
+fn a_client_that_asks_to_close_is_told_and_closed_and_the_pod_s_connection_is_kept() {
+    let psystrike = start();
+    let pod = Pod::answering("127.22.0.16", with_length(PAGE), Then::Keep);
+    let target = Psystrike::target(pod.address(), "/");
+    for (version, fields) in
+        [("1.1", "Connection: close\r\n"), ("1.1", "Connection: x, CLOSE\r\n"), ("1.0", "")]
+    {
+        let mut client = psystrike.client();
+        // What comes behind it is not answered any more.
+        client.send(format!("GET {target} HTTP/{version}\r\nHost: x\r\n{fields}\r\n{}", get("/healthz")));
+        let response = client.response().expect("a whole answer");
+        assert_eq!(
+            (response.text().as_str(), response.head.values("Connection")),
+            (PAGE, vec!["close".into()])
+        );
+        assert_eq!(client.end(), End::Eof, "HTTP/{version} with {fields:?}");
+    }
+    assert_eq!(pod.connections(), 1);
+}
+
+#[test]
+fn of_many_at_once_each_gets_its_own() {
+    const CLIENTS: usize = 16;
+    const SCRAPES: usize = 60;
+    let psystrike = Psystrike::start(&["--allow", "127.0.0.0/8", "--workers", "2"]);
+    let in_turn = AtomicUsize::new(0);
+    // Each answers in another framing every time, and now and then closes the connection.
+    let pods: Vec<_> = (0..4)
+        .map(|_| {
+            let in_turn = AtomicUsize::new(in_turn.fetch_add(1, Ordering::SeqCst));
+            Pod::serve("127.22.0.17", move |head, client| {
+                let body = head.target().repeat(20);
+                let (answer, then) = match in_turn.fetch_add(1, Ordering::SeqCst) % 7 {
+                    0 | 1 => (with_length(&body), Then::Keep),
+                    2 => (with_length(&body), Then::Close),
+                    3 => (format!("HTTP/1.1 200 OK\r\n\r\n{body}"), Then::Close),
+                    4 => (with_length(&body) + &with_length("a lie"), Then::Keep),
+                    _ => (in_chunks(&body), Then::Keep),
+                };
+                client.send(answer).map(|()| then)
+            })
+        })
+        .collect();
+    thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let (psystrike, pods) = (&psystrike, &pods);
+            scope.spawn(move || {
+                let mut client = psystrike.client();
+                for scrape in 0..SCRAPES {
+                    let path = format!("/{number}/{scrape}/{}", "x".repeat(scrape * 7 % 50));
+                    let target = Psystrike::target(pods[(number + scrape) % pods.len()].address(), &path);
+                    if scrape % 10 == 9 {
+                        // One that goes away in the middle of it.
+                        let mut rude = psystrike.client();
+                        rude.send(get(&target));
+                        rude.reset();
+                    }
+                    let response = client.get(&target);
+                    assert_eq!(response.text(), path.repeat(20), "{target}");
+                    if response.until_close {
+                        client = psystrike.client();
+                    }
+                }
+            });
+        }
+    });
 }
 
 // Heads
@@ -467,7 +537,7 @@ fn answers_pass_as_they_came_but_for_what_ends_here() {
 fn a_location_into_the_pod_leads_back_through_us() {
     let psystrike = start();
     for ip in ["127.22.1.5", "::1"] {
-        let location = std::sync::Arc::new(Mutex::new(String::new()));
+        let location = Arc::new(Mutex::new(String::new()));
         let given = location.clone();
         let pod = Pod::serve(ip, move |head, client| {
             let answer = match head.target().as_str() {
@@ -690,6 +760,7 @@ fn an_answer_that_makes_no_sense_is_a_502() {
             "malformed answer from the pod",
         ),
         ("HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\nx", "malformed answer from the pod"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\nx", "malformed answer from the pod"),
         ("HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\nx", "malformed answer from the pod"),
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",

@@ -211,7 +211,7 @@ fn who_was_there_before_the_signal_is_answered() {
         let pod = Pod::answering("127.24.0.7", PAGE, Then::Keep);
         let request = get(&Psystrike::target(pod.address(), "/"));
         psystrike.process().stop();
-        let mut clients: Vec<_> = (0..100).map(|_| psystrike.client()).collect();
+        let mut clients: Vec<_> = (0..300).map(|_| psystrike.client()).collect();
         clients.iter_mut().for_each(|client| client.send(&request));
         psystrike.signal(Signal::TERM);
         psystrike.signal(Signal::CONT);
@@ -297,7 +297,7 @@ fn a_log_that_nobody_reads_stops_neither_scrapes_nor_the_end() {
     // More than the pipe and the queue before it hold.
     let (_reader, writer) = io::pipe().expect("a pipe");
     let (mut program, address) = start_with_stderr(TALKATIVE, writer);
-    scrape_often(address, &pod, 4000);
+    scrape_often(address, &pod, 2500);
     program.signal(Signal::TERM);
     assert_eq!(program.wait(LIMIT).code(), Some(0));
 }
@@ -307,7 +307,7 @@ fn lines_that_do_not_fit_are_dropped_and_counted() {
     let pod = Pod::answering("127.24.1.2", PAGE, Then::Keep);
     let (reader, writer) = io::pipe().expect("a pipe");
     let (_program, address) = start_with_stderr(TALKATIVE, writer);
-    scrape_often(address, &pod, 4000);
+    scrape_often(address, &pod, 2500);
     let dropped = find_line(reader, "log lines were dropped").expect("it is said");
     assert!(dropped.contains(" WARN "), "{dropped}");
 }

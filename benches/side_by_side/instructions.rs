@@ -67,7 +67,7 @@ pub(crate) fn run(bench: &Bench) -> Result<bool, String> {
             let instructions = count(bench, forwarder, asked).map_err(|error| format!("{name}: {error}"))?;
             let kept = instructions <= limit as f64 * TOLERANCE;
             within &= kept || index > 0;
-            let kept = if kept { "kept" } else { "PASSED" };
+            let kept = if kept { "kept" } else { "OVER" };
             rows.push(vec![name, format!("{instructions:.0}"), limit.to_string(), kept.to_owned()]);
         }
         report::table(&["case", "instructions", "limit", "verdict"], &rows);

@@ -137,9 +137,32 @@ impl BodyScanner {
 
     /// Follows the body through `bytes`.
     pub fn scan(&mut self, bytes: &[u8]) -> Scanned {
+        self.follow(bytes.len(), |scanner, at| scanner.piece(&bytes[at..]))
+    }
+
+    /// Follows the body through `bytes`, and moves its content together at their start: so many bytes of it.
+    pub fn content_to_front(&mut self, bytes: &mut [u8]) -> (Scanned, usize) {
+        let mut kept = 0;
+        let scanned = self.follow(bytes.len(), |scanner, at| {
+            let piece = scanner.piece(&bytes[at..])?;
+            if piece.content {
+                bytes.copy_within(at..at + piece.bytes, kept);
+                kept += piece.bytes;
+            }
+            Ok(piece)
+        });
+        (scanned, kept)
+    }
+
+    /// Takes one piece after the other, each from where it begins, through so many bytes.
+    fn follow(
+        &mut self,
+        bytes: usize,
+        mut piece_at: impl FnMut(&mut Self, usize) -> Result<Piece, BodyError>,
+    ) -> Scanned {
         let mut at = 0;
-        while at < bytes.len() && !self.ended() {
-            match self.piece(&bytes[at..]) {
+        while at < bytes && !self.ended() {
+            match piece_at(self, at) {
                 Ok(piece) => at += piece.bytes,
                 Err(error) => return Scanned { bytes: at, then: Then::Broken(error) },
             }

@@ -5,6 +5,8 @@
 //! although no URI has them: many clients send queries with them raw, and they mean one thing to everybody.)
 //! It owns the limits on heads. It never decides what a request is for.
 
+use std::fmt;
+
 use httparse::{Error, Status};
 
 use super::field::{self, Connection, FieldLine, Name};
@@ -224,6 +226,18 @@ fn before_bare_lf(bytes: &[u8]) -> &[u8] {
 /// `uri-host [ ":" port ]` by its alphabet (RFC 3986 section 3.2.2). Which host it names does not matter here.
 fn is_host(value: &[u8]) -> bool {
     value.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+;=".contains(&byte))
+}
+
+/// The target as it came.
+impl fmt::Display for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Origin { path, query: Some(query) } => write!(f, "{path}?{query}"),
+            Self::Origin { path: text, query: None } | Self::Absolute(text) | Self::Other(text) => {
+                f.write_str(text)
+            }
+        }
+    }
 }
 
 impl<'b> Target<'b> {

@@ -70,7 +70,7 @@ impl EventLoop {
         loop {
             let next = self.listeners.iter().filter_map(|listener| listener.next_wake(now));
             let next = next.chain(self.worker.next_wake()).min();
-            let timeout = next.map(|at| round_up(at.saturating_duration_since(now)));
+            let timeout = next.map(|at| at.saturating_duration_since(now));
             self.fetch(&mut events, timeout)?;
             now = Instant::now();
             self.shared.turn_begins(self.index, now);
@@ -89,6 +89,7 @@ impl EventLoop {
                 self.worker.drain();
                 self.close_listeners(now)?;
                 if self.worker.is_idle() {
+                    self.shared.turn_ends(self.index);
                     return Ok(());
                 }
             } else {
@@ -116,10 +117,12 @@ impl EventLoop {
     /// Accepts what waits, a bounded number of connections.
     fn accept(&mut self, now: Instant) -> io::Result<()> {
         for listener in self.listeners.iter_mut().filter(|listener| listener.is_ready(now)) {
+            let mut failed = 0;
             for _ in 0..ACCEPTS_MAX {
                 match listener.accept()? {
                     Accept::Connection(socket) => self.worker.admit(socket),
                     Accept::Nothing => break,
+                    Accept::Failed => failed += 1,
                     Accept::NoDescriptors if self.worker.make_room() => {}
                     Accept::NoDescriptors => {
                         self.worker.report_no_descriptors();
@@ -127,6 +130,9 @@ impl EventLoop {
                         break;
                     }
                 }
+            }
+            if failed == ACCEPTS_MAX {
+                listener.rest(now);
             }
         }
         Ok(())
@@ -143,14 +149,6 @@ impl EventLoop {
         }
         self.listeners.clear();
         Ok(())
-    }
-}
-
-/// mio rounds down to whole milliseconds (epoll_wait has no finer ones): a deadline in half of one would spin.
-fn round_up(timeout: Duration) -> Duration {
-    match timeout.subsec_nanos() % 1_000_000 {
-        0 => timeout,
-        rest => timeout + Duration::from_nanos(u64::from(1_000_000 - rest)),
     }
 }
 
@@ -218,6 +216,7 @@ impl Socket for TcpStream {
     }
 
     fn peer(&self) -> Option<SocketAddr> {
-        self.peer_addr().ok()
+        let peer = self.peer_addr().ok()?;
+        Some(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
     }
 }

@@ -81,6 +81,8 @@ pub enum Accept {
     Connection(TcpStream),
     /// None is there.
     Nothing,
+    /// One failed before it was accepted.
+    Failed,
     /// There is no descriptor for it. The connection waits on.
     NoDescriptors,
 }
@@ -122,35 +124,21 @@ impl Listener {
     /// Those that leave no hope for this listener.
     pub fn accept(&mut self) -> io::Result<Accept> {
         self.rests_until = None;
-        loop {
-            let error = match self.socket.accept() {
-                Ok((socket, _)) => return Ok(Accept::Connection(socket)),
-                Err(error) => error,
-            };
+        let error = match self.socket.accept() {
+            Ok((socket, _)) => return Ok(Accept::Connection(socket)),
+            Err(error) => error,
+        };
+        match Errno::from_io_error(&error) {
+            Some(Errno::AGAIN) => {
+                self.ready = false;
+                Ok(Accept::Nothing)
+            }
+            Some(Errno::NOBUFS | Errno::NOMEM) => Ok(Accept::NoDescriptors),
+            _ if is_out_of_descriptors(&error) => Ok(Accept::NoDescriptors),
+            Some(Errno::BADF | Errno::FAULT | Errno::INVAL | Errno::NOTSOCK) => Err(error),
             // accept(2): a connection that failed while it waited reports its own errors here. They are its
             // business, and the next one may be sound.
-            match Errno::from_io_error(&error) {
-                Some(Errno::AGAIN) => {
-                    self.ready = false;
-                    return Ok(Accept::Nothing);
-                }
-                Some(
-                    Errno::INTR
-                    | Errno::CONNABORTED
-                    | Errno::NETDOWN
-                    | Errno::PROTO
-                    | Errno::NOPROTOOPT
-                    | Errno::HOSTDOWN
-                    | Errno::NONET
-                    | Errno::HOSTUNREACH
-                    | Errno::OPNOTSUPP
-                    | Errno::NETUNREACH
-                    | Errno::PERM,
-                ) => {}
-                Some(Errno::NOBUFS | Errno::NOMEM) => return Ok(Accept::NoDescriptors),
-                _ if is_out_of_descriptors(&error) => return Ok(Accept::NoDescriptors),
-                _ => return Err(error),
-            }
+            _ => Ok(Accept::Failed),
         }
     }
 }

@@ -15,7 +15,9 @@ use crate::{
     http1::head::{ANSWER_HEAD_BYTES_MAX, REQUEST_HEAD_BYTES_MAX},
     proxy::{
         deadlines::Armed,
-        exchange::{ClientAction, Exchange, Input, Surroundings, UpstreamAction, UpstreamError, Wants},
+        dialogue::{ClientAction, Input, Surroundings, UpstreamAction, Wants},
+        exchange::Exchange,
+        outcome::{Class, UpstreamError},
         route::Origin,
     },
 };
@@ -164,7 +166,8 @@ impl<N: Network> Worker<N> {
         let (upstream, action, report) = (self.out.upstream, self.out.client, self.out.report.take());
         if let (Some(report), Some(client)) = (report, self.clients.get_mut(key)) {
             let sent_bytes = mem::take(&mut client.sent_bytes);
-            let peer = report.target.as_ref().and_then(|_| client.stream.socket().peer());
+            let is_named = report.request.is_some() || report.outcome.class() != Class::Answered;
+            let peer = is_named.then(|| client.stream.socket().peer()).flatten();
             self.record(&report, peer, sent_bytes);
         }
         match upstream {

@@ -11,9 +11,10 @@ use super::process;
 use crate::{
     http1::reply,
     proxy::{
-        exchange::{PageHead, Pages, Rules},
+        dialogue::{PageHead, Pages},
         metrics::{self, Counters, Fixed},
         route::Page,
+        rules::Rules,
     },
 };
 
@@ -95,12 +96,8 @@ impl Shared {
 
     /// Takes a client's place, unless all are taken.
     pub fn take_place(&self) -> bool {
-        let taken = self.clients.fetch_add(1, Ordering::AcqRel);
-        if taken >= self.fixed.clients_max {
-            self.give_place_back();
-            return false;
-        }
-        true
+        let take = |taken| (taken < self.fixed.clients_max).then_some(taken + 1);
+        self.clients.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
     }
 
     /// A client that had a place is gone.

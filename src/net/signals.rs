@@ -5,7 +5,7 @@
 use std::{
     io::{self, ErrorKind, Read as _},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use mio::{Events, Interest, Poll, Token, Waker, net::UnixStream};
@@ -34,6 +34,8 @@ pub struct Signals {
     poll: Poll,
     events: Events,
     receiver: UnixStream,
+    /// A worker's end was heard of, and has not been told yet.
+    woken: bool,
     waker: Arc<Waker>,
 }
 
@@ -50,7 +52,7 @@ impl Signals {
         let sender = std::os::unix::net::UnixStream::from(std::os::fd::OwnedFd::from(sender));
         pipe::register(SIGTERM, sender.try_clone()?)?;
         pipe::register(SIGINT, sender)?;
-        Ok(Self { poll, events: Events::with_capacity(4), receiver, waker })
+        Ok(Self { poll, events: Events::with_capacity(4), receiver, woken: false, waker })
     }
 
     /// For a worker to say that it ended.
@@ -64,23 +66,22 @@ impl Signals {
     /// As `epoll_wait(2)`.
     pub fn wait(&mut self, until: Option<Instant>) -> io::Result<Happened> {
         loop {
-            let timeout = until.map(|at| at.saturating_duration_since(Instant::now()));
-            match self.poll.poll(&mut self.events, timeout) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                result => result?,
-            }
-            let mut bytes = [0; 16];
-            if self.events.iter().any(|event| event.token() == SIGNALS)
-                && matches!(self.receiver.read(&mut bytes), Ok(1..))
-            {
+            // One byte a signal, one signal a call: two that came at once are still two.
+            if matches!(self.receiver.read(&mut [0]), Ok(1)) {
                 return Ok(Happened::Signal);
             }
-            if self.events.iter().any(|event| event.token() == WAKER) {
+            if std::mem::take(&mut self.woken) {
                 return Ok(Happened::WorkerEnded);
             }
-            if until.is_some_and(|at| at <= Instant::now()) {
+            let timeout = until.map(|at| at.saturating_duration_since(Instant::now()));
+            if timeout == Some(Duration::ZERO) {
                 return Ok(Happened::Timeout);
             }
+            match self.poll.poll(&mut self.events, timeout) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => result?,
+            }
+            self.woken |= self.events.iter().any(|event| event.token() == WAKER);
         }
     }
 }

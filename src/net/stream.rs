@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
 };
 
-use crate::proxy::exchange::UpstreamError;
+use crate::proxy::outcome::UpstreamError;
 
 /// What a connection's socket can do. Every call returns at once.
 pub trait Socket {
@@ -183,6 +183,9 @@ pub fn upstream_error(error: &io::Error) -> UpstreamError {
             UpstreamError::Unreachable
         }
         ErrorKind::TimedOut => UpstreamError::TimedOut,
+        ErrorKind::AddrNotAvailable => UpstreamError::NoLocalPort,
+        // connect(2): EACCES and EPERM of a firewall, EINVAL of a blackhole route (ip-route(8)).
+        ErrorKind::PermissionDenied | ErrorKind::InvalidInput => UpstreamError::Forbidden,
         _ if is_out_of_descriptors(error) => UpstreamError::NoDescriptors,
         _ => UpstreamError::Other,
     }

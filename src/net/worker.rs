@@ -4,7 +4,7 @@
 //! move in [`super::pump`]; readiness and time come from whoever drives it, which is [`super::event_loop`] or a
 //! simulation.
 
-use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{collections::VecDeque, fmt::Display, io, net::SocketAddr, sync::Arc, time::Instant};
 
 use log::{info, warn};
 
@@ -16,16 +16,24 @@ use super::{
 };
 use crate::proxy::{
     deadlines::Deadlines,
-    exchange::{Exchange, Input, Output, Report},
-    log_rate::{INTERVAL, LogRate},
+    dialogue::{Input, Output, Report},
+    duration::Short,
+    exchange::Exchange,
+    log_rate::LogRate,
     metrics::Counters,
     outcome::{Class, Outcome},
     pool::Pool,
     recency::Recency,
+    route::RouteName,
 };
 
 /// Clients beyond the most there may be, who are told so before they are closed. More are closed at once.
 const TURNED_AWAY_MAX: usize = 64;
+
+/// The target of the access log's lines, which no level holds back.
+pub const ACCESS_LOG: &str = "access";
+/// How much of a request is logged where it was refused.
+const LOGGED_CHARS_MAX: usize = 200;
 
 /// Where sockets come from.
 pub trait Network {
@@ -197,7 +205,9 @@ impl<N: Network> Worker<N> {
         let has_place = self.shared.take_place() || (self.close_idle_client() && self.shared.take_place());
         if !has_place && self.turned_away == TURNED_AWAY_MAX {
             // Nobody is left to say it to all of them.
-            return self.log_trouble(Outcome::TooManyClients, "closed without an answer");
+            self.counters().count(Outcome::TooManyClients);
+            return self
+                .log_trouble(Outcome::TooManyClients, "too many clients: one is closed without an answer");
         }
         let mut stream = Stream::new(socket);
         let exchange = Exchange::new(self.now, self.shared.rules(), !has_place);
@@ -221,7 +231,10 @@ impl<N: Network> Worker<N> {
                 if has_place {
                     self.shared.give_place_back();
                 }
-                warn!("a client's connection could not be registered: {error}");
+                self.log_trouble(
+                    Outcome::NoDescriptors,
+                    format_args!("a client cannot be registered: {error}"),
+                );
             }
         }
     }
@@ -251,7 +264,8 @@ impl<N: Network> Worker<N> {
 
     /// Logs, at a bounded rate, that there is no descriptor left to accept a connection with.
     pub fn report_no_descriptors(&mut self) {
-        self.log_trouble(Outcome::NoDescriptors, "a client's connection waits to be accepted");
+        let about = "no file descriptor left: clients wait to be accepted";
+        self.log_trouble(Outcome::NoDescriptors, about);
     }
 
     /// Closes the clients that idle, when the process closes.
@@ -302,34 +316,45 @@ impl<N: Network> Worker<N> {
     /// Counts and logs an exchange that is over.
     pub(super) fn record(&mut self, report: &Report, peer: Option<SocketAddr>, sent_bytes: u64) {
         self.counters().record(report);
-        let Report { outcome, status, duration, .. } = report;
-        if let Some(target) = &report.target {
-            let peer = peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string());
+        let Report { route, outcome, status, duration, .. } = report;
+        let access_log = self.shared.rules().access_log && *route == RouteName::Pods;
+        let trouble = outcome.class() != Class::Answered;
+        if !access_log && !trouble {
+            return;
+        }
+        let client = peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string());
+        let request = report.request.as_deref().unwrap_or("-");
+        if access_log {
             info!(
-                target: "access",
-                "client={peer} target={target:?} code={status} outcome={} bytes={sent_bytes} seconds={:.6}",
+                target: ACCESS_LOG,
+                "client={client} request={request:?} code={status} outcome={} bytes={sent_bytes} seconds={:.6}",
                 outcome.label(),
                 duration.as_secs_f64()
             );
         }
-        match (outcome.class(), report.origin) {
-            // A refusal that names a pod is one of the policy.
-            (Class::Pod | Class::Refused, Some(pod)) => self.log_trouble(*outcome, format_args!("pod {pod}")),
-            _ if *outcome == Outcome::TooManyClients => self.log_trouble(*outcome, "turned away"),
-            _ => {}
+        if trouble {
+            let phrase = report.phrase();
+            let after = Short(*duration);
+            match report.origin {
+                Some(pod) => self.log_trouble(*outcome, format_args!("{phrase}: pod {pod}, after {after}")),
+                None => {
+                    let request: String = request.chars().take(LOGGED_CHARS_MAX).collect();
+                    self.log_trouble(
+                        *outcome,
+                        format_args!("{phrase}: client {client}, request {request:?}"),
+                    );
+                }
+            }
         }
     }
 
-    fn log_trouble(&mut self, outcome: Outcome, about: impl std::fmt::Display) {
-        if let Some(suppressed) = self.log_rate.admit(outcome, self.now) {
-            let seconds = INTERVAL.as_secs();
-            match suppressed {
-                0 => warn!("{}: {about}", outcome.reason()),
-                more => warn!(
-                    "{}: {about} ({more} more like it were not logged for {seconds}s)",
-                    outcome.reason()
-                ),
-            }
+    /// Logs what went wrong, at a bounded rate.
+    fn log_trouble(&mut self, outcome: Outcome, about: impl Display) {
+        let label = outcome.label();
+        match self.log_rate.admit(outcome, self.now) {
+            None => {}
+            Some(0) => warn!("{about} (outcome={label})"),
+            Some(more) => warn!("{about} (outcome={label}; {more} more since the last such line)"),
         }
     }
 }

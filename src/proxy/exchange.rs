@@ -6,11 +6,14 @@
 //!
 //! ```text
 //! Reading -> Replying (own page, refusal)           -> Reading | Lingering
+//! Reading: head out of time, too many clients       -> Replying 408, 503
+//! Reading: idle too long, drained                   -> Closed
 //! Reading -> Connecting -> Sending -> Awaiting -> Relaying -> Replying -> Reading | Lingering
 //! Connecting: refused, timed out                    -> Replying 502, 504
 //! Sending | Awaiting: a reused connection died before any byte of an answer -> Connecting (fresh, once)
 //! Sending | Awaiting: no answer, or no sound one    -> Replying 502, 504
-//! Awaiting: 1xx                                     -> Awaiting
+//! Sending | Awaiting: 1xx                           -> as it was
+//! Sending: an answer before all is sent             -> Relaying
 //! Relaying: cut short, malformed, out of time       -> Closed, visibly broken; an end is never faked
 //! Replying: out of time                             -> Closed, reset
 //! Lingering: the client ended, or time is up        -> Closed
@@ -23,14 +26,15 @@
 use std::{
     mem,
     ops::Range,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use super::{
+    dialogue::{ClientAction, Input, Output, PageHead, Report, Surroundings, UpstreamAction, Wants},
     duration::Short,
     outcome::{Failure, Outcome},
-    policy::Policy,
     route::{self, Origin, Page, PodTarget, Route, RouteName},
+    rules::Rules,
 };
 use crate::http1::{
     body::{BodyScanner, Scanned, Then},
@@ -49,203 +53,6 @@ const INTERIM_ANSWERS_MAX: u8 = 8;
 /// input unread would reset it, and could destroy that answer before it is read.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
-/// Request buffers that are kept for the next requests, and how large they may be.
-const SPARE_BUFFERS_MAX: usize = 16;
-const SPARE_BUFFER_BYTES_MAX: usize = 4 * 1024;
-
-/// What the operator set.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    /// Which pods may be reached.
-    pub policy: Policy,
-    /// How long things may take.
-    pub timeouts: Timeouts,
-    /// Whether reports name the request target.
-    pub access_log: bool,
-}
-
-/// How long things may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// A scrape that names no limit of its own, from its head to the last byte of its answer.
-    pub scrape: Duration,
-    /// The most that a scrape's own limit may ask for.
-    pub scrape_max: Duration,
-    /// Connecting to a pod.
-    pub connect: Duration,
-    /// A request's head, from its first byte on; and the silence of a new connection.
-    pub header: Duration,
-    /// The silence of a client between two requests.
-    pub client_idle: Duration,
-    /// The silence of a pod's connection that is kept.
-    pub upstream_idle: Duration,
-}
-
-/// What an exchange can see around it.
-pub struct Surroundings<'e> {
-    /// The time of this turn.
-    pub now: Instant,
-    /// The process is about to stop: no connection persists any more.
-    pub draining: bool,
-    /// What the operator set.
-    pub rules: &'e Rules,
-    /// Renders our own pages.
-    pub pages: &'e dyn Pages,
-}
-
-/// Renders our own pages.
-pub trait Pages {
-    /// Appends the content of a page to `body`.
-    fn render(&self, page: Page, body: &mut Vec<u8>) -> PageHead;
-    /// The time for `Date`.
-    fn date(&self) -> SystemTime;
-}
-
-/// How a page is announced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageHead {
-    /// The status code: 200, or 503.
-    pub status: u16,
-    /// The media type.
-    pub content_type: &'static str,
-}
-
-/// What happened.
-#[derive(Debug)]
-pub enum Input<'b> {
-    /// These bytes of a request are here: all that are not used yet.
-    Request(&'b [u8]),
-    /// The client ended its side, or its connection failed.
-    ClientGone,
-    /// The client took every byte that was handed over.
-    Flushed,
-    /// The client sent so many bytes that nobody is going to look at.
-    Discarded(usize),
-    /// There is a connection to the pod.
-    Connected {
-        /// It has served before, so it may be closed by now without our knowing.
-        reused: bool,
-    },
-    /// The pod's connection took so many bytes of the request.
-    Sent(usize),
-    /// These bytes of an answer are here: all that are not used yet.
-    Answer(&'b mut [u8]),
-    /// The pod ended its side.
-    UpstreamEnd,
-    /// The pod's connection failed, or there never was one.
-    UpstreamFailed(UpstreamError),
-    /// The deadline may have passed.
-    Tick {
-        /// The client has yet to take bytes that were handed over.
-        client_stalled: bool,
-    },
-    /// Whoever idles is to leave.
-    Drain,
-}
-
-/// Why there is no connection to the pod, or no longer one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UpstreamError {
-    /// Nothing listens there.
-    Refused,
-    /// No way there.
-    Unreachable,
-    /// The kernel gave up waiting for it.
-    TimedOut,
-    /// We are out of file descriptors.
-    NoDescriptors,
-    /// Anything else, a reset above all.
-    Other,
-}
-
-/// What is to be done, in the order of the fields. Belongs to the worker and is used again for each step.
-#[derive(Debug, Default)]
-pub struct Output {
-    /// So many bytes of the input are used. The rest is to come again, with what follows it.
-    pub used: usize,
-    /// For the client: bytes of ours,
-    pub head: Vec<u8>,
-    /// and then these of the input.
-    pub pass: Range<usize>,
-    /// What becomes of the pod's connection.
-    pub upstream: UpstreamAction,
-    /// What becomes of the client's.
-    pub client: ClientAction,
-    /// The exchange is over, this way.
-    pub report: Option<Report>,
-    /// Request buffers that wait for their next request.
-    spare: Vec<Vec<u8>>,
-    /// The content of the page that is being rendered.
-    page: Vec<u8>,
-}
-
-/// What becomes of the pod's connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum UpstreamAction {
-    /// Nothing.
-    #[default]
-    None,
-    /// Take a kept one to this pod, or open one.
-    Connect(Origin),
-    /// Close it and open a fresh one.
-    Retry(Origin),
-    /// It may serve again.
-    Keep,
-    /// Close it, if there is one.
-    Close,
-}
-
-/// What becomes of the client's connection.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClientAction {
-    /// Nothing.
-    #[default]
-    None,
-    /// End our side; theirs is still read.
-    Shutdown,
-    /// Close it.
-    Close,
-    /// Reset it, so that what was sent cannot be taken for whole.
-    Reset,
-}
-
-/// How an exchange went, for counters and log.
-#[derive(Debug)]
-pub struct Report {
-    /// The route it took.
-    pub route: RouteName,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// The status code that was sent, or would have been.
-    pub status: u16,
-    /// The pod, where it came to one.
-    pub origin: Option<Origin>,
-    /// From the request's head to the end.
-    pub duration: Duration,
-    /// From the request's head to the first byte of the pod's answer.
-    pub first_byte: Option<Duration>,
-    /// The request target, where [`Rules::access_log`] asks for it.
-    pub target: Option<Box<str>>,
-}
-
-/// What has to become possible for an exchange to go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wants {
-    /// Bytes of a request.
-    Request,
-    /// A connection to the pod.
-    Connection,
-    /// To send [`Exchange::unsent`] to the pod. An answer may come before all is sent.
-    Send,
-    /// Bytes of an answer, or the pod's end.
-    Answer,
-    /// That the client takes what was handed over.
-    Flush,
-    /// The client's end; what comes before is discarded.
-    Discard,
-    /// Nothing. It is over.
-    Nothing,
-}
 
 /// One request, its pod, its answer; between requests, the wait for the next one.
 #[derive(Debug)]
@@ -330,7 +137,7 @@ pub struct Scrape {
     /// So many bytes of the answer's head are here and were looked at.
     seen: usize,
     interim_answers: u8,
-    target: Option<Box<str>>,
+    line: Option<Box<str>>,
 }
 
 /// An answer on its way to the client.
@@ -357,7 +164,9 @@ pub struct Ending {
     until: Instant,
     first_byte: Option<Duration>,
     terms: Terms,
-    target: Option<Box<str>>,
+    detail: Option<&'static str>,
+    within: Duration,
+    line: Option<Box<str>>,
 }
 
 impl Exchange {
@@ -414,6 +223,11 @@ impl Exchange {
             (Self::Closed, _) => Self::Closed,
 
             (Self::Reading(reading), Input::Request(bytes)) => reading.request(bytes, around, out),
+            (Self::Reading(reading), Input::Tick { .. }) if reading.turned_away => Ending::refused(
+                Terms::UNREAD,
+                around,
+            )
+            .fail(Outcome::TooManyClients.into(), Duration::ZERO, around, out),
             (Self::Reading(reading), Input::Tick { .. }) if reading.begun() => {
                 let ending = Ending::refused(Terms::UNREAD, around);
                 ending.fail(Outcome::HeadTimeout.into(), around.rules.timeouts.header, around, out)
@@ -427,7 +241,7 @@ impl Exchange {
             }
             (Self::Connecting { scrape, .. }, Input::UpstreamFailed(error)) => {
                 let within = scrape.patience.min(around.rules.timeouts.connect);
-                scrape.fail(Outcome::of_connecting(error).into(), within, around, out)
+                scrape.fail(Failure::of_connecting(error), within, around, out)
             }
             (Self::Connecting { scrape, until }, Input::Tick { .. }) if until < scrape.until() => {
                 scrape.fail(Outcome::ConnectTimeout.into(), around.rules.timeouts.connect, around, out)
@@ -457,17 +271,17 @@ impl Exchange {
                 scrape.fail(Outcome::AnswerTimeout.into(), within, around, out)
             }
 
-            (Self::Relaying(relay), Input::Answer(bytes)) => relay.body(bytes, 0..0, around, out),
+            (Self::Relaying(relay), Input::Answer(bytes)) => relay.body(bytes, around, out),
             (Self::Relaying(relay), Input::UpstreamEnd) => match relay.scanner.end_of_connection() {
                 Ok(()) => relay.ended(false, out),
-                Err(error) => relay.broken(Failure::of_body(error).outcome, around, out),
+                Err(error) => relay.broken(Failure::of_body(error), around, out),
             },
             (Self::Relaying(relay), Input::UpstreamFailed(_)) => {
-                relay.broken(Outcome::BodyCutShort, around, out)
+                relay.broken(Outcome::BodyCutShort.into(), around, out)
             }
             (Self::Relaying(relay), Input::Tick { client_stalled }) => {
                 let late = if client_stalled { Outcome::ClientTimeout } else { Outcome::BodyTimeout };
-                relay.broken(late, around, out)
+                relay.broken(late.into(), around, out)
             }
 
             // A tick may come before the word that the client took all of it.
@@ -545,15 +359,19 @@ impl Reading {
         let persistent = head.persistent() && framing == Ok(Framing::Empty) && !self.turned_away;
         let terms = Terms { version: head.version, to_head, persistent: persistent && !around.draining };
         let mut ending = Ending::refused(terms, around);
+        let line = || Some(format!("{} {}", head.method, head.target).into());
         if around.rules.access_log {
-            ending.target = Some(target_text(head.target).into());
+            ending.line = line();
         }
         let allowed = framing
             .map_err(Failure::of_request_framing)
             .and_then(|framing| self.check(head, framing, &mut ending).map_err(Failure::from));
         let (path, query) = match allowed {
             Ok(target) => target,
-            Err(failure) => return ending.fail(failure, Duration::ZERO, around, out),
+            Err(failure) => {
+                ending.line = line();
+                return ending.fail(failure, Duration::ZERO, around, out);
+            }
         };
         match route::resolve(path, query) {
             Ok(Route::Page(page)) => ending.page(page, around, out),
@@ -561,11 +379,14 @@ impl Reading {
                 ending.origin = Some(origin);
                 let judged = if head.hops() < HOPS_MAX { Ok(()) } else { Err(Outcome::Loop) };
                 match judged.and_then(|()| around.rules.policy.judge(origin)) {
-                    Ok(()) => Scrape::start(head, origin, target, terms, ending.target, around, out),
+                    Ok(()) => Scrape::start(head, origin, target, terms, ending.line, around, out),
                     Err(outcome) => ending.fail(outcome.into(), Duration::ZERO, around, out),
                 }
             }
-            Err(outcome) => ending.fail(outcome.into(), Duration::ZERO, around, out),
+            Err(outcome) => {
+                ending.line = line();
+                ending.fail(outcome.into(), Duration::ZERO, around, out)
+            }
         }
     }
 
@@ -598,22 +419,13 @@ impl Reading {
     }
 }
 
-fn target_text(target: Target<'_>) -> String {
-    match target {
-        Target::Origin { path, query: Some(query) } => format!("{path}?{query}"),
-        Target::Origin { path: text, query: None } | Target::Absolute(text) | Target::Other(text) => {
-            text.to_owned()
-        }
-    }
-}
-
 impl Scrape {
     fn start(
         head: &RequestHead<'_, '_>,
         origin: Origin,
         target: PodTarget<'_>,
         terms: Terms,
-        logged: Option<Box<str>>,
+        line: Option<Box<str>>,
         around: &Surroundings<'_>,
         out: &mut Output,
     ) -> Exchange {
@@ -624,14 +436,14 @@ impl Scrape {
             origin,
             terms,
             started: around.now,
-            patience: patience(head.first(Name::ScrapeTimeout), timeouts),
+            patience: timeouts.patience(head.first(Name::ScrapeTimeout)),
             request,
             sent: 0,
             reused: false,
             first_byte: None,
             seen: 0,
             interim_answers: 0,
-            target: logged,
+            line,
         };
         out.upstream = UpstreamAction::Connect(origin);
         scrape.connect(around)
@@ -702,7 +514,7 @@ impl Scrape {
     fn ending(self, status: u16, persistence: Persistence, out: &mut Output) -> Ending {
         let until = self.until();
         let terms = Terms { persistent: persistence.persists(), ..self.terms };
-        let Self { origin, started, first_byte, target, request, .. } = self;
+        let Self { origin, started, first_byte, line, request, .. } = self;
         out.recycle(request);
         Ending {
             route: RouteName::Pods,
@@ -713,7 +525,9 @@ impl Scrape {
             until,
             first_byte,
             terms,
-            target,
+            detail: None,
+            within: Duration::ZERO,
+            line,
         }
     }
 
@@ -744,8 +558,8 @@ impl Scrape {
                 let unchunk = framing == Framing::Chunked && self.terms.version == Version::Http10;
                 let mut scanner = BodyScanner::new(framing);
                 let pass = out.pass.start..head;
-                let first = Moved::through(&mut scanner, &mut bytes[head..], unchunk);
-                if let Then::Broken(error) = first.scanned.then {
+                let moved = follow(&mut scanner, &mut bytes[head..], unchunk);
+                if let Then::Broken(error) = moved.0.then {
                     out.head.clear(); // nothing is sent yet, so the failure can still be told
                     out.pass = 0..0;
                     return self.fail(Failure::of_body(error), within, around, out);
@@ -753,7 +567,7 @@ impl Scrape {
                 let upstream_persists = persists && self.is_sent();
                 let ending = self.ending(status, persistence, out);
                 let relay = Relay { ending, scanner, unchunk, until_close, upstream_persists };
-                relay.moved(first, bytes.len() - head, pass, around, out)
+                relay.moved(moved, bytes.len() - head, pass, around, out)
             }
             Err(failure) => {
                 out.head.clear();
@@ -825,75 +639,38 @@ struct AnswerPlan {
     until_close: bool,
 }
 
-/// Bytes that went through a scanner.
-struct Moved {
-    scanned: Scanned,
-    /// So many of them, at the start, are for the client.
-    kept: usize,
-}
-
-impl Moved {
-    /// Follows the body through `bytes`; with `unchunk`, moves its content together at their start.
-    fn through(scanner: &mut BodyScanner, bytes: &mut [u8], unchunk: bool) -> Self {
-        if !unchunk {
-            let scanned = scanner.scan(bytes);
-            return Self { scanned, kept: scanned.bytes };
-        }
-        let (mut at, mut kept) = (0, 0);
-        let broken = loop {
-            if at == bytes.len() || scanner.ended() {
-                break None;
-            }
-            match scanner.piece(&bytes[at..]) {
-                Ok(piece) => {
-                    if piece.content {
-                        bytes.copy_within(at..at + piece.bytes, kept);
-                        kept += piece.bytes;
-                    }
-                    at += piece.bytes;
-                }
-                Err(error) => break Some(error),
-            }
-        };
-        let then = match broken {
-            Some(error) => Then::Broken(error),
-            None if scanner.ended() => Then::Ended,
-            None => Then::More,
-        };
-        Self { scanned: Scanned { bytes: at, then }, kept }
+/// Follows a body through `bytes`, and says how many of them, at their start, are then for the client.
+fn follow(scanner: &mut BodyScanner, bytes: &mut [u8], unchunk: bool) -> (Scanned, usize) {
+    if unchunk {
+        return scanner.content_to_front(bytes);
     }
+    let scanned = scanner.scan(bytes);
+    (scanned, scanned.bytes)
 }
 
 impl Relay {
     /// Bytes of the body are here.
-    fn body(
-        mut self,
-        bytes: &mut [u8],
-        pass: Range<usize>,
-        around: &Surroundings<'_>,
-        out: &mut Output,
-    ) -> Exchange {
-        let moved = Moved::through(&mut self.scanner, bytes, self.unchunk);
-        self.moved(moved, bytes.len(), pass, around, out)
+    fn body(mut self, bytes: &mut [u8], around: &Surroundings<'_>, out: &mut Output) -> Exchange {
+        let moved = follow(&mut self.scanner, bytes, self.unchunk);
+        self.moved(moved, bytes.len(), 0..0, around, out)
     }
 
     /// `moved` of `available` bytes belong to the body; they stand behind `pass`, which goes on with them.
     fn moved(
         self,
-        moved: Moved,
+        (scanned, kept): (Scanned, usize),
         available: usize,
         pass: Range<usize>,
         around: &Surroundings<'_>,
         out: &mut Output,
     ) -> Exchange {
-        let Moved { scanned, kept } = moved;
         out.pass = pass.start..pass.end + kept;
         out.used = pass.end + available;
         match scanned.then {
             Then::More => Exchange::Relaying(self),
             // Bytes behind the end are an answer to nothing. The connection they came on is not used again.
             Then::Ended => self.ended(scanned.bytes == available, out),
-            Then::Broken(error) => self.broken(Failure::of_body(error).outcome, around, out),
+            Then::Broken(error) => self.broken(Failure::of_body(error), around, out),
         }
     }
 
@@ -905,10 +682,12 @@ impl Relay {
     }
 
     /// The answer is not going to be whole, and part of it is sent: the client must see it.
-    fn broken(self, outcome: Outcome, around: &Surroundings<'_>, out: &mut Output) -> Exchange {
+    fn broken(mut self, failure: Failure, around: &Surroundings<'_>, out: &mut Output) -> Exchange {
+        self.ending.detail = failure.detail;
+        self.ending.within = self.ending.until.saturating_duration_since(self.ending.started);
         out.upstream = UpstreamAction::Close;
         out.client = if self.until_close { ClientAction::Reset } else { ClientAction::Close };
-        out.report = Some(self.ending.report(outcome, around.now));
+        out.report = Some(self.ending.report(failure.outcome, around.now));
         Exchange::Closed
     }
 }
@@ -925,7 +704,9 @@ impl Ending {
             until: around.now + around.rules.timeouts.scrape,
             first_byte: None,
             terms,
-            target: None,
+            detail: None,
+            within: Duration::ZERO,
+            line: None,
         }
     }
 
@@ -955,6 +736,8 @@ impl Ending {
         out: &mut Output,
     ) -> Exchange {
         self.outcome = failure.outcome;
+        self.detail = failure.detail;
+        self.within = within;
         self.status = failure.outcome.status();
         // A client that gets no answer before our deadline may still take this one.
         self.until = self.until.max(around.now + around.rules.timeouts.header);
@@ -1001,56 +784,9 @@ impl Ending {
     }
 
     fn report(self, outcome: Outcome, now: Instant) -> Report {
-        let Self { route, status, origin, started, first_byte, target, .. } = self;
+        let Self { route, status, origin, started, first_byte, detail, within, line, .. } = self;
         let status = if status == 0 { outcome.status() } else { status };
         let duration = now.saturating_duration_since(started);
-        Report { route, outcome, status, origin, duration, first_byte, target }
-    }
-}
-
-impl Outcome {
-    /// What it means that no connection to the pod came about.
-    fn of_connecting(error: UpstreamError) -> Self {
-        match error {
-            UpstreamError::Refused => Self::ConnectionRefused,
-            UpstreamError::Unreachable => Self::Unreachable,
-            UpstreamError::TimedOut => Self::ConnectTimeout,
-            UpstreamError::NoDescriptors => Self::NoDescriptors,
-            UpstreamError::Other => Self::ConnectFailed,
-        }
-    }
-}
-
-impl Output {
-    fn clear(&mut self) {
-        self.used = 0;
-        self.head.clear();
-        self.pass = 0..0;
-        self.upstream = UpstreamAction::None;
-        self.client = ClientAction::None;
-        self.report = None;
-    }
-
-    /// Keeps a request's buffer for another one.
-    fn recycle(&mut self, mut request: Vec<u8>) {
-        if self.spare.len() < SPARE_BUFFERS_MAX && request.capacity() <= SPARE_BUFFER_BYTES_MAX {
-            request.clear();
-            self.spare.push(request);
-        }
-    }
-}
-
-/// How long Prometheus leaves us: what it says it is going to wait, less a margin so that it shows our reason
-/// and not its own. A value that is no positive number is ignored.
-fn patience(scrape_timeout: Option<&[u8]>, timeouts: Timeouts) -> Duration {
-    const MARGIN_MAX: f64 = 0.5;
-    let seconds = scrape_timeout
-        .and_then(|value| str::from_utf8(value).ok())
-        .and_then(|value| value.parse::<f64>().ok())
-        .filter(|seconds| seconds.is_finite() && *seconds > 0.0);
-    match seconds {
-        None => timeouts.scrape,
-        Some(seconds) => Duration::try_from_secs_f64(seconds - MARGIN_MAX.min(seconds / 10.0))
-            .map_or(timeouts.scrape_max, |patience| patience.min(timeouts.scrape_max)),
+        Report { route, outcome, status, origin, duration, first_byte, detail, within, request: line }
     }
 }

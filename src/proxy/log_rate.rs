@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::outcome::{OUTCOMES, Outcome};
 
 /// Each worker logs one line for each outcome in this time.
-pub const INTERVAL: Duration = Duration::from_secs(10);
+const INTERVAL: Duration = Duration::from_secs(10);
 
 /// When each outcome was last logged, and how often it was not.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    exchange::Report,
+    dialogue::Report,
     outcome::{Class, OUTCOMES, Outcome},
     route::{Page, ROUTES, RouteName},
 };
@@ -128,6 +128,11 @@ impl Default for Counters {
 }
 
 impl Counters {
+    /// Counts a client that was turned away before there was an exchange with it.
+    pub fn count(&self, outcome: Outcome) {
+        self.outcomes[outcome as usize].add(1);
+    }
+
     /// Counts an exchange that is over.
     pub fn record(&self, report: &Report) {
         let status = STATUSES.binary_search(&report.status).unwrap_or(STATUSES.len());
@@ -184,7 +189,7 @@ pub fn render(out: &mut Vec<u8>, workers: &[&Counters], fixed: Fixed, process: &
     page.family(
         "psystrike_requests_total",
         "counter",
-        "Requests that were answered, by route and status code.",
+        "Exchanges that are over, by route and status code; 499 where the client went away before it had one.",
     );
     for route in RouteName::ALL {
         for status in 0..=STATUSES.len() {
@@ -420,7 +425,9 @@ mod tests {
             origin: Some(Origin::new([10, 0, 0, 1].into(), 80)),
             duration: Duration::from_millis(milliseconds),
             first_byte: (outcome == Outcome::Forwarded).then_some(Duration::from_millis(1)),
-            target: None,
+            detail: None,
+            within: Duration::ZERO,
+            request: None,
         };
         one.record(&report(Outcome::Forwarded, 200, 1));
         two.record(&report(Outcome::Forwarded, 200, 30));

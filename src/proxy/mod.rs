@@ -6,6 +6,8 @@
 //! - [`route`]: which page or pod a request target means, and the way back for a `Location`;
 //! - [`policy`]: which pods may be reached;
 //! - [`exchange`]: the state machine of one request, its pod and its answer;
+//! - [`dialogue`]: what an exchange is told, and what it says;
+//! - [`rules`]: what the operator set;
 //! - [`outcome`]: every way an exchange can end, with its status, reason and label;
 //! - [`pool`]: which kept pod connection is used again, and which goes first;
 //! - [`deadlines`]: what is due, and when the next thing will be;
@@ -15,6 +17,7 @@
 //! - [`duration`]: durations as operators write and read them.
 
 pub mod deadlines;
+pub mod dialogue;
 pub mod duration;
 pub mod exchange;
 pub mod log_rate;
@@ -24,3 +27,4 @@ pub mod policy;
 pub mod pool;
 pub mod recency;
 pub mod route;
+pub mod rules;

@@ -199,6 +199,20 @@ impl Failure {
         Self { outcome: Outcome::MalformedRequest, detail: Some(detail) }
     }
 
+    /// What it means that no connection to the pod came about.
+    pub fn of_connecting(error: UpstreamError) -> Self {
+        let connect_failed = |detail| Self { outcome: Outcome::ConnectFailed, detail: Some(detail) };
+        match error {
+            UpstreamError::Refused => Outcome::ConnectionRefused.into(),
+            UpstreamError::Unreachable => Outcome::Unreachable.into(),
+            UpstreamError::TimedOut => Outcome::ConnectTimeout.into(),
+            UpstreamError::NoDescriptors => Outcome::NoDescriptors.into(),
+            UpstreamError::NoLocalPort => connect_failed("no local port left"),
+            UpstreamError::Forbidden => connect_failed("a firewall or a route forbids it"),
+            UpstreamError::Other => Outcome::ConnectFailed.into(),
+        }
+    }
+
     /// What is wrong with an answer, in terms of its head.
     pub fn of_answer(error: HeadError) -> Self {
         let detail = match error {
@@ -222,4 +236,23 @@ impl Failure {
             BodyError::Coding(detail) => Self { outcome: Outcome::BodyMalformed, detail: Some(detail) },
         }
     }
+}
+
+/// Why there is no connection to the pod, or no longer one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamError {
+    /// Nothing listens there.
+    Refused,
+    /// No way there.
+    Unreachable,
+    /// The kernel gave up waiting for it.
+    TimedOut,
+    /// We are out of file descriptors.
+    NoDescriptors,
+    /// There is no local address or port left to connect from.
+    NoLocalPort,
+    /// The kernel is told not to, by a firewall or a route.
+    Forbidden,
+    /// Anything else, a reset above all.
+    Other,
 }

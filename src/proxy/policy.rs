@@ -59,7 +59,7 @@ impl Policy {
     /// # Errors
     /// [`Outcome::AddressNotAllowed`] or [`Outcome::PortNotAllowed`].
     pub fn judge(&self, origin: Origin) -> Result<(), Outcome> {
-        let ip = origin.ip().to_canonical();
+        let ip = origin.ip();
         let embedded_pass = embedded(ip).into_iter().flatten().all(|ip| self.allows(ip.into()));
         if !self.allows(ip) || !embedded_pass {
             return Err(Outcome::AddressNotAllowed);
@@ -79,7 +79,7 @@ impl Policy {
 fn embedded(ip: IpAddr) -> [Option<Ipv4Addr>; 2] {
     const LOW_32_BITS: [IpNet; 4] = [
         v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96), // NAT64 (RFC 6052)
-        v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48), // NAT64, local use (RFC 8215)
+        v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48), // NAT64, local use (RFC 8215), as its /96 prefixes have it
         v6([0, 0, 0, 0, 0, 0, 0, 0], 96),         // IPv4-compatible (RFC 4291 section 2.5.5.1)
         v6([0, 0, 0, 0, 0xffff, 0, 0, 0], 96),    // IPv4-translated (RFC 2765)
     ];

@@ -246,8 +246,10 @@ pub fn location_through_us(location: &[u8], origin: Origin, asked: &str) -> Opti
             remove_dot_segments(&format!("{folder}{path}"))
         }
     };
+    // Where the path has a `%3F` and no query follows, an empty query keeps it from being taken for a `?`.
+    let query = if encoded_question_mark(&path).is_some() && !suffix.starts_with('?') { "?" } else { "" };
     // Bare IPv6: a path segment may have colons, and no brackets (RFC 3986 section 3.3).
-    Some(format!("/pods/{}/{}{path}{suffix}", origin.ip, origin.port))
+    Some(format!("/pods/{}/{}{path}{query}{suffix}", origin.ip, origin.port))
 }
 
 /// Whether an authority names the pod that answered.
@@ -395,6 +397,9 @@ mod tests {
             ("/a/b/c", "../../../../x", Some("/pods/10.1.2.3/8080/x")),
             ("/a/b/c", "?q", Some("/pods/10.1.2.3/8080/a/b/c?q")),
             ("/a/b", "./c:d", Some("/pods/10.1.2.3/8080/a/c:d")),
+            ("/metrics", "/a%3Fb", Some("/pods/10.1.2.3/8080/a%3Fb?")),
+            ("/metrics", "/a%3fb#c", Some("/pods/10.1.2.3/8080/a%3fb?#c")),
+            ("/metrics", "/a%3Fb?c", Some("/pods/10.1.2.3/8080/a%3Fb?c")),
             ("/metrics", "", None),
             ("/metrics", "#there", None),
             ("/metrics", "http://10.1.2.4:8080/m", None),

@@ -16,14 +16,15 @@ use std::{
 use psystrike::{
     http1::{head::REQUEST_HEAD_BYTES_MAX, reply::TEXT},
     proxy::{
-        duration::Short,
-        exchange::{
-            ClientAction, Exchange, Input, Output, PageHead, Pages, Report, Rules, Surroundings, Timeouts,
-            UpstreamAction, UpstreamError, Wants,
+        dialogue::{
+            ClientAction, Input, Output, PageHead, Pages, Report, Surroundings, UpstreamAction, Wants,
         },
-        outcome::Outcome,
+        duration::Short,
+        exchange::Exchange,
+        outcome::{Outcome, UpstreamError},
         policy::{Policy, Ports},
         route::{Origin, Page},
+        rules::{Rules, Timeouts},
     },
 };
 
