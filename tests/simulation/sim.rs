@@ -126,7 +126,7 @@ impl Sim {
     /// Runs until all clients have gone, and then until nothing is left. Gives how often each outcome was counted.
     pub(crate) fn run(&mut self) -> Vec<u64> {
         let stops_early = self.net().random.one_in(6);
-        let stops_at = self.net().random.below(400);
+        let stops_at = self.net().random.below(60);
         loop {
             if stops_early && self.steps > stops_at {
                 let chance = self.net().random.below(60);
