@@ -1496,7 +1496,7 @@ fn refusals() -> Vec<Refusal> {
             get("/pods/localhost/80/"),
             Outcome::HostName,
             400,
-            "pod names are not resolved yet: give the pod's IP address",
+            "pod names are not resolved: give the pod's IP address",
             "",
         ),
         (get("/pods/10.1.2.3/0/"), Outcome::BadPort, 400, "pod port is not a number from 1 to 65535", ""),

@@ -813,7 +813,7 @@ const REFUSED_AND_KEPT: &[(&str, u16, &str)] = &[
     (
         "GET /pods/localhost/80/ HTTP/1.1\r\nHost: x\r\n\r\n",
         400,
-        "pod names are not resolved yet: give the pod's IP address",
+        "pod names are not resolved: give the pod's IP address",
     ),
     ("GET /pods/127.22.3.1/0/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, "pod port is not a number from 1 to 65535"),
     (

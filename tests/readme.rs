@@ -85,3 +85,23 @@ fn every_outcome_is_there_with_what_prometheus_shows() {
         assert!(row.contains(part), "{row}\nlacks {part:?}");
     }
 }
+
+#[test]
+fn what_it_links_to_is_there() {
+    let readme = readme();
+    let links = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let files: Vec<&str> = links.filter(|link| !link.contains("://")).collect();
+    assert!(files.contains(&"PERF.md"), "{files:?}");
+    for file in files {
+        let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+        assert!(fs::metadata(&path).is_ok(), "{file}");
+    }
+}
+
+#[test]
+fn its_relabelling_is_that_of_the_file_to_deploy() {
+    let readme = readme();
+    let rules = readme.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("rules");
+    let file = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/prometheus/prometheus.yml"));
+    assert!(file.is_ok_and(|file| file.contains(rules)), "{rules}");
+}

@@ -190,7 +190,12 @@ impl Socket for TcpStream {
     }
 
     fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.write_vectored(from)
+        let mut parts = from.iter().filter(|part| !part.is_empty());
+        match (parts.next(), parts.next()) {
+            // The usual case; send(2) costs the kernel less than writev(2) does.
+            (Some(one), None) => io::Write::write(self, one),
+            _ => self.write_vectored(from),
+        }
     }
 
     fn connected(&self) -> io::Result<bool> {

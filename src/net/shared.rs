@@ -8,14 +8,10 @@ use std::{
 };
 
 use super::process;
-use crate::{
-    http1::reply,
-    proxy::{
-        dialogue::{PageHead, Pages},
-        metrics::{self, Counters, Fixed},
-        route::Page,
-        rules::Rules,
-    },
+use crate::proxy::{
+    metrics::{Counters, Fixed, Process},
+    pages::Told,
+    rules::Rules,
 };
 
 /// A worker that has been in one turn for so long does not run any more. A turn takes milliseconds.
@@ -115,48 +111,31 @@ impl Shared {
     pub fn turn_ends(&self, worker: usize) {
         self.workers[worker].turn_began.store(0, Ordering::Relaxed);
     }
+}
 
-    /// The worker that hangs in its turn, if one does.
-    fn stuck(&self, now: Instant) -> Option<usize> {
+impl Told for Shared {
+    fn is_serving(&self) -> bool {
+        self.phase() == Phase::Serving
+    }
+
+    fn stuck_worker(&self) -> Option<usize> {
+        let now = Instant::now();
         self.workers.iter().position(|worker| match worker.turn_began.load(Ordering::Relaxed) {
             0 => false,
             began => now > self.started + Duration::from_millis(began) + TURN_MAX,
         })
     }
-}
 
-impl Pages for Shared {
-    fn render(&self, page: Page, body: &mut Vec<u8>) -> PageHead {
-        let text = |status, content_type| PageHead { status, content_type };
-        match page {
-            Page::Index => {
-                metrics::render_index(body, self.fixed);
-                text(200, "text/html; charset=utf-8")
-            }
-            Page::Metrics => {
-                let workers: Vec<_> = self.workers.iter().map(|worker| &worker.counters).collect();
-                metrics::render(body, &workers, self.fixed, &process::read());
-                text(200, metrics::CONTENT_TYPE)
-            }
-            Page::Healthz => match self.stuck(Instant::now()) {
-                None => {
-                    body.extend_from_slice(b"ok\n");
-                    text(200, reply::TEXT)
-                }
-                Some(worker) => {
-                    body.extend_from_slice(format!("worker {worker} does not run\n").as_bytes());
-                    text(503, reply::TEXT)
-                }
-            },
-            Page::Readyz if self.phase() == Phase::Serving => {
-                body.extend_from_slice(b"ok\n");
-                text(200, reply::TEXT)
-            }
-            Page::Readyz => {
-                body.extend_from_slice(b"shutting down\n");
-                text(503, reply::TEXT)
-            }
-        }
+    fn all_counters(&self) -> Vec<&Counters> {
+        self.workers.iter().map(|worker| &worker.counters).collect()
+    }
+
+    fn fixed(&self) -> Fixed {
+        self.fixed
+    }
+
+    fn process(&self) -> Process {
+        process::read()
     }
 
     fn date(&self) -> SystemTime {

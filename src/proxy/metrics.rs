@@ -14,7 +14,7 @@ use std::{
 use super::{
     dialogue::Report,
     outcome::{Class, OUTCOMES, Outcome},
-    route::{Page, ROUTES, RouteName},
+    route::{ROUTES, RouteName},
 };
 
 /// The media type of the page.
@@ -377,29 +377,6 @@ impl Text<'_> {
             shown(&process.start_time_seconds),
         );
     }
-}
-
-/// The page at `/`: what this is, and how its routes are used.
-pub fn render_index(out: &mut Vec<u8>, fixed: Fixed) {
-    let Fixed { version, revision, .. } = fixed;
-    let link = |page: Page| RouteName::Page(page).label();
-    let _ = write!(
-        out,
-        "<!DOCTYPE html>\n\
-         <html lang=\"en\"><head><meta charset=\"utf-8\"><title>psystrike</title></head><body>\n\
-         <h1>psystrike</h1>\n\
-         <p>Forwards Prometheus's scrapes to pods that it cannot reach. Version {version}, revision {revision}.</p>\n\
-         <ul>\n\
-         <li><code>/pods/{{ip}}/{{port}}/{{path}}</code>: scrapes the pod, at <code>/metrics</code> without a path</li>\n\
-         <li><a href=\"{metrics}\">{metrics}</a>: the metrics of psystrike itself</li>\n\
-         <li><a href=\"{healthz}\">{healthz}</a>: whether its event loops run</li>\n\
-         <li><a href=\"{readyz}\">{readyz}</a>: whether it takes new scrapes</li>\n\
-         </ul>\n\
-         </body></html>\n",
-        metrics = link(Page::Metrics),
-        healthz = link(Page::Healthz),
-        readyz = link(Page::Readyz),
-    );
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! in the tests. Each file owns one decision:
 //!
 //! - [`route`]: which page or pod a request target means, and the way back for a `Location`;
+//! - [`pages`]: the pages of our own;
 //! - [`policy`]: which pods may be reached;
 //! - [`exchange`]: the state machine of one request, its pod and its answer;
 //! - [`dialogue`]: what an exchange is told, and what it says;
@@ -23,6 +24,7 @@ pub mod exchange;
 pub mod log_rate;
 pub mod metrics;
 pub mod outcome;
+pub mod pages;
 pub mod policy;
 pub mod pool;
 pub mod recency;

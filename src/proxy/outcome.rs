@@ -84,7 +84,7 @@ outcomes! {
     /// The pod's address is none.
     BadHost "bad_host" Refused 400 "pod address is not an IP address";
     /// The pod is named by a name.
-    HostName "host_name" Refused 400 "pod names are not resolved yet: give the pod's IP address";
+    HostName "host_name" Refused 400 "pod names are not resolved: give the pod's IP address";
     /// The pod's port is none.
     BadPort "bad_port" Refused 400 "pod port is not a number from 1 to 65535";
     /// The policy does not let us go to this address.

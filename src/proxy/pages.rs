@@ -1,0 +1,82 @@
+//! The pages of our own: what they say, with which status.
+//!
+//! Owns their words, but for [`metrics`]. What they tell of comes from whoever implements [`Told`].
+
+use std::{io::Write, time::SystemTime};
+
+use super::{
+    dialogue::{PageHead, Pages},
+    metrics::{self, Counters, Fixed, Process},
+    route::{Page, RouteName},
+};
+use crate::http1::reply;
+
+/// What the pages tell of.
+pub trait Told {
+    /// Whether the process takes new scrapes.
+    fn is_serving(&self) -> bool;
+    /// The worker that hangs, if one does.
+    fn stuck_worker(&self) -> Option<usize>;
+    /// What each worker counts.
+    fn all_counters(&self) -> Vec<&Counters>;
+    /// What stays as it is.
+    fn fixed(&self) -> Fixed;
+    /// What the kernel says of this process.
+    fn process(&self) -> Process;
+    /// The time on the wall.
+    fn date(&self) -> SystemTime;
+}
+
+impl<T: Told> Pages for T {
+    fn render(&self, page: Page, body: &mut Vec<u8>) -> PageHead {
+        match page {
+            Page::Index => {
+                render_index(body, self.fixed());
+                PageHead { status: 200, content_type: "text/html; charset=utf-8" }
+            }
+            Page::Metrics => {
+                metrics::render(body, &self.all_counters(), self.fixed(), &self.process());
+                PageHead { status: 200, content_type: metrics::CONTENT_TYPE }
+            }
+            Page::Healthz => match self.stuck_worker() {
+                None => words(body, 200, "ok"),
+                Some(worker) => words(body, 503, &format!("worker {worker} does not run")),
+            },
+            Page::Readyz if self.is_serving() => words(body, 200, "ok"),
+            Page::Readyz => words(body, 503, "shutting down"),
+        }
+    }
+
+    fn date(&self) -> SystemTime {
+        Told::date(self)
+    }
+}
+
+fn words(body: &mut Vec<u8>, status: u16, text: &str) -> PageHead {
+    body.extend_from_slice(text.as_bytes());
+    body.push(b'\n');
+    PageHead { status, content_type: reply::TEXT }
+}
+
+/// The page at `/`: what this is, and how its routes are used.
+fn render_index(out: &mut Vec<u8>, fixed: Fixed) {
+    let Fixed { version, revision, .. } = fixed;
+    let link = |page: Page| RouteName::Page(page).label();
+    let _ = write!(
+        out,
+        "<!DOCTYPE html>\n\
+         <html lang=\"en\"><head><meta charset=\"utf-8\"><title>psystrike</title></head><body>\n\
+         <h1>psystrike</h1>\n\
+         <p>Forwards Prometheus's scrapes to pods that it cannot reach. Version {version}, revision {revision}.</p>\n\
+         <ul>\n\
+         <li><code>/pods/{{ip}}/{{port}}/{{path}}</code>: scrapes the pod, at <code>/metrics</code> without a path</li>\n\
+         <li><a href=\"{metrics}\">{metrics}</a>: the metrics of psystrike itself</li>\n\
+         <li><a href=\"{healthz}\">{healthz}</a>: whether its event loops run</li>\n\
+         <li><a href=\"{readyz}\">{readyz}</a>: whether it takes new scrapes</li>\n\
+         </ul>\n\
+         </body></html>\n",
+        metrics = link(Page::Metrics),
+        healthz = link(Page::Healthz),
+        readyz = link(Page::Readyz),
+    );
+}
