@@ -163,7 +163,10 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// Does what `self.out` says.
+    /// Does what `self.out` says: bytes first, then the pod's connection, then the client's.
+    ///
+    /// Some of it leads to the next step at once, which says something else: whatever is needed later is taken out
+    /// of `self.out` before that.
     fn apply(&mut self, key: Key, bytes: &[u8]) {
         let delivered = self.deliver(key, bytes);
         let (upstream, action, report) = (self.out.upstream, self.out.client, self.out.report.take());

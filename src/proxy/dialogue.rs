@@ -168,7 +168,7 @@ pub enum Wants {
     Request,
     /// A connection to the pod.
     Connection,
-    /// To send [`Exchange::unsent`] to the pod. An answer may come before all is sent.
+    /// To send [`Exchange::unsent`](super::exchange::Exchange::unsent) to the pod. An answer may come before all is sent.
     Send,
     /// Bytes of an answer, or the pod's end.
     Answer,
