@@ -179,128 +179,81 @@ pub struct Fixed {
     pub upstreams_idle_max: usize,
 }
 
+/// How a worker counts one number.
+type Count = fn(&Counters) -> &Counter;
+
+/// Counters and levels without labels: the name, what it is, and how a worker counts it.
+const NUMBERS: [(&str, &str, Count); 6] = [
+    ("psystrike_client_sent_bytes_total", "Bytes that were sent to clients, heads included.", |worker| {
+        &worker.client_sent_bytes
+    }),
+    ("psystrike_client_connections", "Client connections now.", |worker| &worker.clients),
+    ("psystrike_client_connections_accepted_total", "Client connections that were accepted.", |worker| {
+        &worker.clients_accepted
+    }),
+    ("psystrike_pod_connections_opened_total", "Pod connections that were opened.", |worker| {
+        &worker.upstreams_opened
+    }),
+    ("psystrike_pod_connections_reused_total", "Times that a kept pod connection served again.", |worker| {
+        &worker.upstreams_reused
+    }),
+    (
+        "psystrike_retries_total",
+        "Scrapes that were sent once more, because their kept connection turned out closed.",
+        |worker| &worker.retries,
+    ),
+];
+
 /// Appends the page to `out`.
 pub fn render(out: &mut Vec<u8>, workers: &[&Counters], fixed: Fixed, process: &Process) {
-    let mut page = Text { out };
-    let total = |counter: fn(&Counters) -> &Counter| -> u64 {
-        workers.iter().fold(0, |sum, worker| sum.wrapping_add(counter(worker).get()))
-    };
-
-    page.family(
-        "psystrike_requests_total",
-        "counter",
-        "Exchanges that are over, by route and status code; 499 where the client went away before it had one.",
-    );
-    for route in RouteName::ALL {
-        for status in 0..=STATUSES.len() {
-            let count: u64 = workers.iter().map(|worker| worker.requests[route.index()][status].get()).sum();
-            // Series that are of interest from the start are there from the start; else a rate misses the first.
-            let usual = STATUSES.get(status) == Some(&200) && route != RouteName::None;
-            if count > 0 || usual {
-                let code = STATUSES.get(status).map_or("other".to_owned(), u16::to_string);
-                let labels = format_args!("route=\"{}\",code=\"{code}\"", route.label());
-                page.sample("psystrike_requests_total", labels, count);
-            }
-        }
-    }
-
-    let of_outcome = |outcome: Outcome| -> u64 {
-        workers.iter().map(|worker| worker.outcomes[outcome as usize].get()).sum()
-    };
-    page.family("psystrike_outcomes_total", "counter", "Exchanges that are over, by how they ended.");
-    for &outcome in Outcome::ALL {
-        let labels = format_args!("outcome=\"{}\"", outcome.label());
-        page.sample("psystrike_outcomes_total", labels, of_outcome(outcome));
-    }
-    page.family(
-        "psystrike_refusals_total",
-        "counter",
-        "Requests that were refused without a word to any pod, by reason. They are among the outcomes too.",
-    );
-    for &outcome in Outcome::ALL.iter().filter(|outcome| outcome.class() == Class::Refused) {
-        let labels = format_args!("reason=\"{}\"", outcome.label());
-        page.sample("psystrike_refusals_total", labels, of_outcome(outcome));
-    }
-
+    let mut page = Text { out, workers };
+    page.requests();
+    page.outcomes();
     page.histogram(
         "psystrike_scrape_duration_seconds",
         "From a scrape's request head to the last byte of its answer.",
-        workers.iter().map(|worker| &worker.scrape_duration),
+        |worker| &worker.scrape_duration,
     );
     page.histogram(
         "psystrike_pod_first_byte_seconds",
         "From a scrape's request head to the first byte of the pod's answer.",
-        workers.iter().map(|worker| &worker.first_byte),
+        |worker| &worker.first_byte,
     );
-
-    page.single(
-        "psystrike_client_sent_bytes_total",
-        "counter",
-        "Bytes that were sent to clients, heads included.",
-        total(|worker| &worker.client_sent_bytes),
-    );
-    page.single(
-        "psystrike_client_connections",
-        "gauge",
-        "Client connections now.",
-        total(|worker| &worker.clients),
-    );
-    page.single(
-        "psystrike_client_connections_max",
-        "gauge",
-        "The most client connections there may be.",
-        fixed.clients_max,
-    );
-    page.single(
-        "psystrike_client_connections_accepted_total",
-        "counter",
-        "Client connections that were accepted.",
-        total(|worker| &worker.clients_accepted),
-    );
-    page.family("psystrike_pod_connections", "gauge", "Pod connections now, by state.");
-    let (active, idle) = (total(|worker| &worker.upstreams_active), total(|worker| &worker.upstreams_idle));
+    for (name, help, count) in NUMBERS {
+        let sum = page.sum(count);
+        page.single(name, help, sum);
+    }
+    page.family("psystrike_pod_connections", "Pod connections now, by state.");
+    let (active, idle) =
+        (page.sum(|worker| &worker.upstreams_active), page.sum(|worker| &worker.upstreams_idle));
     page.sample("psystrike_pod_connections", format_args!("state=\"active\""), active);
     page.sample("psystrike_pod_connections", format_args!("state=\"idle\""), idle);
+
+    let Fixed { version, revision, clients_max, upstreams_idle_max } = fixed;
+    page.single("psystrike_client_connections_max", "The most client connections there may be.", clients_max);
     page.single(
         "psystrike_pod_connections_idle_max",
-        "gauge",
         "The most pod connections that are kept for later.",
-        fixed.upstreams_idle_max,
+        upstreams_idle_max,
     );
-    page.single(
-        "psystrike_pod_connections_opened_total",
-        "counter",
-        "Pod connections that were opened.",
-        total(|worker| &worker.upstreams_opened),
-    );
-    page.single(
-        "psystrike_pod_connections_reused_total",
-        "counter",
-        "Times that a kept pod connection served again.",
-        total(|worker| &worker.upstreams_reused),
-    );
-    page.single(
-        "psystrike_retries_total",
-        "counter",
-        "Scrapes that were sent once more, because their kept connection turned out closed.",
-        total(|worker| &worker.retries),
-    );
-
-    let Fixed { version, revision, .. } = fixed;
-    page.family("psystrike_build_info", "gauge", "What runs here; always 1.");
+    page.family("psystrike_build_info", "What runs here; always 1.");
     let labels = format_args!("version=\"{version}\",revision=\"{revision}\"");
     page.sample("psystrike_build_info", labels, 1);
     page.process(process);
 }
 
-struct Text<'o> {
-    out: &'o mut Vec<u8>,
+/// The page as it is written.
+struct Text<'p> {
+    out: &'p mut Vec<u8>,
+    workers: &'p [&'p Counters],
 }
 
 impl Text<'_> {
     // Writing to a Vec cannot fail.
 
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    /// A metric's comments. By Prometheus's conventions what counts up ends in `_total`.
+    fn family(&mut self, name: &str, help: &str) {
+        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
         let _ = write!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
@@ -308,74 +261,103 @@ impl Text<'_> {
         let _ = writeln!(self.out, "{name}{{{labels}}} {value}");
     }
 
-    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
-        self.family(name, kind, help);
+    fn single(&mut self, name: &str, help: &str, value: impl Display) {
+        self.family(name, help);
         let _ = writeln!(self.out, "{name} {value}");
     }
 
-    fn histogram<'h>(&mut self, name: &str, help: &str, parts: impl Iterator<Item = &'h Histogram> + Clone) {
-        self.family(name, "histogram", help);
-        let mut count = 0;
-        for bucket in 0..=BUCKETS.len() {
-            count += parts.clone().map(|part| part.buckets[bucket].get()).sum::<u64>();
-            let upper = BUCKETS.get(bucket).map_or("+Inf", |(_, text)| text);
-            let _ = writeln!(self.out, "{name}_bucket{{le=\"{upper}\"}} {count}");
+    /// What all workers together count.
+    fn sum(&self, count: impl Fn(&Counters) -> &Counter) -> u64 {
+        self.workers.iter().map(|worker| count(worker).get()).fold(0, u64::wrapping_add)
+    }
+
+    fn requests(&mut self) {
+        const NAME: &str = "psystrike_requests_total";
+        let help = "Exchanges that are over, by route and status code; 499 where the client went away before it \
+                    had one.";
+        self.family(NAME, help);
+        for route in RouteName::ALL {
+            for status in 0..=STATUSES.len() {
+                let count = self.sum(|worker| &worker.requests[route.index()][status]);
+                // What is of interest is there from the start; else a rate misses the first.
+                let usual = STATUSES.get(status) == Some(&200) && route != RouteName::None;
+                if count > 0 || usual {
+                    let code = STATUSES.get(status).map_or("other".to_owned(), u16::to_string);
+                    self.sample(NAME, format_args!("route=\"{}\",code=\"{code}\"", route.label()), count);
+                }
+            }
         }
-        let sum = parts.map(|part| part.sum_nanoseconds.get()).fold(0, u64::wrapping_add);
-        let _ = writeln!(
-            self.out,
-            "{name}_sum {}\n{name}_count {count}",
-            Duration::from_nanos(sum).as_secs_f64()
+    }
+
+    fn outcomes(&mut self) {
+        let all = Outcome::ALL.iter().copied();
+        let refusals = all.clone().filter(|outcome| outcome.class() == Class::Refused);
+        self.by_outcome(
+            "psystrike_outcomes_total",
+            "outcome",
+            "Exchanges that are over, by how they ended.",
+            all,
+        );
+        self.by_outcome(
+            "psystrike_refusals_total",
+            "reason",
+            "Requests that were refused without a word to any pod, by reason. They are among the outcomes too.",
+            refusals,
         );
     }
 
-    /// The standard metrics of a process, as Prometheus's client libraries have them.
-    fn process(&mut self, process: &Process) {
-        let mut optional = |name: &str, kind: &str, help: &str, value: Option<&dyn Display>| {
-            if let Some(value) = value {
-                self.single(name, kind, help, value);
-            }
-        };
-        fn shown<T: Display>(value: &Option<T>) -> Option<&dyn Display> {
-            value.as_ref().map(|value| value as &dyn Display)
+    fn by_outcome(&mut self, name: &str, label: &str, help: &str, outcomes: impl Iterator<Item = Outcome>) {
+        self.family(name, help);
+        for outcome in outcomes {
+            let count = self.sum(|worker| &worker.outcomes[outcome as usize]);
+            self.sample(name, format_args!("{label}=\"{}\"", outcome.label()), count);
         }
-        optional(
-            "process_cpu_seconds_total",
-            "counter",
-            "Total user and system CPU time spent in seconds.",
-            shown(&process.cpu_seconds),
-        );
-        optional(
-            "process_resident_memory_bytes",
-            "gauge",
-            "Resident memory size in bytes.",
-            shown(&process.resident_bytes),
-        );
-        optional(
-            "process_virtual_memory_bytes",
-            "gauge",
-            "Virtual memory size in bytes.",
-            shown(&process.virtual_bytes),
-        );
-        optional(
-            "process_virtual_memory_max_bytes",
-            "gauge",
-            "Maximum amount of virtual memory available in bytes.",
-            shown(&process.virtual_bytes_max),
-        );
-        optional("process_open_fds", "gauge", "Number of open file descriptors.", shown(&process.open_fds));
-        optional(
-            "process_max_fds",
-            "gauge",
-            "Maximum number of open file descriptors.",
-            shown(&process.max_fds),
-        );
-        optional(
-            "process_start_time_seconds",
-            "gauge",
-            "Start time of the process since unix epoch in seconds.",
-            shown(&process.start_time_seconds),
-        );
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, of: impl Fn(&Counters) -> &Histogram) {
+        let _ = write!(self.out, "# HELP {name} {help}\n# TYPE {name} histogram\n");
+        let mut count = 0;
+        for bucket in 0..=BUCKETS.len() {
+            count += self.sum(|worker| &of(worker).buckets[bucket]);
+            let upper = BUCKETS.get(bucket).map_or("+Inf", |(_, text)| text);
+            let _ = writeln!(self.out, "{name}_bucket{{le=\"{upper}\"}} {count}");
+        }
+        let seconds = Duration::from_nanos(self.sum(|worker| &of(worker).sum_nanoseconds)).as_secs_f64();
+        let _ = writeln!(self.out, "{name}_sum {seconds}\n{name}_count {count}");
+    }
+
+    /// The standard metrics of a process, with the words that Prometheus's client libraries have for them.
+    fn process(&mut self, process: &Process) {
+        let number = |value: Option<u64>| value.map(|value| value as f64);
+        for (name, help, value) in [
+            (
+                "process_cpu_seconds_total",
+                "Total user and system CPU time spent in seconds.",
+                process.cpu_seconds,
+            ),
+            (
+                "process_resident_memory_bytes",
+                "Resident memory size in bytes.",
+                number(process.resident_bytes),
+            ),
+            ("process_virtual_memory_bytes", "Virtual memory size in bytes.", number(process.virtual_bytes)),
+            (
+                "process_virtual_memory_max_bytes",
+                "Maximum amount of virtual memory available in bytes.",
+                number(process.virtual_bytes_max),
+            ),
+            ("process_open_fds", "Number of open file descriptors.", number(process.open_fds)),
+            ("process_max_fds", "Maximum number of open file descriptors.", number(process.max_fds)),
+            (
+                "process_start_time_seconds",
+                "Start time of the process since unix epoch in seconds.",
+                process.start_time_seconds,
+            ),
+        ] {
+            if let Some(value) = value {
+                self.single(name, help, value);
+            }
+        }
     }
 }
 
