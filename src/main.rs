@@ -21,9 +21,9 @@ use psystrike::{
     config::{self, Asked, Config},
     logging,
     net::{
-        event_loop::{EventLoop, Wake},
+        event_loop::EventLoop,
         listener, process,
-        shared::{Phase, Shared},
+        shared::{Phase, Shared, Wake},
         signals::{Happened, Signals},
     },
     proxy::{duration::Short, metrics::Fixed, policy::Policy},
@@ -84,7 +84,7 @@ fn serve(config: &Config) -> Result<u8, String> {
     let mut signals = Signals::receive().map_err(|error| format!("signals: {error}"))?;
     let fixed = Fixed { version: VERSION, revision: REVISION, clients_max, upstreams_idle_max };
     let shared = Arc::new(Shared::new(config.rules.clone(), fixed, config.workers));
-    let workers = start(config, &shared, &signals)?;
+    let running = start(config, &shared, &signals)?;
     info!(
         "psystrike {VERSION} ({REVISION}) serves, with clients_max={clients_max} workers={}",
         config.workers
@@ -92,19 +92,13 @@ fn serve(config: &Config) -> Result<u8, String> {
     let Policy { allow, deny, ports } = &config.rules.policy;
     let list = |ranges: &[IpNet]| ranges.iter().map(IpNet::to_string).collect::<Vec<_>>().join(",");
     info!("pods may be reached in allow={} deny={} allow_ports={ports}", list(allow), list(deny));
-    let status = supervise(config, &shared, &mut signals, &workers);
+    let status = supervise(config, &shared, &mut signals, &running);
     logging::flush();
     status
 }
 
-/// The workers' threads: how many run, and how to wake them.
-struct Workers {
-    running: Arc<AtomicUsize>,
-    wakes: Vec<Wake>,
-}
-
-/// Binds every address, and then starts the workers: either all of it comes about, or nothing.
-fn start(config: &Config, shared: &Arc<Shared>, signals: &Signals) -> Result<Workers, String> {
+/// Binds every address, and then starts the workers: either all of it comes about, or nothing. Gives how many run.
+fn start(config: &Config, shared: &Arc<Shared>, signals: &Signals) -> Result<Arc<AtomicUsize>, String> {
     let default = [listener::default_address()];
     let addresses: &[SocketAddr] = if config.listen.is_empty() { &default } else { &config.listen };
     let mut of_workers: Vec<Vec<_>> = (0..config.workers).map(|_| Vec::new()).collect();
@@ -131,7 +125,8 @@ fn start(config: &Config, shared: &Arc<Shared>, signals: &Signals) -> Result<Wor
     };
     let wakes = of_workers.into_iter().enumerate().map(start).collect::<std::io::Result<_>>();
     let wakes = wakes.map_err(|error| format!("a worker cannot start: {error}"))?;
-    Ok(Workers { running, wakes })
+    shared.set_wakes(wakes);
+    Ok(running)
 }
 
 /// Tells the supervisor that a worker ended, even if it panicked.
@@ -153,12 +148,12 @@ fn supervise(
     config: &Config,
     shared: &Shared,
     signals: &mut Signals,
-    workers: &Workers,
+    running: &AtomicUsize,
 ) -> Result<u8, String> {
     let mut wait = |until| signals.wait(until).map_err(|error| format!("signals: {error}"));
     let enter = |phase| {
         shared.enter(phase);
-        workers.wakes.iter().try_for_each(|wake| wake.wake()).map_err(|error| format!("waking: {error}"))
+        shared.wake_all().map_err(|error| format!("waking: {error}"))
     };
     if wait(None)? == Happened::WorkerEnded {
         return Err("a worker ended, and so all do".to_owned());
@@ -178,7 +173,7 @@ fn supervise(
     info!("finishing what runs, for at most {}", Short(config.shutdown_timeout));
     enter(Phase::Closing)?;
     let until = Instant::now() + config.shutdown_timeout;
-    while workers.running.load(Ordering::Acquire) > 0 {
+    while running.load(Ordering::Acquire) > 0 {
         match wait(Some(until))? {
             Happened::Signal => return Ok(ENDED_AT_ONCE),
             Happened::WorkerEnded => {}

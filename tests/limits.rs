@@ -546,6 +546,28 @@ fn at_the_most_clients_of_which_none_idles_a_new_one_is_told() {
 }
 
 #[test]
+fn a_client_that_idles_makes_room_whichever_worker_has_it() {
+    let psystrike = start(&["--clients-max", "1", "--workers", "2"]);
+    let mut idle = psystrike.client();
+    assert_eq!(idle.get("/healthz").status(), 200);
+    // The kernel spreads them over the workers: among so many, both ways occur.
+    for nth in 0..30 {
+        let mut next = psystrike.client();
+        assert_eq!(next.get("/healthz").status(), 200, "client {nth}");
+        assert_eq!(idle.end(), End::Eof, "client {nth}");
+        idle = next;
+    }
+    // And where none idles, there is no room.
+    let (pod, gate) = gated("127.23.2.3");
+    let mut busy = scraping(&psystrike, &pod);
+    for nth in 0..10 {
+        assert_eq!(psystrike.get("/healthz").status(), 503, "client {nth}");
+    }
+    gate.open();
+    assert_eq!(busy.response().expect("it is answered").status(), 200);
+}
+
+#[test]
 fn far_beyond_the_most_clients_none_waits_for_ever() {
     let psystrike = start(&["--clients-max", "1"]);
     let (pod, gate) = gated("127.23.2.2");

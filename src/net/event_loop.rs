@@ -17,7 +17,7 @@ use socket2::SockRef;
 
 use super::{
     listener::{Accept, BACKLOG, Listener},
-    shared::{Phase, Shared},
+    shared::{Phase, Shared, Wake},
     stream::{Ready, Socket},
     worker::{Network, Token, Worker},
 };
@@ -39,9 +39,6 @@ pub struct EventLoop {
     shared: Arc<Shared>,
     index: usize,
 }
-
-/// Wakes an event loop from another thread, to look at the phase.
-pub type Wake = Arc<Waker>;
 
 impl EventLoop {
     /// The event loop of the worker with this index, and how to wake it.

@@ -4,7 +4,7 @@
 //! Bytes are read into the worker's scratch buffer and written on from there. Only what the other side does not
 //! take now is kept with its connection; while any is, its source is not read.
 
-use std::{io::IoSlice, mem};
+use std::{io::IoSlice, mem, time::Instant};
 
 use log::{debug, trace};
 
@@ -47,6 +47,8 @@ pub struct Client<S> {
     pub(super) queued: bool,
     /// It counts towards the most clients there may be.
     pub(super) has_place: bool,
+    /// Until then it waits for another worker to make room for it.
+    pub(super) waits_until: Option<Instant>,
 }
 
 /// What a client has yet to take.
@@ -80,6 +82,7 @@ impl<S: Socket> Client<S> {
             armed: Armed::default(),
             queued: false,
             has_place,
+            waits_until: None,
         }
     }
 

@@ -3,9 +3,15 @@
 //! Nothing here is locked. A worker writes its own counters, and anybody reads them.
 
 use std::{
-    sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    io,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
+
+use mio::Waker;
 
 use super::process;
 use crate::proxy::{
@@ -45,8 +51,14 @@ pub struct Shared {
     started: Instant,
     phase: AtomicU8,
     clients: AtomicUsize,
+    /// So many clients wait for another worker to close one of its own that idles.
+    room_wanted: AtomicUsize,
     workers: Box<[WorkerShare]>,
+    wakes: OnceLock<Vec<Wake>>,
 }
+
+/// Wakes an event loop from another thread, to look at what is shared.
+pub type Wake = Arc<Waker>;
 
 impl Shared {
     /// For so many workers.
@@ -57,6 +69,8 @@ impl Shared {
             started: Instant::now(),
             phase: AtomicU8::new(Phase::Serving as u8),
             clients: AtomicUsize::new(0),
+            room_wanted: AtomicUsize::new(0),
+            wakes: OnceLock::new(),
             workers: (0..workers).map(|_| WorkerShare::default()).collect(),
         }
     }
@@ -99,6 +113,37 @@ impl Shared {
     /// A client that had a place is gone.
     pub fn give_place_back(&self) {
         self.clients.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// How the workers are woken, in their order. Said once, when all of them are there.
+    pub fn set_wakes(&self, wakes: Vec<Wake>) {
+        let _ = self.wakes.set(wakes); // a second time changes nothing
+    }
+
+    /// Wakes all workers.
+    ///
+    /// # Errors
+    /// As `write(2)` to an eventfd.
+    pub fn wake_all(&self) -> io::Result<()> {
+        self.wakes.get().into_iter().flatten().try_for_each(|wake| wake.wake())
+    }
+
+    /// Asks the other workers to close a client that idles. Says whether there are any.
+    pub fn ask_for_room(&self) -> bool {
+        let others = self.workers.len() > 1;
+        if others {
+            self.room_wanted.fetch_add(1, Ordering::AcqRel);
+            let _ = self.wake_all(); // who does not wake is no help; there is a time limit
+        }
+        others
+    }
+
+    /// Takes one of those wishes: to fulfil it, or because it is no longer there. Says whether there was one.
+    pub fn take_wish_for_room(&self) -> bool {
+        let take = |wanted: usize| wanted.checked_sub(1);
+        // Almost always there is none, and then nothing is written.
+        self.room_wanted.load(Ordering::Relaxed) > 0
+            && self.room_wanted.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
     }
 
     /// A worker's turn begins.

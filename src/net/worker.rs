@@ -4,7 +4,14 @@
 //! move in [`super::pump`]; readiness and time come from whoever drives it, which is [`super::event_loop`] or a
 //! simulation.
 
-use std::{collections::VecDeque, fmt::Display, io, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    fmt::Display,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use log::{debug, info, warn};
 
@@ -32,6 +39,8 @@ const TURNED_AWAY_MAX: usize = 64;
 
 /// The target of the access log's lines, which no level holds back.
 pub const ACCESS_LOG: &str = "access";
+/// How long a client waits for another worker to make room for it, by closing one that idles there.
+const ROOM_TIMEOUT: Duration = Duration::from_millis(20);
 /// How much of a request is logged where it was refused.
 const LOGGED_CHARS_MAX: usize = 200;
 
@@ -172,11 +181,18 @@ impl<N: Network> Worker<N> {
         while let Some(slot) = self.pool.expired(now) {
             self.close_idle_upstream(slot);
         }
+        // Other workers' clients need places, and here some idle.
+        while self.idle_clients.oldest().is_some() && self.shared.take_wish_for_room() {
+            self.close_idle_client();
+        }
         let clients = &self.clients;
         self.deadlines.sweep(clients.len(), |key| clients.get(key).map(|client| client.armed));
     }
 
     fn run(&mut self, key: Key, scratch: &mut [u8]) {
+        if self.waits_for_room(key) {
+            return;
+        }
         if self.pump(key, scratch) {
             self.enqueue(key);
         }
@@ -191,6 +207,29 @@ impl<N: Network> Worker<N> {
         }
     }
 
+    /// Whether a client has yet to wait for room. When its time is up, it may have a place after all.
+    fn waits_for_room(&mut self, key: Key) -> bool {
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        match client.waits_until {
+            None => false,
+            Some(at) if self.now < at => {
+                self.deadlines.arm(key, &mut client.armed, at);
+                true
+            }
+            Some(_) => {
+                client.waits_until = None;
+                self.shared.take_wish_for_room();
+                let has_place = self.take_place();
+                if let Some(client) = self.clients.get_mut(key).filter(|_| has_place) {
+                    client.has_place = true;
+                    client.exchange = Exchange::new(self.now, self.shared.rules(), false);
+                    self.turned_away -= 1;
+                }
+                false
+            }
+        }
+    }
+
     /// When the next turn is due, if nothing happens before.
     pub fn next_wake(&self) -> Option<Instant> {
         if !self.runnable.is_empty() {
@@ -202,7 +241,7 @@ impl<N: Network> Worker<N> {
     /// A client connected.
     pub fn admit(&mut self, socket: N::Socket) {
         self.counters().clients_accepted.add(1);
-        let has_place = self.shared.take_place() || (self.close_idle_client() && self.shared.take_place());
+        let has_place = self.take_place();
         if !has_place && self.turned_away == TURNED_AWAY_MAX {
             // Nobody is left to say it to all of them.
             self.counters().count(Outcome::TooManyClients);
@@ -222,6 +261,8 @@ impl<N: Network> Worker<N> {
                 self.counters().clients.add(1);
                 self.turned_away += usize::from(!has_place);
                 if let (Some(client), Some(at)) = (self.clients.get_mut(key), deadline) {
+                    let waits = !has_place && self.shared.ask_for_room();
+                    client.waits_until = waits.then_some(self.now + ROOM_TIMEOUT);
                     self.deadlines.arm(key, &mut client.armed, at);
                 }
                 // Its request may be here already: it does not idle before that was looked at.
@@ -237,6 +278,11 @@ impl<N: Network> Worker<N> {
                 );
             }
         }
+    }
+
+    /// Takes a place for a client: a free one, or that of the client that has idled longest here.
+    fn take_place(&mut self) -> bool {
+        self.shared.take_place() || (self.close_idle_client() && self.shared.take_place())
     }
 
     /// Frees a descriptor: that of a kept pod connection, or else of a client that idles. Says whether it could.
@@ -299,6 +345,9 @@ impl<N: Network> Worker<N> {
         let Some(client) = self.clients.remove(key) else { return };
         self.idle_clients.remove(key.slot());
         self.counters().clients.sub(1);
+        if client.waits_until.is_some() {
+            self.shared.take_wish_for_room();
+        }
         match client.has_place {
             true => self.shared.give_place_back(),
             false => self.turned_away -= 1,
