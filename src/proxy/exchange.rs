@@ -238,11 +238,9 @@ impl Exchange {
                 let within = scrape.patience.min(around.rules.timeouts.connect);
                 scrape.fail(Failure::of_connecting(error), within, around, out)
             }
-            (Self::Connecting { scrape, until }, Input::Tick { .. }) if until < scrape.until() => {
-                scrape.fail(Outcome::ConnectTimeout.into(), around.rules.timeouts.connect, around, out)
-            }
-            (Self::Connecting { scrape, .. }, Input::Tick { .. }) => {
-                let within = scrape.patience;
+            (Self::Connecting { scrape, until }, Input::Tick { .. }) => {
+                let out_of_patience = until == scrape.until();
+                let within = if out_of_patience { scrape.patience } else { around.rules.timeouts.connect };
                 scrape.fail(Outcome::ConnectTimeout.into(), within, around, out)
             }
 
@@ -358,17 +356,11 @@ impl Reading {
         if around.rules.access_log {
             ending.line = line();
         }
-        let allowed = framing
-            .map_err(Failure::of_request_framing)
-            .and_then(|framing| self.check(head, framing, &mut ending).map_err(Failure::from));
-        let (path, query) = match allowed {
-            Ok(target) => target,
-            Err(failure) => {
-                ending.line = line();
-                return ending.fail(failure, Duration::ZERO, around, out);
-            }
-        };
-        match route::resolve(path, query) {
+        let route = framing.map_err(Failure::of_request_framing).and_then(|framing| {
+            let asked = self.check(head, framing, &mut ending);
+            asked.and_then(|(path, query)| route::resolve(path, query)).map_err(Failure::from)
+        });
+        match route {
             Ok(Route::Page(page)) => ending.page(page, around, out),
             Ok(Route::Pod { origin, target }) => {
                 ending.origin = Some(origin);
@@ -378,9 +370,9 @@ impl Reading {
                     Err(outcome) => ending.fail(outcome.into(), Duration::ZERO, around, out),
                 }
             }
-            Err(outcome) => {
+            Err(failure) => {
                 ending.line = line();
-                ending.fail(outcome.into(), Duration::ZERO, around, out)
+                ending.fail(failure, Duration::ZERO, around, out)
             }
         }
     }
@@ -488,6 +480,7 @@ impl Scrape {
         self.connect(around)
     }
 
+    /// Nothing of an answer is sent yet, so the failure can still be told.
     fn fail(
         self,
         failure: Failure,
@@ -495,6 +488,8 @@ impl Scrape {
         around: &Surroundings<'_>,
         out: &mut Output,
     ) -> Exchange {
+        out.head.clear();
+        out.pass = 0..0;
         let persistence = self.persistence(around);
         let ending = self.ending(0, persistence, out);
         out.upstream = UpstreamAction::Close;
@@ -549,14 +544,12 @@ impl Scrape {
                 self.wait()
             }
             Ok(Some(AnswerRead::Final(read))) => {
-                let AnswerPlan { status, bytes: head, framing, persistence, persists, until_close } = read;
-                let unchunk = framing == Framing::Chunked && self.terms.version == Version::Http10;
+                let AnswerPlan { status, bytes: head, framing, unchunk, until_close, persistence, persists } =
+                    read;
                 let mut scanner = BodyScanner::new(framing);
                 let pass = out.pass.start..head;
                 let moved = follow(&mut scanner, &mut bytes[head..], unchunk);
                 if let Then::Broken(error) = moved.0.then {
-                    out.head.clear(); // nothing is sent yet, so the failure can still be told
-                    out.pass = 0..0;
                     return self.fail(Failure::of_body(error), within, around, out);
                 }
                 let upstream_persists = persists && self.is_sent();
@@ -564,11 +557,7 @@ impl Scrape {
                 let relay = Relay { ending, scanner, unchunk, until_close, upstream_persists };
                 relay.moved(moved, bytes.len() - head, pass, around, out)
             }
-            Err(failure) => {
-                out.head.clear();
-                out.pass = 0..0;
-                self.fail(failure, within, around, out)
-            }
+            Err(failure) => self.fail(failure, within, around, out),
         }
     }
 
@@ -596,14 +585,15 @@ impl Scrape {
     ) -> Result<AnswerPlan, Failure> {
         let Terms { version, to_head, .. } = self.terms;
         let framing = framing::of_answer(head, to_head).map_err(Failure::of_answer_framing)?;
-        let unchunk = version == Version::Http10;
-        let until_close = framing == Framing::UntilClose || (unchunk && framing == Framing::Chunked);
+        let unchunk = version == Version::Http10 && framing == Framing::Chunked;
+        let until_close = unchunk || framing == Framing::UntilClose;
         let persistence = if until_close { Persistence::Close } else { self.persistence(around) };
         let location = head
             .location()
             .and_then(|location| route::location_through_us(location, self.origin, self.asked()));
         let date = (!head.is_dated()).then(|| around.pages.date());
-        let edit = AnswerEdit { persistence, unchunk, location, date };
+        // Where there is no body, an HTTP/1.0 client is told of no chunks either.
+        let edit = AnswerEdit { persistence, unchunk: version == Version::Http10, location, date };
         if edit.is_none(head) {
             out.pass = 0..head.bytes.len();
         } else {
@@ -612,7 +602,7 @@ impl Scrape {
         }
         let persists = head.persistent() && framing != Framing::UntilClose;
         let bytes = head.bytes.len();
-        Ok(AnswerPlan { status: head.status, bytes, framing, persistence, persists, until_close })
+        Ok(AnswerPlan { status: head.status, bytes, framing, unchunk, persistence, persists, until_close })
     }
 }
 
@@ -628,6 +618,8 @@ struct AnswerPlan {
     /// The length of the head.
     bytes: usize,
     framing: Framing,
+    /// The chunked coding is taken off.
+    unchunk: bool,
     persistence: Persistence,
     /// The pod's connection persists.
     persists: bool,
