@@ -148,19 +148,14 @@ impl Floor {
     }
 
     fn accept(&mut self) -> io::Result<()> {
-        loop {
-            let mut stream = match self.listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            };
-            stream.set_nodelay(true)?;
+        while let Some(mut stream) = pods::accept(&self.listener)? {
             let entry = self.clients.vacant_entry();
             let both = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().register(&mut stream, Token(entry.key()), both)?;
             let kept = Kept::Nothing;
             entry.insert(Client { stream, pod: None, writable: true, kept, answer_left: 0 });
         }
+        Ok(())
     }
 
     fn client(&mut self, index: usize, readable: bool, writable: bool) -> io::Result<()> {

@@ -168,13 +168,7 @@ impl Server {
     }
 
     fn accept(&mut self) -> io::Result<()> {
-        loop {
-            let mut stream = match self.listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error),
-            };
-            stream.set_nodelay(true)?;
+        while let Some(mut stream) = accept(&self.listener)? {
             let entry = self.connections.vacant_entry();
             let both = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().register(&mut stream, Token(entry.key()), both)?;
@@ -187,6 +181,7 @@ impl Server {
             });
             self.shared.open.fetch_add(1, Ordering::Relaxed);
         }
+        Ok(())
     }
 }
 
@@ -367,4 +362,13 @@ fn chunked(bytes: u64) -> Vec<u8> {
     }
     wire.extend_from_slice(b"0\r\n\r\n");
     wire
+}
+
+/// The next connection that waits, if one does; it sends what it has at once.
+pub(crate) fn accept(listener: &TcpListener) -> io::Result<Option<TcpStream>> {
+    match listener.accept() {
+        Ok((stream, _)) => stream.set_nodelay(true).map(|()| Some(stream)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error),
+    }
 }
