@@ -135,6 +135,34 @@ impl BodyScanner {
         matches!(self, Self::Length(0) | Self::Chunked(Chunked::Ended))
     }
 
+    /// How many of the next bytes need not be looked at. Where a length ends the body it is one more than are
+    /// left of it: if that one comes, there is something behind the end.
+    pub fn unseen(&self) -> u64 {
+        match self {
+            Self::Length(left) => left.saturating_add(1),
+            Self::Chunked(Chunked::Data { bytes }) => *bytes,
+            Self::Chunked(_) => 0,
+            Self::UntilClose => u64::MAX,
+        }
+    }
+
+    /// Follows the body through so many bytes that nobody looked at: at most [`Self::unseen`].
+    pub fn pass(&mut self, bytes: u64) -> Scanned {
+        let passed = match self {
+            Self::Length(left) | Self::Chunked(Chunked::Data { bytes: left }) => {
+                let passed = bytes.min(*left);
+                *left -= passed;
+                passed
+            }
+            Self::UntilClose => bytes,
+            Self::Chunked(_) => 0,
+        };
+        if *self == Self::Chunked(Chunked::Data { bytes: 0 }) {
+            *self = Self::Chunked(Chunked::DataCr);
+        }
+        Scanned { bytes: passed as usize, then: if self.ended() { Then::Ended } else { Then::More } }
+    }
+
     /// Follows the body through `bytes`.
     pub fn scan(&mut self, bytes: &[u8]) -> Scanned {
         self.follow(bytes.len(), |scanner, at| scanner.piece(&bytes[at..]))

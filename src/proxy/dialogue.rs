@@ -9,14 +9,14 @@ use std::{
 };
 
 use super::{
+    exchange::Course,
     outcome::{Failure, Outcome, UpstreamError},
     route::{Origin, Page, RouteName},
     rules::Rules,
 };
 
-/// Request buffers that are kept for the next requests, and how large they may be.
-const SPARE_BUFFERS_MAX: usize = 16;
-const SPARE_BUFFER_BYTES_MAX: usize = 4 * 1024;
+/// Courses that are kept for the next requests.
+const SPARE_COURSES_MAX: usize = 64;
 
 /// What an exchange can see around it.
 pub struct Surroundings<'e> {
@@ -67,6 +67,8 @@ pub enum Input<'b> {
     Sent(usize),
     /// These bytes of an answer are here: all that are not used yet.
     Answer(&'b mut [u8]),
+    /// So many bytes of an answer are here, and nobody looks at them: they are taken for what comes next.
+    Passed(u64),
     /// The pod ended its side.
     UpstreamEnd,
     /// The pod's connection failed, or there never was one.
@@ -95,8 +97,8 @@ pub struct Output {
     pub client: ClientAction,
     /// The exchange is over, this way.
     pub report: Option<Report>,
-    /// Request buffers that wait for their next request.
-    pub(super) spare: Vec<Vec<u8>>,
+    /// Courses that wait for their next request, so that a request allocates nothing.
+    pub(super) spare: Vec<Box<Course>>,
     /// The content of the page that is being rendered.
     pub(super) page: Vec<u8>,
 }
@@ -191,11 +193,11 @@ impl Output {
         self.report = None;
     }
 
-    /// Keeps a request's buffer for another one.
-    pub(super) fn recycle(&mut self, mut request: Vec<u8>) {
-        if self.spare.len() < SPARE_BUFFERS_MAX && request.capacity() <= SPARE_BUFFER_BYTES_MAX {
-            request.clear();
-            self.spare.push(request);
+    /// Keeps what is over for another request.
+    pub(super) fn recycle(&mut self, mut course: Box<Course>) {
+        if self.spare.len() < SPARE_COURSES_MAX {
+            course.clear();
+            self.spare.push(course);
         }
     }
 }

@@ -53,8 +53,15 @@ const INTERIM_ANSWERS_MAX: u8 = 8;
 /// input unread would reset it, and could destroy that answer before it is read.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// Bodies of a known length from here on go on unseen: the least for which that was measured to be cheaper.
+pub const BULK_BYTES_MIN: u64 = 32 * 1024;
+/// The largest buffer of a request that is kept for the next one.
+const SPARE_REQUEST_BYTES_MAX: usize = 2 * 1024;
 
 /// One request, its pod, its answer; between requests, the wait for the next one.
+///
+/// Small while nothing is asked: what a request needs stands in its [`Course`], which goes from state to state as
+/// one pointer, and is used again for other requests.
 #[derive(Debug)]
 pub enum Exchange {
     /// A request's head is not whole.
@@ -62,18 +69,18 @@ pub enum Exchange {
     /// There is no connection to the pod yet.
     Connecting {
         /// The request.
-        scrape: Scrape,
+        course: Box<Course>,
         /// When connecting has taken too long.
         until: Instant,
     },
     /// The request is not sent whole.
-    Sending(Scrape),
+    Sending(Box<Course>),
     /// The request is sent; the final answer's head is not whole.
-    Awaiting(Scrape),
+    Awaiting(Box<Course>),
     /// The answer's body is not whole.
-    Relaying(Relay),
+    Relaying(Box<Course>),
     /// All is handed over that the client is to get.
-    Replying(Ending),
+    Replying(Box<Course>),
     /// Our last answer is sent; the client has not ended its side.
     Lingering {
         /// When we no longer wait for it.
@@ -121,13 +128,16 @@ impl Terms {
     }
 }
 
-/// A request on its way to a pod: the owned plan that a parsed head was turned into.
+/// A request from its whole head on, to the end of its answer.
 #[derive(Debug)]
-pub struct Scrape {
-    origin: Origin,
+pub struct Course {
+    route: RouteName,
     terms: Terms,
+    line: Option<Box<str>>,
+    origin: Option<Origin>,
     started: Instant,
-    patience: Duration,
+    /// When it has taken too long.
+    until: Instant,
     /// The request as the pod gets it. Kept until the answer's head is whole: to be sent again, and for its path.
     request: Vec<u8>,
     /// So many bytes of it are sent.
@@ -137,13 +147,17 @@ pub struct Scrape {
     /// So many bytes of the answer's head are here and were looked at.
     seen: usize,
     interim_answers: u8,
-    line: Option<Box<str>>,
+    answer: Answer,
+    // How it is going to end, if nothing comes between.
+    outcome: Outcome,
+    status: u16,
+    detail: Option<&'static str>,
+    within: Duration,
 }
 
-/// An answer on its way to the client.
+/// What is to be done with an answer, by its head.
 #[derive(Debug)]
-pub struct Relay {
-    ending: Ending,
+struct Answer {
     scanner: BodyScanner,
     /// The chunked coding is taken off.
     unchunk: bool,
@@ -151,22 +165,8 @@ pub struct Relay {
     until_close: bool,
     /// The pod's connection may serve again if the body ends where it should.
     upstream_persists: bool,
-}
-
-/// How an exchange is going to end, if nothing comes between.
-#[derive(Debug)]
-pub struct Ending {
-    route: RouteName,
-    outcome: Outcome,
-    status: u16,
-    origin: Option<Origin>,
-    started: Instant,
-    until: Instant,
-    first_byte: Option<Duration>,
-    terms: Terms,
-    detail: Option<&'static str>,
-    within: Duration,
-    line: Option<Box<str>>,
+    /// A long body of a known length.
+    is_bulk: bool,
 }
 
 impl Exchange {
@@ -194,10 +194,11 @@ impl Exchange {
         match self {
             Self::Reading(Reading { until, .. })
             | Self::Connecting { until, .. }
-            | Self::Relaying(Relay { ending: Ending { until, .. }, .. })
-            | Self::Replying(Ending { until, .. })
             | Self::Lingering { until, .. } => Some(*until),
-            Self::Sending(scrape) | Self::Awaiting(scrape) => Some(scrape.until()),
+            Self::Sending(course)
+            | Self::Awaiting(course)
+            | Self::Relaying(course)
+            | Self::Replying(course) => Some(course.until),
             Self::Closed => None,
         }
     }
@@ -210,9 +211,23 @@ impl Exchange {
     /// What is left to send to the pod.
     pub fn unsent(&self) -> &[u8] {
         match self {
-            Self::Sending(scrape) => &scrape.request[scrape.sent..],
+            Self::Sending(course) => &course.request[course.sent..],
             _ => &[],
         }
+    }
+
+    /// How many of the next bytes of an answer may go on to the client without being looked at. What went on so
+    /// comes in as [`Input::Passed`].
+    pub fn unseen(&self) -> u64 {
+        match self {
+            Self::Relaying(course) if !course.answer.unchunk => course.answer.scanner.unseen(),
+            _ => 0,
+        }
+    }
+
+    /// Whether an answer is under way, or just went on, of which it paid to look at the head only.
+    pub fn is_bulk(&self) -> bool {
+        matches!(self, Self::Relaying(course) | Self::Replying(course) if course.answer.is_bulk)
     }
 
     /// Goes on with what happened. An input that a state does not wait for changes nothing.
@@ -224,66 +239,67 @@ impl Exchange {
 
             (Self::Reading(reading), Input::Request(bytes)) => reading.request(bytes, around, out),
             (Self::Reading(reading), Input::Tick { .. }) if reading.begun() => {
-                let ending = Ending::refused(Terms::UNREAD, around);
-                ending.fail(Outcome::HeadTimeout.into(), around.rules.timeouts.header, around, out)
+                let course = Course::begin(Terms::UNREAD, around, out);
+                course.fail(Outcome::HeadTimeout.into(), around.rules.timeouts.header, around, out)
             }
             (Self::Reading(_), Input::Tick { .. } | Input::ClientGone) => Self::close(out),
             (Self::Reading(reading), Input::Drain) if !reading.begun() => Self::close(out),
 
-            (Self::Connecting { mut scrape, .. }, Input::Connected { reused }) => {
-                scrape.reused = reused;
-                scrape.wait()
+            (Self::Connecting { mut course, .. }, Input::Connected { reused }) => {
+                course.reused = reused;
+                course.wait()
             }
-            (Self::Connecting { scrape, .. }, Input::UpstreamFailed(error)) => {
-                let within = scrape.patience.min(around.rules.timeouts.connect);
-                scrape.fail(Failure::of_connecting(error), within, around, out)
+            (Self::Connecting { course, .. }, Input::UpstreamFailed(error)) => {
+                let within = course.patience().min(around.rules.timeouts.connect);
+                course.give_up(Failure::of_connecting(error), within, around, out)
             }
-            (Self::Connecting { scrape, until }, Input::Tick { .. }) => {
-                let out_of_patience = until == scrape.until();
-                let within = if out_of_patience { scrape.patience } else { around.rules.timeouts.connect };
-                scrape.fail(Outcome::ConnectTimeout.into(), within, around, out)
+            (Self::Connecting { course, until }, Input::Tick { .. }) => {
+                let out_of_patience = until == course.until;
+                let within = if out_of_patience { course.patience() } else { around.rules.timeouts.connect };
+                course.give_up(Outcome::ConnectTimeout.into(), within, around, out)
             }
 
-            (Self::Sending(mut scrape), Input::Sent(bytes)) => {
-                scrape.sent = scrape.request.len().min(scrape.sent + bytes);
-                scrape.wait()
+            (Self::Sending(mut course), Input::Sent(bytes)) => {
+                course.sent = course.request.len().min(course.sent + bytes);
+                course.wait()
             }
             // What a kept connection said before it was asked answers nothing. It must not become part of this.
-            (Self::Sending(scrape), Input::Answer(_)) if scrape.reused && scrape.sent == 0 => {
-                scrape.lost(around, out)
+            (Self::Sending(course), Input::Answer(_)) if course.reused && course.sent == 0 => {
+                course.lost(around, out)
             }
-            (Self::Sending(scrape) | Self::Awaiting(scrape), Input::Answer(bytes)) => {
-                scrape.answer(bytes, around, out)
+            (Self::Sending(course) | Self::Awaiting(course), Input::Answer(bytes)) => {
+                course.answer(bytes, around, out)
             }
             (
-                Self::Sending(scrape) | Self::Awaiting(scrape),
+                Self::Sending(course) | Self::Awaiting(course),
                 Input::UpstreamEnd | Input::UpstreamFailed(_),
-            ) => scrape.lost(around, out),
-            (Self::Sending(scrape) | Self::Awaiting(scrape), Input::Tick { .. }) => {
-                let within = scrape.patience;
-                scrape.fail(Outcome::AnswerTimeout.into(), within, around, out)
+            ) => course.lost(around, out),
+            (Self::Sending(course) | Self::Awaiting(course), Input::Tick { .. }) => {
+                let within = course.patience();
+                course.give_up(Outcome::AnswerTimeout.into(), within, around, out)
             }
 
-            (Self::Relaying(relay), Input::Answer(bytes)) => relay.body(bytes, around, out),
-            (Self::Relaying(relay), Input::UpstreamEnd) => match relay.scanner.end_of_connection() {
-                Ok(()) => relay.ended(false, out),
-                Err(error) => relay.broken(Failure::of_body(error), around, out),
+            (Self::Relaying(course), Input::Answer(bytes)) => course.body(bytes, around, out),
+            (Self::Relaying(course), Input::Passed(bytes)) => course.passed(bytes, around, out),
+            (Self::Relaying(course), Input::UpstreamEnd) => match course.answer.scanner.end_of_connection() {
+                Ok(()) => course.ended(false, out),
+                Err(error) => course.broken(Failure::of_body(error), around, out),
             },
-            (Self::Relaying(relay), Input::UpstreamFailed(_)) => {
-                relay.broken(Outcome::BodyCutShort.into(), around, out)
+            (Self::Relaying(course), Input::UpstreamFailed(_)) => {
+                course.broken(Outcome::BodyCutShort.into(), around, out)
             }
-            (Self::Relaying(relay), Input::Tick { client_stalled }) => {
+            (Self::Relaying(course), Input::Tick { client_stalled }) => {
                 let late = if client_stalled { Outcome::ClientTimeout } else { Outcome::BodyTimeout };
-                relay.broken(late.into(), around, out)
+                course.broken(late.into(), around, out)
             }
 
             // A tick may come before the word that the client took all of it.
-            (Self::Replying(ending), Input::Flushed | Input::Tick { client_stalled: false }) => {
-                ending.flushed(around, out)
+            (Self::Replying(course), Input::Flushed | Input::Tick { client_stalled: false }) => {
+                course.flushed(around, out)
             }
-            (Self::Replying(ending), Input::Tick { client_stalled: true }) => {
+            (Self::Replying(course), Input::Tick { client_stalled: true }) => {
                 out.client = ClientAction::Reset;
-                out.report = Some(ending.report(Outcome::ClientTimeout, around.now));
+                course.report(Outcome::ClientTimeout, around, out);
                 Self::Closed
             }
 
@@ -294,12 +310,17 @@ impl Exchange {
                 Self::close(out)
             }
 
-            (Self::Connecting { scrape, .. }, Input::ClientGone)
-            | (Self::Sending(scrape) | Self::Awaiting(scrape), Input::ClientGone) => {
-                scrape.ending(0, Persistence::Close, out).client_gone(around, out)
-            }
-            (Self::Relaying(Relay { ending, .. }) | Self::Replying(ending), Input::ClientGone) => {
-                ending.client_gone(around, out)
+            (
+                Self::Connecting { course, .. }
+                | Self::Sending(course)
+                | Self::Awaiting(course)
+                | Self::Relaying(course)
+                | Self::Replying(course),
+                Input::ClientGone,
+            ) => {
+                out.upstream = UpstreamAction::Close;
+                course.report(Outcome::ClientGone, around, out);
+                Self::close(out)
             }
 
             (state, _) => state,
@@ -338,8 +359,8 @@ impl Reading {
             }
             Err(error) => {
                 out.used = skipped + bytes.len(); // whatever it was, it is not read as another request
-                let ending = Ending::refused(Terms::UNREAD, around);
-                ending.fail(Failure::of_request(error), Duration::ZERO, around, out)
+                let course = Course::begin(Terms::UNREAD, around, out);
+                course.fail(Failure::of_request(error), Duration::ZERO, around, out)
             }
         }
     }
@@ -351,28 +372,28 @@ impl Reading {
         let to_head = head.method == "HEAD";
         let persistent = head.persistent() && framing == Ok(Framing::Empty) && !self.turned_away;
         let terms = Terms { version: head.version, to_head, persistent: persistent && !around.draining };
-        let mut ending = Ending::refused(terms, around);
+        let mut course = Course::begin(terms, around, out);
         let line = || Some(format!("{} {}", head.method, head.target).into());
         if around.rules.access_log {
-            ending.line = line();
+            course.line = line();
         }
         let route = framing.map_err(Failure::of_request_framing).and_then(|framing| {
-            let asked = self.check(head, framing, &mut ending);
+            let asked = self.check(head, framing, &mut course);
             asked.and_then(|(path, query)| route::resolve(path, query)).map_err(Failure::from)
         });
         match route {
-            Ok(Route::Page(page)) => ending.page(page, around, out),
+            Ok(Route::Page(page)) => course.page(page, around, out),
             Ok(Route::Pod { origin, target }) => {
-                ending.origin = Some(origin);
+                course.origin = Some(origin);
                 let judged = if head.hops() < HOPS_MAX { Ok(()) } else { Err(Outcome::Loop) };
                 match judged.and_then(|()| around.rules.policy.judge(origin)) {
-                    Ok(()) => Scrape::start(head, origin, target, terms, ending.line, around, out),
-                    Err(outcome) => ending.fail(outcome.into(), Duration::ZERO, around, out),
+                    Ok(()) => course.start(head, origin, target, around, out),
+                    Err(outcome) => course.fail(outcome.into(), Duration::ZERO, around, out),
                 }
             }
             Err(failure) => {
-                ending.line = line();
-                ending.fail(failure, Duration::ZERO, around, out)
+                course.line = line();
+                course.fail(failure, Duration::ZERO, around, out)
             }
         }
     }
@@ -382,7 +403,7 @@ impl Reading {
         self,
         head: &RequestHead<'b, '_>,
         framing: Framing,
-        ending: &mut Ending,
+        course: &mut Course,
     ) -> Result<(&'b str, Option<&'b str>), Outcome> {
         if self.turned_away {
             return Err(Outcome::TooManyClients);
@@ -390,8 +411,8 @@ impl Reading {
         let is_allowed = matches!(head.method, "GET" | "HEAD");
         match head.target {
             Target::Origin { path, query } => {
-                ending.route = route::name(path);
-                match ending.route {
+                course.route = route::name(path);
+                match course.route {
                     RouteName::None => Err(Outcome::NotFound),
                     _ if !is_allowed => Err(Outcome::Method),
                     _ if framing != Framing::Empty => Err(Outcome::Body),
@@ -406,43 +427,58 @@ impl Reading {
     }
 }
 
-impl Scrape {
-    fn start(
-        head: &RequestHead<'_, '_>,
-        origin: Origin,
-        target: PodTarget<'_>,
-        terms: Terms,
-        line: Option<Box<str>>,
-        around: &Surroundings<'_>,
-        out: &mut Output,
-    ) -> Exchange {
-        let timeouts = around.rules.timeouts;
-        let mut request = out.spare.pop().unwrap_or_default();
-        rewrite::request(&mut request, head, &target.parts(), origin);
-        let scrape = Self {
-            origin,
+/// On the way to the pod.
+impl Course {
+    fn begin(terms: Terms, around: &Surroundings<'_>, out: &mut Output) -> Box<Self> {
+        let mut course = out.spare.pop().unwrap_or_else(|| Box::new(Self::new(terms, around)));
+        let request = mem::take(&mut course.request);
+        *course = Self { request, ..Self::new(terms, around) };
+        course
+    }
+
+    fn new(terms: Terms, around: &Surroundings<'_>) -> Self {
+        Self {
+            route: RouteName::None,
             terms,
+            line: None,
+            origin: None,
             started: around.now,
-            patience: timeouts.patience(head.first(Name::ScrapeTimeout)),
-            request,
+            until: around.now + around.rules.timeouts.scrape,
+            request: Vec::new(),
             sent: 0,
             reused: false,
             first_byte: None,
             seen: 0,
             interim_answers: 0,
-            line,
-        };
-        out.upstream = UpstreamAction::Connect(origin);
-        scrape.connect(around)
+            answer: Answer::NONE,
+            outcome: Outcome::Page,
+            status: 0,
+            detail: None,
+            within: Duration::ZERO,
+        }
     }
 
-    fn connect(self, around: &Surroundings<'_>) -> Exchange {
-        let until = self.until().min(around.now + around.rules.timeouts.connect);
-        Exchange::Connecting { scrape: self, until }
+    fn start(
+        mut self: Box<Self>,
+        head: &RequestHead<'_, '_>,
+        origin: Origin,
+        target: PodTarget<'_>,
+        around: &Surroundings<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        self.until = self.started + around.rules.timeouts.patience(head.first(Name::ScrapeTimeout));
+        rewrite::request(&mut self.request, head, &target.parts(), origin);
+        out.upstream = UpstreamAction::Connect(origin);
+        self.connect(around)
+    }
+
+    fn connect(self: Box<Self>, around: &Surroundings<'_>) -> Exchange {
+        let until = self.until.min(around.now + around.rules.timeouts.connect);
+        Exchange::Connecting { course: self, until }
     }
 
     /// The wait for an answer. A pod may answer, or begin to, before the request is sent whole.
-    fn wait(self) -> Exchange {
+    fn wait(self: Box<Self>) -> Exchange {
         if self.is_sent() { Exchange::Awaiting(self) } else { Exchange::Sending(self) }
     }
 
@@ -450,8 +486,9 @@ impl Scrape {
         self.sent == self.request.len()
     }
 
-    fn until(&self) -> Instant {
-        self.started + self.patience
+    /// How long the client waits, from its request's head on.
+    fn patience(&self) -> Duration {
+        self.until.saturating_duration_since(self.started)
     }
 
     /// The path that the pod was asked for, out of the request line that it was sent.
@@ -466,23 +503,25 @@ impl Scrape {
     }
 
     /// The pod's connection is gone, and the answer's head never was whole.
-    fn lost(mut self, around: &Surroundings<'_>, out: &mut Output) -> Exchange {
-        let within = self.patience;
+    fn lost(mut self: Box<Self>, around: &Surroundings<'_>, out: &mut Output) -> Exchange {
+        let within = self.patience();
         if self.begun() {
-            return self.fail(Outcome::HeadCutShort.into(), within, around, out);
+            return self.give_up(Outcome::HeadCutShort.into(), within, around, out);
         }
-        if !mem::take(&mut self.reused) {
-            return self.fail(Outcome::NoAnswer.into(), within, around, out);
+        match self.origin {
+            // RFC 9112 section 9.3.1: the pod closed the connection as we sent on it. GET and HEAD are idempotent.
+            Some(origin) if mem::take(&mut self.reused) => {
+                out.upstream = UpstreamAction::Retry(origin);
+                self.sent = 0;
+                self.connect(around)
+            }
+            _ => self.give_up(Outcome::NoAnswer.into(), within, around, out),
         }
-        // RFC 9112 section 9.3.1: the pod closed the connection as we sent on it. GET and HEAD are idempotent.
-        out.upstream = UpstreamAction::Retry(self.origin);
-        self.sent = 0;
-        self.connect(around)
     }
 
     /// Nothing of an answer is sent yet, so the failure can still be told.
-    fn fail(
-        self,
+    fn give_up(
+        mut self: Box<Self>,
         failure: Failure,
         within: Duration,
         around: &Surroundings<'_>,
@@ -490,39 +529,23 @@ impl Scrape {
     ) -> Exchange {
         out.head.clear();
         out.pass = 0..0;
-        let persistence = self.persistence(around);
-        let ending = self.ending(0, persistence, out);
         out.upstream = UpstreamAction::Close;
-        ending.fail(failure, within, around, out)
+        self.terms = self.terms_now(around);
+        self.fail(failure, within, around, out)
     }
 
-    /// What is said about the client's connection, as long as the answer's framing lets it persist.
-    fn persistence(&self, around: &Surroundings<'_>) -> Persistence {
-        Terms { persistent: self.terms.persistent && !around.draining, ..self.terms }.persistence()
-    }
-
-    fn ending(self, status: u16, persistence: Persistence, out: &mut Output) -> Ending {
-        let until = self.until();
-        let terms = Terms { persistent: persistence.persists(), ..self.terms };
-        let Self { origin, started, first_byte, line, request, .. } = self;
-        out.recycle(request);
-        Ending {
-            route: RouteName::Pods,
-            outcome: Outcome::Forwarded,
-            status,
-            origin: Some(origin),
-            started,
-            until,
-            first_byte,
-            terms,
-            detail: None,
-            within: Duration::ZERO,
-            line,
-        }
+    /// A connection stops persisting when the process is about to stop.
+    fn terms_now(&self, around: &Surroundings<'_>) -> Terms {
+        Terms { persistent: self.terms.persistent && !around.draining, ..self.terms }
     }
 
     /// Bytes of an answer are here.
-    fn answer(mut self, bytes: &mut [u8], around: &Surroundings<'_>, out: &mut Output) -> Exchange {
+    fn answer(
+        mut self: Box<Self>,
+        bytes: &mut [u8],
+        around: &Surroundings<'_>,
+        out: &mut Output,
+    ) -> Exchange {
         let first_byte = around.now.saturating_duration_since(self.started);
         self.first_byte.get_or_insert(first_byte);
         let look = head::worth_another_look(bytes, self.seen, head::ANSWER_HEAD_BYTES_MAX);
@@ -532,37 +555,34 @@ impl Scrape {
         }
         let read = head::answer(bytes, |head| match head.status {
             101 => Err(Outcome::SwitchedProtocols.into()),
-            100..=199 => self.interim(&head, out),
-            _ => self.head(&head, around, out).map(AnswerRead::Final),
+            100..=199 => self.interim(&head, out).map(|()| None),
+            _ => self.head(&head, around, out).map(|()| Some(head.bytes.len())),
         });
-        let within = self.patience;
+        let within = self.patience();
         match read.map_err(Failure::of_answer).and_then(Option::transpose) {
             Ok(None) => self.wait(),
-            Ok(Some(AnswerRead::Interim)) => {
+            // An interim answer.
+            Ok(Some(None)) => {
                 self.interim_answers += 1;
                 self.seen = 0;
                 self.wait()
             }
-            Ok(Some(AnswerRead::Final(read))) => {
-                let AnswerPlan { status, bytes: head, framing, unchunk, until_close, persistence, persists } =
-                    read;
-                let mut scanner = BodyScanner::new(framing);
+            Ok(Some(Some(head))) => {
                 let pass = out.pass.start..head;
-                let moved = follow(&mut scanner, &mut bytes[head..], unchunk);
+                let moved = self.answer.follow(&mut bytes[head..]);
                 if let Then::Broken(error) = moved.0.then {
-                    return self.fail(Failure::of_body(error), within, around, out);
+                    return self.give_up(Failure::of_body(error), within, around, out);
                 }
-                let upstream_persists = persists && self.is_sent();
-                let ending = self.ending(status, persistence, out);
-                let relay = Relay { ending, scanner, unchunk, until_close, upstream_persists };
-                relay.moved(moved, bytes.len() - head, pass, around, out)
+                self.terms = self.terms_now(around);
+                self.terms.persistent &= !self.answer.until_close;
+                self.moved(moved, bytes.len() - head, pass, around, out)
             }
-            Err(failure) => self.fail(failure, within, around, out),
+            Err(failure) => self.give_up(failure, within, around, out),
         }
     }
 
     /// An interim answer goes on to whoever can read it (RFC 9110 section 15.2).
-    fn interim(&self, head: &AnswerHead<'_, '_>, out: &mut Output) -> Result<AnswerRead, Failure> {
+    fn interim(&self, head: &AnswerHead<'_, '_>, out: &mut Output) -> Result<(), Failure> {
         if self.interim_answers == INTERIM_ANSWERS_MAX {
             let detail = Some("too many interim answers");
             return Err(Failure { outcome: Outcome::MalformedAnswer, detail });
@@ -573,78 +593,82 @@ impl Scrape {
                 AnswerEdit { persistence: Persistence::Implied, unchunk: true, location: None, date: None };
             rewrite::answer(&mut out.head, head, &edit);
         }
-        Ok(AnswerRead::Interim)
+        Ok(())
     }
 
     /// The final answer's head: what goes on of it, and how its body is framed.
     fn head(
-        &self,
+        &mut self,
         head: &AnswerHead<'_, '_>,
         around: &Surroundings<'_>,
         out: &mut Output,
-    ) -> Result<AnswerPlan, Failure> {
-        let Terms { version, to_head, .. } = self.terms;
-        let framing = framing::of_answer(head, to_head).map_err(Failure::of_answer_framing)?;
-        let unchunk = version == Version::Http10 && framing == Framing::Chunked;
+    ) -> Result<(), Failure> {
+        let framing = framing::of_answer(head, self.terms.to_head).map_err(Failure::of_answer_framing)?;
+        let old = self.terms.version == Version::Http10;
+        let unchunk = old && framing == Framing::Chunked;
         let until_close = unchunk || framing == Framing::UntilClose;
-        let persistence = if until_close { Persistence::Close } else { self.persistence(around) };
-        let location = head
-            .location()
-            .and_then(|location| route::location_through_us(location, self.origin, self.asked()));
+        let persistence = if until_close { Persistence::Close } else { self.terms_now(around).persistence() };
+        let location = head.location().zip(self.origin);
+        let location = location
+            .and_then(|(location, origin)| route::location_through_us(location, origin, self.asked()));
         let date = (!head.is_dated()).then(|| around.pages.date());
         // Where there is no body, an HTTP/1.0 client is told of no chunks either.
-        let edit = AnswerEdit { persistence, unchunk: version == Version::Http10, location, date };
+        let edit = AnswerEdit { persistence, unchunk: old, location, date };
         if edit.is_none(head) {
             out.pass = 0..head.bytes.len();
         } else {
             rewrite::answer(&mut out.head, head, &edit);
             out.pass = head.bytes.len()..head.bytes.len();
         }
-        let persists = head.persistent() && framing != Framing::UntilClose;
-        let bytes = head.bytes.len();
-        Ok(AnswerPlan { status: head.status, bytes, framing, unchunk, persistence, persists, until_close })
+        (self.outcome, self.status) = (Outcome::Forwarded, head.status);
+        self.answer = Answer {
+            scanner: BodyScanner::new(framing),
+            unchunk,
+            until_close,
+            upstream_persists: head.persistent() && framing != Framing::UntilClose && self.is_sent(),
+            is_bulk: matches!(framing, Framing::Length(BULK_BYTES_MIN..)),
+        };
+        Ok(())
     }
 }
 
-/// What a whole head of an answer turned out to be.
-enum AnswerRead {
-    Interim,
-    Final(AnswerPlan),
-}
+impl Answer {
+    /// Before there is one.
+    const NONE: Self = Self {
+        scanner: BodyScanner::Length(0),
+        unchunk: false,
+        until_close: false,
+        upstream_persists: false,
+        is_bulk: false,
+    };
 
-/// What is to be done with an answer, by its head.
-struct AnswerPlan {
-    status: u16,
-    /// The length of the head.
-    bytes: usize,
-    framing: Framing,
-    /// The chunked coding is taken off.
-    unchunk: bool,
-    persistence: Persistence,
-    /// The pod's connection persists.
-    persists: bool,
-    until_close: bool,
-}
-
-/// Follows a body through `bytes`, and says how many of them, at their start, are then for the client.
-fn follow(scanner: &mut BodyScanner, bytes: &mut [u8], unchunk: bool) -> (Scanned, usize) {
-    if unchunk {
-        return scanner.content_to_front(bytes);
+    /// Follows a body through `bytes`, and says how many of them, at their start, are then for the client.
+    fn follow(&mut self, bytes: &mut [u8]) -> (Scanned, usize) {
+        if self.unchunk {
+            return self.scanner.content_to_front(bytes);
+        }
+        let scanned = self.scanner.scan(bytes);
+        (scanned, scanned.bytes)
     }
-    let scanned = scanner.scan(bytes);
-    (scanned, scanned.bytes)
 }
 
-impl Relay {
+/// On the way back to the client.
+impl Course {
     /// Bytes of the body are here.
-    fn body(mut self, bytes: &mut [u8], around: &Surroundings<'_>, out: &mut Output) -> Exchange {
-        let moved = follow(&mut self.scanner, bytes, self.unchunk);
+    fn body(mut self: Box<Self>, bytes: &mut [u8], around: &Surroundings<'_>, out: &mut Output) -> Exchange {
+        let moved = self.answer.follow(bytes);
         self.moved(moved, bytes.len(), 0..0, around, out)
+    }
+
+    /// So many bytes came that nobody looked at.
+    fn passed(mut self: Box<Self>, bytes: u64, around: &Surroundings<'_>, out: &mut Output) -> Exchange {
+        let scanned = self.answer.scanner.pass(bytes);
+        self.moved((scanned, scanned.bytes), bytes as usize, 0..0, around, out)
     }
 
     /// `moved` of `available` bytes belong to the body; they stand behind `pass`, which goes on with them.
     fn moved(
-        self,
+        self: Box<Self>,
         (scanned, kept): (Scanned, usize),
         available: usize,
         pass: Range<usize>,
@@ -662,43 +686,29 @@ impl Relay {
     }
 
     /// The body ended; `exactly`: and nothing came after it.
-    fn ended(self, exactly: bool, out: &mut Output) -> Exchange {
-        let keep = exactly && self.upstream_persists;
+    fn ended(self: Box<Self>, exactly: bool, out: &mut Output) -> Exchange {
+        let keep = exactly && self.answer.upstream_persists;
         out.upstream = if keep { UpstreamAction::Keep } else { UpstreamAction::Close };
-        Exchange::Replying(self.ending)
+        Exchange::Replying(self)
     }
 
     /// The answer is not going to be whole, and part of it is sent: the client must see it.
-    fn broken(mut self, failure: Failure, around: &Surroundings<'_>, out: &mut Output) -> Exchange {
-        self.ending.detail = failure.detail;
-        self.ending.within = self.ending.until.saturating_duration_since(self.ending.started);
+    fn broken(
+        mut self: Box<Self>,
+        failure: Failure,
+        around: &Surroundings<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        self.detail = failure.detail;
+        self.within = self.patience();
         out.upstream = UpstreamAction::Close;
-        out.client = if self.until_close { ClientAction::Reset } else { ClientAction::Close };
-        out.report = Some(self.ending.report(failure.outcome, around.now));
+        out.client = if self.answer.until_close { ClientAction::Reset } else { ClientAction::Close };
+        self.report(failure.outcome, around, out);
         Exchange::Closed
-    }
-}
-
-impl Ending {
-    /// A request that came to no pod, so far.
-    fn refused(terms: Terms, around: &Surroundings<'_>) -> Self {
-        Self {
-            route: RouteName::None,
-            outcome: Outcome::Page,
-            status: 0,
-            origin: None,
-            started: around.now,
-            until: around.now + around.rules.timeouts.scrape,
-            first_byte: None,
-            terms,
-            detail: None,
-            within: Duration::ZERO,
-            line: None,
-        }
     }
 
     /// Replies with a page of our own.
-    fn page(mut self, page: Page, around: &Surroundings<'_>, out: &mut Output) -> Exchange {
+    fn page(mut self: Box<Self>, page: Page, around: &Surroundings<'_>, out: &mut Output) -> Exchange {
         let mut body = mem::take(&mut out.page);
         let PageHead { status, content_type } = around.pages.render(page, &mut body);
         self.status = status;
@@ -716,7 +726,7 @@ impl Ending {
     /// Replies with what went wrong: in one line, and the same in the reason phrase, which is what Prometheus
     /// shows.
     fn fail(
-        mut self,
+        mut self: Box<Self>,
         failure: Failure,
         within: Duration,
         around: &Surroundings<'_>,
@@ -749,7 +759,7 @@ impl Ending {
     }
 
     /// The client took all of it.
-    fn flushed(self, around: &Surroundings<'_>, out: &mut Output) -> Exchange {
+    fn flushed(self: Box<Self>, around: &Surroundings<'_>, out: &mut Output) -> Exchange {
         let Surroundings { now, rules, .. } = *around;
         let next = if self.terms.persistent {
             let until = now + rules.timeouts.client_idle;
@@ -759,21 +769,24 @@ impl Ending {
             Exchange::Lingering { until: now + LINGER_TIMEOUT, bytes_left: LINGER_BYTES_MAX }
         };
         let outcome = self.outcome;
-        out.report = Some(self.report(outcome, now));
+        self.report(outcome, around, out);
         next
     }
 
-    fn client_gone(self, around: &Surroundings<'_>, out: &mut Output) -> Exchange {
-        out.upstream = UpstreamAction::Close;
-        out.client = ClientAction::Close;
-        out.report = Some(self.report(Outcome::ClientGone, around.now));
-        Exchange::Closed
+    /// It is over, this way.
+    fn report(mut self: Box<Self>, outcome: Outcome, around: &Surroundings<'_>, out: &mut Output) {
+        let Self { route, status, origin, started, first_byte, detail, within, .. } = *self;
+        let status = if status == 0 { outcome.status() } else { status };
+        let duration = around.now.saturating_duration_since(started);
+        let request = self.line.take();
+        out.report =
+            Some(Report { route, outcome, status, origin, duration, first_byte, detail, within, request });
+        out.recycle(self);
     }
 
-    fn report(self, outcome: Outcome, now: Instant) -> Report {
-        let Self { route, status, origin, started, first_byte, detail, within, line, .. } = self;
-        let status = if status == 0 { outcome.status() } else { status };
-        let duration = now.saturating_duration_since(started);
-        Report { route, outcome, status, origin, duration, first_byte, detail, within, request: line }
+    /// Forgets the request, for another one to stand in its place.
+    pub(super) fn clear(&mut self) {
+        self.request.clear();
+        self.request.shrink_to(SPARE_REQUEST_BYTES_MAX);
     }
 }
