@@ -135,12 +135,10 @@ impl BodyScanner {
         matches!(self, Self::Length(0) | Self::Chunked(Chunked::Ended))
     }
 
-    /// How many of the next bytes need not be looked at. Where a length ends the body it is one more than are
-    /// left of it: if that one comes, there is something behind the end.
+    /// How many of the next bytes need not be looked at.
     pub fn unseen(&self) -> u64 {
         match self {
-            Self::Length(left) => left.saturating_add(1),
-            Self::Chunked(Chunked::Data { bytes }) => *bytes,
+            Self::Length(bytes) | Self::Chunked(Chunked::Data { bytes }) => *bytes,
             Self::Chunked(_) => 0,
             Self::UntilClose => u64::MAX,
         }

@@ -18,6 +18,7 @@ use socket2::SockRef;
 use super::{
     listener::{Accept, BACKLOG, Listener},
     shared::{Phase, Shared, Wake},
+    splice::KernelPipe,
     stream::{Ready, Socket},
     worker::{Network, Token, Worker},
 };
@@ -166,6 +167,7 @@ pub struct Mio {
 
 impl Network for Mio {
     type Socket = TcpStream;
+    type Pipe = KernelPipe;
 
     fn register(&mut self, socket: &mut TcpStream, token: Token) -> io::Result<()> {
         // A head and the first bytes of a body go out in one write; there is nothing to gather (Nagle).
@@ -179,11 +181,19 @@ impl Network for Mio {
         self.register(&mut socket, token)?;
         Ok(socket)
     }
+
+    fn pipe(&mut self) -> io::Result<KernelPipe> {
+        KernelPipe::new()
+    }
 }
 
 impl Socket for TcpStream {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         io::Read::read(self, into)
+    }
+
+    fn peek(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        TcpStream::peek(self, into)
     }
 
     fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {

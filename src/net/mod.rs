@@ -6,6 +6,7 @@
 //! - [`worker`]: the connections of one event loop: their slots, their deadlines, the pool;
 //! - [`pump`]: moves the bytes of one exchange until nothing moves or its turn is over;
 //! - [`stream`]: a socket and what is known of its readiness;
+//! - [`splice`]: a pipe through which bytes go on unseen;
 //! - [`slots`]: where connections live, and the tokens that outlive them;
 //! - [`listener`]: SO_REUSEPORT listeners, and what each error of accept means;
 //! - [`shared`]: what the workers of a process have in common;
@@ -20,5 +21,6 @@ pub mod shared;
 pub mod signals;
 
 pub mod slots;
+pub mod splice;
 pub mod stream;
 pub mod worker;

@@ -1,15 +1,21 @@
 //! Moves the bytes of one exchange until nothing moves or its turn is over.
 //!
 //! Asks the exchange what it wants, does it if a socket is ready for it, and tells the exchange what came of it.
-//! Bytes are read into the worker's scratch buffer and written on from there. Only what the other side does not
-//! take now is kept with its connection; while any is, its source is not read.
+//! Bytes are read into the worker's scratch buffer and written on from there; those of a long body, once its head
+//! is known, go through the worker's pipe and are never read. Only what the other side does not take now is kept
+//! with its connection; while any is, its source is not read.
 
-use std::{io::IoSlice, mem, time::Instant};
+use std::{
+    io::{self, IoSlice},
+    mem,
+    time::Instant,
+};
 
 use log::{debug, trace};
 
 use super::{
     slots::Key,
+    splice::Pipe,
     stream::{Read, Ready, Socket, Stream, is_out_of_descriptors, upstream_error},
     worker::{Network, Token, Worker},
 };
@@ -18,7 +24,7 @@ use crate::{
     proxy::{
         deadlines::Armed,
         dialogue::{ClientAction, Input, Surroundings, UpstreamAction, Wants},
-        exchange::Exchange,
+        exchange::{BULK_BYTES_MIN, Exchange},
         outcome::{Class, UpstreamError},
         route::Origin,
     },
@@ -29,6 +35,11 @@ use crate::{
 pub const SCRATCH_BYTES: usize = ANSWER_HEAD_BYTES_MAX;
 /// Reads, writes and transitions in one turn, so that one exchange does not starve the others.
 const MOVES_MAX: usize = 16;
+/// The most that goes on unseen at once, and so the most that is ever kept for a client that does not take it:
+/// a body of 256 KiB with its head. Once a client did not take all of an answer, it is as little as is read.
+const PASS_BYTES_MAX: usize = 272 * 1024;
+/// What is looked at of an answer that is expected to be long: its head fits in, unless it is a rare one.
+const LOOK_BYTES: usize = 1024;
 
 /// A client's connection.
 #[derive(Debug)]
@@ -37,10 +48,12 @@ pub struct Client<S> {
     pub(super) exchange: Exchange,
     upstream: Option<Key>,
     /// The beginning of a request, or requests that wait for their turn.
-    input: Vec<u8>,
+    input: Box<[u8]>,
     /// The exchange has not seen `input` yet.
     input_is_new: bool,
-    outbox: Outbox,
+    outbox: Option<Box<Outbox>>,
+    /// It did not take at once all that it was sent of this answer.
+    is_slow: bool,
     /// Sent since the last exchange was over.
     sent_bytes: u64,
     pub(super) armed: Armed,
@@ -51,8 +64,8 @@ pub struct Client<S> {
     pub(super) waits_until: Option<Instant>,
 }
 
-/// What a client has yet to take.
-#[derive(Debug, Default)]
+/// What a client has yet to take: some bytes, always.
+#[derive(Debug)]
 struct Outbox {
     bytes: Vec<u8>,
     taken: usize,
@@ -66,7 +79,9 @@ pub struct Upstream<S> {
     /// Whom it serves. Nobody: it is kept in the pool.
     pub(super) client: Option<Key>,
     /// The beginning of an answer's head.
-    input: Vec<u8>,
+    input: Box<[u8]>,
+    /// It was kept after a long body, and the next one is expected to be long too.
+    is_bulk: bool,
 }
 
 impl<S: Socket> Client<S> {
@@ -75,9 +90,10 @@ impl<S: Socket> Client<S> {
             stream,
             exchange,
             upstream: None,
-            input: Vec::new(),
+            input: Box::default(),
             input_is_new: false,
-            outbox: Outbox::default(),
+            outbox: None,
+            is_slow: false,
             sent_bytes: 0,
             armed: Armed::default(),
             queued: false,
@@ -88,7 +104,7 @@ impl<S: Socket> Client<S> {
 
     /// Whether the client has yet to take bytes that were handed over.
     pub(super) fn is_stalled(&self) -> bool {
-        !self.outbox.is_empty()
+        self.outbox.is_some()
     }
 
     /// Whether the client went away while somebody works for it.
@@ -99,20 +115,6 @@ impl<S: Socket> Client<S> {
             Wants::Request | Wants::Discard | Wants::Nothing => false,
         };
         works && self.stream.is_ready(Ready::END)
-    }
-}
-
-impl Outbox {
-    fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// Notes that the client took so many bytes. An outbox that is empty holds no memory.
-    fn take(&mut self, bytes: usize) {
-        self.taken += bytes;
-        if self.taken == self.bytes.len() {
-            *self = Self::default();
-        }
     }
 }
 
@@ -167,14 +169,20 @@ impl<N: Network> Worker<N> {
     }
 
     /// Does what `self.out` says: bytes first, then the pod's connection, then the client's.
+    fn apply(&mut self, key: Key, bytes: &[u8]) {
+        let delivered = self.deliver(key, bytes);
+        self.act(key, delivered);
+    }
+
+    /// Does what `self.out` says beyond bytes. Where they could not be `delivered`, the client is gone.
     ///
     /// Some of it leads to the next step at once, which says something else: whatever is needed later is taken out
     /// of `self.out` before that.
-    fn apply(&mut self, key: Key, bytes: &[u8]) {
-        let delivered = self.deliver(key, bytes);
+    fn act(&mut self, key: Key, delivered: bool) {
         let (upstream, action, report) = (self.out.upstream, self.out.client, self.out.report.take());
         if let (Some(report), Some(client)) = (report, self.clients.get_mut(key)) {
             let sent_bytes = mem::take(&mut client.sent_bytes);
+            client.is_slow = false;
             let is_named = report.request.is_some() || report.outcome.class() != Class::Answered;
             let peer = is_named.then(|| client.stream.socket().peer()).flatten();
             self.record(&report, peer, sent_bytes);
@@ -196,7 +204,7 @@ impl<N: Network> Worker<N> {
             ClientAction::Shutdown => {
                 if let Some(client) = self.clients.get_mut(key) {
                     client.stream.socket().shutdown();
-                    client.input = Vec::new();
+                    client.input = Box::default();
                 }
             }
             ClientAction::Close => self.remove_client(key),
@@ -225,32 +233,43 @@ impl<N: Network> Worker<N> {
         // Behind what waits, everything waits.
         let taken = if client.is_stalled() { Ok(0) } else { client.stream.write(&parts) };
         let Ok(taken) = taken else { return false };
-        let mut skip = taken;
-        for part in &parts {
-            let skipped = skip.min(part.len());
-            client.outbox.bytes.extend_from_slice(&part[skipped..]);
-            skip -= skipped;
+        if taken < all {
+            let outbox =
+                client.outbox.get_or_insert_with(|| Box::new(Outbox { bytes: Vec::new(), taken: 0 }));
+            let mut skip = taken;
+            for part in &parts {
+                let skipped = skip.min(part.len());
+                outbox.bytes.extend_from_slice(&part[skipped..]);
+                skip -= skipped;
+            }
         }
-        client.sent_bytes += taken as u64;
-        self.counters().client_sent_bytes.add(taken as u64);
+        self.sent(key, taken);
         true
     }
 
     /// Writes what is kept for the client. Says whether there still is a client.
     fn flush(&mut self, key: Key) -> bool {
         let Some(client) = self.clients.get_mut(key) else { return false };
-        if client.is_stalled() {
-            let Outbox { bytes, taken } = &client.outbox;
-            match client.stream.write(&[IoSlice::new(&bytes[*taken..])]) {
-                Ok(taken) => {
-                    client.outbox.take(taken);
-                    client.sent_bytes += taken as u64;
-                    self.counters().client_sent_bytes.add(taken as u64);
+        let Some(outbox) = &mut client.outbox else { return true };
+        match client.stream.write(&[IoSlice::new(&outbox.bytes[outbox.taken..])]) {
+            Ok(taken) => {
+                outbox.taken += taken;
+                if outbox.taken == outbox.bytes.len() {
+                    client.outbox = None; // one that is empty holds no memory
                 }
-                Err(_) => return !self.step(key, Input::ClientGone, &[]),
+                self.sent(key, taken);
+                true
             }
+            Err(_) => !self.step(key, Input::ClientGone, &[]),
         }
-        true
+    }
+
+    /// Counts bytes that the client took.
+    fn sent(&mut self, key: Key, bytes: usize) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.sent_bytes += bytes as u64;
+        }
+        self.counters().client_sent_bytes.add(bytes as u64);
     }
 
     fn read_request(&mut self, key: Key, scratch: &mut [u8]) -> bool {
@@ -270,12 +289,8 @@ impl<N: Network> Worker<N> {
         self.advance(key, Input::Request(bytes));
         let rest = &bytes[self.out.used..];
         if let Some(client) = self.clients.get_mut(key) {
-            client.input.clear();
-            client.input.extend_from_slice(rest);
+            client.input = rest.into();
             client.input_is_new = client.exchange.wants() != Wants::Request && !rest.is_empty();
-            if rest.is_empty() {
-                client.input = Vec::new(); // an idle connection holds no buffer
-            }
         }
         self.apply(key, &[]);
         true
@@ -308,18 +323,38 @@ impl<N: Network> Worker<N> {
     }
 
     fn read_answer(&mut self, key: Key, scratch: &mut [u8]) -> bool {
+        let Some(client) = self.clients.get(key) else { return false };
+        let unseen = client.exchange.unseen();
+        if unseen >= BULK_BYTES_MIN && self.has_pipe() {
+            return self.pass_answer(key, unseen);
+        }
         let Some(upstream) = self.upstream_of(key) else { return false };
+        if upstream.is_bulk {
+            return self.look_at_answer(key, scratch);
+        }
         let held = upstream.input.len();
-        let mut bytes = match upstream.stream.read(&mut scratch[held..]) {
+        let bytes = match upstream.stream.read(&mut scratch[held..]) {
             Ok(Read::Bytes(bytes)) => &mut scratch[..held + bytes],
-            Ok(Read::NotReady) => return false,
-            Ok(Read::End) => return self.step(key, Input::UpstreamEnd, &[]),
-            Err(error) => return self.step(key, Input::UpstreamFailed(upstream_error(&error)), &[]),
+            read => return self.no_answer(key, read),
         };
         bytes[..held].copy_from_slice(&upstream.input);
-        upstream.input = Vec::new();
+        upstream.input = Box::default();
+        self.advance(key, Input::Answer(bytes));
+        self.relay(key, bytes)
+    }
+
+    /// A read that gave no bytes of an answer.
+    fn no_answer(&mut self, key: Key, read: io::Result<Read>) -> bool {
+        match read {
+            Ok(Read::Bytes(_) | Read::NotReady) => false,
+            Ok(Read::End) => self.step(key, Input::UpstreamEnd, &[]),
+            Err(error) => self.step(key, Input::UpstreamFailed(upstream_error(&error)), &[]),
+        }
+    }
+
+    /// Does what the exchange said of `bytes` of an answer, and tells it of those that it did not use.
+    fn relay(&mut self, key: Key, mut bytes: &mut [u8]) -> bool {
         loop {
-            self.advance(key, Input::Answer(bytes));
             let used = self.out.used;
             self.apply(key, bytes);
             bytes = &mut bytes[used..];
@@ -329,12 +364,108 @@ impl<N: Network> Worker<N> {
                 return true;
             }
             if used == 0 {
-                break;
+                if let Some(upstream) = self.upstream_of(key) {
+                    upstream.input = (&*bytes).into();
+                }
+                return true;
             }
+            self.advance(key, Input::Answer(bytes));
         }
-        if let Some(upstream) = self.upstream_of(key) {
-            upstream.input.extend_from_slice(bytes);
+    }
+
+    /// Looks at the head of an answer, and has it go on with its body if nothing is to be changed in it.
+    fn look_at_answer(&mut self, key: Key, scratch: &mut [u8]) -> bool {
+        let (looked, rest) = scratch.split_at_mut(LOOK_BYTES);
+        let Some(upstream) = self.upstream_of(key) else { return false };
+        let bytes = match upstream.stream.peek(looked) {
+            Ok(Read::Bytes(bytes)) => &mut looked[..bytes],
+            read => return self.no_answer(key, read),
+        };
+        upstream.is_bulk = false; // that was to be expected of this one's beginning only
+        self.advance(key, Input::Answer(bytes));
+        let unseen = self.clients.get(key).map_or(0, |client| client.exchange.unseen());
+        let mut filled = 0;
+        if unseen >= BULK_BYTES_MIN && self.out.head.is_empty() && self.out.pass == (0..bytes.len()) {
+            let most = unseen.saturating_add(bytes.len() as u64);
+            if let Ok(Read::Bytes(more)) = self.fill_pipe(key, most) {
+                filled = more;
+            }
+            if let Some(more) = filled.checked_sub(bytes.len()) {
+                return self.pour_answer(key, bytes.len(), more);
+            }
+            self.pipe = None; // what little came is here as well
         }
+        // What was looked at is taken for read, so it has to be.
+        let mut unread = bytes.len() - filled;
+        while unread > 0 {
+            let Some(upstream) = self.upstream_of(key) else { break };
+            let Ok(Read::Bytes(bytes)) = upstream.stream.read(&mut rest[..unread]) else { break };
+            unread -= bytes;
+        }
+        self.relay(key, bytes)
+    }
+
+    /// Has bytes of an answer, at most `most`, go on unseen.
+    fn pass_answer(&mut self, key: Key, most: u64) -> bool {
+        match self.fill_pipe(key, most) {
+            Ok(Read::Bytes(bytes)) => self.pour_answer(key, 0, bytes),
+            read => self.no_answer(key, read),
+        }
+    }
+
+    /// Whether there is a pipe, which is empty.
+    fn has_pipe(&mut self) -> bool {
+        if self.pipe.is_none() {
+            // Where there is no descriptor for one, bytes are read and written.
+            self.pipe = self.network.pipe().ok();
+        }
+        self.pipe.is_some()
+    }
+
+    fn fill_pipe(&mut self, key: Key, most: u64) -> io::Result<Read> {
+        if !self.has_pipe() {
+            return Ok(Read::NotReady);
+        }
+        let Some(client) = self.clients.get(key) else { return Ok(Read::NotReady) };
+        let bytes_max = if client.is_slow { SCRATCH_BYTES } else { PASS_BYTES_MAX };
+        let upstream = client.upstream.and_then(|upstream| self.upstreams.get_mut(upstream));
+        let (Some(upstream), Some(pipe)) = (upstream, &mut self.pipe) else { return Ok(Read::NotReady) };
+        upstream.stream.fill(pipe, most.min(bytes_max as u64) as usize)
+    }
+
+    /// The pipe holds `known` bytes that the exchange was told of, and then `more` of which it was not.
+    fn pour_answer(&mut self, key: Key, known: usize, more: usize) -> bool {
+        if more > 0 {
+            self.advance(key, Input::Passed(more as u64));
+        }
+        let pass = mem::take(&mut self.out.pass).len();
+        let delivered = self.deliver_from_pipe(key, known + if more > 0 { pass } else { 0 }, known + more);
+        self.act(key, delivered);
+        true
+    }
+
+    /// Has the client take the first `bytes` of those that the pipe holds; what it does not take now is kept. Says
+    /// whether the connection still holds.
+    fn deliver_from_pipe(&mut self, key: Key, bytes: usize, held: usize) -> bool {
+        let (Some(client), Some(mut pipe)) = (self.clients.get_mut(key), self.pipe.take()) else {
+            return true;
+        };
+        let Ok(taken) = client.stream.pour(&mut pipe, bytes) else { return false };
+        if taken < bytes {
+            let mut kept = vec![0; bytes - taken];
+            let mut at = 0;
+            while at < kept.len() {
+                match pipe.read(&mut kept[at..]) {
+                    Ok(read @ 1..) => at += read,
+                    _ => return false,
+                }
+            }
+            client.outbox = Some(Box::new(Outbox { bytes: kept, taken: 0 }));
+            client.is_slow = true;
+        }
+        // One that holds bytes which nobody is to have is not used again.
+        self.pipe = (bytes == held).then_some(pipe);
+        self.sent(key, taken);
         true
     }
 
@@ -374,7 +505,13 @@ impl<N: Network> Worker<N> {
             let network = &mut self.network;
             let opened = self.upstreams.try_insert(|upstream| {
                 let socket = network.connect(origin.socket_addr(), Token::Upstream(upstream))?;
-                Ok(Upstream { stream: Stream::new(socket), origin, client: Some(key), input: Vec::new() })
+                Ok(Upstream {
+                    stream: Stream::new(socket),
+                    origin,
+                    client: Some(key),
+                    input: Box::default(),
+                    is_bulk: false,
+                })
             });
             match opened {
                 Ok(upstream) => {
@@ -396,12 +533,14 @@ impl<N: Network> Worker<N> {
 
     /// Puts the pod's connection into the pool, if nothing more is to be expected of it than to serve again.
     fn keep_upstream(&mut self, key: Key) {
-        let Some(upstream) = self.clients.get_mut(key).and_then(|client| client.upstream.take()) else {
-            return;
-        };
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(upstream) = client.upstream.take() else { return };
         let Some(kept) = self.upstreams.get_mut(upstream) else { return };
         kept.client = None;
-        let (origin, rested) = (kept.origin, !kept.stream.is_ready(Ready::READ));
+        kept.is_bulk = client.exchange.is_bulk();
+        let origin = kept.origin;
+        // Where the end of the body is not known to be the end of what is there, somebody has to look.
+        let rested = matches!(kept.stream.peek(&mut [0]), Ok(Read::NotReady));
         self.counters().upstreams_active.sub(1);
         // Where more may be there to be read, it is bytes that answer nothing, or the pod's end.
         if !rested {

@@ -2,13 +2,16 @@
 //!
 //! An event that was fetched before its connection went must not reach the one that has the slot now.
 
+use std::num::NonZeroU32;
+
 use slab::Slab;
 
 /// Where something lives, and which of those that ever lived there it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     slot: u32,
-    generation: u32,
+    /// Never 0: what an event carries for a connection is never below 2^32.
+    generation: NonZeroU32,
 }
 
 impl Key {
@@ -19,28 +22,30 @@ impl Key {
 
     /// The key as 63 bits, for an event to carry.
     pub fn to_bits(self) -> u64 {
-        u64::from(self.generation) << 32 | u64::from(self.slot)
+        u64::from(self.generation.get()) << 32 | u64::from(self.slot)
     }
 
     /// The key out of what [`Self::to_bits`] gave.
     pub fn from_bits(bits: u64) -> Self {
-        Self { slot: bits as u32, generation: (bits >> 32) as u32 & GENERATION_MASK }
+        Self { slot: bits as u32, generation: generation((bits >> 32) as u32) }
     }
 }
 
-/// One bit of the 64 is left to whoever carries the key.
-const GENERATION_MASK: u32 = u32::MAX >> 1;
+/// A generation out of a number that may be too large: one bit of the 64 is left to whoever carries the key.
+fn generation(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number & (u32::MAX >> 1)).unwrap_or(NonZeroU32::MIN)
+}
 
 /// A slab with generations.
 #[derive(Debug)]
 pub struct Slots<T> {
-    slab: Slab<(u32, T)>,
-    generation: u32,
+    slab: Slab<(NonZeroU32, T)>,
+    newest: NonZeroU32,
 }
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Self { slab: Slab::new(), generation: 0 }
+        Self { slab: Slab::new(), newest: NonZeroU32::MIN }
     }
 }
 
@@ -50,11 +55,10 @@ impl<T> Slots<T> {
     /// # Errors
     /// That of `make`; then nothing is put in.
     pub fn try_insert<E>(&mut self, make: impl FnOnce(Key) -> Result<T, E>) -> Result<Key, E> {
-        // Never 0: what an event carries for a connection is never below 2^32.
-        self.generation = ((self.generation + 1) & GENERATION_MASK).max(1);
+        self.newest = generation(self.newest.get() + 1);
         let entry = self.slab.vacant_entry();
         let slot = u32::try_from(entry.key()).expect("there are fewer file descriptors than that");
-        let key = Key { slot, generation: self.generation };
+        let key = Key { slot, generation: self.newest };
         entry.insert((key.generation, make(key)?));
         Ok(key)
     }

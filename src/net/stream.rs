@@ -9,6 +9,7 @@ use std::{
     net::SocketAddr,
 };
 
+use super::splice::Pipe;
 use crate::proxy::outcome::UpstreamError;
 
 /// What a connection's socket can do. Every call returns at once.
@@ -18,6 +19,12 @@ pub trait Socket {
     /// # Errors
     /// As `read(2)`; `WouldBlock` where nothing is there.
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
+
+    /// Shows the beginning of what is there, and leaves it there.
+    ///
+    /// # Errors
+    /// As `recv(2)` with `MSG_PEEK`; `WouldBlock` where nothing is there.
+    fn peek(&mut self, into: &mut [u8]) -> io::Result<usize>;
 
     /// Writes as much as the kernel takes.
     ///
@@ -122,20 +129,40 @@ impl<S: Socket> Stream<S> {
     /// # Errors
     /// The connection failed.
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<Read> {
+        let read = self.take(|socket| socket.read(into))?;
+        // A short read emptied the socket, and what comes next brings an event; but for an end that had come
+        // already: its event was this one.
+        if matches!(read, Read::Bytes(bytes) if bytes < into.len()) && !self.is_ready(Ready::END) {
+            self.ready = self.ready.without(Ready::READ);
+        }
+        Ok(read)
+    }
+
+    /// Looks at the beginning of what there is to be read, if there may be something.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub fn peek(&mut self, into: &mut [u8]) -> io::Result<Read> {
+        self.take(|socket| socket.peek(into))
+    }
+
+    /// Moves at most so many bytes into a pipe that is empty, if there may be some.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub fn fill(&mut self, pipe: &mut impl Pipe<S>, bytes: usize) -> io::Result<Read> {
+        // Fewer than were asked for may be all that the pipe has room for: they say nothing of the socket.
+        self.take(|socket| pipe.fill(socket, bytes))
+    }
+
+    fn take(&mut self, mut call: impl FnMut(&mut S) -> io::Result<usize>) -> io::Result<Read> {
         if !self.is_ready(Ready::READ) {
             return Ok(Read::NotReady);
         }
         loop {
-            match self.socket.read(into) {
+            match call(&mut self.socket) {
                 Ok(0) => return Ok(Read::End),
-                Ok(bytes) => {
-                    // A short read emptied the socket, and what comes next brings an event; but for an end that
-                    // had come already: its event was this one.
-                    if bytes < into.len() && !self.is_ready(Ready::END) {
-                        self.ready = self.ready.without(Ready::READ);
-                    }
-                    return Ok(Read::Bytes(bytes));
-                }
+                Ok(bytes) => return Ok(Read::Bytes(bytes)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.ready = self.ready.without(Ready::READ);
@@ -152,18 +179,42 @@ impl<S: Socket> Stream<S> {
     /// The connection failed.
     pub fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
         let all: usize = from.iter().map(|slice| slice.len()).sum();
-        if all == 0 || !self.is_ready(Ready::WRITE) {
+        if all == 0 {
+            return Ok(0);
+        }
+        let bytes = self.give(|socket| socket.write(from))?;
+        if bytes < all {
+            // A short write filled the socket; when there is room again, an event tells.
+            self.ready = self.ready.without(Ready::WRITE);
+        }
+        Ok(bytes)
+    }
+
+    /// Moves `bytes`, which are in a pipe, out of it: as many as the kernel takes now.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub fn pour(&mut self, pipe: &mut impl Pipe<S>, bytes: usize) -> io::Result<usize> {
+        let mut poured = 0;
+        // Until the kernel says that it takes no more: fewer than there are may mean anything.
+        while poured < bytes {
+            match self.give(|socket| pipe.pour(socket, bytes - poured)) {
+                Ok(0) => break,
+                Ok(more) => poured += more,
+                Err(_) if poured > 0 => break, // the next call tells of it
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(poured)
+    }
+
+    fn give(&mut self, mut call: impl FnMut(&mut S) -> io::Result<usize>) -> io::Result<usize> {
+        if !self.is_ready(Ready::WRITE) {
             return Ok(0);
         }
         loop {
-            match self.socket.write(from) {
-                Ok(bytes) => {
-                    if bytes < all {
-                        // A short write filled the socket; when there is room again, an event tells.
-                        self.ready = self.ready.without(Ready::WRITE);
-                    }
-                    return Ok(bytes);
-                }
+            match call(&mut self.socket) {
+                Ok(bytes) => return Ok(bytes),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.ready = self.ready.without(Ready::WRITE);

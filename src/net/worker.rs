@@ -19,6 +19,7 @@ use super::{
     pump::{self, Client, Upstream},
     shared::{Phase, Shared},
     slots::{Key, Slots},
+    splice::Pipe,
     stream::{Ready, Socket, Stream},
 };
 use crate::proxy::{
@@ -48,6 +49,8 @@ const LOGGED_CHARS_MAX: usize = 200;
 pub trait Network {
     /// What a connection is made of.
     type Socket: Socket;
+    /// What bytes go through from one of them to another without being looked at.
+    type Pipe: Pipe<Self::Socket>;
 
     /// Has a client's socket report its readiness under `token`.
     ///
@@ -60,6 +63,12 @@ pub trait Network {
     /// # Errors
     /// Why it cannot even begin.
     fn connect(&mut self, to: SocketAddr, token: Token) -> io::Result<Self::Socket>;
+
+    /// Makes a pipe.
+    ///
+    /// # Errors
+    /// As `pipe2(2)`.
+    fn pipe(&mut self) -> io::Result<Self::Pipe>;
 }
 
 /// Whose readiness an event tells of.
@@ -105,6 +114,8 @@ pub struct Worker<N: Network> {
     log_rate: LogRate,
     /// What is read goes here first: one buffer for all connections, so that none needs its own.
     scratch: Box<[u8]>,
+    /// Empty, and made when the first long body comes.
+    pub(super) pipe: Option<N::Pipe>,
     pub(super) out: Output,
 }
 
@@ -126,6 +137,7 @@ impl<N: Network> Worker<N> {
             turned_away: 0,
             log_rate: LogRate::default(),
             scratch: vec![0; pump::SCRATCH_BYTES].into(),
+            pipe: None,
             out: Output::default(),
         }
     }

@@ -98,6 +98,7 @@ pub struct Output {
     /// The exchange is over, this way.
     pub report: Option<Report>,
     /// Courses that wait for their next request, so that a request allocates nothing.
+    #[expect(clippy::vec_box, reason = "they go on as the pointers that they come as")]
     pub(super) spare: Vec<Box<Course>>,
     /// The content of the page that is being rendered.
     pub(super) page: Vec<u8>,

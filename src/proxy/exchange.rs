@@ -52,7 +52,7 @@ const INTERIM_ANSWERS_MAX: u8 = 8;
 /// How long, and for how many bytes, a connection is read on after our last answer on it. To close it with
 /// input unread would reset it, and could destroy that answer before it is read.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
-const LINGER_BYTES_MAX: usize = 256 * 1024;
+const LINGER_BYTES_MAX: u32 = 256 * 1024;
 /// Bodies of a known length from here on go on unseen: the least for which that was measured to be cheaper.
 pub const BULK_BYTES_MIN: u64 = 32 * 1024;
 /// The largest buffer of a request that is kept for the next one.
@@ -86,7 +86,7 @@ pub enum Exchange {
         /// When we no longer wait for it.
         until: Instant,
         /// How much more is read.
-        bytes_left: usize,
+        bytes_left: u32,
     },
     /// Over.
     Closed,
@@ -97,7 +97,7 @@ pub enum Exchange {
 pub struct Reading {
     until: Instant,
     /// So many bytes of a head are here and were looked at.
-    seen: usize,
+    seen: u32,
     turned_away: bool,
 }
 
@@ -303,8 +303,10 @@ impl Exchange {
                 Self::Closed
             }
 
-            (Self::Lingering { until, bytes_left }, Input::Discarded(bytes)) if bytes <= bytes_left => {
-                Self::Lingering { until, bytes_left: bytes_left - bytes }
+            (Self::Lingering { until, bytes_left }, Input::Discarded(bytes))
+                if bytes <= bytes_left as usize =>
+            {
+                Self::Lingering { until, bytes_left: bytes_left - bytes as u32 }
             }
             (Self::Lingering { .. }, Input::Discarded(_) | Input::Tick { .. } | Input::ClientGone) => {
                 Self::close(out)
@@ -343,8 +345,8 @@ impl Reading {
         if matches!(bytes, b"" | b"\r") {
             return Exchange::Reading(self); // no byte of a request yet
         }
-        if !head::worth_another_look(bytes, self.seen, head::REQUEST_HEAD_BYTES_MAX) {
-            return Exchange::Reading(Self { seen: bytes.len(), ..self });
+        if !head::worth_another_look(bytes, self.seen as usize, head::REQUEST_HEAD_BYTES_MAX) {
+            return Exchange::Reading(Self { seen: bytes.len() as u32, ..self });
         }
         let next = head::request(bytes, |head, length| {
             out.used += length;
@@ -355,7 +357,7 @@ impl Reading {
             Ok(None) => {
                 let first = around.now + around.rules.timeouts.header;
                 let until = if self.begun() { self.until } else { first };
-                Exchange::Reading(Self { until, seen: bytes.len(), ..self })
+                Exchange::Reading(Self { until, seen: bytes.len() as u32, ..self })
             }
             Err(error) => {
                 out.used = skipped + bytes.len(); // whatever it was, it is not read as another request

@@ -23,7 +23,7 @@ pub(crate) const SLACK: Duration = Duration::from_millis(20);
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// What may be kept for a client, beyond what was read at once: a head that grew as it was rewritten.
-const KEPT_BYTES_MAX: usize = 64 * 1024 + 1024;
+const KEPT_BYTES_MAX: usize = 272 * 1024 + 1024;
 
 /// What a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -62,6 +62,10 @@ impl Pipe {
         &self.bytes[from..self.start]
     }
 
+    fn show(&self, most: usize) -> &[u8] {
+        &self.bytes[self.start..][..most.min(self.len())]
+    }
+
     fn truncate(&mut self, len: usize) {
         self.bytes.truncate(self.start + len);
     }
@@ -272,12 +276,18 @@ impl Kernel {
     }
 
     pub(crate) fn read(&mut self, id: ConnId, into: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.peek(id, into)?;
+        self.conns[id].to_worker.take(bytes);
+        Ok(bytes)
+    }
+
+    pub(crate) fn peek(&mut self, id: ConnId, into: &mut [u8]) -> io::Result<usize> {
         let conn = &mut self.conns[id];
         assert!(conn.is_held() && conn.link == Link::Up, "read from {id}: {:?}", conn.link);
         assert!(!into.is_empty(), "an empty read could be taken for the end");
         assert!(conn.may.has(Ready::READ), "a read from {id} that comes to nothing");
         if !conn.to_worker.is_empty() {
-            let bytes = conn.to_worker.take(into.len());
+            let bytes = conn.to_worker.show(into.len());
             into[..bytes.len()].copy_from_slice(bytes);
             return Ok(bytes.len());
         }
@@ -293,6 +303,16 @@ impl Kernel {
     }
 
     pub(crate) fn write(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.pour(id, bytes)?;
+        if taken < bytes.len() {
+            let conn = &mut self.conns[id];
+            conn.may = conn.may.without(Ready::WRITE);
+        }
+        Ok(taken)
+    }
+
+    /// As a write, but that a short one promises nothing: that there is no more room only the next one says.
+    pub(crate) fn pour(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
         let conn = &mut self.conns[id];
         assert!(conn.is_held() && conn.link == Link::Up, "write to {id}: {:?}", conn.link);
         assert!(!bytes.is_empty() && !conn.worker_ended, "write to {id} after its end");
@@ -312,9 +332,12 @@ impl Kernel {
         conn.stalled = taken < bytes.len();
         if conn.stalled {
             conn.blocked = true;
-            conn.may = conn.may.without(Ready::WRITE);
         }
-        if taken == 0 { Err(Errno::AGAIN.into()) } else { Ok(taken) }
+        if taken > 0 {
+            return Ok(taken);
+        }
+        conn.may = conn.may.without(Ready::WRITE);
+        Err(Errno::AGAIN.into())
     }
 
     pub(crate) fn connected(&mut self, id: ConnId) -> io::Result<bool> {

@@ -15,6 +15,7 @@ use std::{
 
 use psystrike::{
     net::{
+        splice::Pipe,
         stream::{Socket, upstream_error},
         worker::{Network, Token},
     },
@@ -105,6 +106,12 @@ pub(crate) struct Net {
 /// A network that a worker and its test share.
 #[derive(Clone)]
 pub(crate) struct SimNetwork(pub(crate) Rc<RefCell<Net>>);
+
+/// A pipe of the worker's.
+pub(crate) struct SimPipe {
+    net: Rc<RefCell<Net>>,
+    bytes: Vec<u8>,
+}
 
 /// A socket of the worker.
 pub(crate) struct SimSocket {
@@ -284,6 +291,7 @@ pub(crate) fn connect_outcome(error: &io::Error) -> Outcome {
 
 impl Network for SimNetwork {
     type Socket = SimSocket;
+    type Pipe = SimPipe;
 
     fn register(&mut self, socket: &mut SimSocket, token: Token) -> io::Result<()> {
         self.0.borrow_mut().kernel.register(socket.id, token);
@@ -298,6 +306,14 @@ impl Network for SimNetwork {
         drop(net);
         Ok(self.socket(id))
     }
+
+    fn pipe(&mut self) -> io::Result<SimPipe> {
+        let net = &mut *self.0.borrow_mut();
+        if net.is_out_of_descriptors() || net.chaos.connects && net.random.one_in(4) {
+            return Err(Errno::MFILE.into());
+        }
+        Ok(SimPipe { net: Rc::clone(&self.0), bytes: Vec::new() })
+    }
 }
 
 impl SimNetwork {
@@ -307,14 +323,15 @@ impl SimNetwork {
     }
 }
 
-impl Socket for SimSocket {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+impl SimSocket {
+    /// Takes bytes out of the kernel, one way or the other.
+    fn take(&self, take: impl FnOnce(&mut Net) -> io::Result<usize>) -> io::Result<usize> {
         let net = &mut *self.net.borrow_mut();
         net.before(self.id)?;
         if let Owner::Pod(pod) = net.owners[self.id] {
             net.pod_is_read(pod);
         }
-        let result = net.kernel.read(self.id, into);
+        let result = take(net);
         net.trace(|| format!("read from {}: {result:?}", self.id));
         net.progress |= result.is_ok();
         match net.owners[self.id] {
@@ -322,6 +339,56 @@ impl Socket for SimSocket {
             Owner::Pod(pod) => net.pod_was_read(pod),
             Owner::Test => {}
         }
+        result
+    }
+}
+
+/// A pipe whose slots are of any size, and which gives up its bytes in any portions.
+impl Pipe<SimSocket> for SimPipe {
+    fn fill(&mut self, from: &SimSocket, bytes: usize) -> io::Result<usize> {
+        assert!(self.bytes.is_empty(), "bytes of one answer meet those of another");
+        from.take(|net| {
+            let most = if net.random.one_in(2) { bytes } else { 1 + net.random.below(bytes) };
+            self.bytes.resize(most.min(net.kernel.conns[from.id].to_worker.len()).max(1), 0);
+            let result = net.kernel.read(from.id, &mut self.bytes);
+            self.bytes.truncate(*result.as_ref().unwrap_or(&0));
+            result
+        })
+    }
+
+    fn pour(&mut self, into: &SimSocket, bytes: usize) -> io::Result<usize> {
+        let net = &mut *into.net.borrow_mut();
+        net.before(into.id)?;
+        let most = if net.random.one_in(2) { bytes } else { 1 + net.random.below(bytes) };
+        let taken = net.kernel.pour(into.id, &self.bytes[..most])?;
+        net.trace(|| format!("pour into {} of {most}: {taken}", into.id));
+        let poured: Vec<u8> = self.bytes.drain(..taken).collect();
+        net.wrote(into.id, &poured);
+        // A portion that was taken whole says nothing of the rest.
+        net.kernel.conns[into.id].stalled |= taken < bytes && !self.bytes.is_empty();
+        Ok(taken)
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let most = into.len().min(self.bytes.len());
+        assert!(most > 0, "an empty pipe is read");
+        let bytes = 1 + self.net.borrow_mut().random.below(most);
+        into[..bytes].copy_from_slice(&self.bytes[..bytes]);
+        self.bytes.drain(..bytes);
+        Ok(bytes)
+    }
+}
+
+impl Socket for SimSocket {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.take(|net| net.kernel.read(self.id, into))
+    }
+
+    fn peek(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let net = &mut *self.net.borrow_mut();
+        net.before(self.id)?;
+        let result = net.kernel.peek(self.id, into);
+        net.trace(|| format!("look at {}: {result:?}", self.id));
         result
     }
 
