@@ -146,11 +146,11 @@ pub fn parse(
     let workers = source.one("--workers", 1, workers)?;
     let allow_default: Vec<IpNet> =
         policy::ALLOW_DEFAULT.split(',').filter_map(|range| range.parse().ok()).collect();
-    let policy = Policy {
-        allow: source.list("--allow", &allow_default, policy::parse_range)?,
-        deny: source.list("--deny", &[], policy::parse_range)?,
-        ports: source.one("--allow-ports", Ports::all(), Ports::from_str)?,
-    };
+    let policy = Policy::new(
+        source.list("--allow", &allow_default, policy::parse_range)?,
+        source.list("--deny", &[], policy::parse_range)?,
+        source.one("--allow-ports", Ports::all(), Ports::from_str)?,
+    );
     let seconds = Duration::from_secs;
     let timeouts = Timeouts {
         scrape: source.one("--timeout", seconds(30), positive)?,
@@ -334,8 +334,8 @@ mod tests {
         let config = config.unwrap();
         assert_eq!(config.rules.timeouts.connect, Duration::from_secs(7));
         assert_eq!(config.rules.timeouts.scrape, Duration::from_secs(9));
-        assert_eq!(config.rules.policy.allow.len(), 2);
-        assert_eq!(config.rules.policy.deny, []);
+        assert_eq!(config.rules.policy.allow().len(), 2);
+        assert_eq!(config.rules.policy.deny(), []);
         assert!(config.rules.access_log);
         assert_eq!(config.listen, ["127.0.0.1:0".parse().unwrap(), "[::1]:1".parse().unwrap()]);
     }
@@ -347,8 +347,8 @@ mod tests {
             config.rules.timeouts;
         let durations = [scrape, scrape_max, connect, header, client_idle, upstream_idle];
         assert_eq!(durations.map(|duration| duration.as_secs()), [30, 120, 3, 10, 360, 180]);
-        assert_eq!(config.rules.policy.allow.len(), 5);
-        assert_eq!(config.rules.policy.ports.to_string(), "1-65535");
+        assert_eq!(config.rules.policy.allow().len(), 5);
+        assert_eq!(config.rules.policy.ports().to_string(), "1-65535");
         assert_eq!((config.workers, config.log_level), (1, LevelFilter::Info));
         assert!(!config.rules.access_log);
         assert_eq!(config.limits(20_000), (9_982, 9_982));

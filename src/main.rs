@@ -26,7 +26,7 @@ use psystrike::{
         shared::{Phase, Shared, Wake},
         signals::{Happened, Signals},
     },
-    proxy::{duration::Short, metrics::Fixed, policy::Policy},
+    proxy::{duration::Short, metrics::Fixed},
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -89,9 +89,10 @@ fn serve(config: &Config) -> Result<u8, String> {
         "psystrike {VERSION} ({REVISION}) serves, with clients_max={clients_max} workers={}",
         config.workers
     );
-    let Policy { allow, deny, ports } = &config.rules.policy;
+    let policy = &config.rules.policy;
     let list = |ranges: &[IpNet]| ranges.iter().map(IpNet::to_string).collect::<Vec<_>>().join(",");
-    info!("pods may be reached in allow={} deny={} allow_ports={ports}", list(allow), list(deny));
+    let (allow, deny, ports) = (list(policy.allow()), list(policy.deny()), policy.ports());
+    info!("pods may be reached in allow={allow} deny={deny} allow_ports={ports}");
     let status = supervise(config, &shared, &mut signals, &running);
     logging::flush();
     status

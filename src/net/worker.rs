@@ -125,14 +125,14 @@ impl<N: Network> Worker<N> {
         let idle_max = shared.upstreams_idle_max_of_worker();
         Self {
             network,
-            pool: Pool::new(idle_max, shared.rules().timeouts.upstream_idle),
+            pool: Pool::new(idle_max, shared.rules().timeouts.upstream_idle, now),
             shared,
             index,
             now,
             clients: Slots::default(),
             upstreams: Slots::default(),
             idle_clients: Recency::default(),
-            deadlines: Deadlines::default(),
+            deadlines: Deadlines::new(now),
             runnable: VecDeque::new(),
             turned_away: 0,
             log_rate: LogRate::default(),

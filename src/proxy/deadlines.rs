@@ -6,7 +6,9 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
 
-/// Stale entries that the heap may hold, beyond one for each owner, before they are swept out.
+use super::moment::{Moment, Start};
+
+/// Stale entries that the heap may hold, beyond one for every fourth owner, before they are swept out.
 const STALE_MAX: usize = 64;
 
 /// When its owner's newest entry comes up: never later than what the owner waits for.
@@ -26,42 +28,43 @@ impl Armed {
 
 /// The deadlines of owners that are known by a `K`.
 #[derive(Debug)]
-pub struct Deadlines<K>(BinaryHeap<Reverse<(Instant, K)>>);
-
-impl<K: Copy + Ord> Default for Deadlines<K> {
-    fn default() -> Self {
-        Self(BinaryHeap::new())
-    }
+pub struct Deadlines<K> {
+    start: Start,
+    heap: BinaryHeap<Reverse<(Moment, K)>>,
 }
 
 impl<K: Copy + Ord> Deadlines<K> {
+    /// None yet. No deadline is going to be before `now`.
+    pub fn new(now: Instant) -> Self {
+        Self { start: Start(now), heap: BinaryHeap::new() }
+    }
+
     /// Makes sure that `owner` comes up at `at` or before.
     pub fn arm(&mut self, owner: K, armed: &mut Armed, at: Instant) {
         let before = armed.0.is_some_and(|armed| armed <= at);
         if !before {
             armed.0 = Some(at);
-            self.0.push(Reverse((at, owner)));
+            self.heap.push(Reverse((self.start.moment(at), owner)));
         }
     }
 
     /// Takes out an entry that is due: its owner, and when it was due.
     pub fn pop_due(&mut self, now: Instant) -> Option<(K, Instant)> {
-        let Reverse((at, _)) = *self.0.peek()?;
-        if at > now {
-            return None;
-        }
-        self.0.pop().map(|Reverse((at, owner))| (owner, at))
+        let at = self.next().filter(|&at| at <= now)?;
+        self.heap.pop().map(|Reverse((_, owner))| (owner, at))
     }
 
     /// When the next entry comes up.
     pub fn next(&self) -> Option<Instant> {
-        self.0.peek().map(|Reverse((at, _))| *at)
+        self.heap.peek().map(|Reverse((at, _))| self.start.instant(*at))
     }
 
-    /// Bounds the heap: past twice the number of `owners` it keeps just what is still some owner's newest entry.
+    /// Bounds the heap: a quarter past the number of `owners` it keeps just what is still some owner's newest entry.
     pub fn sweep(&mut self, owners: usize, newest: impl Fn(K) -> Option<Armed>) {
-        if self.0.len() > 2 * owners + STALE_MAX {
-            self.0.retain(|Reverse((at, owner))| newest(*owner) == Some(Armed(Some(*at))));
+        if self.heap.len() > owners + owners / 4 + STALE_MAX {
+            let start = self.start;
+            let is_newest = |at, owner| newest(owner) == Some(Armed(Some(start.instant(at))));
+            self.heap.retain(|Reverse((at, owner))| is_newest(*at, *owner));
         }
     }
 }
@@ -76,12 +79,12 @@ mod tests {
     fn a_deadline_that_moves_away_costs_no_entry() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut deadlines = Deadlines::default();
+        let mut deadlines = Deadlines::new(start);
         let mut armed = Armed::default();
         for seconds in [10, 11, 12] {
             deadlines.arm('a', &mut armed, at(seconds));
         }
-        assert_eq!((deadlines.0.len(), deadlines.next()), (1, Some(at(10))));
+        assert_eq!((deadlines.heap.len(), deadlines.next()), (1, Some(at(10))));
         assert_eq!(deadlines.pop_due(at(9)), None);
         assert_eq!(deadlines.pop_due(at(10)), Some(('a', at(10))));
         assert!(armed.spend(at(10)), "the owner now arms itself again");
@@ -93,7 +96,7 @@ mod tests {
     fn a_deadline_that_comes_closer_overtakes_and_leaves_a_stale_entry() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut deadlines = Deadlines::default();
+        let mut deadlines = Deadlines::new(start);
         let (mut a, mut b) = (Armed::default(), Armed::default());
         deadlines.arm('a', &mut a, at(10));
         deadlines.arm('b', &mut b, at(7));
@@ -109,12 +112,12 @@ mod tests {
     #[test]
     fn the_heap_stays_bounded_by_its_owners() {
         let start = Instant::now();
-        let mut deadlines = Deadlines::default();
+        let mut deadlines = Deadlines::new(start);
         let mut armed = Armed::default();
         for closer in 0..100_000u64 {
             deadlines.arm('a', &mut armed, start + Duration::from_secs(200_000 - closer));
             deadlines.sweep(1, |_| Some(armed));
-            assert!(deadlines.0.len() <= 2 + STALE_MAX, "after {closer}");
+            assert!(deadlines.heap.len() <= 2 + STALE_MAX, "after {closer}");
         }
         assert_eq!(deadlines.next(), Some(start + Duration::from_secs(100_001)));
     }

@@ -12,6 +12,7 @@
 //! - [`outcome`]: every way an exchange can end, with its status, reason and label;
 //! - [`pool`]: which kept pod connection is used again, and which goes first;
 //! - [`deadlines`]: what is due, and when the next thing will be;
+//! - [`moment`]: points in time in eight bytes;
 //! - [`recency`]: which of many idle things idled longest;
 //! - [`log_rate`]: how often trouble is logged;
 //! - [`metrics`]: the counters, and the page that shows them;
@@ -23,6 +24,7 @@ pub mod duration;
 pub mod exchange;
 pub mod log_rate;
 pub mod metrics;
+pub mod moment;
 pub mod outcome;
 pub mod pages;
 pub mod policy;

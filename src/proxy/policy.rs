@@ -42,25 +42,64 @@ const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], prefix: u8) -> IpNet {
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), prefix))
 }
 
-/// Which pods may be reached.
+/// Which pods may be reached. What its lists say of an address is found out when it is made, so that judging one is
+/// a single search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Addresses that may be reached.
-    pub allow: Vec<IpNet>,
-    /// Addresses that may not, whatever `allow` says.
-    pub deny: Vec<IpNet>,
-    /// Ports that may be reached.
-    pub ports: Ports,
+    allow: Vec<IpNet>,
+    deny: Vec<IpNet>,
+    ports: Ports,
+    /// Where both lists and [`SPECIAL`] agree: first and last [`bits`], disjoint, in order.
+    allowed: Box<[(u128, u128)]>,
 }
 
 impl Policy {
+    /// Addresses in `allow` may be reached, but for those in `deny`; on them, `ports`.
+    pub fn new(allow: Vec<IpNet>, deny: Vec<IpNet>, ports: Ports) -> Self {
+        const IPV4: IpNet = v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96); // as `bits` has it
+        let ranges = || allow.iter().chain(&deny).chain(&SPECIAL).chain(&[IPV4]);
+        // No list has an end between one of these and the next: what is true of the one is true up to the other.
+        let mut starts: Vec<u128> = ranges().map(|range| bits(range.network())).collect();
+        starts.extend(ranges().filter_map(|range| bits(range.broadcast()).checked_add(1)));
+        starts.push(0);
+        starts.sort_unstable();
+        starts.dedup();
+        let lasts = starts.iter().skip(1).map(|next| next - 1).chain([u128::MAX]);
+        let pieces = starts.iter().copied().zip(lasts);
+        let allowed = pieces
+            .filter(|&(first, _)| {
+                let ip = IpAddr::V6(Ipv6Addr::from_bits(first)).to_canonical();
+                lists_allow(&allow, &deny, ip)
+            })
+            .collect();
+        Self { allow, deny, ports, allowed }
+    }
+
+    /// Addresses that may be reached.
+    pub fn allow(&self) -> &[IpNet] {
+        &self.allow
+    }
+
+    /// Addresses that may not, whatever [`Self::allow`] says.
+    pub fn deny(&self) -> &[IpNet] {
+        &self.deny
+    }
+
+    /// Ports that may be reached.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
     /// Whether a connection to `origin` may be opened.
     ///
     /// # Errors
     /// [`Outcome::AddressNotAllowed`] or [`Outcome::PortNotAllowed`].
     pub fn judge(&self, origin: Origin) -> Result<(), Outcome> {
         let ip = origin.ip();
-        let embedded_pass = embedded(ip).into_iter().flatten().all(|ip| self.allows(ip.into()));
+        let embedded_pass = match ip {
+            IpAddr::V4(_) => true,
+            IpAddr::V6(v6) => embedded(v6).into_iter().flatten().all(|v4| self.allows(v4.into())),
+        };
         if !self.allows(ip) || !embedded_pass {
             return Err(Outcome::AddressNotAllowed);
         }
@@ -68,15 +107,30 @@ impl Policy {
     }
 
     fn allows(&self, ip: IpAddr) -> bool {
-        let special = SPECIAL.iter().filter(|range| range.contains(&ip));
-        // Every special range that holds the address must hold the entry that opens it.
-        let opens = |entry: &IpNet| entry.contains(&ip) && special.clone().all(|range| range.contains(entry));
-        self.allow.iter().any(opens) && !self.deny.iter().any(|entry| entry.contains(&ip))
+        let bits = bits(ip);
+        let behind = self.allowed.partition_point(|&(first, _)| first <= bits);
+        behind.checked_sub(1).is_some_and(|at| bits <= self.allowed[at].1)
     }
 }
 
+/// An address as a number. IPv4 addresses are those of their IPv4-mapped IPv6 ones, which never occur as such.
+fn bits(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+/// The rule that a policy is made from.
+fn lists_allow(allow: &[IpNet], deny: &[IpNet], ip: IpAddr) -> bool {
+    let special = SPECIAL.iter().filter(|range| range.contains(&ip));
+    // Every special range that holds the address must hold the entry that opens it.
+    let opens = |entry: &IpNet| entry.contains(&ip) && special.clone().all(|range| range.contains(entry));
+    allow.iter().any(opens) && !deny.iter().any(|entry| entry.contains(&ip))
+}
+
 /// The IPv4 addresses inside an IPv6 one, which a router or the kernel may unpack and go to.
-fn embedded(ip: IpAddr) -> [Option<Ipv4Addr>; 2] {
+fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
     const LOW_32_BITS: [IpNet; 4] = [
         v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96), // NAT64 (RFC 6052)
         v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48), // NAT64, local use (RFC 8215), as its /96 prefixes have it
@@ -85,17 +139,16 @@ fn embedded(ip: IpAddr) -> [Option<Ipv4Addr>; 2] {
     ];
     const SIX_TO_FOUR: IpNet = v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16); // RFC 3056
     const TEREDO: IpNet = v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32); // RFC 4380 section 4
-    let IpAddr::V6(v6) = ip else { return [None, None] };
-    if v6.is_unspecified() || v6.is_loopback() {
+    if ip.is_unspecified() || ip.is_loopback() {
         return [None, None]; // in ::/96, but addresses of their own
     }
-    let [_, a, b, c, .., y, z] = v6.segments();
+    let [_, a, b, c, .., y, z] = ip.segments();
     let v4 = |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
-    if LOW_32_BITS.iter().any(|range| range.contains(&ip)) {
+    if LOW_32_BITS.iter().any(|range| range.contains(&IpAddr::V6(ip))) {
         [v4(y, z), None]
-    } else if SIX_TO_FOUR.contains(&ip) {
+    } else if SIX_TO_FOUR.contains(&IpAddr::V6(ip)) {
         [v4(a, b), None]
-    } else if TEREDO.contains(&ip) {
+    } else if TEREDO.contains(&IpAddr::V6(ip)) {
         [v4(b, c), v4(!y, !z)] // the server, and the client, whose bits are inverted
     } else {
         [None, None]
@@ -179,7 +232,7 @@ mod tests {
         let ranges = |list: &str| {
             list.split(',').filter(|text| !text.is_empty()).map(|text| parse_range(text).unwrap()).collect()
         };
-        Policy { allow: ranges(allow), deny: ranges(deny), ports: ports.parse().unwrap() }
+        Policy::new(ranges(allow), ranges(deny), ports.parse().unwrap())
     }
 
     /// Each row: what is allowed, what is denied, an address, whether it may be reached.
@@ -275,6 +328,56 @@ mod tests {
             let got = policy(allow, deny, "1-65535").judge(Origin::new(ip, 80));
             let expected = if expected { Ok(()) } else { Err(Outcome::AddressNotAllowed) };
             assert_eq!(got, expected, "{ip} with --allow {allow} --deny {deny}");
+        }
+    }
+
+    /// Random lists out of ranges that nest and meet, and every address beside an end of one of them.
+    #[test]
+    fn a_search_finds_what_the_lists_say() {
+        const ENTRIES: [&str; 20] = [
+            "0.0.0.0/0",
+            "0.0.0.0/8",
+            "10.0.0.0/8",
+            "10.0.0.0/9",
+            "10.128.0.0/9",
+            "10.1.2.3",
+            "100.64.0.0/10",
+            "100.100.100.200",
+            "126.0.0.0/7",
+            "169.254.0.0/16",
+            "224.0.0.0/3",
+            "255.255.255.255",
+            "::/0",
+            "::/127",
+            "::1",
+            "fc00::/7",
+            "fd00:ec2::/32",
+            "fd00:ec2::254",
+            "fe00::/7",
+            "ff00::/8",
+        ];
+        let all = ENTRIES.map(|text| parse_range(text).unwrap());
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut some = |one_in: u64| -> Vec<IpNet> {
+            let mut chosen = || {
+                random =
+                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (random >> 33).is_multiple_of(one_in)
+            };
+            all.into_iter().filter(|_| chosen()).collect()
+        };
+        for _ in 0..500 {
+            let (allow, deny) = (some(3), some(8));
+            let policy = Policy::new(allow.clone(), deny.clone(), Ports::all());
+            for range in all.iter().chain(&SPECIAL) {
+                for end in [bits(range.network()), bits(range.broadcast())] {
+                    for near in [end.wrapping_sub(1), end, end.wrapping_add(1), end ^ (1 << 17)] {
+                        let ip = IpAddr::V6(Ipv6Addr::from_bits(near)).to_canonical();
+                        let expected = lists_allow(&allow, &deny, ip);
+                        assert_eq!(policy.allows(ip), expected, "{ip} with {allow:?} without {deny:?}");
+                    }
+                }
+            }
         }
     }
 

@@ -5,22 +5,38 @@
 //! touches a connection, nor decides whether one is fit to be kept.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    hash::{BuildHasher, RandomState},
+    iter,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
-use super::{recency::Recency, route::Origin};
+use super::{
+    moment::{Moment, Start},
+    recency::Recency,
+    route::Origin,
+};
 
 /// No slot.
 const NONE: u32 = u32::MAX;
 
-/// One kept connection, and its neighbours among those to the same pod.
+/// One kept connection, and its neighbours.
 #[derive(Clone, Copy, Debug)]
 struct Idle {
     origin: Origin,
-    since: Instant,
+    since: Moment,
+    /// To the same pod.
     older: u32,
     newer: u32,
+    /// Of the newest to its pod: the newest to the next pod in the same bucket.
+    next: u32,
+}
+
+/// Where the number of a pod's newest connection stands, or would stand.
+#[derive(Clone, Copy)]
+enum Link {
+    Bucket(usize),
+    After(u32),
 }
 
 /// The idle connections of one worker.
@@ -28,18 +44,33 @@ struct Idle {
 pub struct Pool {
     idle_max: usize,
     timeout: Duration,
+    start: Start,
     /// By slot. Only slots that are in `recency` mean something.
     idle: Vec<Option<Idle>>,
     len: usize,
-    newest: HashMap<Origin, u32>,
+    pods: usize,
+    /// A hash table of the newest connection to each pod, chained through the connections: std's would take ten
+    /// times the memory, and would hash at every step. A power of two of them.
+    buckets: Vec<u32>,
+    hash: Hash,
     recency: Recency,
 }
 
 impl Pool {
-    /// A pool that keeps at most `idle_max` connections, each for at most `timeout`.
-    pub fn new(idle_max: usize, timeout: Duration) -> Self {
-        let (idle, newest, recency) = <_>::default();
-        Self { idle_max, timeout, idle, len: 0, newest, recency }
+    /// A pool that keeps at most `idle_max` connections, each for at most `timeout`. What happens to it happens
+    /// at `start` or later.
+    pub fn new(idle_max: usize, timeout: Duration, start: Instant) -> Self {
+        Self {
+            idle_max,
+            timeout,
+            start: Start(start),
+            idle: Vec::new(),
+            len: 0,
+            pods: 0,
+            buckets: vec![NONE],
+            hash: Hash::new(),
+            recency: Recency::default(),
+        }
     }
 
     /// How many connections are kept.
@@ -59,19 +90,26 @@ impl Pool {
             self.idle.resize(at + 1, None);
         }
         debug_assert!(self.idle[at].is_none(), "slot {slot} is kept already");
-        let older = match self.newest.entry(origin) {
-            Entry::Occupied(mut newest) => newest.insert(slot),
-            Entry::Vacant(none) => {
-                none.insert(slot);
+        let link = self.find(origin);
+        let older = self.follow(link);
+        let next = match self.at(older) {
+            Some(older) => {
+                older.newer = slot;
+                older.next
+            }
+            None => {
+                self.pods += 1;
                 NONE
             }
         };
-        if let Some(older) = self.at(older) {
-            older.newer = slot;
-        }
-        self.idle[at] = Some(Idle { origin, since: now, older, newer: NONE });
+        let since = self.start.moment(now);
+        self.idle[at] = Some(Idle { origin, since, older, newer: NONE, next });
+        self.set(link, slot);
         self.recency.push(slot);
         self.len += 1;
+        if self.pods > self.buckets.len() {
+            self.grow();
+        }
     }
 
     /// Takes out the newest connection to `origin` that was put in before `now`.
@@ -79,10 +117,12 @@ impl Pool {
     /// One that was put in at `now`, in this very turn, has not been looked at by the kernel's readiness since:
     /// bytes behind the last answer's end could be waiting on it, and be taken for the next one's.
     pub fn take(&mut self, origin: Origin, now: Instant) -> Option<u32> {
-        let mut slot = *self.newest.get(&origin)?;
+        let now = self.start.moment(now);
+        let link = self.find(origin);
+        let mut slot = self.follow(link);
         while let Some(&mut Idle { since, older, .. }) = self.at(slot) {
             if since < now {
-                self.remove(slot);
+                self.unlink(slot, link);
                 return Some(slot);
             }
             slot = older;
@@ -92,22 +132,25 @@ impl Pool {
 
     /// Forgets the connection in `slot`, if it is kept.
     pub fn remove(&mut self, slot: u32) {
-        let Some(Idle { origin, older, newer, .. }) = self.idle.get_mut(slot as usize).and_then(Option::take)
-        else {
-            return;
-        };
+        if let Some(&mut Idle { origin, .. }) = self.at(slot) {
+            self.unlink(slot, self.find(origin));
+        }
+    }
+
+    /// Forgets the connection in `slot`, to whose pod's newest one `link` leads.
+    fn unlink(&mut self, slot: u32, link: Link) {
+        let Some(&mut Idle { older, newer, next, .. }) = self.at(slot) else { return };
+        if let Some(newer) = self.at(newer) {
+            newer.older = older;
+        } else {
+            self.set(link, if older == NONE { next } else { older });
+            self.pods -= usize::from(older == NONE);
+        }
         if let Some(idle) = self.at(older) {
             idle.newer = newer;
+            idle.next = next;
         }
-        match self.at(newer) {
-            Some(idle) => idle.older = older,
-            None if older == NONE => {
-                self.newest.remove(&origin);
-            }
-            None => {
-                self.newest.insert(origin, older);
-            }
-        }
+        self.idle[slot as usize] = None;
         self.recency.remove(slot);
         self.len -= 1;
     }
@@ -130,11 +173,83 @@ impl Pool {
     /// When the next connection's time is up.
     pub fn next_expiry(&self) -> Option<Instant> {
         let idle = self.idle.get(self.oldest()? as usize)?;
-        idle.map(|idle| idle.since + self.timeout)
+        idle.map(|idle| self.start.instant(idle.since.plus(self.timeout)))
     }
 
     fn at(&mut self, slot: u32) -> Option<&mut Idle> {
         self.idle.get_mut(slot as usize)?.as_mut()
+    }
+
+    /// The link to a pod's newest connection, or the empty one at the end of its bucket.
+    fn find(&self, origin: Origin) -> Link {
+        let mut link = Link::Bucket(self.bucket(origin));
+        loop {
+            let slot = self.follow(link);
+            match self.idle.get(slot as usize) {
+                Some(Some(idle)) if idle.origin != origin => link = Link::After(slot),
+                _ => return link,
+            }
+        }
+    }
+
+    fn follow(&self, link: Link) -> u32 {
+        match link {
+            Link::Bucket(bucket) => self.buckets[bucket],
+            Link::After(slot) => self.idle[slot as usize].map_or(NONE, |idle| idle.next),
+        }
+    }
+
+    fn set(&mut self, link: Link, to: u32) {
+        match link {
+            Link::Bucket(bucket) => self.buckets[bucket] = to,
+            Link::After(slot) => {
+                if let Some(idle) = self.at(slot) {
+                    idle.next = to;
+                }
+            }
+        }
+    }
+
+    fn bucket(&self, origin: Origin) -> usize {
+        self.hash.of(origin) as usize & (self.buckets.len() - 1)
+    }
+
+    /// Twice as many buckets.
+    fn grow(&mut self) {
+        let buckets = vec![NONE; 2 * self.buckets.len()];
+        for first in std::mem::replace(&mut self.buckets, buckets) {
+            let mut slot = first;
+            while let Some(&mut Idle { origin, next, .. }) = self.at(slot) {
+                let bucket = self.bucket(origin);
+                let second = std::mem::replace(&mut self.buckets[bucket], slot);
+                self.set(Link::After(slot), second);
+                slot = next;
+            }
+        }
+    }
+}
+
+/// A hash that whoever chooses the pods cannot foresee: universal, by random factors (Thorup, "High Speed Hashing
+/// for Integers and Strings", section 3.2).
+#[derive(Debug)]
+struct Hash([u64; 6]);
+
+impl Hash {
+    fn new() -> Self {
+        // std's source of random numbers.
+        Self(std::array::from_fn(|_| RandomState::new().hash_one(())))
+    }
+
+    fn of(&self, origin: Origin) -> u32 {
+        let ip = match origin.ip() {
+            IpAddr::V4(v4) => v4.to_bits().into(),
+            IpAddr::V6(v6) => v6.to_bits(),
+        };
+        let words =
+            [ip as u32, (ip >> 32) as u32, (ip >> 64) as u32, (ip >> 96) as u32, origin.port().into()];
+        let [addend, ref factors @ ..] = self.0;
+        let products = iter::zip(factors, words).map(|(factor, word)| factor.wrapping_mul(word.into()));
+        (products.fold(addend, u64::wrapping_add) >> 32) as u32
     }
 }
 
@@ -150,7 +265,7 @@ mod tests {
     fn the_newest_of_a_pod_is_taken_first_and_the_oldest_of_all_goes_first() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut pool = Pool::new(3, Duration::from_secs(60));
+        let mut pool = Pool::new(3, Duration::from_secs(60), start);
         for (slot, origin) in [(0, pod(1)), (1, pod(2)), (2, pod(1))] {
             pool.put(slot, origin, at(slot.into()));
         }
@@ -166,13 +281,16 @@ mod tests {
         assert_eq!(pool.take(pod(3), at(8)), None);
         assert_eq!(pool.oldest(), Some(1));
         assert_eq!(pool.take(pod(2), at(8)), Some(1));
-        assert!(pool.is_empty() && pool.newest.is_empty(), "{pool:?}");
+        assert!(
+            pool.is_empty() && pool.pods == 0 && pool.buckets.iter().all(|&slot| slot == NONE),
+            "{pool:?}"
+        );
     }
 
     #[test]
     fn one_that_was_put_in_this_very_turn_rests() {
         let now = Instant::now();
-        let mut pool = Pool::new(10, Duration::from_secs(60));
+        let mut pool = Pool::new(10, Duration::from_secs(60), now);
         pool.put(1, pod(1), now);
         pool.put(2, pod(1), now + Duration::from_nanos(1));
         assert_eq!(pool.take(pod(1), now), None);
@@ -184,7 +302,7 @@ mod tests {
     fn time_runs_out_for_the_oldest_first() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut pool = Pool::new(10, Duration::from_secs(60));
+        let mut pool = Pool::new(10, Duration::from_secs(60), start);
         assert_eq!(pool.next_expiry(), None);
         pool.put(1, pod(1), at(0));
         pool.put(2, pod(1), at(5));
@@ -194,16 +312,23 @@ mod tests {
         assert_eq!((pool.next_expiry(), pool.expired(at(64))), (Some(at(65)), None));
     }
 
-    /// Against a plain model, over every kind of operation.
+    /// Against a plain model, over every kind of operation: with few pods, which have several connections, and with
+    /// many, which share buckets.
     #[test]
     fn a_long_life_agrees_with_a_plain_list() {
+        for (idle_max, slots, pods) in [(8, 16, 3), (100, 200, 150)] {
+            live_long(idle_max, slots, pods);
+        }
+    }
+
+    fn live_long(idle_max: usize, slots: u32, pods: u8) {
         let start = Instant::now();
-        let mut pool = Pool::new(8, Duration::from_secs(60));
+        let mut pool = Pool::new(idle_max, Duration::from_secs(60), start);
         let mut model: Vec<(u32, Origin)> = Vec::new();
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
         for turn in 0..20_000u64 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let (slot, origin) = ((random >> 33) as u32 % 16, pod((random >> 40) as u8 % 3));
+            let (slot, origin) = ((random >> 33) as u32 % slots, pod((random >> 40) as u8 % pods));
             let now = start + Duration::from_millis(turn);
             let known = model.iter().position(|&(known, _)| known == slot);
             match random >> 62 {

@@ -7,6 +7,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
+use memchr::memchr_iter;
+
 use super::outcome::Outcome;
 
 /// The path of a pod that names none: what Prometheus scrapes by default.
@@ -165,17 +167,25 @@ pub fn resolve<'b>(path: &'b str, query: Option<&'b str>) -> Result<Route<'b>, O
         _ => (path, query),
     };
     let rest = path.strip_prefix("/pods/").ok_or(Outcome::NotFound)?;
-    let (host, rest) = rest.split_once('/').ok_or(Outcome::NotFound)?;
-    let (port, path) = match rest.find('/') {
-        Some(at) => rest.split_at(at),
-        None => (rest, METRICS_PATH),
+    let (host, rest) = before_slash(rest);
+    let rest = rest.strip_prefix('/').ok_or(Outcome::NotFound)?;
+    let (port, path) = match before_slash(rest) {
+        (port, "") => (port, METRICS_PATH),
+        parts => parts,
     };
     let origin = Origin::new(parse_host(host)?, parse_port(port)?);
     Ok(Route::Pod { origin, target: PodTarget { path, query } })
 }
 
 fn encoded_question_mark(path: &str) -> Option<usize> {
-    path.as_bytes().windows(3).position(|three| three.eq_ignore_ascii_case(b"%3F"))
+    let path = path.as_bytes();
+    memchr_iter(b'%', path).find(|&at| matches!(path[at..], [_, b'3', b'F' | b'f', ..]))
+}
+
+/// What stands before the first `/`, and the rest from there on. It is near: a loop finds it before a SIMD search
+/// has begun.
+fn before_slash(text: &str) -> (&str, &str) {
+    text.split_at(text.bytes().position(|byte| byte == b'/').unwrap_or(text.len()))
 }
 
 /// An IPv4 address in strict dotted form, or an IPv6 address: bare, in brackets, or in encoded brackets as Go
@@ -211,7 +221,8 @@ fn strip_suffix_ignore_case<'b>(text: &'b str, suffix: &str) -> Option<&'b str> 
 
 /// 1 to 65535 in plain digits, without leading zeros.
 fn parse_port(port: &str) -> Result<u16, Outcome> {
-    let plain = port.bytes().all(|byte| byte.is_ascii_digit()) && !port.starts_with('0');
+    // std's parser takes digits with a `+` or zeros before them, and nothing else.
+    let plain = port.starts_with(|first: char| matches!(first, '1'..='9'));
     port.parse().ok().filter(|_| plain).ok_or(Outcome::BadPort)
 }
 

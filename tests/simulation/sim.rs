@@ -42,7 +42,7 @@ pub(crate) fn rules() -> Rules {
     let allow = ALLOW_DEFAULT.split(',').map(|range| parse_range(range).unwrap()).collect();
     let seconds = Duration::from_secs;
     Rules {
-        policy: Policy { allow, deny: Vec::new(), ports: Ports::all() },
+        policy: Policy::new(allow, Vec::new(), Ports::all()),
         timeouts: Timeouts {
             scrape: seconds(3),
             scrape_max: seconds(5),

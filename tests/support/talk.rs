@@ -55,11 +55,11 @@ pub(crate) const fn ms(milliseconds: u64) -> Duration {
 pub(crate) fn rules() -> Rules {
     let range = |text: &str| text.parse().expect("a range");
     Rules {
-        policy: Policy {
-            allow: vec![range("10.0.0.0/8"), range("fd00::/8")],
-            deny: vec![range("10.9.0.0/16")],
-            ports: "80,8080,9090-9999".parse::<Ports>().expect("ports"),
-        },
+        policy: Policy::new(
+            vec![range("10.0.0.0/8"), range("fd00::/8")],
+            vec![range("10.9.0.0/16")],
+            "80,8080,9090-9999".parse::<Ports>().expect("ports"),
+        ),
         timeouts: Timeouts {
             scrape: ms(30_000),
             scrape_max: ms(120_000),
