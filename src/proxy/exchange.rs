@@ -348,8 +348,8 @@ impl Reading {
         if !head::worth_another_look(bytes, self.seen as usize, head::REQUEST_HEAD_BYTES_MAX) {
             return Exchange::Reading(Self { seen: bytes.len() as u32, ..self });
         }
-        let next = head::request(bytes, |head, length| {
-            out.used += length;
+        let next = head::request(bytes, |head| {
+            out.used += head.bytes.len();
             self.plan(&head, around, out)
         });
         match next {
@@ -469,7 +469,7 @@ impl Course {
         out: &mut Output,
     ) -> Exchange {
         self.until = self.started + around.rules.timeouts.patience(head.first(Name::ScrapeTimeout));
-        rewrite::request(&mut self.request, head, &target.parts(), origin);
+        rewrite::request(&mut self.request, head, &target.parts(), origin.socket_addr());
         out.upstream = UpstreamAction::Connect(origin);
         self.connect(around)
     }
