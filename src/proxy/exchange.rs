@@ -143,7 +143,8 @@ pub struct Course {
     /// So many bytes of it are sent.
     sent: usize,
     reused: bool,
-    first_byte: Option<Duration>,
+    /// When the first byte of an answer was here.
+    first_byte: Option<Instant>,
     /// So many bytes of the answer's head are here and were looked at.
     seen: usize,
     interim_answers: u8,
@@ -548,8 +549,7 @@ impl Course {
         around: &Surroundings<'_>,
         out: &mut Output,
     ) -> Exchange {
-        let first_byte = around.now.saturating_duration_since(self.started);
-        self.first_byte.get_or_insert(first_byte);
+        self.first_byte.get_or_insert(around.now);
         let look = head::worth_another_look(bytes, self.seen, head::ANSWER_HEAD_BYTES_MAX);
         self.seen = bytes.len();
         if !look {
@@ -560,7 +560,6 @@ impl Course {
             100..=199 => self.interim(&head, out).map(|()| None),
             _ => self.head(&head, around, out).map(|()| Some(head.bytes.len())),
         });
-        let within = self.patience();
         match read.map_err(Failure::of_answer).and_then(Option::transpose) {
             Ok(None) => self.wait(),
             // An interim answer.
@@ -573,13 +572,17 @@ impl Course {
                 let pass = out.pass.start..head;
                 let moved = self.answer.follow(&mut bytes[head..]);
                 if let Then::Broken(error) = moved.0.then {
+                    let within = self.patience();
                     return self.give_up(Failure::of_body(error), within, around, out);
                 }
                 self.terms = self.terms_now(around);
                 self.terms.persistent &= !self.answer.until_close;
                 self.moved(moved, bytes.len() - head, pass, around, out)
             }
-            Err(failure) => self.give_up(failure, within, around, out),
+            Err(failure) => {
+                let within = self.patience();
+                self.give_up(failure, within, around, out)
+            }
         }
     }
 
@@ -780,6 +783,7 @@ impl Course {
         let Self { route, status, origin, started, first_byte, detail, within, .. } = *self;
         let status = if status == 0 { outcome.status() } else { status };
         let duration = around.now.saturating_duration_since(started);
+        let first_byte = first_byte.map(|at| at.saturating_duration_since(started));
         let request = self.line.take();
         out.report =
             Some(Report { route, outcome, status, origin, duration, first_byte, detail, within, request });

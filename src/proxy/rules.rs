@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::policy::Policy;
+use crate::http1::field;
 
 /// What the operator set.
 #[derive(Clone, Debug)]
@@ -39,10 +40,12 @@ impl Timeouts {
     /// and not its own. A value that is no positive number is ignored.
     pub fn patience(&self, scrape_timeout: Option<&[u8]>) -> Duration {
         const MARGIN_MAX: f64 = 0.5;
-        let seconds = scrape_timeout
-            .and_then(|value| str::from_utf8(value).ok())
-            .and_then(|value| value.parse::<f64>().ok())
-            .filter(|seconds| seconds.is_finite() && *seconds > 0.0);
+        let seconds = |value: &[u8]| match field::digits(value) {
+            Some(seconds) => Some(seconds as f64), // as almost always
+            None => str::from_utf8(value).ok()?.parse().ok(),
+        };
+        let seconds =
+            scrape_timeout.and_then(seconds).filter(|seconds| seconds.is_finite() && *seconds > 0.0);
         match seconds {
             None => self.scrape,
             Some(seconds) => Duration::try_from_secs_f64(seconds - MARGIN_MAX.min(seconds / 10.0))
