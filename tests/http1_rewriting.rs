@@ -361,7 +361,7 @@ fn answers_that_are_edited() {
     }
 }
 
-/// Where both may be done, to write the head anew changes nothing but white space; and what was written once needs
+/// Where both may be done, to write the head anew changes nothing; and what was written once needs
 /// no second edit.
 #[test]
 fn an_edited_answer_needs_no_edit() {
