@@ -59,7 +59,7 @@ lists are comma-separated; the option wins. SIGTERM and SIGINT end it, a second 
 ";
 
 /// Descriptors that are neither a client's nor a pod's: standard streams, signals, `/proc`; and for each worker
-/// its epoll, its waker and its listeners.
+/// its epoll, its waker, its pipe and its listeners.
 const DESCRIPTORS_OTHER: usize = 32;
 /// The most clients, and kept pod connections, that the open-files limit alone leads to: containers often have a
 /// limit of a million, and nobody means them to take the memory for it.
@@ -103,7 +103,7 @@ impl Config {
     /// The most client connections, and the most kept pod connections, with so many open files. A client that
     /// scrapes needs a second descriptor for its pod, for which a kept connection gives its own if need be.
     pub fn limits(&self, open_files: u64) -> (usize, usize) {
-        let other = DESCRIPTORS_OTHER + self.workers * (3 + self.listen.len().max(1));
+        let other = DESCRIPTORS_OTHER + self.workers * (5 + self.listen.len().max(1));
         let half = usize::try_from(open_files).unwrap_or(usize::MAX).saturating_sub(other) / 2;
         let default = half.clamp(1, CONNECTIONS_DEFAULT_MAX);
         (self.clients_max.unwrap_or(default), self.upstreams_idle_max.unwrap_or(default))
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(config.rules.policy.ports().to_string(), "1-65535");
         assert_eq!((config.workers, config.log_level), (1, LevelFilter::Info));
         assert!(!config.rules.access_log);
-        assert_eq!(config.limits(20_000), (9_982, 9_982));
+        assert_eq!(config.limits(20_000), (9_981, 9_981));
         assert_eq!(config.limits(1_048_576), (16_384, 16_384));
         assert_eq!(config.limits(36), (1, 1));
         assert_eq!(config.shutdown_delay, Duration::ZERO);

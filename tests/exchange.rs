@@ -805,6 +805,7 @@ fn what_a_state_does_not_wait_for_changes_nothing() {
         ("connected", |talk| talk.changes(Input::Connected { reused: true })),
         ("sent", |talk| talk.changes(Input::Sent(1))),
         ("answer", |talk| talk.changes(Input::Answer(&mut ANSWER.as_bytes().to_vec()))),
+        ("passed", |talk| talk.changes(Input::Passed(1))),
         ("end", |talk| talk.changes(Input::UpstreamEnd)),
         ("failed", |talk| talk.changes(Input::UpstreamFailed(UpstreamError::Other))),
         ("failed", |talk| talk.changes(Input::UpstreamFailed(UpstreamError::Refused))),
@@ -823,6 +824,7 @@ fn what_a_state_does_not_wait_for_changes_nothing() {
     // Each state, and all that it waits for.
     type State = (&'static str, Begin, &'static [&'static str]);
     let answer = &["client gone", "answer", "end", "failed", "late"];
+    let relay = &["client gone", "answer", "passed", "end", "failed", "late"];
     let send = &["client gone", "sent", "answer", "end", "failed", "late"];
     let states: &[State] = &[
         ("new", || Talk::new("new"), &["request", "client gone", "drain", "late"]),
@@ -839,10 +841,10 @@ fn what_a_state_does_not_wait_for_changes_nothing() {
         ("awaiting", || Talk::awaiting(ASK, false), answer),
         ("awaiting, reused", || Talk::awaiting(ASK, true), answer),
         ("awaiting, begun", awaiting_begun, answer),
-        ("relaying, length", relaying_length, answer),
-        ("relaying, chunked", relaying_chunked, answer),
-        ("relaying, until close", relaying_until_close, answer),
-        ("relaying, unchunked", relaying_unchunked, answer),
+        ("relaying, length", relaying_length, relay),
+        ("relaying, chunked", relaying_chunked, relay),
+        ("relaying, until close", relaying_until_close, relay),
+        ("relaying, unchunked", relaying_unchunked, relay),
         ("replying", replying, &["client gone", "flushed", "late"]),
         ("replying, page", replying_page, &["client gone", "flushed", "late"]),
         ("replying, refusal", replying_refusal, &["client gone", "flushed", "late"]),
@@ -856,6 +858,218 @@ fn what_a_state_does_not_wait_for_changes_nothing() {
             assert_eq!(tell(&mut talk), expected, "{name}: {input}");
         }
     }
+}
+
+// ------------------------------------------------------------------------- what nobody looks at
+
+/// A long body, and the head that announces it; it goes on as it came.
+const LONG: u64 = 100_000;
+
+fn long_head(fields: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nDate: x\r\n{fields}\r\n")
+}
+
+fn relaying_long() -> Talk {
+    relaying(&long_head("Content-Length: 100000\r\n"))
+}
+
+/// In the data of a chunk of 64 KiB.
+fn relaying_long_chunk() -> Talk {
+    relaying(&(long_head("Transfer-Encoding: chunked\r\n") + "10000\r\n"))
+}
+
+#[test]
+fn what_nobody_looked_at_counts_as_what_was_read() {
+    // More of it, and exactly the end: the pod's connection is kept, and so is the client's.
+    for portions in [&[LONG][..], &[1, LONG - 1], &[LONG - 1, 1], &[30_000, 30_000, 40_000]] {
+        let mut talk = relaying_long();
+        let mut left = LONG;
+        for &portion in &portions[..portions.len() - 1] {
+            talk.passed(portion);
+            left -= portion;
+            assert_eq!(talk.exchange.unseen(), left);
+            talk.wants(Wants::Answer);
+            talk.due(ms(30_000));
+        }
+        talk.wait(ms(7));
+        talk.passed(left).upstream(KEEP);
+        talk.wants(Wants::Flush);
+        talk.due(ms(30_000));
+        let report = talk.flushed().report();
+        assert_eq!((report.outcome, report.status, report.duration), (Outcome::Forwarded, 200, ms(7)));
+        talk.client(HEALTHZ).gets(reply(200, "OK", "", "Healthz\n"));
+    }
+    // Looked at and not, in turn.
+    let mut talk = relaying_long();
+    talk.passed(LONG - 20);
+    talk.pod("0123456789").gets("0123456789");
+    talk.passed(7);
+    talk.pod("abc").gets("abc").upstream(KEEP);
+
+    let mut talk = relaying_long_chunk();
+    talk.passed(65_535);
+    assert_eq!(talk.exchange.unseen(), 1);
+    talk.passed(1);
+    assert_eq!(talk.exchange.unseen(), 0, "the line's end is to be looked at");
+    talk.pod("\r\n8000\r\n").gets("\r\n8000\r\n");
+    assert_eq!(talk.exchange.unseen(), 32_768);
+    talk.passed(32_768);
+    talk.pod("\r\n0\r\n\r\n").gets("\r\n0\r\n\r\n").upstream(KEEP);
+    talk.flushed().reports(Outcome::Forwarded, 200);
+
+    let mut talk = relaying_until_close();
+    for portion in [1, 1 << 20, 1 << 40] {
+        talk.passed(portion);
+        assert_eq!(talk.exchange.unseen(), u64::MAX);
+    }
+    talk.pod_ends().upstream(CLOSE);
+    talk.flushed().client(ClientAction::Shutdown).reports(Outcome::Forwarded, 200);
+}
+
+#[test]
+fn a_pod_that_will_not_persist_is_closed_behind_what_nobody_looked_at() {
+    let mut talk = Talk::awaiting(ASK, false);
+    let head = long_head("Connection: close\r\nContent-Length: 100000\r\n");
+    talk.pod(head).gets(long_head("Content-Length: 100000\r\n"));
+    talk.passed(LONG).upstream(CLOSE);
+    talk.flushed().reports(Outcome::Forwarded, 200);
+
+    // Nor is one that did not read the whole request.
+    let mut talk = sending_part();
+    let head = long_head("Content-Length: 100000\r\n");
+    talk.pod(&head).gets(&head);
+    talk.passed(LONG).upstream(CLOSE);
+}
+
+#[test]
+fn more_than_there_is_to_a_body_is_taken_for_bytes_behind_it() {
+    let mut talk = relaying_long();
+    talk.passed(LONG + 1).upstream(CLOSE);
+    talk.wants(Wants::Flush);
+    talk.flushed().reports(Outcome::Forwarded, 200);
+}
+
+#[test]
+fn what_breaks_behind_what_nobody_looked_at_is_seen_to_be_broken() {
+    type Break = fn(&mut Talk) -> Said;
+    let cut: &[(Break, Outcome)] = &[
+        (|talk| talk.pod_ends(), Outcome::BodyCutShort),
+        (|talk| talk.pod_fails(UpstreamError::Other), Outcome::BodyCutShort),
+        (|talk| talk.expires(ms(30_000)), Outcome::BodyTimeout),
+        (|talk| talk.expires_stalled(ms(30_000)), Outcome::ClientTimeout),
+        (|talk| talk.client_gone(), Outcome::ClientGone),
+    ];
+    let rows: &[(&str, Begin, &[u64], ClientAction)] = &[
+        ("length", relaying_long, &[1, LONG - 1], ClientAction::Close),
+        ("chunked, in data and behind it", relaying_long_chunk, &[1, 65_535, 65_536], ClientAction::Close),
+        ("until close", relaying_until_close, &[1, LONG], ClientAction::Reset),
+    ];
+    for &(name, relaying, passed, action) in rows {
+        for (index, &(breaks, outcome)) in cut.iter().enumerate() {
+            for &bytes in passed {
+                if name == "until close" && index == 0 {
+                    continue; // this is its end
+                }
+                let mut talk = relaying();
+                talk.passed(bytes);
+                let action = if outcome == Outcome::ClientGone { ClientAction::Close } else { action };
+                breaks(&mut talk).upstream(CLOSE).client(action).reports(outcome, 200);
+                talk.wants(Wants::Nothing);
+            }
+        }
+    }
+    // What breaks the coding, behind data that nobody looked at.
+    let mut talk = relaying_long_chunk();
+    talk.passed(65_536);
+    let said = talk.pod("X\r\n0\r\n\r\n").upstream(CLOSE).client(ClientAction::Close);
+    said.reports(Outcome::BodyMalformed, 200);
+}
+
+#[test]
+fn what_may_go_on_unseen_and_what_is_bulk() {
+    // Where the coding is taken off, each byte has to be looked at: nothing may go on unseen.
+    let unchunked_long = || {
+        let mut talk = Talk::awaiting(ASK_10_KEEPS, false);
+        talk.pod(long_head("Transfer-Encoding: chunked\r\n") + "10000\r\nu")
+            .gets("HTTP/1.1 200 OK\r\nDate: x\r\nConnection: close\r\n\r\nu");
+        talk
+    };
+    let old_length = || {
+        let mut talk = Talk::awaiting(ASK_10_KEEPS, false);
+        talk.pod(long_head("Content-Length: 100000\r\n") + "u")
+            .gets(long_head("Content-Length: 100000\r\nConnection: keep-alive\r\n") + "u");
+        talk
+    };
+    let replying_long = || {
+        let mut talk = relaying_long();
+        talk.passed(LONG).upstream(KEEP);
+        talk
+    };
+    let reading_again = || {
+        let mut talk = relaying_long();
+        talk.passed(LONG).upstream(KEEP);
+        talk.flushed().reports(Outcome::Forwarded, 200);
+        talk
+    };
+    let to_head = || {
+        let mut talk = Talk::awaiting(ASK_HEAD, false);
+        let head = long_head("Content-Length: 100000\r\n");
+        talk.pod(&head).gets(&head).upstream(KEEP);
+        talk
+    };
+    let not_modified = || {
+        let mut talk = Talk::awaiting(ASK, false);
+        let head = "HTTP/1.1 304 Same\r\nDate: x\r\nContent-Length: 100000\r\n\r\n";
+        talk.pod(head).gets(head).upstream(KEEP);
+        talk
+    };
+    let interim = || {
+        let mut talk = Talk::awaiting(ASK, false);
+        let head = "HTTP/1.1 103 Hm\r\nContent-Length: 100000\r\n\r\n";
+        talk.pod(head).gets("HTTP/1.1 103 Hm\r\n\r\n");
+        talk
+    };
+    let at_least = || relaying(&long_head("Content-Length: 32768\r\n"));
+    let too_short = || relaying(&long_head("Content-Length: 32767\r\n"));
+    type Row<'r> = (&'r str, &'r dyn Fn() -> Talk, u64, bool);
+    let rows: &[Row<'_>] = &[
+        ("new", &|| Talk::new("new"), 0, false),
+        ("reading", &reading_begun, 0, false),
+        ("connecting", &|| Talk::connecting(ASK), 0, false),
+        ("sending", &|| Talk::sending(ASK, true), 0, false),
+        ("awaiting", &|| Talk::awaiting(ASK, true), 0, false),
+        ("awaiting, begun", &awaiting_begun, 0, false),
+        ("awaiting, behind an interim answer", &interim, 0, false),
+        ("relaying, length", &relaying_length, 2, false),
+        ("relaying, long", &relaying_long, LONG, true),
+        ("relaying, long enough", &at_least, 32_768, true),
+        ("relaying, too short by a byte", &too_short, 32_767, false),
+        ("relaying, long, HTTP/1.0", &old_length, LONG - 1, true),
+        ("relaying, chunked", &relaying_chunked, 2, false),
+        ("relaying, a long chunk", &relaying_long_chunk, 65_536, false),
+        ("relaying, until close", &relaying_until_close, u64::MAX, false),
+        ("relaying, unchunked", &relaying_unchunked, 0, false),
+        ("relaying, unchunked, a long chunk", &unchunked_long, 0, false),
+        ("replying", &replying, 0, false),
+        ("replying, long", &replying_long, 0, true),
+        ("replying, to HEAD", &to_head, 0, false),
+        ("replying, not modified", &not_modified, 0, false),
+        ("replying, page", &replying_page, 0, false),
+        ("reading again, after a long one", &reading_again, 0, false),
+        ("lingering", &lingering, 0, false),
+        ("closed", &closed, 0, false),
+    ];
+    for (name, state, unseen, is_bulk) in rows {
+        let talk = state();
+        assert_eq!((talk.exchange.unseen(), talk.exchange.is_bulk()), (*unseen, *is_bulk), "{name}");
+    }
+    // The next request on the connection, which is served by the same course, is none the wiser.
+    let mut talk = reading_again();
+    talk.client(ASK).upstream(UpstreamAction::Connect(pod()));
+    talk.connected(true);
+    talk.sent_all();
+    talk.pod(ANSWER).gets(ANSWER).upstream(KEEP);
+    assert!(!talk.exchange.is_bulk());
 }
 
 // --------------------------------------------------------------------------------------- patience

@@ -393,6 +393,197 @@ fn random_bodies_under_random_cuts() {
     });
 }
 
+/// Follows a body whose bytes are looked at as little as may be: whatever need not be looked at is passed, in
+/// portions that `portion` draws out of the most there may be; of the rest, what `looked` draws is scanned.
+fn follow_passing(
+    framing: Framing,
+    bytes: &[u8],
+    mut portion: impl FnMut(usize) -> usize,
+    mut looked: impl FnMut(usize) -> usize,
+) -> (usize, Then, BodyScanner) {
+    let mut scanner = BodyScanner::new(framing);
+    let mut at = 0;
+    while at < bytes.len() && !scanner.ended() {
+        let unseen = scanner.unseen();
+        let left = bytes.len() - at;
+        let before = scanner.clone();
+        let scanned = if unseen > 0 {
+            let most = usize::try_from(unseen).unwrap_or(usize::MAX).min(left);
+            let passed = portion(most);
+            let scanned = scanner.pass(passed as u64);
+            assert_eq!(scanned.bytes, passed, "{before:?} passes what need not be looked at");
+            assert!(!matches!(scanned.then, Then::Broken(_)), "{before:?}: nobody looked");
+            scanned
+        } else {
+            scanner.scan(&bytes[at..at + looked(left)])
+        };
+        at += scanned.bytes;
+        assert_eq!(scanned.then == Then::Ended, scanner.ended(), "from {before:?}");
+        if scanned.then != Then::More {
+            return (at, scanned.then, scanner);
+        }
+    }
+    let then = if scanner.ended() { Then::Ended } else { Then::More };
+    (at, then, scanner)
+}
+
+/// Checks that passing in every portion comes to what scanning the same bytes comes to.
+fn check_passing(name: &str, framing: Framing, bytes: &[u8]) {
+    let mut scanner = BodyScanner::new(framing);
+    let scanned = scanner.scan(bytes);
+    let expected = (scanned.bytes, scanned.then, scanner);
+    for most in [1, 2, 3, 7, 1000, usize::MAX] {
+        for looks in [1, 2, 3, usize::MAX] {
+            let got = follow_passing(framing, bytes, |left| most.min(left), |left| looks.min(left));
+            let bytes = Shown(bytes);
+            assert_eq!(got, expected, "{name}: at most {most} passed, {looks} looked at, of {bytes}");
+        }
+    }
+    // A pass and a scan in turn: what is passed up to a point, and what is scanned from there, are one body.
+    for cut in cuts(bytes.len()) {
+        let (first, second) = bytes.split_at(cut);
+        for passes_first in [true, false] {
+            let mut scanner = BodyScanner::new(framing);
+            let mut sound = 0;
+            let mut then = if scanner.ended() { Then::Ended } else { Then::More };
+            for (part, passes) in [(first, passes_first), (second, !passes_first)] {
+                let mut rest = part;
+                while then == Then::More && !rest.is_empty() {
+                    let unseen = scanner.unseen().min(rest.len() as u64);
+                    let scanned =
+                        if passes && unseen > 0 { scanner.pass(unseen) } else { scanner.scan(rest) };
+                    sound += scanned.bytes;
+                    then = scanned.then;
+                    rest = &rest[scanned.bytes..];
+                }
+            }
+            let got = (sound, then, scanner);
+            assert_eq!(got, expected, "{name}: cut at {cut}, the first part passed: {passes_first}");
+        }
+    }
+}
+
+#[test]
+fn how_much_need_not_be_looked_at_in_every_state() {
+    let chunked = |before: &[u8]| {
+        let mut scanner = BodyScanner::new(Framing::Chunked);
+        let scanned = scanner.scan(before);
+        assert_eq!(scanned.bytes, before.len(), "{}", Shown(before));
+        scanner
+    };
+    // The state, how much of it need not be looked at; and what is more than that changes nothing more.
+    let rows: &[(&str, BodyScanner, u64)] = &[
+        ("empty", BodyScanner::new(Framing::Empty), 0),
+        ("length 0", BodyScanner::new(Framing::Length(0)), 0),
+        ("length", BodyScanner::new(Framing::Length(5)), 5),
+        ("the greatest length", BodyScanner::new(Framing::Length(u64::MAX)), u64::MAX),
+        ("until close", BodyScanner::new(Framing::UntilClose), u64::MAX),
+        ("size", chunked(b""), 0),
+        ("size's second digit", chunked(b"5"), 0),
+        ("extension", chunked(b"5;a"), 0),
+        ("white space", chunked(b"5 "), 0),
+        ("LF behind a size", chunked(b"5\r"), 0),
+        ("data", chunked(b"5\r\n"), 5),
+        ("data's second byte", chunked(b"5\r\nh"), 4),
+        ("data's last byte", chunked(b"5\r\nhell"), 1),
+        ("the largest chunk", chunked(b"ffffffffffffffff\r\n"), u64::MAX),
+        ("CR behind data", chunked(b"5\r\nhello"), 0),
+        ("LF behind data", chunked(b"5\r\nhello\r"), 0),
+        ("next size", chunked(b"5\r\nhello\r\n"), 0),
+        ("next data", chunked(b"5\r\nhello\r\n3\r\n"), 3),
+        ("LF behind the last size", chunked(b"0\r"), 0),
+        ("trailer line", chunked(b"0\r\n"), 0),
+        ("trailer name", chunked(b"0\r\nA"), 0),
+        ("trailer value", chunked(b"0\r\nA:"), 0),
+        ("LF behind a trailer", chunked(b"0\r\nA:\r"), 0),
+        ("last LF", chunked(b"0\r\n\r"), 0),
+        ("ended", chunked(b"0\r\n\r\n"), 0),
+    ];
+    for (name, scanner, unseen) in rows {
+        assert_eq!(scanner.unseen(), *unseen, "{name}");
+        // Nothing at all.
+        let mut passing = scanner.clone();
+        let then = if scanner.ended() { Then::Ended } else { Then::More };
+        assert_eq!(passing.pass(0), Scanned { bytes: 0, then }, "{name}");
+        assert_eq!(passing, *scanner, "{name}: nothing came");
+        // All of it, and all and more: as much as there is, is the body's.
+        for bytes in [*unseen, unseen.saturating_add(1), u64::MAX] {
+            let mut passing = scanner.clone();
+            let passed = passing.pass(bytes);
+            assert_eq!(passed.bytes as u64, *unseen.min(&bytes), "{name}: {bytes} passed");
+            let ends = matches!(scanner, BodyScanner::Length(_)) || scanner.ended();
+            assert_eq!(passed.then, if ends { Then::Ended } else { Then::More }, "{name}: {bytes} passed");
+            assert_eq!(passing.ended(), ends, "{name}: {bytes} passed");
+            if *unseen == 0 {
+                assert_eq!(passing, *scanner, "{name}: {bytes} passed where each has to be looked at");
+            }
+            let end =
+                if ends || *scanner == BodyScanner::UntilClose { Ok(()) } else { Err(BodyError::CutShort) };
+            assert_eq!(passing.end_of_connection(), end, "{name}: {bytes} passed");
+        }
+        // All but one byte is not all.
+        if let Some(but_one @ 1..) = unseen.checked_sub(1) {
+            let mut passing = scanner.clone();
+            assert_eq!(
+                passing.pass(but_one),
+                Scanned { bytes: but_one as usize, then: Then::More },
+                "{name}"
+            );
+            let left = if *scanner == BodyScanner::UntilClose { u64::MAX } else { 1 };
+            assert_eq!(passing.unseen(), left, "{name}");
+        }
+    }
+}
+
+#[test]
+fn passing_agrees_with_scanning() {
+    for (name, framing, bytes) in [
+        ("empty", Framing::Empty, &b"x"[..]),
+        ("length", Framing::Length(5), b"hello"),
+        ("length, and bytes behind", Framing::Length(5), b"hello world"),
+        ("length, cut short", Framing::Length(9), b"hello"),
+        ("until close", Framing::UntilClose, b"0\r\n\r\n"),
+        ("chunks", Framing::Chunked, b"5\r\nhello\r\n6;a=b\r\n world\r\n0\r\nA: b\r\n\r\nHTTP/1.1"),
+        ("line ends in data", Framing::Chunked, b"4\r\n\r\n\r\n\r\n0\r\n\r\n"),
+        ("chunks, cut short in data", Framing::Chunked, b"5\r\nhell"),
+        ("chunks, cut short behind data", Framing::Chunked, b"5\r\nhello"),
+        ("data longer than its size", Framing::Chunked, b"5\r\nhello!\r\n0\r\n\r\n"),
+        ("no size behind data", Framing::Chunked, b"5\r\nhello\r\n-\r\n"),
+    ] {
+        check_passing(name, framing, bytes);
+    }
+}
+
+#[test]
+fn passing_agrees_with_scanning_whatever_comes() {
+    with_seeds(400, |seed, random| {
+        let length = random.pick(&[0, 1, 30, 3000]);
+        let body: Vec<u8> = (0..length).map(|_| random.pick(b"\r\n0a;: \0\xff")).collect();
+        let mut bytes = encoded(random, &body);
+        if random.one_in(2) {
+            let at = random.below(bytes.len());
+            bytes[at] = random.pick(b"\r\n\t ;:0aF\0\x7f");
+        }
+        bytes.extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n");
+        let framing = random.pick(&[
+            Framing::Chunked,
+            Framing::Chunked,
+            Framing::UntilClose,
+            Framing::Length(bytes.len() as u64 / 2),
+        ]);
+        let mut scanner = BodyScanner::new(framing);
+        let scanned = scanner.scan(&bytes);
+        let expected = (scanned.bytes, scanned.then, scanner);
+        for _ in 0..8 {
+            let mut portions = Random::new(random.next());
+            let mut looks = Random::new(random.next());
+            let portion = |most: usize| 1 + portions.below(most);
+            let got = follow_passing(framing, &bytes, portion, |most: usize| 1 + looks.below(most));
+            assert_eq!(got, expected, "seed {seed}: {framing:?}, {}", Shown(&bytes));
+        }
+    });
+}
+
 #[test]
 fn random_faults_are_found_alike_under_any_cut() {
     with_seeds(1500, |seed, random| {

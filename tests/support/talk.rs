@@ -268,6 +268,21 @@ impl Talk {
         said
     }
 
+    /// The pod sends so many bytes that nobody looks at: those of them that are the body's go on.
+    #[track_caller]
+    pub(crate) fn passed(&mut self, bytes: u64) -> Said {
+        let mut said = Said::new();
+        let most = self.exchange.unseen();
+        assert!(self.answer.is_empty(), "what was read before comes first");
+        self.advance(Input::Passed(bytes));
+        let Output { used, head, pass, .. } = &self.out;
+        assert_eq!((head.len(), *used as u64), (0, bytes), "all of it is used, and nothing is added");
+        assert_eq!((pass.start, pass.len() as u64), (0, bytes.min(most)), "what goes on");
+        self.out.pass = 0..0; // nobody has the bytes
+        self.collect(&[], &mut said);
+        said
+    }
+
     #[track_caller]
     pub(crate) fn pod_ends(&mut self) -> Said {
         self.tell(Input::UpstreamEnd)
