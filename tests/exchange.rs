@@ -1172,7 +1172,7 @@ const WAYS: &[Way] = &[
         answer: "HTTP/1.1 200\r\nA:b\r\nProxy-X: y\r\nConnection: C\r\nC: d\r\n\
                  Content-Length: 5\r\n\r\n\x00\r\n\r\n",
         ends: false,
-        gets: "HTTP/1.1 200 \r\nA: b\r\nContent-Length: 5\r\n\
+        gets: "HTTP/1.1 200 \r\nA:b\r\nContent-Length: 5\r\n\
                Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n\x00\r\n\r\n",
         upstream: KEEP,
         persists: true,

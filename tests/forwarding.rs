@@ -439,7 +439,7 @@ fn the_head_that_a_pod_gets_is_ours() {
                 format!(
                     "GET /metrics?a=b HTTP/1.1\r\nHost: {address}\r\nUser-Agent: Prometheus/3.0\r\nAccept: a/b;q=0.5\r\n\
                      Accept-Encoding: gzip\r\nAuthorization: Bearer x y\r\nX-Prometheus-Scrape-Timeout-Seconds: 10\r\n\
-                     Via: 1.1 edge\r\nCookie: a=b\r\nX-Empty: \r\nX-Twice: 1\r\nx-twice: 2\r\nVia: 1.1 psystrike\r\n\r\n"
+                     Via: 1.1 edge\r\nCookie: a=b\r\nX-Empty:\r\nX-Twice: 1\r\nx-twice:   2 \t\r\nVia: 1.1 psystrike\r\n\r\n"
                 ),
             ),
             (

@@ -86,7 +86,7 @@ const FIELDS: &[(&str, &str, Expected)] = &[
 ];
 
 fn of_request(bytes: &[u8]) -> Expected {
-    head::request(bytes, |head, _| framing::of_request(&head)).expect("a sound head").expect("a whole head")
+    head::request(bytes, |head| framing::of_request(&head)).expect("a sound head").expect("a whole head")
 }
 
 fn of_answer(bytes: &[u8], to_head: bool) -> Expected {

@@ -9,7 +9,7 @@ mod bytes;
 use std::fmt::Write;
 
 use bytes::{Random, Shown, cuts, with_seeds};
-use psystrike::http1::field::FieldLine;
+use psystrike::http1::field::Fields;
 use psystrike::http1::head::{
     self, ANSWER_FIELDS_MAX, ANSWER_HEAD_BYTES_MAX, HeadError, REQUEST_FIELDS_MAX, REQUEST_HEAD_BYTES_MAX,
     Target, Version,
@@ -32,7 +32,7 @@ const TOO_MANY_FIELDS: Expected<'static> = Err(HeadError::TooManyFields);
 
 /// `GET /a ? b 1.1 stays|Host: pod`: target by its form, version, persistence, fields.
 fn request(bytes: &[u8]) -> Verdict {
-    head::request(bytes, |head, length| {
+    head::request(bytes, |head| {
         let target = match head.target {
             Target::Origin { path, query: None } => path.to_owned(),
             Target::Origin { path, query: Some(query) } => format!("{path} ? {query}"),
@@ -40,7 +40,7 @@ fn request(bytes: &[u8]) -> Verdict {
             Target::Other(target) => format!("other {target}"),
         };
         let rest = version_and_fields(head.version, head.persistent(), head.fields);
-        (format!("{} {target} {rest}", head.method), length)
+        (format!("{} {target} {rest}", head.method), head.bytes.len())
     })
 }
 
@@ -53,10 +53,10 @@ fn answer(bytes: &[u8]) -> Verdict {
     })
 }
 
-fn version_and_fields(version: Version, persistent: bool, fields: &[FieldLine<'_>]) -> String {
+fn version_and_fields(version: Version, persistent: bool, fields: Fields<'_, '_>) -> String {
     let version = if version == Version::Http10 { "1.0" } else { "1.1" };
     let mut words = format!("{version} {}", if persistent { "stays" } else { "ends" });
-    for field in fields {
+    for (_, field) in fields.iter() {
         write!(words, "|{}: {}", field.name, field.value.escape_ascii()).unwrap();
     }
     words

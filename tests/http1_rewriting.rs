@@ -5,6 +5,7 @@
 #[path = "support/bytes.rs"]
 mod bytes;
 
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, SystemTime};
 
 use bytes::Shown;
@@ -13,10 +14,16 @@ use psystrike::http1::head;
 use psystrike::http1::reply::{Reply, TEXT};
 use psystrike::http1::rewrite::{self, AnswerEdit, Persistence};
 
-/// The request head that goes on to `pod:80` with a target of these parts.
+const POD: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 80));
+
+/// The request head that goes on to [`POD`] with a target of these parts.
 fn request(bytes: &[u8], target: &[&str]) -> Vec<u8> {
+    request_to(POD, bytes, target)
+}
+
+fn request_to(pod: SocketAddr, bytes: &[u8], target: &[&str]) -> Vec<u8> {
     let mut out = b"left alone ".to_vec();
-    head::request(bytes, |head, _| rewrite::request(&mut out, &head, target, "pod:80"))
+    head::request(bytes, |head| rewrite::request(&mut out, &head, target, pod))
         .expect("a sound head")
         .expect("a whole head");
     assert!(out.starts_with(b"left alone "), "what was there stays: {}", Shown(&out));
@@ -40,7 +47,7 @@ fn requests() {
             "A: b\r\nC: d\r\nA: e\r\na: f\r\n",
             "A: b\r\nC: d\r\nA: e\r\na: f\r\n",
         ),
-        ("white space is made one way", "A:b\r\nC: \t d \t\r\nE:\r\n", "A: b\r\nC: d\r\nE: \r\n"),
+        ("white space as it came", "A:b\r\nC: \t d \t\r\nE:\r\n", "A:b\r\nC: \t d \t\r\nE:\r\n"),
         ("Connection", "Connection: keep-alive\r\nA: b\r\nconnection: close\r\n", "A: b\r\n"),
         (
             "hop by hop whatever Connection says",
@@ -98,7 +105,7 @@ fn requests() {
                 // HTTP/1.0 knows no transfer coding, but that is not for this file to see.
                 let got = request(bytes.as_bytes(), &["/a", "?", "b"]);
                 let expected = format!(
-                    "{method} /a?b HTTP/1.1\r\nHost: pod:80\r\n{goes}Via: {version} psystrike\r\n\r\n"
+                    "{method} /a?b HTTP/1.1\r\nHost: 10.0.0.1:80\r\n{goes}Via: {version} psystrike\r\n\r\n"
                 );
                 same(name, bytes.as_bytes(), &got, expected.as_bytes());
                 read_again(name, &got);
@@ -109,7 +116,7 @@ fn requests() {
 
 /// What goes to the pod is one request without a body, and nothing behind it.
 fn read_again(name: &str, sent: &[u8]) {
-    let read = head::request(sent, |head, length| (length, framing::of_request(&head), head.connection));
+    let read = head::request(sent, |head| (head.bytes.len(), framing::of_request(&head), head.connection));
     let (length, framing, connection) = read.expect(name).expect(name);
     assert_eq!((length, framing), (sent.len(), Ok(Framing::Empty)), "{name}: {}", Shown(sent));
     assert!(!connection.present, "{name}: {}", Shown(sent));
@@ -127,9 +134,30 @@ fn targets() {
     for (parts, expected) in rows {
         let bytes = b"GET /pods/pod/80/x HTTP/1.1\r\nHost: h\r\n\r\n";
         let got = request(bytes, parts);
-        let expected = format!("GET {expected} HTTP/1.1\r\nHost: pod:80\r\nVia: 1.1 psystrike\r\n\r\n");
+        let expected = format!("GET {expected} HTTP/1.1\r\nHost: 10.0.0.1:80\r\nVia: 1.1 psystrike\r\n\r\n");
         same(&format!("{parts:?}"), bytes, &got, expected.as_bytes());
         read_again("target", &got);
+    }
+}
+
+/// `Host` is the pod's address as std spells it, which is to say canonically.
+#[test]
+fn hosts() {
+    for pod in [
+        "0.0.0.0:0",
+        "9.10.99.100:9",
+        "10.1.2.3:8080",
+        "101.110.200.209:10000",
+        "255.255.255.255:65535",
+        "[fd00::1]:80",
+        "[2001:db8:ffff:ffff:ffff:ffff:ffff:ffff]:65535",
+        "[::ffff:10.1.2.3]:443",
+    ] {
+        let bytes = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n";
+        let got = request_to(pod.parse().unwrap(), bytes, &["/"]);
+        let expected = format!("GET / HTTP/1.1\r\nHost: {pod}\r\nVia: 1.1 psystrike\r\n\r\n");
+        same(pod, bytes, &got, expected.as_bytes());
+        read_again(pod, &got);
     }
 }
 
@@ -144,14 +172,14 @@ fn hops() {
         ("listed in Connection", "Connection: Via\r\nVia: 1.1 psystrike\r\n", 1),
     ] {
         let bytes = format!("GET / HTTP/1.0\r\n{fields}\r\n");
-        let got = head::request(bytes.as_bytes(), |head, _| head.hops());
+        let got = head::request(bytes.as_bytes(), |head| head.hops());
         assert_eq!(got, Ok(Some(expected)), "{name}: {}", Shown(bytes.as_bytes()));
     }
     // Each time through us adds one.
     let mut bytes = b"GET / HTTP/1.0\r\n\r\n".to_vec();
     for times in 1..5 {
         bytes = request(&bytes, &["/"]);
-        assert_eq!(head::request(&bytes, |head, _| head.hops()), Ok(Some(times)), "{}", Shown(&bytes));
+        assert_eq!(head::request(&bytes, |head| head.hops()), Ok(Some(times)), "{}", Shown(&bytes));
     }
 }
 
@@ -230,7 +258,7 @@ fn answers_that_are_edited() {
             "a pod of 1.0",
             "HTTP/1.0 200 OK\r\nA:b\r\n\r\n",
             CLOSE,
-            "HTTP/1.1 200 OK\r\nA: b\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA:b\r\nConnection: close\r\n\r\n",
         ),
         (
             "a pod of 1.0 that keeps",
@@ -333,7 +361,7 @@ fn answers_that_are_edited() {
     }
 }
 
-/// Where both may be done, to write the head anew changes nothing but white space; and what was written once needs
+/// Where both may be done, to write the head anew changes nothing; and what was written once needs
 /// no second edit.
 #[test]
 fn an_edited_answer_needs_no_edit() {

@@ -1,8 +1,9 @@
-//! Field names that mean something to a forwarder, and the small grammars of their values.
+//! The fields of a head: the names that mean something to a forwarder, and the small grammars of their values.
 //!
-//! Owns the one list of names that is matched against. Never decides what follows from a field.
+//! Owns the one list of names that is matched against, and matches each field of a head once. Never decides what
+//! follows from a field.
 
-use std::str;
+use std::ops::Range;
 
 /// One field line, as httparse cuts it: the name without its colon, the value without the white space around it.
 pub type FieldLine<'b> = httparse::Header<'b>;
@@ -40,28 +41,125 @@ pub enum Name {
 impl Name {
     /// Sorts a field name, whatever its case.
     pub fn of(name: &str) -> Self {
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
-        // By length first: most names of a scrape are told apart without a comparison.
-        match name.len() {
-            2 if is("te") => Self::HopByHop,
-            3 if is("via") => Self::Via,
-            4 if is("host") => Self::Host,
-            4 if is("date") => Self::Date,
-            6 if is("expect") => Self::HopByHop,
-            7 if is("trailer") => Self::Trailer,
-            7 if is("upgrade") => Self::HopByHop,
-            8 if is("location") => Self::Location,
-            10 if is("connection") => Self::Connection,
-            10 if is("keep-alive") => Self::HopByHop,
-            12 if is("content-type") => Self::Content,
-            14 if is("content-length") => Self::ContentLength,
-            16 if is("content-encoding") => Self::Content,
-            17 if is("transfer-encoding") => Self::TransferEncoding,
-            35 if is("x-prometheus-scrape-timeout-seconds") => Self::ScrapeTimeout,
-            7.. if name.as_bytes()[..6].eq_ignore_ascii_case(b"proxy-") => Self::HopByHop,
+        let bytes = name.as_bytes();
+        let first = bytes.first().map_or(0, u8::to_ascii_lowercase);
+        // Most senders spell a name one way, and to see that is cheap.
+        let is = |usual: &str| name == usual || name.eq_ignore_ascii_case(usual);
+        // By length and first letter before all: no two names that are known have both in common, and most names
+        // of a scrape are told apart without a comparison.
+        match (bytes.len(), first) {
+            (2, b't') if is("TE") => Self::HopByHop,
+            (3, b'v') if is("Via") => Self::Via,
+            (4, b'h') if is("Host") => Self::Host,
+            (4, b'd') if is("Date") => Self::Date,
+            (6, b'e') if is("Expect") => Self::HopByHop,
+            (7, b't') if is("Trailer") => Self::Trailer,
+            (7, b'u') if is("Upgrade") => Self::HopByHop,
+            (8, b'l') if is("Location") => Self::Location,
+            (10, b'c') if is("Connection") => Self::Connection,
+            (10, b'k') if is("Keep-Alive") => Self::HopByHop,
+            (12, b'c') if is("Content-Type") => Self::Content,
+            (14, b'c') if is("Content-Length") => Self::ContentLength,
+            (16, b'c') if is("Content-Encoding") => Self::Content,
+            (17, b't') if is("Transfer-Encoding") => Self::TransferEncoding,
+            (35, b'x') if is("X-Prometheus-Scrape-Timeout-Seconds") => Self::ScrapeTimeout,
+            (7.., b'p') if bytes[..6].eq_ignore_ascii_case(b"Proxy-") => Self::HopByHop,
             _ => Self::Other,
         }
     }
+
+    /// Its place in a set of names.
+    fn bit(self) -> u16 {
+        1 << self as u16
+    }
+}
+
+/// The fields of one head, in the order they came, each name sorted once.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields<'b, 'f> {
+    /// The whole head, which the lines are cut from.
+    head: &'b [u8],
+    lines: &'f [FieldLine<'b>],
+    /// What each line's name is.
+    names: &'f [Name],
+    /// Every name that is among them, by its bit: what a head does not have is not looked for.
+    present: u16,
+}
+
+impl<'b, 'f> Fields<'b, 'f> {
+    /// Sorts the names of `lines`, which were cut from `head`, into `names`, which has room for them.
+    pub fn sort(head: &'b [u8], lines: &'f [FieldLine<'b>], names: &'f mut [Name]) -> Self {
+        let names = &mut names[..lines.len()];
+        let mut present = 0;
+        for (name, line) in names.iter_mut().zip(lines) {
+            *name = Name::of(line.name);
+            present |= name.bit();
+        }
+        Self { head, lines, names, present }
+    }
+
+    /// Every field, in the order they came.
+    pub fn iter(&self) -> impl Iterator<Item = (Name, &'f FieldLine<'b>)> + use<'b, 'f> {
+        self.names.iter().copied().zip(self.lines)
+    }
+
+    /// Whether there is a field called `name`.
+    pub fn has(&self, name: Name) -> bool {
+        self.present & name.bit() != 0
+    }
+
+    /// The values of the fields called `name`.
+    pub fn values(&self, name: Name) -> impl Iterator<Item = &'b [u8]> + Clone + use<'b, 'f> {
+        let among = if self.has(name) { self.names } else { &[] };
+        let all = among.iter().zip(self.lines);
+        all.filter(move |(sorted, _)| **sorted == name).map(|(_, line)| line.value)
+    }
+
+    /// Where the lines stand in the head: from the first one to the empty line behind the last.
+    pub fn section(&self) -> Range<usize> {
+        self.start(0)..self.start(self.lines.len())
+    }
+
+    /// Where a line stands in the head, its line end included.
+    pub fn line(&self, index: usize) -> Range<usize> {
+        self.start(index)..self.start(index + 1)
+    }
+
+    /// Where a value stands in the head.
+    pub fn value(&self, index: usize) -> Range<usize> {
+        let value = self.lines[index].value;
+        let start = offset(self.head, value);
+        start..start + value.len()
+    }
+
+    /// Where a line begins, or behind the last one, the empty line.
+    fn start(&self, index: usize) -> usize {
+        let line = self.lines.get(index);
+        line.map_or(self.head.len() - b"\r\n".len(), |line| offset(self.head, line.name.as_bytes()))
+    }
+
+    /// Whether a field ends at this hop, by its own name or because a `Connection` field lists it.
+    ///
+    /// The fields that frame or describe a body cannot be listed away: a peer that could have them removed could
+    /// make the two sides disagree on where the body ends.
+    pub fn ends_here(&self, name: Name, line: &FieldLine<'_>, connection: Connection) -> bool {
+        match name {
+            Name::Connection | Name::HopByHop => true,
+            Name::ContentLength | Name::TransferEncoding | Name::Trailer | Name::Content => false,
+            _ => {
+                connection.lists_fields
+                    && self
+                        .values(Name::Connection)
+                        .flat_map(list)
+                        .any(|option| option.eq_ignore_ascii_case(line.name.as_bytes()))
+            }
+        }
+    }
+}
+
+/// Where `part` begins in `whole`, which it is cut from.
+pub(super) fn offset(whole: &[u8], part: &[u8]) -> usize {
+    part.as_ptr().addr() - whole.as_ptr().addr()
 }
 
 /// What the `Connection` fields of a head say, taken together (RFC 9110 section 7.6.1).
@@ -93,25 +191,6 @@ impl Connection {
     }
 }
 
-/// Whether a field ends at this hop, by its own name or because a `Connection` field of `fields` lists it.
-///
-/// The fields that frame or describe a body cannot be listed away: a peer that could have them removed could
-/// make the two sides disagree on where the body ends.
-pub fn ends_here(name: &str, connection: Connection, fields: &[FieldLine<'_>]) -> bool {
-    match Name::of(name) {
-        Name::Connection | Name::HopByHop => true,
-        Name::ContentLength | Name::TransferEncoding | Name::Trailer | Name::Content => false,
-        _ => {
-            connection.lists_fields
-                && fields
-                    .iter()
-                    .filter(|field| Name::of(field.name) == Name::Connection)
-                    .flat_map(|field| list(field.value))
-                    .any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
-        }
-    }
-}
-
 /// The elements of a comma-separated list, without the white space around them and without empty ones
 /// (RFC 9110 section 5.6.1).
 pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -135,10 +214,9 @@ pub fn via_hops(value: &[u8], pseudonym: &str) -> usize {
 
 /// `1*DIGIT` as a number (RFC 9110 section 8.6). No sign, no list, no white space, nothing that overflows.
 pub fn digits(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    str::from_utf8(value).ok()?.parse().ok()
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
+    let (first, rest) = value.split_first()?;
+    rest.iter().try_fold(digit(first)?, |number, byte| number.checked_mul(10)?.checked_add(digit(byte)?))
 }
 
 #[cfg(test)]
@@ -177,12 +255,14 @@ mod tests {
 
     #[test]
     fn a_connection_field_lists_fields_but_never_those_of_the_body() {
-        let fields = [
+        let lines = [
             FieldLine { name: "Connection", value: b"X-Hop, close ,, Content-Length,content-type" },
             FieldLine { name: "connection", value: b"\tX-Second" },
         ];
+        let mut names = [Name::Other; 2];
+        let fields = Fields::sort(b"", &lines, &mut names);
         let mut connection = Connection::default();
-        fields.iter().for_each(|field| connection.add(field.value));
+        fields.values(Name::Connection).for_each(|value| connection.add(value));
         assert_eq!(
             connection,
             Connection { present: true, close: true, keep_alive: false, lists_fields: true }
@@ -197,7 +277,8 @@ mod tests {
             ("Content-Type", false),
             ("Transfer-Encoding", false),
         ] {
-            assert_eq!(ends_here(name, connection, &fields), expected, "{name}");
+            let line = FieldLine { name, value: b"" };
+            assert_eq!(fields.ends_here(Name::of(name), &line, connection), expected, "{name}");
         }
     }
 

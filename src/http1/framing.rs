@@ -3,7 +3,7 @@
 //! Stricter than the RFC wherever it lets a recipient guess. Two readers of one connection that guess
 //! differently are how requests are smuggled and answers split, so what is doubtful is refused, on both sides.
 
-use super::field::{self, FieldLine, Name};
+use super::field::{self, Fields, Name};
 use super::head::{AnswerHead, RequestHead, Version};
 
 /// How the end of a body is found.
@@ -30,11 +30,11 @@ struct FramingFields {
 }
 
 impl FramingFields {
-    fn of(version: Version, fields: &[FieldLine<'_>]) -> Result<Self, FramingError> {
+    fn of(version: Version, fields: &Fields<'_, '_>) -> Result<Self, FramingError> {
         let mut length = None;
         let mut chunked = false;
-        for field in fields {
-            match Name::of(field.name) {
+        for (name, field) in fields.iter() {
+            match name {
                 Name::ContentLength if length.is_some() => {
                     return Err(FramingError("Content-Length repeated"));
                 }
@@ -68,7 +68,7 @@ impl FramingFields {
 /// # Errors
 /// [`FramingError`] where the fields contradict themselves or each other.
 pub fn of_request(head: &RequestHead<'_, '_>) -> Result<Framing, FramingError> {
-    let fields = FramingFields::of(head.version, head.fields)?;
+    let fields = FramingFields::of(head.version, &head.fields)?;
     Ok(match fields {
         FramingFields { chunked: true, .. } => Framing::Chunked,
         FramingFields { length: Some(bytes @ 1..), .. } => Framing::Length(bytes),
@@ -81,7 +81,7 @@ pub fn of_request(head: &RequestHead<'_, '_>) -> Result<Framing, FramingError> {
 /// # Errors
 /// [`FramingError`] where the fields contradict themselves or each other.
 pub fn of_answer(head: &AnswerHead<'_, '_>, to_head: bool) -> Result<Framing, FramingError> {
-    let fields = FramingFields::of(head.version, head.fields)?;
+    let fields = FramingFields::of(head.version, &head.fields)?;
     Ok(match fields {
         // Rule 1. Whatever the fields say, they speak of a body that is not sent.
         _ if to_head || matches!(head.status, 100..=199 | 204 | 304) => Framing::Empty,

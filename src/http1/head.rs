@@ -5,11 +5,11 @@
 //! although no URI has them: many clients send queries with them raw, and they mean one thing to everybody.)
 //! It owns the limits on heads. It never decides what a request is for.
 
-use std::fmt;
+use std::{fmt, mem::MaybeUninit};
 
-use httparse::{Error, Status};
+use httparse::{Error, ParserConfig, Status};
 
-use super::field::{self, Connection, FieldLine, Name};
+use super::field::{self, Connection, FieldLine, Fields, Name};
 
 /// The longest request head that is read, its last empty line included.
 pub const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -22,9 +22,6 @@ pub const ANSWER_FIELDS_MAX: usize = 256;
 /// The most bytes that the `Connection` fields of a head may hold together. Every other field is looked up in
 /// them; without a bound, one head could keep a worker busy for tens of milliseconds.
 pub const CONNECTION_BYTES_MAX: usize = 1024;
-/// What most heads fit in. They are parsed with this much first, so that a scrape does not pay for clearing
-/// room for the largest head there may be.
-const FIELDS_USUAL: usize = 24;
 
 /// The name that we give ourselves in `Via`.
 pub const PSEUDONYM: &str = "psystrike";
@@ -64,8 +61,10 @@ pub struct RequestHead<'b, 'f> {
     pub version: Version,
     /// What the `Connection` fields say.
     pub connection: Connection,
-    /// Every field line, in the order they came.
-    pub fields: &'f [FieldLine<'b>],
+    /// Every field, in the order they came.
+    pub fields: Fields<'b, 'f>,
+    /// The head's own bytes, to the empty line; empty lines that stood in front are among them.
+    pub bytes: &'b [u8],
 }
 
 /// A request target (RFC 9112 section 3.2).
@@ -93,61 +92,52 @@ pub struct AnswerHead<'b, 'f> {
     pub version: Version,
     /// What the `Connection` fields say.
     pub connection: Connection,
-    /// Every field line, in the order they came.
-    pub fields: &'f [FieldLine<'b>],
+    /// Every field, in the order they came.
+    pub fields: Fields<'b, 'f>,
     /// The head's own bytes, from the status line to the empty line.
     pub bytes: &'b [u8],
 }
 
-/// Calls `then` with the request head at the start of `bytes` and the head's length in bytes; gives `None` while
-/// it is not whole.
+/// Calls `then` with the request head at the start of `bytes`; gives `None` while it is not whole.
 ///
 /// # Errors
 /// [`HeadError`], as soon as the bytes that are there show it.
 pub fn request<'b, T>(
     bytes: &'b [u8],
-    then: impl FnOnce(RequestHead<'b, '_>, usize) -> T,
+    then: impl FnOnce(RequestHead<'b, '_>) -> T,
 ) -> Result<Option<T>, HeadError> {
     let within = &bytes[..bytes.len().min(REQUEST_HEAD_BYTES_MAX)];
-    let sound = before_bare_lf(within);
-    let mut usual = [httparse::EMPTY_HEADER; FIELDS_USUAL];
-    let mut parsed = httparse::Request::new(&mut usual);
-    let mut most;
-    let mut status = parsed.parse(sound);
-    if status == Err(Error::TooManyHeaders) {
-        most = [httparse::EMPTY_HEADER; REQUEST_FIELDS_MAX];
-        parsed = httparse::Request::new(&mut most);
-        status = parsed.parse(sound);
-    }
-    let length = match status {
-        Ok(Status::Complete(length)) => length,
-        Ok(Status::Partial) if sound.len() < within.len() => return Err(HeadError::Malformed("bare LF")),
-        Ok(Status::Partial) if within.len() < REQUEST_HEAD_BYTES_MAX => return Ok(None),
-        Ok(Status::Partial) => {
+    let mut room = [const { MaybeUninit::uninit() }; REQUEST_FIELDS_MAX];
+    let mut parsed = httparse::Request::new(&mut []);
+    let status = parsed.parse_with_uninit_headers(within, &mut room);
+    let Some(bytes) = sound(within, status, parsed.headers) else {
+        let parse = |bytes| httparse::Request::new(&mut []).parse_with_uninit_headers(bytes, &mut room);
+        return match fault(within, status, parse) {
+            Some(error) => Err(error),
+            None if within.len() < REQUEST_HEAD_BYTES_MAX => Ok(None),
             // httparse skips empty lines before the request line, as RFC 9112 section 2.2 asks.
-            let request_line_ends = sound.trim_ascii_start().contains(&b'\n');
-            return Err(if request_line_ends { HeadError::TooLarge } else { HeadError::TargetTooLong });
-        }
-        Err(error) => return Err(error.into()),
+            None if within.trim_ascii_start().contains(&b'\n') => Err(HeadError::TooLarge),
+            None => Err(HeadError::TargetTooLong),
+        };
     };
     let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(HeadError::Malformed("request line"));
     };
-    let fields = &*parsed.headers;
+    let mut names = [Name::Other; REQUEST_FIELDS_MAX];
+    let fields = Fields::sort(bytes, parsed.headers, &mut names);
     let version = version(minor);
-    let connection = connection(fields)?;
-    let hosts = fields.iter().filter(|field| Name::of(field.name) == Name::Host);
+    let connection = connection(&fields)?;
+    let mut hosts = fields.values(Name::Host);
     // RFC 9112 section 3.2: exactly one Host in HTTP/1.1; HTTP/1.0 knew none.
-    match (hosts.clone().count(), version) {
-        (1, _) | (0, Version::Http10) => {}
-        (0, Version::Http11) => return Err(HeadError::Malformed("no Host")),
-        _ => return Err(HeadError::Malformed("more than one Host")),
-    }
-    if !hosts.into_iter().all(|host| is_host(host.value)) {
-        return Err(HeadError::Malformed("Host"));
+    match (hosts.next(), hosts.next(), version) {
+        (Some(host), None, _) if is_host(host) => {}
+        (Some(_), None, _) => return Err(HeadError::Malformed("Host")),
+        (Some(_), Some(_), _) => return Err(HeadError::Malformed("more than one Host")),
+        (None, _, Version::Http10) => {}
+        (None, _, Version::Http11) => return Err(HeadError::Malformed("no Host")),
     }
     let target = Target::parse(target)?;
-    Ok(Some(then(RequestHead { method, target, version, connection, fields }, length)))
+    Ok(Some(then(RequestHead { method, target, version, connection, fields, bytes })))
 }
 
 /// Calls `then` with the answer's head at the start of `bytes`; gives `None` while it is not whole.
@@ -163,30 +153,71 @@ pub fn answer<'b, T>(
         return Err(HeadError::Malformed("not HTTP/1"));
     }
     let within = &bytes[..bytes.len().min(ANSWER_HEAD_BYTES_MAX)];
-    let sound = before_bare_lf(within);
-    let mut usual = [httparse::EMPTY_HEADER; FIELDS_USUAL];
-    let mut parsed = httparse::Response::new(&mut usual);
-    let mut most;
-    let mut status = parsed.parse(sound);
-    if status == Err(Error::TooManyHeaders) {
-        most = [httparse::EMPTY_HEADER; ANSWER_FIELDS_MAX];
-        parsed = httparse::Response::new(&mut most);
-        status = parsed.parse(sound);
-    }
-    let length = match status {
-        Ok(Status::Complete(length)) => length,
-        Ok(Status::Partial) if sound.len() < within.len() => return Err(HeadError::Malformed("bare LF")),
-        Ok(Status::Partial) if within.len() < ANSWER_HEAD_BYTES_MAX => return Ok(None),
-        Ok(Status::Partial) => return Err(HeadError::TooLarge),
-        Err(error) => return Err(error.into()),
+    let config = ParserConfig::default();
+    let mut room = [const { MaybeUninit::uninit() }; ANSWER_FIELDS_MAX];
+    let mut parsed = httparse::Response::new(&mut []);
+    let status = config.parse_response_with_uninit_headers(&mut parsed, within, &mut room);
+    let Some(bytes) = sound(within, status, parsed.headers) else {
+        let parse = |bytes| {
+            let mut parsed = httparse::Response::new(&mut []);
+            config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut room)
+        };
+        return match fault(within, status, parse) {
+            Some(error) => Err(error),
+            None if within.len() < ANSWER_HEAD_BYTES_MAX => Ok(None),
+            None => Err(HeadError::TooLarge),
+        };
     };
-    let bytes = &bytes[..length];
     let (Some(status @ 100..=599), Some(minor)) = (parsed.code, parsed.version) else {
         return Err(HeadError::Malformed("status code"));
     };
-    let fields = &*parsed.headers;
-    let connection = connection(fields)?;
+    let mut names = [Name::Other; ANSWER_FIELDS_MAX];
+    let fields = Fields::sort(bytes, parsed.headers, &mut names);
+    let connection = connection(&fields)?;
     Ok(Some(then(AnswerHead { status, version: version(minor), connection, fields, bytes })))
+}
+
+/// The head at the start of `bytes`, if it is whole and each of its lines ends with CRLF. RFC 9112 section 2.2 lets
+/// a recipient take a bare LF; two recipients that do not agree on it are how requests are smuggled, so we do not.
+///
+/// httparse takes LF for nothing but a line's end, and behind each there is a field or the head's last line: to look
+/// there is enough.
+fn sound<'b>(bytes: &'b [u8], parsed: httparse::Result<usize>, lines: &[FieldLine<'b>]) -> Option<&'b [u8]> {
+    let Ok(Status::Complete(length)) = parsed else { return None };
+    let head = &bytes[..length];
+    let starts_a_line = |line: &FieldLine<'_>| {
+        let at = field::offset(head, line.name.as_bytes());
+        head[..at].ends_with(b"\r\n")
+    };
+    let sound = match head[0] {
+        // Behind an empty line in front there is neither.
+        b'\r' | b'\n' => before_bare_lf(head) == head,
+        _ => head.ends_with(b"\r\n\r\n") && lines.iter().all(starts_a_line),
+    };
+    sound.then_some(head)
+}
+
+/// The first fault of a head that is not sound; `None` if there only is more to come.
+///
+/// What stands behind a bare LF is cut off before it is parsed, so that the first fault in a head is its verdict
+/// however the head comes in.
+#[cold]
+fn fault<'b>(
+    bytes: &'b [u8],
+    parsed: httparse::Result<usize>,
+    parse: impl FnOnce(&'b [u8]) -> httparse::Result<usize>,
+) -> Option<HeadError> {
+    let before = before_bare_lf(bytes);
+    if before.len() == bytes.len() {
+        return parsed.err().map(HeadError::from);
+    }
+    Some(parse(before).err().map_or(HeadError::Malformed("bare LF"), HeadError::from))
+}
+
+/// The bytes before the first LF that does not end a CRLF.
+fn before_bare_lf(bytes: &[u8]) -> &[u8] {
+    let bare = memchr::memchr_iter(b'\n', bytes).find(|&at| at == 0 || bytes[at - 1] != b'\r');
+    &bytes[..bare.unwrap_or(bytes.len())]
 }
 
 fn version(minor: u8) -> Version {
@@ -200,12 +231,12 @@ pub fn worth_another_look(bytes: &[u8], seen: usize, bytes_max: usize) -> bool {
 }
 
 /// What the `Connection` fields say together.
-fn connection(fields: &[FieldLine<'_>]) -> Result<Connection, HeadError> {
+fn connection(fields: &Fields<'_, '_>) -> Result<Connection, HeadError> {
     let mut connection = Connection::default();
     let mut bytes = 0;
-    for field in fields.iter().filter(|field| Name::of(field.name) == Name::Connection) {
-        connection.add(field.value);
-        bytes += field.value.len();
+    for value in fields.values(Name::Connection) {
+        connection.add(value);
+        bytes += value.len();
     }
     if bytes > CONNECTION_BYTES_MAX {
         return Err(HeadError::Malformed("Connection over 1 KiB"));
@@ -213,19 +244,14 @@ fn connection(fields: &[FieldLine<'_>]) -> Result<Connection, HeadError> {
     Ok(connection)
 }
 
-/// The bytes before the first LF that does not end a CRLF. RFC 9112 section 2.2 lets a recipient take a bare LF;
-/// two recipients that do not agree on it are how requests are smuggled, so we do not.
-///
-/// Cut off before httparse sees them, so that the first fault in a head is its verdict however the head comes in.
-/// A body behind the head is cut too, which matters to nobody, and makes the search short.
-fn before_bare_lf(bytes: &[u8]) -> &[u8] {
-    let bare = memchr::memchr_iter(b'\n', bytes).find(|&at| at == 0 || bytes[at - 1] != b'\r');
-    &bytes[..bare.unwrap_or(bytes.len())]
-}
-
 /// `uri-host [ ":" port ]` by its alphabet (RFC 3986 section 3.2.2). Which host it names does not matter here.
 fn is_host(value: &[u8]) -> bool {
-    value.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+;=".contains(&byte))
+    let fits = |byte: u8| match byte {
+        b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' | b'%' => true,
+        b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=' => true,
+        _ => byte.is_ascii_alphanumeric(),
+    };
+    value.iter().all(|&byte| fits(byte))
 }
 
 /// The target as it came.
@@ -243,8 +269,10 @@ impl fmt::Display for Target<'_> {
 impl<'b> Target<'b> {
     /// Sorts a request target by its form. Its bytes stay as they are.
     fn parse(target: &'b str) -> Result<Self, HeadError> {
-        // httparse takes any byte above the controls; a URI is ASCII and sends no fragment.
-        if target.bytes().any(|byte| !byte.is_ascii_graphic() || byte == b'#') {
+        // httparse takes any byte above the controls; a URI is ASCII and sends no fragment. (Looking at all of
+        // them, the fold takes many at once.)
+        let sound = |byte: u8| byte.is_ascii_graphic() & (byte != b'#');
+        if !target.bytes().fold(true, |all, byte| all & sound(byte)) {
             return Err(HeadError::Malformed("request target"));
         }
         if !target.starts_with('/') {
@@ -252,8 +280,8 @@ impl<'b> Target<'b> {
             let absolute = !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
             return Ok(if absolute { Self::Absolute(target) } else { Self::Other(target) });
         }
-        Ok(match target.split_once('?') {
-            Some((path, query)) => Self::Origin { path, query: Some(query) },
+        Ok(match memchr::memchr(b'?', target.as_bytes()) {
+            Some(at) => Self::Origin { path: &target[..at], query: Some(&target[at + 1..]) },
             None => Self::Origin { path: target, query: None },
         })
     }
@@ -267,16 +295,12 @@ impl RequestHead<'_, '_> {
 
     /// How often this request has come through an intermediary with our [`PSEUDONYM`].
     pub fn hops(&self) -> usize {
-        self.fields
-            .iter()
-            .filter(|field| Name::of(field.name) == Name::Via)
-            .map(|field| field::via_hops(field.value, PSEUDONYM))
-            .sum()
+        self.fields.values(Name::Via).map(|value| field::via_hops(value, PSEUDONYM)).sum()
     }
 
     /// The value of the first field called `name`.
     pub fn first(&self, name: Name) -> Option<&[u8]> {
-        self.fields.iter().find(|field| Name::of(field.name) == name).map(|field| field.value)
+        self.fields.values(name).next()
     }
 }
 
@@ -288,14 +312,14 @@ impl AnswerHead<'_, '_> {
 
     /// Whether it says when it was made.
     pub fn is_dated(&self) -> bool {
-        self.fields.iter().any(|field| Name::of(field.name) == Name::Date)
+        self.fields.has(Name::Date)
     }
 
     /// The value of the only `Location` field. With two of them it is not ours to choose one.
     pub fn location(&self) -> Option<&[u8]> {
-        let mut locations = self.fields.iter().filter(|field| Name::of(field.name) == Name::Location);
+        let mut locations = self.fields.values(Name::Location);
         let first = locations.next()?;
-        locations.next().is_none().then_some(first.value)
+        locations.next().is_none().then_some(first)
     }
 }
 

@@ -325,8 +325,8 @@ impl Reading {
         if !head::worth_another_look(bytes, self.seen, head::REQUEST_HEAD_BYTES_MAX) {
             return Exchange::Reading(Self { seen: bytes.len(), ..self });
         }
-        let next = head::request(bytes, |head, length| {
-            out.used += length;
+        let next = head::request(bytes, |head| {
+            out.used += head.bytes.len();
             self.plan(&head, around, out)
         });
         match next {
@@ -418,7 +418,7 @@ impl Scrape {
     ) -> Exchange {
         let timeouts = around.rules.timeouts;
         let mut request = out.spare.pop().unwrap_or_default();
-        rewrite::request(&mut request, head, &target.parts(), origin);
+        rewrite::request(&mut request, head, &target.parts(), origin.socket_addr());
         let scrape = Self {
             origin,
             terms,
