@@ -8,6 +8,8 @@ use super::framing::Framing;
 /// The longest extensions of one chunk. Without a bound, a pod could send a scrape that never has
 /// any content.
 pub const CHUNK_LINE_BYTES_MAX: u32 = 4 * 1024;
+/// The most digits of a chunk's size: what 64 bits hold.
+pub const SIZE_DIGITS_MAX: u8 = 16;
 /// The longest trailer section: what a head may be at most.
 pub const TRAILER_BYTES_MAX: u32 = 64 * 1024;
 
@@ -29,7 +31,7 @@ pub enum Chunked {
     Size {
         /// What they amount to.
         bytes: u64,
-        /// At most 16 of them.
+        /// At most [`SIZE_DIGITS_MAX`] of them.
         digits: u8,
     },
     /// Behind the size, before the line's end.
@@ -137,7 +139,10 @@ impl BodyScanner {
 
     /// Follows the body through `bytes`.
     pub fn scan(&mut self, bytes: &[u8]) -> Scanned {
-        self.follow(bytes.len(), |scanner, at| scanner.piece(&bytes[at..]))
+        self.follow(bytes.len(), |scanner, at| match scanner.whole_chunks(&bytes[at..]) {
+            0 => scanner.piece(&bytes[at..]).map(|piece| piece.bytes),
+            chunks => Ok(chunks),
+        })
     }
 
     /// Follows the body through `bytes`, and moves its content together at their start: so many bytes of it.
@@ -149,25 +154,41 @@ impl BodyScanner {
                 bytes.copy_within(at..at + piece.bytes, kept);
                 kept += piece.bytes;
             }
-            Ok(piece)
+            Ok(piece.bytes)
         });
         (scanned, kept)
     }
 
-    /// Takes one piece after the other, each from where it begins, through so many bytes.
+    /// Takes one run after the other, each from where it begins, through so many bytes.
     fn follow(
         &mut self,
         bytes: usize,
-        mut piece_at: impl FnMut(&mut Self, usize) -> Result<Piece, BodyError>,
+        mut run_at: impl FnMut(&mut Self, usize) -> Result<usize, BodyError>,
     ) -> Scanned {
         let mut at = 0;
         while at < bytes && !self.ended() {
-            match piece_at(self, at) {
-                Ok(piece) => at += piece.bytes,
+            match run_at(self, at) {
+                Ok(run) => at += run,
                 Err(error) => return Scanned { bytes: at, then: Then::Broken(error) },
             }
         }
         Scanned { bytes: at, then: if self.ended() { Then::Ended } else { Then::More } }
+    }
+
+    /// Takes the chunks that are here whole, one behind the other, and the end of most bodies: so many bytes. It
+    /// comes to what [`piece`](Self::piece) does, which walks the coding byte by byte.
+    fn whole_chunks(&mut self, bytes: &[u8]) -> usize {
+        const END: &[u8] = b"0\r\n\r\n";
+        let Self::Chunked(state @ Chunked::Size { digits: 0, .. }) = self else { return 0 };
+        let mut at = 0;
+        while let Some(chunk) = whole_chunk(&bytes[at..]) {
+            at += chunk;
+        }
+        if bytes[at..].starts_with(END) {
+            *state = Chunked::Ended;
+            at += END.len();
+        }
+        at
     }
 
     /// The next run of bytes that are all content, or all coding. `bytes` is not empty and the body is not over.
@@ -218,16 +239,31 @@ fn take(left: &mut u64, available: usize) -> usize {
     taken as usize
 }
 
+/// The length of the chunk at the start of `bytes`, from its size to its last line end. None if not all of it is
+/// here, if it has extensions, or if it is the last one.
+fn whole_chunk(bytes: &[u8]) -> Option<usize> {
+    let digits = bytes.iter().take(SIZE_DIGITS_MAX.into()).map_while(|&byte| hex(byte));
+    let (digits, size) = digits.fold((0, 0), |(digits, size), digit| (digits + 1, size << 4 | digit));
+    let data = bytes[digits..].strip_prefix(b"\r\n")?;
+    let behind = data.get(usize::try_from(size).ok()?..)?;
+    let rest = behind.strip_prefix(b"\r\n")?;
+    (size > 0).then_some(bytes.len() - rest.len())
+}
+
+/// What a hexadecimal digit stands for.
+fn hex(byte: u8) -> Option<u64> {
+    char::from(byte).to_digit(16).map(u64::from)
+}
+
 impl Chunked {
     /// The state behind one byte of the coding. Data is not walked byte by byte and never comes here.
     fn step(&self, byte: u8) -> Result<Self, BodyError> {
         let broken = |what| Err(BodyError::Coding(what));
         Ok(match (self, byte) {
-            (&Self::Size { bytes, digits }, _) if byte.is_ascii_hexdigit() => {
-                if digits == 16 {
+            (&Self::Size { bytes, digits }, _) if let Some(digit) = hex(byte) => {
+                if digits == SIZE_DIGITS_MAX {
                     return broken("chunk size too large");
                 }
-                let digit = (byte as char).to_digit(16).map_or(0, u64::from);
                 Self::Size { bytes: bytes << 4 | digit, digits: digits + 1 }
             }
             (Self::Size { digits: 0, .. }, _) => return broken("chunk size"),

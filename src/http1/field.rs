@@ -142,18 +142,17 @@ impl<'b, 'f> Fields<'b, 'f> {
     ///
     /// The fields that frame or describe a body cannot be listed away: a peer that could have them removed could
     /// make the two sides disagree on where the body ends.
+    #[inline]
     pub fn ends_here(&self, name: Name, line: &FieldLine<'_>, connection: Connection) -> bool {
         match name {
             Name::Connection | Name::HopByHop => true,
             Name::ContentLength | Name::TransferEncoding | Name::Trailer | Name::Content => false,
-            _ => {
-                connection.lists_fields
-                    && self
-                        .values(Name::Connection)
-                        .flat_map(list)
-                        .any(|option| option.eq_ignore_ascii_case(line.name.as_bytes()))
-            }
+            _ => connection.lists_fields && self.connection_lists(line.name.as_bytes()),
         }
+    }
+
+    fn connection_lists(&self, name: &[u8]) -> bool {
+        self.values(Name::Connection).flat_map(list).any(|option| option.eq_ignore_ascii_case(name))
     }
 }
 

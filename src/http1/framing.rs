@@ -33,6 +33,9 @@ impl FramingFields {
     fn of(version: Version, fields: &Fields<'_, '_>) -> Result<Self, FramingError> {
         let mut length = None;
         let mut chunked = false;
+        if !fields.has(Name::ContentLength) && !fields.has(Name::TransferEncoding) {
+            return Ok(Self { length, chunked });
+        }
         for (name, field) in fields.iter() {
             match name {
                 Name::ContentLength if length.is_some() => {

@@ -246,12 +246,20 @@ fn connection(fields: &Fields<'_, '_>) -> Result<Connection, HeadError> {
 
 /// `uri-host [ ":" port ]` by its alphabet (RFC 3986 section 3.2.2). Which host it names does not matter here.
 fn is_host(value: &[u8]) -> bool {
-    let fits = |byte: u8| match byte {
-        b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' | b'%' => true,
-        b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=' => true,
-        _ => byte.is_ascii_alphanumeric(),
+    const FITS: [bool; 256] = {
+        let mut fits = [false; 256];
+        let mut byte = 0;
+        while byte < fits.len() {
+            fits[byte] = matches!(
+                byte as u8,
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' | b'%'
+                    | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'='
+            );
+            byte += 1;
+        }
+        fits
     };
-    value.iter().all(|&byte| fits(byte))
+    value.iter().all(|&byte| FITS[usize::from(byte)])
 }
 
 /// The target as it came.
