@@ -22,8 +22,8 @@ const END_MAX: Duration = Duration::from_secs(20);
 /// What is asked for, and how many instructions that may take: what it took when somebody last looked. Lower
 /// them with the code; raising one is a decision, and its commit says why.
 const LIMITS: [(Asked, u64); 4] = [
-    (Asked::Pod(length(16)), 19_600),
-    (Asked::Pod(chunked(16)), 21_400),
+    (Asked::Pod(length(16)), 13_000),
+    (Asked::Pod(chunked(16)), 13_500),
     (Asked::Refusal, 12_800),
     (Asked::Metrics, 143_000),
 ];

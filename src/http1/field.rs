@@ -121,12 +121,12 @@ impl<'b, 'f> Fields<'b, 'f> {
     }
 
     /// Where a line stands in the head, its line end included.
-    pub fn line(&self, index: usize) -> Range<usize> {
+    pub fn line_at(&self, index: usize) -> Range<usize> {
         self.start(index)..self.start(index + 1)
     }
 
     /// Where a value stands in the head.
-    pub fn value(&self, index: usize) -> Range<usize> {
+    pub fn value_at(&self, index: usize) -> Range<usize> {
         let value = self.lines[index].value;
         let start = offset(self.head, value);
         start..start + value.len()

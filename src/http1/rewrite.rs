@@ -68,12 +68,12 @@ impl Copy<'_, '_> {
 /// `Host`; every field that goes on, as it came; and `Via` (RFC 9110 section 7.6.3).
 ///
 /// No framing field goes on: the requests that we forward have no body.
-pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, target: &[&str], pod: SocketAddr) {
+pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, target: &[&str], host: SocketAddr) {
     out.extend_from_slice(head.method.as_bytes());
     out.push(b' ');
     target.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
     out.extend_from_slice(b" HTTP/1.1\r\nHost:");
-    authority(out, pod);
+    authority(out, host);
     out.extend_from_slice(b"\r\n");
     let lines = head.fields.section();
     let mut copy = Copy { head: head.bytes, at: lines.start, out };
@@ -81,7 +81,7 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, target: &[&str], p
         let framing_or_host =
             matches!(name, Name::Host | Name::ContentLength | Name::TransferEncoding | Name::Trailer);
         if framing_or_host || head.fields.ends_here(name, line, head.connection) {
-            copy.leave_out(head.fields.line(index));
+            copy.leave_out(head.fields.line_at(index));
         }
     }
     copy.up_to(lines.end);
@@ -91,10 +91,10 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, target: &[&str], p
 }
 
 /// Appends ` 10.1.2.3:8080` or ` [fd00::1]:8080`.
-fn authority(out: &mut Vec<u8>, pod: SocketAddr) {
-    let SocketAddr::V4(pod) = pod else {
+fn authority(out: &mut Vec<u8>, address: SocketAddr) {
+    let SocketAddr::V4(address) = address else {
         // Writing to a Vec cannot fail.
-        let _ = write!(out, " {pod}");
+        let _ = write!(out, " {address}");
         return;
     };
     // Every scrape writes one: by hand, from its end, in a tenth of the instructions that `write!` takes.
@@ -104,8 +104,8 @@ fn authority(out: &mut Vec<u8>, pod: SocketAddr) {
         at -= 1;
         text[at] = byte;
     };
-    let [a, b, c, d] = pod.ip().octets().map(u16::from);
-    for (before, mut number) in [(b':', pod.port()), (b'.', d), (b'.', c), (b'.', b), (b' ', a)] {
+    let [a, b, c, d] = address.ip().octets().map(u16::from);
+    for (before, mut number) in [(b':', address.port()), (b'.', d), (b'.', c), (b'.', b), (b' ', a)] {
         while number > 9 {
             put(b'0' + (number % 10) as u8);
             number /= 10;
@@ -172,8 +172,8 @@ pub fn answer(out: &mut Vec<u8>, head: &AnswerHead<'_, '_>, edit: &AnswerEdit) {
             _ => !fields.ends_here(name, line, head.connection),
         };
         match (name, &edit.location) {
-            _ if !goes => copy.leave_out(fields.line(index)),
-            (Name::Location, Some(location)) => copy.replace(fields.value(index), location.as_bytes()),
+            _ if !goes => copy.leave_out(fields.line_at(index)),
+            (Name::Location, Some(location)) => copy.replace(fields.value_at(index), location.as_bytes()),
             _ => {}
         }
     }
