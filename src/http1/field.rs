@@ -142,6 +142,7 @@ impl<'b, 'f> Fields<'b, 'f> {
     ///
     /// The fields that frame or describe a body cannot be listed away: a peer that could have them removed could
     /// make the two sides disagree on where the body ends.
+    #[inline]
     pub fn ends_here(&self, name: Name, line: &FieldLine<'_>, connection: Connection) -> bool {
         match name {
             Name::Connection | Name::HopByHop => true,
