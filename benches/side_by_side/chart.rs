@@ -17,7 +17,7 @@ const GAP: f64 = 4.0;
 const HEADING: f64 = 30.0;
 const TOP: f64 = 84.0;
 const BOTTOM: f64 = 44.0;
-/// Colours that do not follow the reader's, as some programs know no `prefers-color-scheme`: they show the first.
+/// Programs that know no `prefers-color-scheme` show the first of each colour.
 const STYLE: &str = "\
 .back{fill:#fff}.text{fill:#1f2328}.faint{fill:#59636e}.grid{stroke:#d1d9e0}.spread{stroke:#1f2328}
 .value{fill:#59636e;stroke:#fff;stroke-width:4;paint-order:stroke}

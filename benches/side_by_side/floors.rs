@@ -27,8 +27,8 @@ use slab::Slab;
 
 use crate::pods;
 
-/// Holds a whole answer of up to 256 KiB with its head. Cheapest of 64 KiB to 1 MiB: smaller ones take more calls,
-/// and larger ones fall out of the core's own cache.
+/// Holds a whole answer of up to 256 KiB with its head. Smaller ones take more calls, and larger ones fall out of
+/// the core's own cache.
 const SCRATCH_BYTES: usize = (256 + 4) * 1024;
 /// As large as anybody may have it: the kernel takes no more at once than a pipe has room for.
 const PIPE_BYTES: usize = 1024 * 1024;
