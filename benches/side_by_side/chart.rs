@@ -10,30 +10,45 @@ use crate::{
 };
 
 const WIDTH: f64 = 860.0;
-const LABELS: f64 = 150.0;
-const VALUES: f64 = 150.0;
-const BAR: f64 = 16.0;
+const LABELS: f64 = 140.0;
+const VALUES: f64 = 130.0;
+const BAR: f64 = 14.0;
 const GAP: f64 = 4.0;
-const HEADING: f64 = 34.0;
-const TOP: f64 = 64.0;
+const HEADING: f64 = 30.0;
+const TOP: f64 = 84.0;
+const BOTTOM: f64 = 44.0;
+/// Programs that know no `prefers-color-scheme` show the first of each colour.
+const STYLE: &str = "\
+.back{fill:#fff}.text{fill:#1f2328}.faint{fill:#59636e}.grid{stroke:#d1d9e0}.spread{stroke:#1f2328}
+.value{fill:#59636e;stroke:#fff;stroke-width:4;paint-order:stroke}
+@media(prefers-color-scheme:dark){.back{fill:#0d1117}.text{fill:#f0f6fc}.faint{fill:#9198a1}\
+.grid{stroke:#3d444d}.spread{stroke:#f0f6fc}.value{fill:#9198a1;stroke:#0d1117}}";
 
 /// Draws processor time per scrape, for each body relative to the first psystrike's.
 pub(crate) fn draw(cases: &[Case]) -> String {
     let bars = |case: &Case| case.forwarders.len() as f64 * (BAR + GAP);
-    let height = TOP + cases.iter().map(|case| HEADING + bars(case)).sum::<f64>() + 20.0;
+    let bottom = TOP + cases.iter().map(|case| HEADING + bars(case)).sum::<f64>();
+    let height = bottom + BOTTOM;
     let longest = cases.iter().flat_map(relative).map(|(_, spread)| spread.max).fold(1.0, f64::max);
     let scale = (WIDTH - LABELS - VALUES) / longest;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
-         font-size=\"12\">\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
-         <text x=\"16\" y=\"26\" font-size=\"16\" font-weight=\"bold\">Processor time per scrape</text>\n\
-         <text x=\"16\" y=\"46\" fill=\"#555\">psystrike = 1; bars are medians of ratios taken round by round, \
-         lines their spread; µs are medians</text>\n"
+         font-size=\"12\">\n<style>{STYLE}</style>\n\
+         <rect class=\"back\" width=\"100%\" height=\"100%\"/>\n\
+         <text class=\"text\" x=\"16\" y=\"26\" font-size=\"16\" font-weight=\"bold\">Processor time per scrape, \
+         as multiples of psystrike's</text>\n\
+         <text class=\"faint\" x=\"16\" y=\"46\">Bars: medians of ratios taken round by round; thin lines: \
+         smallest to largest of them; µs: medians</text>\n"
     );
+    axis(&mut svg, scale, longest, bottom);
     let mut y = TOP;
     for case in cases {
-        let _ = writeln!(svg, "<text x=\"16\" y=\"{}\" font-weight=\"bold\">{}</text>", y + 22.0, case.body);
+        let base = y + 20.0;
+        let _ = writeln!(
+            svg,
+            "<text class=\"text\" x=\"16\" y=\"{base}\" font-weight=\"bold\">{}</text>",
+            case.body
+        );
         y += HEADING;
         for (measured, ratio) in relative(case) {
             bar(&mut svg, y, scale, measured, ratio);
@@ -51,33 +66,54 @@ fn relative(case: &Case) -> impl Iterator<Item = (&Measured, Spread)> {
     })
 }
 
+/// Lines at whole multiples, with their numbers above and below.
+fn axis(svg: &mut String, scale: f64, longest: f64, bottom: f64) {
+    for multiple in 0..=longest as usize {
+        let x = LABELS + multiple as f64 * scale;
+        let _ = writeln!(
+            svg,
+            "<path class=\"grid\" d=\"M{x:.1} {TOP}V{bottom}\"/>\n\
+             <text class=\"faint\" x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{multiple}</text>\n\
+             <text class=\"faint\" x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{multiple}</text>",
+            TOP - 8.0,
+            bottom + 16.0,
+        );
+    }
+    let _ = writeln!(
+        svg,
+        "<text class=\"faint\" x=\"{LABELS}\" y=\"{}\">processor time per scrape, × psystrike (shorter is \
+         better)</text>",
+        bottom + 34.0
+    );
+}
+
 fn bar(svg: &mut String, y: f64, scale: f64, measured: &Measured, ratio: Spread) {
     let Spread { median, min, max } = ratio;
-    let length = |value: f64| value * scale;
-    let (middle, base) = (y + BAR / 2.0, y + BAR - 4.0);
+    let at = |ratio: f64| LABELS + ratio * scale;
+    let (middle, base) = (y + BAR / 2.0, y + BAR - 3.0);
     let time = Spread::of(measured.samples.iter().map(Sample::processor_us)).map_or(0.0, |time| time.median);
     let _ = writeln!(
         svg,
-        "<text x=\"{}\" y=\"{base}\" text-anchor=\"end\">{}</text>\n\
+        "<text class=\"text\" x=\"{}\" y=\"{base}\" text-anchor=\"end\">{}</text>\n\
          <rect x=\"{LABELS}\" y=\"{y}\" width=\"{:.1}\" height=\"{BAR}\" fill=\"{}\"/>\n\
-         <path d=\"M{:.1} {middle}H{:.1}\" stroke=\"#000\"/>\n\
-         <text x=\"{:.1}\" y=\"{base}\" fill=\"#555\">{median:.2} · {time:.1} µs</text>",
+         <path class=\"spread\" d=\"M{:.1} {middle}H{:.1}\"/>\n\
+         <text class=\"value\" x=\"{:.1}\" y=\"{base}\">{median:.2} · {time:.1} µs</text>",
         LABELS - 8.0,
-        measured.name,
-        length(median),
-        colour(&measured.kind),
-        LABELS + length(min),
-        LABELS + length(max),
-        LABELS + length(median.max(max)) + 8.0,
+        measured.forwarder.name,
+        median * scale,
+        colour(&measured.forwarder.kind),
+        at(min),
+        at(max),
+        at(max) + 8.0,
     );
 }
 
 fn colour(kind: &Kind) -> &'static str {
     match kind {
-        Kind::Psystrike(_) => "#e6522c",
-        Kind::Floor(Way::ReadWrite | Way::Splice) => "#9aa0a6",
-        Kind::NginxBest => "#2e8b57",
-        Kind::NginxUsual => "#8fc7a6",
+        Kind::Psystrike { .. } => "#e6522c",
+        Kind::Floor(Way::ReadWrite | Way::Splice) => "#8c959f",
+        Kind::NginxBest | Kind::Nginx(_) => "#2e8b57",
+        Kind::NginxUsual => "#7fbf9b",
         Kind::Haproxy => "#5b8fd6",
     }
 }

@@ -27,7 +27,10 @@ use slab::Slab;
 
 use crate::pods;
 
-const SCRATCH_BYTES: usize = 256 * 1024;
+/// Holds a whole answer of up to 256 KiB with its head. Smaller ones take more calls, and larger ones fall out of
+/// the core's own cache.
+const SCRATCH_BYTES: usize = (256 + 4) * 1024;
+/// As large as anybody may have it: the kernel takes no more at once than a pipe has room for.
 const PIPE_BYTES: usize = 1024 * 1024;
 const LISTENER: Token = Token(usize::MAX - 1);
 /// Pods' tokens are above, clients' below.
@@ -272,7 +275,7 @@ impl Client {
 
     fn splice_from(&mut self, pod: &mut Pod, pipe: Pipe) -> io::Result<u64> {
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-        let bytes = match splice(&pod.stream, None, &pipe.writer, None, PIPE_BYTES, flags) {
+        let bytes = match splice(&pod.stream, None, &pipe.writer, None, self.answer_left as usize, flags) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(bytes) => bytes,
             Err(Errno::AGAIN) => {

@@ -15,11 +15,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, geteuid, kill_process, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
 use crate::{
+    cases::Body,
     floors::{self, Way},
-    machine, pods,
+    load::Scrape,
+    machine,
+    nginx::{self, Tuning},
+    pods,
 };
 
 /// How long a forwarder may take to start. nginx has thousands of locations to read.
@@ -27,7 +31,7 @@ const START_MAX: Duration = Duration::from_secs(20);
 /// How long a forwarder may take to end before it is killed.
 const END_MAX: Duration = Duration::from_secs(3);
 /// As many files as any of them may open.
-const OPEN_FILES_MAX: usize = 20_000;
+pub(crate) const OPEN_FILES_MAX: usize = 20_000;
 /// Says to this program that it is to become a forwarder.
 const CHILD: &str = "--child";
 const FLOOR: &str = "--floor";
@@ -35,12 +39,14 @@ const FLOOR: &str = "--floor";
 /// What forwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A binary of ours.
-    Psystrike(PathBuf),
-    /// nginx as a user writes it: a regular expression, `proxy_pass` with variables, no pod connection kept.
+    /// A binary of ours, and what it gets as `--workers`.
+    Psystrike { path: PathBuf, workers: &'static str },
+    /// nginx as a user writes it, which keeps no pod connection.
     NginxUsual,
-    /// nginx at its best: an `upstream` for each pod, which keeps connections.
+    /// nginx at its best.
     NginxBest,
+    /// nginx with settings that were tried to find its best.
+    Nginx(Tuning),
     /// HAProxy with `set-dst`, which keeps connections.
     Haproxy,
     /// A floor of ours.
@@ -59,7 +65,8 @@ pub(crate) struct Forwarder {
 pub(crate) struct Setup {
     /// Where configurations and logs go.
     pub(crate) scratch: PathBuf,
-    pub(crate) core: usize,
+    /// The cores that it may run on.
+    pub(crate) cores: Vec<usize>,
     pub(crate) pods: usize,
     pub(crate) pods_port: u16,
     pub(crate) clients: usize,
@@ -73,13 +80,36 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
 }
 
+impl Setup {
+    /// A scrape of each pod.
+    pub(crate) fn scrapes(&self, forwarder: SocketAddr, body: Body) -> Vec<Scrape> {
+        let scrape = |number| Scrape::new(forwarder, pods::address(number), self.pods_port, body);
+        (0..self.pods).map(scrape).collect()
+    }
+}
+
 impl Forwarder {
+    /// A binary of ours, with one worker.
+    pub(crate) fn ours(name: &str, path: PathBuf) -> Self {
+        Self { name: name.to_owned(), kind: Kind::Psystrike { path, workers: "1" } }
+    }
+
+    /// Whether it is a binary of ours.
+    pub(crate) fn is_ours(&self) -> bool {
+        matches!(self.kind, Kind::Psystrike { .. })
+    }
+
+    /// Whether it is a floor.
+    pub(crate) fn is_floor(&self) -> bool {
+        matches!(self.kind, Kind::Floor(_))
+    }
+
     /// Whether its program is there.
     pub(crate) fn is_installed(&self) -> bool {
         let in_path = |program: &str| find(program).is_some();
         match &self.kind {
-            Kind::Psystrike(path) => path.is_file(),
-            Kind::NginxUsual | Kind::NginxBest => in_path("nginx"),
+            Kind::Psystrike { path, .. } => path.is_file(),
+            Kind::NginxUsual | Kind::NginxBest | Kind::Nginx(_) => in_path("nginx"),
             Kind::Haproxy => in_path("haproxy"),
             Kind::Floor(_) => true,
         }
@@ -88,8 +118,8 @@ impl Forwarder {
     /// Which version it is, as it says itself.
     pub(crate) fn version(&self) -> Option<String> {
         let (program, argument) = match &self.kind {
-            Kind::Psystrike(path) => (path.clone(), "--version"),
-            Kind::NginxUsual | Kind::NginxBest => (find("nginx")?, "-v"),
+            Kind::Psystrike { path, .. } => (path.clone(), "--version"),
+            Kind::NginxUsual | Kind::NginxBest | Kind::Nginx(_) => (find("nginx")?, "-v"),
             Kind::Haproxy => (find("haproxy")?, "-v"),
             Kind::Floor(_) => return None,
         };
@@ -105,7 +135,8 @@ impl Forwarder {
         let command = self.command(address, setup)?;
         let log = self.file(setup, "log");
         let mut child = Command::new(myself()?);
-        child.arg(CHILD).arg(setup.core.to_string()).args(command);
+        let cores: Vec<String> = setup.cores.iter().map(usize::to_string).collect();
+        child.arg(CHILD).arg(cores.join(",")).args(command);
         self.spawn(&mut child, address, &log)
     }
 
@@ -127,12 +158,15 @@ impl Forwarder {
                 .collect())
         };
         match &self.kind {
-            Kind::Psystrike(path) => Ok([path.into(), "--allow=127.0.0.0/8".into()]
-                .into_iter()
-                .chain([format!("--listen={address}").into()])
-                .collect()),
-            Kind::NginxUsual => nginx(nginx_usual(address, setup)),
-            Kind::NginxBest => nginx(nginx_best(address, setup)),
+            Kind::Psystrike { path, workers } => Ok(vec![
+                path.into(),
+                "--allow=127.0.0.0/8".into(),
+                format!("--listen={address}").into(),
+                format!("--workers={workers}").into(),
+            ]),
+            Kind::NginxUsual => nginx(nginx::usual(address, setup)),
+            Kind::NginxBest => nginx(nginx::tuned(address, setup, &nginx::BEST)),
+            Kind::Nginx(tuning) => nginx(nginx::tuned(address, setup, tuning)),
             Kind::Haproxy => Ok(vec![
                 program("haproxy")?.into(),
                 "-db".into(),
@@ -222,8 +256,10 @@ pub(crate) fn become_child() -> Option<String> {
             if let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
                 return Some(error.to_string());
             }
-            let core = arguments.next()?.to_str()?.parse().ok()?;
-            if let Err(error) = machine::pin(core) {
+            let cores = arguments.next()?;
+            let cores: Option<Vec<usize>> =
+                cores.to_str()?.split(',').map(|core| core.parse().ok()).collect();
+            if let Err(error) = machine::pin(&cores?) {
                 return Some(error);
             }
             let error = Command::new(arguments.next()?).args(arguments).exec();
@@ -274,77 +310,14 @@ fn end_of(log: &Path) -> String {
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
-/// What any nginx needs to run here, around what is specific to one.
-fn nginx(address: SocketAddr, setup: &Setup, http: &str, server: &str) -> String {
-    // It allots memory for all of them at its start: as few as the case needs.
-    let connections = (2 * (setup.clients + setup.pods) + 512).min(OPEN_FILES_MAX - 100);
-    // Its worker could not write temporary files into our scratch directory as anybody else.
-    let user = if geteuid().is_root() { "user root;" } else { "" };
-    format!(
-        "{user}
-daemon off;
-pid nginx.pid;
-worker_processes 1;
-worker_rlimit_nofile {OPEN_FILES_MAX};
-events {{ worker_connections {connections}; }}
-http {{
-    # Off, as with all forwarders here: no log is measured.
-    access_log off;
-    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
-    uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-{http}
-    server {{
-        listen {address};
-{server}
-    }}
-}}
-"
-    )
-}
-
-fn nginx_usual(address: SocketAddr, setup: &Setup) -> String {
-    nginx(
-        address,
-        setup,
-        "",
-        r"        location ~ ^/pods/(?<pod>[^/]+)/(?<port>[0-9]+)/(?<path>.*)$ {
-            proxy_pass http://$pod:$port/$path$is_args$args;
-        }",
-    )
-}
-
-fn nginx_best(address: SocketAddr, setup: &Setup) -> String {
-    let Setup { pods, pods_port, .. } = setup;
-    let mut http = String::from(
-        "    keepalive_timeout 1h;
-    keepalive_requests 1000000000;
-    tcp_nodelay on;
-    proxy_http_version 1.1;
-    proxy_set_header Connection \"\";
-    # The cheapest at every size of six settings of buffers that were tried.
-    proxy_buffering off;
-    proxy_buffer_size 256k;
-    proxy_buffers 8 256k;
-    proxy_busy_buffers_size 512k;
-    variables_hash_max_size 4096;\n",
-    );
-    let mut server = String::new();
-    for pod in (0..*pods).map(pods::address) {
-        http += &format!(
-            "    upstream pod-{pod} {{ server {pod}:{pods_port}; keepalive 64; keepalive_timeout 1h; \
-             keepalive_requests 1000000000; }}\n"
-        );
-        server += &format!("        location /pods/{pod}/{pods_port}/ {{ proxy_pass http://pod-{pod}/; }}\n");
-    }
-    nginx(address, setup, &http, &server)
-}
-
 fn haproxy(address: SocketAddr) -> String {
     format!(
         "global
     maxconn 9500
     maxpipes 200
     nbthread 1
+    tune.bufsize 32768
+    tune.pipesize 1048576
     tune.pool-high-fd-ratio 90
     tune.pool-low-fd-ratio 90
     tune.idle-pool.shared off

@@ -8,19 +8,20 @@ use std::{fs, net::SocketAddr, process::Command, time::Duration};
 use crate::{
     Bench,
     cases::{Body, chunked, length},
-    forwarders::{Forwarder, Kind, free_address},
+    forwarders::{Forwarder, free_address},
     load::{self, Scrape},
     pods, report,
 };
 
 /// Scrapes of the two runs.
-const SCRAPES: [u64; 2] = [100, 1100];
+pub(crate) const SCRAPES: [u64; 2] = [100, 1100];
 /// How much more than its limit a case may take. Compilers differ a little.
 const TOLERANCE: f64 = 1.05;
 const END_MAX: Duration = Duration::from_secs(20);
 
-/// What is asked for, and how many instructions that may take: what it took when somebody last looked. Lower
-/// them with the code; raising one is a decision, and its commit says why.
+/// What is asked for, and how many instructions that may take: what it took when somebody last looked, as the
+/// `instructions` part prints it. CI fails where one is passed by 5 %. Lower them with the code: run the part, and
+/// write what it counted here, rounded up to the next hundred. Raising one is a decision, and its commit says why.
 const LIMITS: [(Asked, u64); 4] = [
     (Asked::Pod(length(16)), 13_000),
     (Asked::Pod(chunked(16)), 13_500),
@@ -29,7 +30,7 @@ const LIMITS: [(Asked, u64); 4] = [
 ];
 
 #[derive(Clone, Copy, Debug)]
-enum Asked {
+pub(crate) enum Asked {
     Pod(Body),
     /// Of a pod that is not allowed.
     Refusal,
@@ -58,7 +59,7 @@ impl Asked {
 /// Counts for every binary of ours, and prints them. Says whether the first one keeps the limits.
 pub(crate) fn run(bench: &Bench) -> Result<bool, String> {
     let mut within = true;
-    let ours = bench.forwarders.iter().filter(|forwarder| matches!(forwarder.kind, Kind::Psystrike(_)));
+    let ours = bench.forwarders.iter().filter(|forwarder| forwarder.is_ours());
     for (index, forwarder) in ours.enumerate() {
         println!("### User-space instructions per scrape: {}\n", forwarder.name);
         let mut rows = Vec::new();
@@ -76,22 +77,30 @@ pub(crate) fn run(bench: &Bench) -> Result<bool, String> {
 }
 
 fn count(bench: &Bench, forwarder: &Forwarder, asked: Asked) -> Result<f64, String> {
-    let mut totals = [0; 2];
+    let mut totals = [0_u64; 2];
     for (scrapes, total) in SCRAPES.into_iter().zip(&mut totals) {
-        *total = instructions(bench, forwarder, asked, scrapes)?;
+        let written = callgrind(bench, forwarder, asked, scrapes)?;
+        let line = written.lines().find_map(|line| line.strip_prefix("totals:"));
+        *total = line.and_then(|total| total.trim().parse().ok()).ok_or("callgrind counted nothing")?;
     }
     Ok((totals[1] as f64 - totals[0] as f64) / (SCRAPES[1] - SCRAPES[0]) as f64)
 }
 
-/// All instructions of a process that answers so many scrapes.
-fn instructions(bench: &Bench, forwarder: &Forwarder, asked: Asked, scrapes: u64) -> Result<u64, String> {
+/// What callgrind wrote of a process that answers so many scrapes.
+pub(crate) fn callgrind(
+    bench: &Bench,
+    forwarder: &Forwarder,
+    asked: Asked,
+    scrapes: u64,
+) -> Result<String, String> {
     let setup = bench.setup();
     let address = free_address()?;
     let folder = bench.options.profiles.as_ref().unwrap_or(&setup.scratch);
     let file = folder
         .join(format!("{}-{}-{scrapes}.callgrind", forwarder.name, asked.name()).replace(['/', ' '], "-"));
     let mut command = Command::new("valgrind");
-    command.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", file.display()));
+    command.args(["--tool=callgrind", "--compress-strings=no", "--compress-pos=no"]);
+    command.arg(format!("--callgrind-out-file={}", file.display()));
     command.args(forwarder.command(address, &setup)?);
     let mut running = forwarder.spawn(&mut command, address, &setup.scratch.join("callgrind.log"))?;
     let scrape = asked.scrape(bench, address);
@@ -101,7 +110,5 @@ fn instructions(bench: &Bench, forwarder: &Forwarder, asked: Asked, scrapes: u64
     }
     drop(client);
     running.end(END_MAX).ok_or("valgrind does not end")?;
-    let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let total = text.lines().find_map(|line| line.strip_prefix("totals:"));
-    total.and_then(|total| total.trim().parse().ok()).ok_or("callgrind counted nothing".to_owned())
+    fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))
 }

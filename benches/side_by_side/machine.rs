@@ -13,11 +13,22 @@ use rustix::{
     thread::{CpuSet, sched_setaffinity},
 };
 
-/// Has this thread, and whatever it starts from now on, run on one core.
-pub(crate) fn pin(core: usize) -> Result<(), String> {
-    let mut cores = CpuSet::new();
-    cores.set(core);
-    sched_setaffinity(None, &cores).map_err(|error| format!("core {core} cannot be had: {error}"))
+/// Has this thread, and whatever it starts from now on, run on these cores only.
+pub(crate) fn pin(cores: &[usize]) -> Result<(), String> {
+    pin_thread(None, cores)
+}
+
+/// Has all threads of this process run on these cores only.
+pub(crate) fn pin_all(cores: &[usize]) -> Result<(), String> {
+    let threads = Process::myself().and_then(|process| process.tasks()?.collect::<ProcResult<Vec<_>>>());
+    let threads = threads.map_err(|error| format!("this process's threads: {error}"))?;
+    threads.iter().try_for_each(|thread| pin_thread(Pid::from_raw(thread.tid), cores))
+}
+
+fn pin_thread(thread: Option<Pid>, cores: &[usize]) -> Result<(), String> {
+    let mut set = CpuSet::new();
+    cores.iter().for_each(|&core| set.set(core));
+    sched_setaffinity(thread, &set).map_err(|error| format!("cores {cores:?} cannot be had: {error}"))
 }
 
 /// Raises the open-files limit as far as it goes, and says how far that is.

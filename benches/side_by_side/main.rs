@@ -1,37 +1,42 @@
 //! psystrike beside nginx, HAProxy and the floors of what sockets cost: processor time, latency, memory, start.
 //!
-//! Starts everything itself, on loopback only, and ends it; every wait and every run has a bound. Prints tables
+//! Starts everything itself, on loopback only, and ends it; every wait and every run has a bound, but for cargo's where it builds. Prints tables
 //! and verdicts as Markdown. See `--help`, and the modules:
 //!
 //! - [`options`]: what can be asked for;
 //! - [`cases`]: the bodies that are scraped;
 //! - [`pods`]: what is scraped; [`load`]: what scrapes, with [`answer`], which checks every answer;
-//! - [`forwarders`]: what stands between, with [`floors`], which parse nothing;
+//! - [`forwarders`]: what stands between, with [`building`], [`nginx`], and [`floors`], which parse nothing;
 //! - [`machine`]: cores, and what the kernel says a forwarder used; [`figures`]: medians, spreads, ratios;
-//! - the parts: [`processor`], [`memory`], [`start`], [`syscalls`], [`instructions`];
+//! - the parts: [`processor`], [`memory`], [`start`], [`syscalls`], [`instructions`], [`profile`], [`growth`],
+//!   [`workers`], and [`nginx`] again, for what its best is;
 //! - [`report`]: tables and verdicts; [`chart`]: the picture.
 
 mod answer;
+mod building;
 mod cases;
 mod chart;
 mod figures;
 mod floors;
 mod forwarders;
+mod growth;
 mod instructions;
 mod load;
 mod machine;
 mod memory;
+mod nginx;
 mod options;
 mod pods;
 mod processor;
+mod profile;
 mod report;
 mod start;
 mod syscalls;
+mod workers;
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
 use forwarders::{Forwarder, Setup};
-use load::Scrape;
 use options::{Asked, Options, Part};
 use pods::Pods;
 
@@ -77,8 +82,8 @@ impl Bench {
                 options.idle
             ));
         }
-        machine::pin(options.load_core)?;
-        let pods = Pods::start(options.load_core).map_err(|error| format!("pods: {error}"))?;
+        machine::pin(&[options.load_core])?;
+        let pods = Pods::start().map_err(|error| format!("pods: {error}"))?;
         // Not below target/, which a forwarder that gives up root may not be able to enter.
         let scratch = std::env::temp_dir().join(format!("psystrike-side-by-side-{}", std::process::id()));
         fs::create_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
@@ -109,6 +114,10 @@ impl Bench {
                 Part::Start => verdicts.extend(start::run(self)?),
                 Part::Syscalls => syscalls::run(self)?,
                 Part::Instructions => within &= instructions::run(self)?,
+                Part::Profile => profile::run(self)?,
+                Part::Growth => growth::run(self)?,
+                Part::Workers => workers::run(self)?,
+                Part::Nginx => nginx::run(self)?,
             }
         }
         report::verdicts(&verdicts);
@@ -119,18 +128,12 @@ impl Bench {
     fn setup(&self) -> Setup {
         Setup {
             scratch: self.scratch.clone(),
-            core: self.options.forwarder_core,
+            cores: vec![self.options.forwarder_core],
             pods: self.options.pods,
             pods_port: self.pods.port,
             clients: self.options.clients,
             answer_bytes: 0,
         }
-    }
-
-    /// A scrape of each pod.
-    fn scrapes(&self, forwarder: std::net::SocketAddr, body: cases::Body) -> Vec<Scrape> {
-        let scrape = |number| Scrape::new(forwarder, pods::address(number), self.pods.port, body);
-        (0..self.options.pods).map(scrape).collect()
     }
 }
 

@@ -1,6 +1,8 @@
 //! Pss of forwarders: at start, with idle clients, with clients that stop reading, after churn.
 //!
 //! Every phase begins with a forwarder that has just started. Buffers of sockets are the kernel's and not in it.
+//! All forwarders churn at the same time, connection by connection: that is minutes, and no time is measured. But
+//! two nginx share pages then, so that only what churn adds is told.
 
 use std::{
     collections::VecDeque,
@@ -13,7 +15,7 @@ use std::{
 use crate::{
     Bench,
     cases::{Body, chunked, length},
-    forwarders::{Forwarder, Kind, Running, Setup},
+    forwarders::{Forwarder, Running, Setup},
     load::{self, Scrape},
     machine, pods,
     report::{self, Verdict},
@@ -40,43 +42,33 @@ struct Figures {
     /// Connections that pods have then.
     kept: usize,
     stalled: (f64, f64),
-    churned: (f64, f64),
-    churn_scrapes: u64,
 }
 
 /// Measures every forwarder but the floors.
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Verdict>, String> {
-    let forwarders = bench.forwarders.iter().filter(|forwarder| !matches!(forwarder.kind, Kind::Floor(_)));
+    let forwarders: Vec<&Forwarder> =
+        bench.forwarders.iter().filter(|forwarder| !forwarder.is_floor()).collect();
+    let (churned, churn_scrapes) = churned(bench, &forwarders)?;
     let mut rows = Vec::new();
     let mut ours = None;
-    for forwarder in forwarders {
+    for (forwarder, churned) in forwarders.into_iter().zip(churned) {
         let figures = measure(bench, forwarder).map_err(|error| format!("{}: {error}", forwarder.name))?;
-        rows.push(row(bench, forwarder, &figures));
+        rows.push(row(bench, forwarder, &figures, churned));
         // The static binary is the one that containers run, and the one the limits are for.
-        if matches!(forwarder.kind, Kind::Psystrike(_)) && (ours.is_none() || forwarder.name.contains("musl"))
-        {
+        if forwarder.is_ours() && (ours.is_none() || forwarder.name.contains("musl")) {
             ours = Some((forwarder.name.clone(), figures));
         }
     }
     let idle = format!("{} idle clients", bench.options.idle);
-    println!("### Memory: Pss in KiB\n");
+    println!("### Memory: Pss in KiB; {churn_scrapes} scrapes in {:?} of churn\n", bench.options.churn);
     let per_pair = "bytes per client";
-    let head = [
-        "forwarder",
-        "start",
-        &idle,
-        "pod connections kept",
-        per_pair,
-        "64 stalled",
-        "after churn",
-        "churned scrapes",
-    ];
+    let head = ["forwarder", "start", &idle, "pod connections kept", per_pair, "64 stalled", "after churn"];
     report::table(&head, &rows);
     Ok(ours.map_or_else(Vec::new, |(name, figures)| verdicts(bench, &name, &figures)))
 }
 
-fn row(bench: &Bench, forwarder: &Forwarder, figures: &Figures) -> Vec<String> {
-    let &Figures { start, idle, kept, stalled, churned, churn_scrapes } = figures;
+fn row(bench: &Bench, forwarder: &Forwarder, figures: &Figures, churned: (f64, f64)) -> Vec<String> {
+    let &Figures { start, idle, kept, stalled } = figures;
     let more = |(before, after): (f64, f64)| format!("{after:.0} (+{:.0})", after - before);
     let per_client = (idle.1 - idle.0) * 1024.0 / bench.options.idle as f64;
     vec![
@@ -86,8 +78,7 @@ fn row(bench: &Bench, forwarder: &Forwarder, figures: &Figures) -> Vec<String> {
         kept.to_string(),
         format!("{per_client:.0}"),
         more(stalled),
-        more(churned),
-        churn_scrapes.to_string(),
+        format!("+{:.0}", churned.1 - churned.0),
     ]
 }
 
@@ -96,7 +87,7 @@ fn verdicts(bench: &Bench, name: &str, figures: &Figures) -> Vec<Verdict> {
         case: format!("memory of {name}: {what}"),
         target,
         measured: format!("{kib:.0} KiB"),
-        reached: kib <= limit,
+        reached: Some(kib <= limit),
     };
     let limit = |kib: f64| format!("≤ {kib} KiB");
     vec![
@@ -139,11 +130,7 @@ fn measure(bench: &Bench, forwarder: &Forwarder) -> Result<Figures, String> {
     let after = pss_kib(&running)?;
     drop((clients, running));
     let stalled = (before, after);
-
-    let (running, before) = started(&setup)?;
-    let churn_scrapes = churn(bench, &running)?;
-    let churned = (before, pss_kib(&running)?);
-    Ok(Figures { start, idle, kept, stalled, churned, churn_scrapes })
+    Ok(Figures { start, idle, kept, stalled })
 }
 
 fn pss_kib(running: &Running) -> Result<f64, String> {
@@ -176,31 +163,42 @@ fn stalled(bench: &Bench, running: &Running) -> Result<Vec<TcpStream>, String> {
     (0..STALLED_CLIENTS).map(client).collect()
 }
 
-/// Connections that come and go: most scrape and stay for a while, some leave in the middle of an answer. Gives
-/// the number of scrapes.
-fn churn(bench: &Bench, running: &Running) -> Result<u64, String> {
-    const BODIES: [Body; 5] = [length(1), length(16), chunked(16), length(256), length(1024)];
+/// Every forwarder before and after connections that came and went, and how many scrapes each had.
+fn churned(bench: &Bench, forwarders: &[&Forwarder]) -> Result<(Vec<(f64, f64)>, usize), String> {
+    let setup = bench.setup();
+    let running: Vec<Running> =
+        forwarders.iter().map(|forwarder| forwarder.start(&setup)).collect::<Result<_, _>>()?;
+    let pss = || running.iter().map(pss_kib).collect::<Result<Vec<_>, _>>();
+    let before = pss()?;
+    let mut clients: Vec<VecDeque<TcpStream>> = running.iter().map(|_| VecDeque::new()).collect();
     let until = Instant::now() + bench.options.churn;
-    let mut clients = VecDeque::new();
     let mut scrapes = 0;
     while Instant::now() < until {
-        let number = scrapes as usize;
-        let pod = pods::address(number % bench.options.pods);
-        let body = BODIES[number % BODIES.len()];
-        let scrape = Scrape::new(running.address, pod, bench.pods.port, body);
-        let mut stream = load::connect(running.address)?;
-        if number % 7 == 6 {
-            let failed = |error| format!("a client that is going to leave: {error}");
-            stream.write_all(&scrape.request).map_err(failed)?;
-            stream.read_exact(&mut [0; 512]).map_err(failed)?;
-        } else {
-            load::scrape(&mut stream, &scrape)?;
-            clients.push_back(stream);
-        }
-        if clients.len() > CHURN_CLIENTS {
-            clients.pop_front();
+        for ((forwarder, running), clients) in forwarders.iter().zip(&running).zip(&mut clients) {
+            clients.extend(
+                churn(bench, running, scrapes).map_err(|error| format!("{}: {error}", forwarder.name))?,
+            );
+            if clients.len() > CHURN_CLIENTS {
+                clients.pop_front();
+            }
         }
         scrapes += 1;
     }
-    Ok(scrapes)
+    drop(clients);
+    Ok((before.into_iter().zip(pss()?).collect(), scrapes))
+}
+
+/// A new connection, which most scrape on and stay for a while; some leave in the middle of an answer.
+fn churn(bench: &Bench, running: &Running, number: usize) -> Result<Option<TcpStream>, String> {
+    const BODIES: [Body; 5] = [length(1), length(16), chunked(16), length(256), length(1024)];
+    let pod = pods::address(number % bench.options.pods);
+    let scrape = Scrape::new(running.address, pod, bench.pods.port, BODIES[number % BODIES.len()]);
+    let mut stream = load::connect(running.address)?;
+    if number % 7 == 6 {
+        let failed = |error| format!("a client that is going to leave: {error}");
+        stream.write_all(&scrape.request).map_err(failed)?;
+        stream.read_exact(&mut [0; 512]).map_err(failed)?;
+        return Ok(None);
+    }
+    load::scrape(&mut stream, &scrape).map(|_| Some(stream))
 }

@@ -5,6 +5,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 use pico_args::Arguments;
 
 use crate::{
+    building,
     cases::{self, Body},
     floors::Way,
     forwarders::{Forwarder, Kind},
@@ -14,17 +15,23 @@ use crate::{
 pub(crate) const HELP: &str = "\
 cargo bench --bench side_by_side -- [PART..] [OPTIONS]
 
-Parts (default: processor memory start)
+Parts (default: processor memory start, which give a verdict on every target; about 25 minutes)
+  all           all that follow, which is what PERF.md holds; about an hour
   processor     processor time per scrape, scrapes/s, MB/s, latency, Pss, for each body
   memory        Pss: at start, with idle clients, with stalled readers, after churn
   start         from exec to the first forwarded scrape
   syscalls      system calls per scrape (needs strace)
   instructions  user-space instructions per scrape of psystrike (needs valgrind); fails over a limit
+  profile       which functions and files those are in (needs valgrind); builds a psystrike with symbols
+  growth        processor time per scrape with more pods, more clients, larger bodies
+  workers       --workers 1 beside --workers auto, on the cores of forwarder and load together
+  nginx         nginx at its best beside other settings of it
 
 Options
   --bodies LIST          of 1k, 16k, 64k, 256k, 1m, 16k-chunked, 256k-chunked and the like [default: these]
-  --psystrike [NAME=]PATH  another binary of ours; may repeat [default: the release build, and the musl
-                         one beside it if it is there]; the first one is the one that verdicts are about
+  --psystrike [NAME=]PATH  another binary of ours; may repeat [default: the release build, and a static
+                         musl one where the toolchain can]; the first one is the one that verdicts on
+                         processor time and start are about
   --forwarders LIST      only those whose names contain one of these [default: all]
   --rounds N             rounds, in each of which every forwarder has its turn [default: 15]
   --seconds S            how long a turn is [default: 0.5]
@@ -33,11 +40,11 @@ Options
   --awake                pods and load never sleep, so that no forwarder pays for waking them: on two
                          cores of a virtual machine that costs microseconds, and hits the slower ones
   --idle N               idle clients, each with a pod of its own [default: 8000]
-  --churn-seconds S      how long connections come and go in the memory part [default: 60]
+  --churn-seconds S      how long connections come and go in the memory part [default: 600]
   --starts N             starts [default: 50]
   --forwarder-core N     the core of the forwarders [default: 0]
   --load-core N          the core of pods and load [default: 1]
-  --svg FILE             draw the processor part
+  --svg FILE             draw the processor part [default with all: PERF.svg]
   --profiles FOLDER      keep what callgrind wrote in the instructions part, for callgrind_annotate
 ";
 
@@ -49,20 +56,36 @@ pub(crate) enum Part {
     Start,
     Syscalls,
     Instructions,
+    Profile,
+    Growth,
+    Workers,
+    Nginx,
+}
+
+/// Where PERF.md has its picture.
+const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/PERF.svg");
+
+impl Part {
+    /// In the order of PERF.md.
+    const ALL: [(&str, Self); 9] = [
+        ("processor", Self::Processor),
+        ("memory", Self::Memory),
+        ("start", Self::Start),
+        ("syscalls", Self::Syscalls),
+        ("instructions", Self::Instructions),
+        ("profile", Self::Profile),
+        ("growth", Self::Growth),
+        ("workers", Self::Workers),
+        ("nginx", Self::Nginx),
+    ];
 }
 
 impl FromStr for Part {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Ok(match text {
-            "processor" => Self::Processor,
-            "memory" => Self::Memory,
-            "start" => Self::Start,
-            "syscalls" => Self::Syscalls,
-            "instructions" => Self::Instructions,
-            _ => return Err(format!("{text:?}: no such part; see --help")),
-        })
+        let part = Self::ALL.iter().find(|(name, _)| *name == text).map(|(_, part)| *part);
+        part.ok_or_else(|| format!("{text:?}: no such part; see --help"))
     }
 }
 
@@ -124,7 +147,7 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
     let pods = number(&mut arguments, "--pods", 200, 4000)?;
     let awake = arguments.contains("--awake");
     let idle = number(&mut arguments, "--idle", 8000, 50_000)?;
-    let churn = seconds(&mut arguments, "--churn-seconds", 60.0, 3600.0)?;
+    let churn = seconds(&mut arguments, "--churn-seconds", 600.0, 3600.0)?;
     let starts = number(&mut arguments, "--starts", 50, 1000)?;
     let core = |arguments: &mut Arguments, option, default| {
         let core = arguments.opt_value_from_str(option).map_err(wrong)?.unwrap_or(default);
@@ -132,11 +155,18 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
     };
     let forwarder_core = core(&mut arguments, "--forwarder-core", 0)?;
     let load_core = core(&mut arguments, "--load-core", 1)?;
-    let svg = arguments.opt_value_from_str("--svg").map_err(wrong)?;
+    let mut svg = arguments.opt_value_from_str("--svg").map_err(wrong)?;
     let profiles = arguments.opt_value_from_str("--profiles").map_err(wrong)?;
-    let parts: Vec<Part> =
-        arguments.finish().iter().map(|part| part.to_string_lossy().parse()).collect::<Result<_, _>>()?;
-    let parts = if parts.is_empty() { vec![Part::Processor, Part::Memory, Part::Start] } else { parts };
+    let parts: Vec<String> =
+        arguments.finish().iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    let parts = match &parts[..] {
+        [] => vec![Part::Processor, Part::Memory, Part::Start],
+        [all] if all == "all" => {
+            svg.get_or_insert_with(|| PICTURE.into());
+            Part::ALL.map(|(_, part)| part).to_vec()
+        }
+        some => some.iter().map(|part| part.parse()).collect::<Result<_, _>>()?,
+    };
     Ok(Asked::Run(Box::new(Options {
         parts,
         bodies,
@@ -187,22 +217,19 @@ fn seconds(
     }
 }
 
-/// The release build that cargo makes for every bench, and the static one, if somebody made it.
+/// The release build that cargo makes for every bench, and the static one.
 fn built() -> Vec<Forwarder> {
-    let release = PathBuf::from(env!("CARGO_BIN_EXE_psystrike"));
-    let target = release.ancestors().nth(2).map(PathBuf::from).unwrap_or_default();
-    let musl = target.join(format!("{}-unknown-linux-musl/release/psystrike", std::env::consts::ARCH));
-    let ours = |name: &str, path| Forwarder { name: name.to_owned(), kind: Kind::Psystrike(path) };
-    let mut built = vec![ours("psystrike", release)];
-    if musl.is_file() {
-        built.push(ours("psystrike musl", musl));
+    let mut built = vec![Forwarder::ours("psystrike", env!("CARGO_BIN_EXE_psystrike").into())];
+    match building::static_musl() {
+        Ok(musl) => built.push(Forwarder::ours("psystrike musl", musl)),
+        Err(error) => println!("NOT MEASURED: psystrike musl, which cannot be built here: {error}\n"),
     }
     built
 }
 
 fn named(text: &str) -> Forwarder {
     let (name, path) = text.split_once('=').unwrap_or(("psystrike", text));
-    Forwarder { name: name.to_owned(), kind: Kind::Psystrike(path.into()) }
+    Forwarder::ours(name, path.into())
 }
 
 fn others() -> impl Iterator<Item = Forwarder> {

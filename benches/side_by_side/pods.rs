@@ -23,8 +23,6 @@ use mio::{
 };
 use slab::Slab;
 
-use crate::machine;
-
 /// After so many bytes a body repeats itself.
 pub(crate) const PERIOD_BYTES: usize = 4096;
 /// What an exporter's chunks hold.
@@ -50,16 +48,15 @@ struct Shared {
 }
 
 impl Pods {
-    /// Starts them on a thread of `core`, which ends with the process.
-    pub(crate) fn start(core: usize) -> io::Result<Self> {
+    /// Starts them on a thread, which has the caller's cores and ends with the process.
+    pub(crate) fn start() -> io::Result<Self> {
         let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
         let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         thread::Builder::new().name("pods".into()).spawn(move || {
             let serve = || Server::new(listener, theirs)?.run();
-            let ended = machine::pin(core).and_then(|()| serve().map_err(|error| error.to_string()));
-            eprintln!("the pods stopped: {ended:?}");
+            eprintln!("the pods stopped: {:?}", serve());
             std::process::exit(1);
         })?;
         Ok(Self { port, shared })

@@ -19,65 +19,72 @@ pub(crate) struct Case {
 
 /// All figures of one forwarder, round by round.
 pub(crate) struct Measured {
-    pub(crate) name: String,
-    pub(crate) kind: Kind,
+    pub(crate) forwarder: Forwarder,
     pub(crate) samples: Vec<Sample>,
 }
 
 impl Case {
     /// The first psystrike.
     pub(crate) fn ours(&self) -> Option<&Measured> {
-        self.forwarders.iter().find(|measured| matches!(measured.kind, Kind::Psystrike(_)))
+        self.forwarders.iter().find(|measured| measured.forwarder.is_ours())
     }
 
     pub(crate) fn of(&self, kind: &Kind) -> Option<&Measured> {
-        self.forwarders.iter().find(|measured| measured.kind == *kind)
+        self.forwarders.iter().find(|measured| measured.forwarder.kind == *kind)
     }
 }
 
 /// Measures all bodies, and prints a table for each as soon as it is known.
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
     let cases = bench.options.bodies.iter().map(|&body| {
-        let case = case(bench, body).map_err(|error| format!("{body}: {error}"))?;
+        let case = case(bench, &bench.forwarders, &bench.setup(), body, bench.options.rounds)?;
         report::processor(&case);
         Ok(case)
     });
     cases.collect()
 }
 
-fn case(bench: &Bench, body: Body) -> Result<Case, String> {
-    let setup = Setup { answer_bytes: answer_bytes(bench, body)?, ..bench.setup() };
-    let start = |forwarder: &Forwarder| forwarder.start(&setup);
-    let running = bench.forwarders.iter().map(start).collect::<Result<Vec<_>, _>>()?;
-    let measured = |forwarder: &Forwarder| Measured {
-        name: forwarder.name.clone(),
-        kind: forwarder.kind.clone(),
-        samples: Vec::new(),
-    };
-    let mut forwarders: Vec<Measured> = bench.forwarders.iter().map(measured).collect();
-    for round in 0..bench.options.rounds {
-        let mut order: Vec<usize> = (0..running.len()).collect();
+/// Measures one body. Every turn begins with a forwarder that has just started, so that a lucky or unlucky place
+/// in memory, or a neighbour's thousands of kept connections, do not last.
+pub(crate) fn case(
+    bench: &Bench,
+    forwarders: &[Forwarder],
+    setup: &Setup,
+    body: Body,
+    rounds: usize,
+) -> Result<Case, String> {
+    let setup = Setup { answer_bytes: answer_bytes(bench, body)?, ..setup.clone() };
+    let measured = |forwarder: &Forwarder| Measured { forwarder: forwarder.clone(), samples: Vec::new() };
+    let mut forwarders: Vec<Measured> = forwarders.iter().map(measured).collect();
+    for round in 0..rounds {
+        let mut order: Vec<usize> = (0..forwarders.len()).collect();
         if round % 2 == 1 {
             order.reverse(); // so that a drift of the machine favours nobody
         }
         for index in order {
-            let Measured { name, samples, .. } = &mut forwarders[index];
-            let sample = turn(bench, body, &running[index], round == 0);
-            samples.push(sample.map_err(|error| format!("{name}: {error}"))?);
+            let Measured { forwarder, samples } = &mut forwarders[index];
+            let running = forwarder.start(&setup)?;
+            let sample = turn(bench, &setup, body, &running, round == 0);
+            samples.push(sample.map_err(|error| format!("{body}: {}: {error}", forwarder.name))?);
         }
     }
     Ok(Case { body, forwarders })
 }
 
 /// One turn of one forwarder.
-fn turn(bench: &Bench, body: Body, forwarder: &Running, compare: bool) -> Result<Sample, String> {
+fn turn(
+    bench: &Bench,
+    setup: &Setup,
+    body: Body,
+    forwarder: &Running,
+    compare: bool,
+) -> Result<Sample, String> {
     let options = &bench.options;
-    let scrapes = bench.scrapes(forwarder.address, body);
-    let mut load = Load::connect(forwarder.address, options.clients, scrapes)?;
+    let mut load = Load::connect(forwarder.address, setup.clients, setup.scrapes(forwarder.address, body))?;
     load.keep_awake(options.awake);
     bench.pods.keep_awake(options.awake);
     // Connections to every pod, and buffers grown; in the first round, every byte compared.
-    let warm_up = (options.pods + options.clients) as u64;
+    let warm_up = (setup.pods + setup.clients) as u64;
     load.run(Until::Count(warm_up), compare.then(pods::period).as_deref())?;
     let core_before = machine::core(options.forwarder_core)?;
     let before = machine::processor(forwarder.pid())?;

@@ -6,7 +6,7 @@ use crate::{
     Bench,
     cases::length,
     figures::Spread,
-    forwarders::{Forwarder, Kind, free_address},
+    forwarders::{Forwarder, free_address},
     load::{self, Scrape},
     machine, pods,
     report::{self, Verdict},
@@ -17,7 +17,7 @@ const LIMIT_MS: f64 = 10.0;
 /// Starts every forwarder but the floors many times, in turn, and prints how long it took.
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Verdict>, String> {
     let forwarders: Vec<&Forwarder> =
-        bench.forwarders.iter().filter(|forwarder| !matches!(forwarder.kind, Kind::Floor(_))).collect();
+        bench.forwarders.iter().filter(|forwarder| !forwarder.is_floor()).collect();
     let mut times = vec![Vec::new(); forwarders.len()];
     for _ in 0..bench.options.starts {
         for (forwarder, times) in forwarders.iter().zip(&mut times) {
@@ -31,12 +31,12 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Verdict>, String> {
     };
     let rows: Vec<_> = forwarders.iter().zip(&spreads).map(row).collect();
     report::table(&["forwarder", "ms: median (min..max)"], &rows);
-    let ours = forwarders.iter().position(|forwarder| matches!(forwarder.kind, Kind::Psystrike(_)));
+    let ours = forwarders.iter().position(|forwarder| forwarder.is_ours());
     let verdict = ours.and_then(|ours| spreads[ours]).map(|spread| Verdict {
         case: "first scrape after exec".to_owned(),
         target: format!("≤ {LIMIT_MS} ms"),
         measured: format!("{spread} ms"),
-        reached: spread.median <= LIMIT_MS,
+        reached: Some(spread.median <= LIMIT_MS),
     });
     Ok(verdict.into_iter().collect())
 }
@@ -50,10 +50,10 @@ fn start(bench: &Bench, forwarder: &Forwarder) -> Result<f64, String> {
     let mut command = Command::new(program);
     command.args(arguments);
     // A child inherits the core of whoever starts it, so that nothing else runs before it does.
-    machine::pin(bench.options.forwarder_core)?;
+    machine::pin(&[bench.options.forwarder_core])?;
     let began = Instant::now();
     let running = forwarder.spawn(&mut command, address, &setup.scratch.join("start.log"));
-    let running = running.and_then(|running| machine::pin(bench.options.load_core).map(|()| running))?;
+    let running = running.and_then(|running| machine::pin(&[bench.options.load_core]).map(|()| running))?;
     let scrape = Scrape::new(address, pods::address(0), bench.pods.port, length(1));
     load::scrape(&mut load::connect(address)?, &scrape)?;
     let took = began.elapsed();

@@ -49,7 +49,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(), String> {
 fn count(bench: &Bench, forwarder: &Forwarder, body: Body) -> Result<BTreeMap<String, u64>, String> {
     let setup = Setup { answer_bytes: processor::answer_bytes(bench, body)?, ..bench.setup() };
     let running = forwarder.start(&setup)?;
-    let scrapes = bench.scrapes(running.address, body);
+    let scrapes = setup.scrapes(running.address, body);
     let mut load = Load::connect(running.address, bench.options.clients, scrapes)?;
     load.run(Until::Count((bench.options.pods + bench.options.clients) as u64), None)?;
     let file = bench.scratch.join("strace.txt");

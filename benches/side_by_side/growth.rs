@@ -1,0 +1,56 @@
+//! How processor time per scrape grows with pods, with clients and with the size of bodies.
+
+use std::fmt::Display;
+
+use crate::{
+    Bench,
+    cases::{Body, length},
+    figures::{Sample, Spread},
+    forwarders::{Forwarder, Kind, Setup},
+    processor, report,
+};
+
+/// The most is about what 20,000 open files let a forwarder keep.
+const PODS: [usize; 4] = [10, 200, 2000, 9000];
+const CLIENTS: [usize; 5] = [1, 8, 64, 512, 2000];
+const KIB: [u64; 6] = [1, 4, 16, 64, 256, 1024];
+/// Where only pods or clients grow.
+const BODY: Body = length(16);
+
+/// Measures the first psystrike, nginx at its best and the floors, and prints a table for each of the three.
+pub(crate) fn run(bench: &Bench) -> Result<(), String> {
+    let first = bench.forwarders.iter().find(|forwarder| forwarder.is_ours());
+    let beside = bench.forwarders.iter().filter(|other| other.is_floor() || other.kind == Kind::NginxBest);
+    let forwarders: Vec<Forwarder> = first.into_iter().chain(beside).cloned().collect();
+    let setup = bench.setup();
+    let Setup { pods, clients, .. } = setup;
+    let with_pods = PODS.map(|pods| (pods, Setup { pods, ..setup.clone() }, BODY));
+    grow(bench, &forwarders, "pods", &format!("{BODY}, {clients} clients"), &with_pods)?;
+    let with_clients = CLIENTS.map(|clients| (clients, Setup { clients, ..setup.clone() }, BODY));
+    grow(bench, &forwarders, "clients", &format!("{BODY}, {pods} pods"), &with_clients)?;
+    let with_body = KIB.map(|kib| (length(kib), setup.clone(), length(kib)));
+    grow(bench, &forwarders, "body", &format!("{clients} clients, {pods} pods"), &with_body)
+}
+
+fn grow<T: Display>(
+    bench: &Bench,
+    forwarders: &[Forwarder],
+    what: &str,
+    constant: &str,
+    steps: &[(T, Setup, Body)],
+) -> Result<(), String> {
+    let mut rows = Vec::new();
+    for (step, setup, body) in steps {
+        let case = processor::case(bench, forwarders, setup, *body, bench.options.rounds)
+            .map_err(|error| format!("{step} {what}: {error}"))?;
+        let cells = case.forwarders.iter().map(|measured| {
+            let spread = Spread::of(measured.samples.iter().map(Sample::processor_us));
+            spread.map_or("-".to_owned(), |spread| format!("{spread:.1}"))
+        });
+        rows.push([step.to_string()].into_iter().chain(cells).collect());
+    }
+    println!("### Growth with {what}: processor µs/scrape ({constant})\n");
+    let names = forwarders.iter().map(|forwarder| forwarder.name.as_str());
+    report::table(&[what].into_iter().chain(names).collect::<Vec<_>>(), &rows);
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! nginx: as a user writes it, at its best, and the settings that were tried to find what its best is.
+
+use std::{fmt::Write as _, net::SocketAddr};
+
+use rustix::process::geteuid;
+
+use crate::{
+    Bench,
+    figures::{Sample, Spread},
+    forwarders::{Forwarder, Kind, OPEN_FILES_MAX, Setup},
+    pods, processor, report,
+};
+
+/// Settings that make a difference, or might.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tuning {
+    name: &'static str,
+    /// In `events`.
+    events: &'static str,
+    /// Behind the address in `listen`.
+    listen: &'static str,
+    buffering: &'static str,
+    buffer_kib: usize,
+    /// In `http`.
+    more: &'static str,
+}
+
+/// The cheapest over all bodies.
+pub(crate) const BEST: Tuning =
+    Tuning { name: "best", events: "", listen: "", buffering: "off", buffer_kib: 256, more: "" };
+
+/// What was tried beside it: each differs from it in what its name says.
+const TRIED: [Tuning; 14] = [
+    Tuning { name: "buffers of 4 KiB", buffer_kib: 4, ..BEST },
+    Tuning { name: "buffers of 16 KiB", buffer_kib: 16, ..BEST },
+    Tuning { name: "buffers of 32 KiB", buffer_kib: 32, ..BEST },
+    Tuning { name: "buffers of 64 KiB", buffer_kib: 64, ..BEST },
+    Tuning { name: "buffers of 1 MiB", buffer_kib: 1024, ..BEST },
+    Tuning { name: "buffering on, 4 KiB", buffering: "on", buffer_kib: 4, ..BEST },
+    Tuning { name: "buffering on, 32 KiB", buffering: "on", buffer_kib: 32, ..BEST },
+    Tuning { name: "buffering on, 64 KiB", buffering: "on", buffer_kib: 64, ..BEST },
+    Tuning { name: "buffering on", buffering: "on", ..BEST },
+    Tuning { name: "multi_accept on", events: "multi_accept on;", ..BEST },
+    Tuning { name: "reuseport", listen: "reuseport", ..BEST },
+    Tuning { name: "sendfile, tcp_nopush", more: "sendfile on; tcp_nopush on;", ..BEST },
+    Tuning { name: "client abort ignored", more: "proxy_ignore_client_abort on;", ..BEST },
+    Tuning { name: "request pool of 16 KiB", more: "request_pool_size 16k;", ..BEST },
+];
+
+/// Measures what was tried beside the best, each body in its own rounds, and prints the ratios.
+pub(crate) fn run(bench: &Bench) -> Result<(), String> {
+    let best = Forwarder { name: BEST.name.to_owned(), kind: Kind::NginxBest };
+    if !best.is_installed() {
+        println!("NOT MEASURED: settings of nginx, which is not installed\n");
+        return Ok(());
+    }
+    let tried = TRIED.map(|tuning| Forwarder { name: tuning.name.to_owned(), kind: Kind::Nginx(tuning) });
+    let forwarders = [&[best], &tried[..]].concat();
+    let mut rows: Vec<_> = tried.iter().map(|forwarder| vec![forwarder.name.clone()]).collect();
+    for &body in &bench.options.bodies {
+        let case = processor::case(bench, &forwarders, &bench.setup(), body, bench.options.rounds)?;
+        let Some((best, tried)) = case.forwarders.split_first() else { continue };
+        for (row, tried) in rows.iter_mut().zip(tried) {
+            let ratio = Spread::of_ratios(&tried.samples, &best.samples, Sample::processor_us);
+            row.push(ratio.map_or("-".to_owned(), |ratio| ratio.to_string()));
+        }
+    }
+    println!("### nginx with other settings: processor time per scrape, × nginx best\n");
+    let bodies: Vec<String> = bench.options.bodies.iter().map(ToString::to_string).collect();
+    let head: Vec<&str> = ["setting"].into_iter().chain(bodies.iter().map(String::as_str)).collect();
+    report::table(&head, &rows);
+    Ok(())
+}
+
+/// What two lines do: a regular expression and `proxy_pass` with variables.
+pub(crate) fn usual(address: SocketAddr, setup: &Setup) -> String {
+    const LOCATION: &str = r"
+        location ~ ^/pods/(?<pod>[^/]+)/(?<port>[0-9]+)/(?<path>.*)$ {
+            proxy_pass http://$pod:$port/$path$is_args$args;
+        }";
+    configuration(&address.to_string(), setup, "", "", LOCATION)
+}
+
+/// An `upstream` for each pod, which keeps connections.
+pub(crate) fn tuned(address: SocketAddr, setup: &Setup, tuning: &Tuning) -> String {
+    let Setup { pods, pods_port, .. } = setup;
+    let Tuning { events, listen, buffering, buffer_kib, more, .. } = tuning;
+    let busy_kib = 2 * buffer_kib;
+    let mut http = format!(
+        "
+    {more}
+    proxy_buffering {buffering};
+    proxy_buffer_size {buffer_kib}k;
+    proxy_buffers 8 {buffer_kib}k;
+    proxy_busy_buffers_size {busy_kib}k;
+    keepalive_timeout 1h;
+    keepalive_requests 1000000000;
+    tcp_nodelay on;
+    proxy_http_version 1.1;
+    proxy_set_header Connection \"\";
+    variables_hash_max_size 4096;",
+    );
+    let mut server = String::new();
+    for pod in (0..*pods).map(pods::address) {
+        let _ = write!(
+            http,
+            "
+    upstream pod-{pod} {{
+        server {pod}:{pods_port};
+        keepalive 64; keepalive_timeout 1h; keepalive_requests 1000000000;
+    }}"
+        );
+        let _ = write!(
+            server,
+            "
+        location /pods/{pod}/{pods_port}/ {{ proxy_pass http://pod-{pod}/; }}"
+        );
+    }
+    configuration(&format!("{address} {listen}"), setup, events, &http, &server)
+}
+
+/// What any nginx needs to run here, around what is specific to one.
+fn configuration(listen: &str, setup: &Setup, events: &str, http: &str, server: &str) -> String {
+    // It allots memory for all of them at its start: as few as the case needs.
+    let connections = (2 * (setup.clients + setup.pods) + 512).min(OPEN_FILES_MAX - 100);
+    // Its worker could not write temporary files into our scratch directory as anybody else.
+    let user = if geteuid().is_root() { "user root;" } else { "" };
+    format!(
+        "{user}
+daemon off;
+pid nginx.pid;
+worker_processes 1;
+worker_rlimit_nofile {OPEN_FILES_MAX};
+events {{ worker_connections {connections}; {events} }}
+http {{
+    # Off, as with all forwarders here: no log is measured.
+    access_log off;
+    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+{http}
+    server {{
+        listen {listen};
+{server}
+    }}
+}}
+"
+    )
+}

@@ -1,0 +1,36 @@
+//! What workers that share give and cost: `--workers 1` beside `--workers auto`, with two cores for everybody.
+//!
+//! Pods and load have no cores of their own here. They are a thread each, and compete with the forwarder for the
+//! same two cores: what a second worker takes, they lack.
+
+use crate::{
+    Bench,
+    cases::{Body, length},
+    forwarders::{Forwarder, Kind, Setup},
+    machine, processor, report,
+};
+
+const BODIES: [Body; 3] = [length(1), length(16), length(256)];
+
+/// Measures the first psystrike, and prints a table for each body.
+pub(crate) fn run(bench: &Bench) -> Result<(), String> {
+    let paths = bench.forwarders.iter().filter_map(|forwarder| match &forwarder.kind {
+        Kind::Psystrike { path, .. } => Some(path),
+        _ => None,
+    });
+    let with = |workers, path: &std::path::PathBuf| Forwarder {
+        name: format!("--workers {workers}"),
+        kind: Kind::Psystrike { path: path.clone(), workers },
+    };
+    let forwarders: Vec<Forwarder> =
+        paths.take(1).flat_map(|path| [with("1", path), with("auto", path)]).collect();
+    let cores = vec![bench.options.forwarder_core, bench.options.load_core];
+    machine::pin_all(&cores)?;
+    println!("### Workers: forwarder, pods and load compete for cores {cores:?}\n");
+    let setup = Setup { cores, ..bench.setup() };
+    for body in BODIES {
+        let case = processor::case(bench, &forwarders, &setup, body, bench.options.rounds)?;
+        report::figures(&case);
+    }
+    machine::pin_all(&[bench.options.load_core])
+}
