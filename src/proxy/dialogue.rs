@@ -184,6 +184,15 @@ pub enum Wants {
 }
 
 impl Output {
+    /// Whether nothing is to be done.
+    pub fn is_silent(&self) -> bool {
+        self.head.is_empty()
+            && self.pass.is_empty()
+            && self.upstream == UpstreamAction::None
+            && self.client == ClientAction::None
+            && self.report.is_none()
+    }
+
     /// Forgets what was said, for the next step.
     pub(super) fn clear(&mut self) {
         self.used = 0;
