@@ -24,7 +24,7 @@ use psystrike::{
 };
 use rustix::io::Errno;
 
-use bytes::with_seeds;
+use bytes::{Random, with_seeds};
 use kernel::{Close, ConnId, Link};
 use sim::Sim;
 
@@ -36,14 +36,15 @@ const SEEDS_FOR_ALL: u64 = 1000;
 fn whatever_happens_clients_get_their_own_pods_answers_or_see_that_they_do_not() {
     let count =
         env::var("PSYSTRIKE_SEEDS").map_or(SEEDS, |count| count.parse().expect("PSYSTRIKE_SEEDS: a number"));
-    let met = RefCell::new(([0; OUTCOMES], [0; 2]));
+    let met = RefCell::new(([0; OUTCOMES], [0; 5]));
     with_seeds(count, |seed, _| {
         let mut sim = Sim::random(seed);
         let counted = sim.run();
-        let (outcomes, [reused, retries]) = &mut *met.borrow_mut();
+        let (outcomes, others) = &mut *met.borrow_mut();
         outcomes.iter_mut().zip(counted).for_each(|(met, counted)| *met += counted);
-        *reused += sim.net().reused;
-        *retries += sim.net().sent_again;
+        let net = sim.net();
+        let counted = [net.reused, net.sent_again, net.poured, net.looks, net.looks_passed_on];
+        others.iter_mut().zip(counted).for_each(|(met, counted)| *met += counted);
     });
     let (outcomes, others) = met.into_inner();
     if count >= SEEDS_FOR_ALL && env::var_os("PSYSTRIKE_SEED").is_none() {
@@ -53,7 +54,9 @@ fn whatever_happens_clients_get_their_own_pods_answers_or_see_that_they_do_not()
         for (outcome, met) in Outcome::ALL.iter().zip(outcomes) {
             assert_eq!(met == 0, elsewhere.contains(outcome), "{outcome:?} was met {met} times");
         }
-        assert!(others.iter().all(|&met| met > 0), "reused, sent again: {others:?}");
+        let least = [1, 1, 1 << 24, 150, 50];
+        let enough = others.iter().zip(least).all(|(&met, least)| met >= least);
+        assert!(enough, "reused, sent again, bytes poured, looks, looks passed on: {others:?}");
     }
 }
 
@@ -401,6 +404,599 @@ fn an_answer_that_fills_one_read_exactly_is_whole() {
         assert_eq!(first + &second, answer);
         sim.send(client, PAGE);
         assert_starts(&sim.take(client), "HTTP/1.1 200 OK\r\n");
+    }
+}
+
+// Bodies that go on unseen. How much a pipe takes and gives at a time is drawn, so each scene is played often.
+
+const PIPE_SEEDS: std::ops::RangeInclusive<u64> = 1..=16;
+
+/// A head that goes on as it came, and a body of so many bytes, which names its scrape.
+fn long_answer(scrape: &str, bytes: usize) -> String {
+    format!("HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: {bytes}\r\n\r\n{}", body(scrape, bytes))
+}
+
+/// Bytes of which none can be mistaken for its neighbours, nor for those of another scrape.
+fn body(scrape: &str, bytes: usize) -> String {
+    let mut body = String::with_capacity(bytes + 40);
+    for line in 0.. {
+        if body.len() >= bytes {
+            break;
+        }
+        body += &format!("{scrape} line {line}\n");
+    }
+    body.truncate(bytes);
+    body
+}
+
+/// Pods whose connections take a long answer at once, or not.
+fn sim_with_pipes(seed: u64) -> Sim {
+    let sim = Sim::new(seed, 100, 100);
+    let room = if seed.is_multiple_of(2) { 1 << 20 } else { 64 * 1024 };
+    sim.net().rooms = [room, 64 * 1024];
+    sim
+}
+
+/// The pod sends all of `bytes` as it gets rid of them, and the client takes what comes. Gives what it got.
+fn stream(sim: &mut Sim, pod: ConnId, mut bytes: &[u8], client: ConnId) -> String {
+    let mut got = String::new();
+    loop {
+        let sent = sim.net().kernel.peer_send(pod, bytes);
+        bytes = &bytes[sent..];
+        sim.settle();
+        let taken = sim.take(client);
+        got += &taken;
+        if sent == 0 && taken.is_empty() {
+            assert_eq!(bytes.len(), 0, "left to send");
+            return got;
+        }
+    }
+}
+
+/// The client scrapes the first pod, and gets this answer of it, which goes on as it came. Gives the connection.
+fn scrape(sim: &mut Sim, client: ConnId, answer: &str) -> ConnId {
+    let before = sim.pods();
+    sim.send(client, SCRAPE);
+    let pod = *sim.pods().iter().find(|pod| !before.contains(pod)).or(before.last()).expect("a connection");
+    assert!(sim.take(pod).starts_with("GET /m HTTP/1.1\r\n"));
+    assert_same("an answer", &stream(sim, pod, answer.as_bytes(), client), answer);
+    sim.pass(Duration::from_millis(1)); // what was kept in the same moment does not serve
+    pod
+}
+
+#[track_caller]
+fn assert_same(what: &str, got: &str, expected: &str) {
+    if got != expected {
+        let at = got.bytes().zip(expected.bytes()).take_while(|(got, expected)| got == expected).count();
+        let show = |text: &str| text.as_bytes()[at..text.len().min(at + 60)].escape_ascii().to_string();
+        panic!(
+            "{what}: {} bytes, not {}; from {at} on {:?}, not {:?}",
+            got.len(),
+            expected.len(),
+            show(got),
+            show(expected)
+        );
+    }
+}
+
+/// A client has scraped the first pod, whose answer was long. Gives both connections.
+fn scraped_long(sim: &mut Sim) -> (ConnId, ConnId) {
+    let client = sim.client();
+    let pod = scrape(sim, client, &long_answer("first", 40_000));
+    assert_eq!(sim.pods(), [pod], "it is kept");
+    (client, pod)
+}
+
+#[test]
+fn a_long_answer_on_a_kept_connection_is_looked_at_and_passed_on() {
+    let mut seen = [0; 3];
+    for seed in PIPE_SEEDS {
+        let mut sim = sim_with_pipes(seed);
+        let (client, pod) = scraped_long(&mut sim);
+        assert_eq!(sim.net().looks, 0, "nothing is known of a new connection");
+        for (at, bytes) in [32_768, 33_900, 65_536, 300_000, 1_000_000, 40_000].into_iter().enumerate() {
+            let answer = long_answer(&format!("scrape {at}"), bytes);
+            assert_eq!(scrape(&mut sim, client, &answer), pod, "it serves again");
+        }
+        assert_eq!((sim.pods(), sim.count(Outcome::Forwarded)), (vec![pod], 7));
+        let net = sim.net();
+        assert_eq!(net.looks, 6, "one for each of those behind a long one");
+        [net.looks, net.looks_passed_on, net.poured]
+            .iter()
+            .zip(&mut seen)
+            .for_each(|(seen, sum)| *sum += seen);
+    }
+    assert!(seen.iter().all(|&seen| seen > 0), "looks, those that were passed on, bytes poured: {seen:?}");
+}
+
+/// What came of an answer.
+#[derive(Debug, PartialEq, Eq)]
+struct CameOf {
+    got: String,
+    client: Option<Close>,
+    client_ended: bool,
+    pod_is_kept: bool,
+    outcomes: Vec<u64>,
+}
+
+/// A client asks, and the pod answers in these parts, and then ends its side if it `ends`; on a new connection, or
+/// on one that was kept after a long answer.
+fn came_of(seed: u64, is_kept: bool, ask: &[u8], parts: &[&[u8]], ends: bool) -> CameOf {
+    let mut sim = sim_with_pipes(seed);
+    let client = if is_kept { scraped_long(&mut sim).0 } else { sim.client() };
+    let before = sim.counted();
+    sim.send(client, ask);
+    let [pod] = sim.pods()[..] else { panic!("{:?}", sim.pods()) };
+    sim.take(pod);
+    let mut got = String::new();
+    for part in parts {
+        // Where it is closed before it has said all, the rest is lost.
+        if sim.is_held(pod) {
+            got += &stream(&mut sim, pod, part, client);
+        }
+    }
+    if ends && sim.is_held(pod) {
+        sim.net().kernel.peer_end(pod);
+        sim.settle();
+    }
+    got += &sim.take(client);
+    let outcomes = sim.counted().iter().zip(before).map(|(now, before)| now - before).collect();
+    if got.starts_with("HTTP/1.1 502 ") {
+        got.truncate(got.find("\r\n").expect("a line")); // its body tells how long it took
+    }
+    let (head, rest) = got.split_once("\r\n\r\n").unwrap_or((&got, ""));
+    // The date of ours is that of another moment.
+    let lines = head.split("\r\n").filter(|line| !line.starts_with("Date: ") || *line == "Date: now");
+    let got = lines.collect::<Vec<_>>().join("\r\n") + "\r\n\r\n" + rest;
+    let client_ended = sim.net().kernel.conns[client].worker_ended;
+    CameOf { got, client: close_of(&sim, client), client_ended, pod_is_kept: sim.is_held(pod), outcomes }
+}
+
+#[test]
+fn whatever_comes_behind_a_long_answer_is_read_as_on_a_new_connection() {
+    const HEAD: &[u8] = b"HEAD /pods/10.0.0.1/80/m HTTP/1.1\r\nHost: p\r\n\r\n";
+    const OLD: &[u8] = b"GET /pods/10.0.0.1/80/m HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    const CLOSES: &[u8] = b"GET /pods/10.0.0.1/80/m HTTP/1.1\r\nHost: p\r\nConnection: close\r\n\r\n";
+    let head = |fields: &str| format!("HTTP/1.1 200 OK\r\nDate: now\r\n{fields}\r\n");
+    let long = |bytes| long_answer("second", bytes);
+    let chunk = |bytes| format!("{bytes:x}\r\n{}\r\n", body("second", bytes));
+    let chunked = |chunks: &str| head("Transfer-Encoding: chunked\r\n") + chunks;
+    // A head of so many bytes, which goes on as it came.
+    let head_of = |bytes: usize, length: usize| {
+        let start = head(&format!("Content-Length: {length}\r\nX: \r\n"));
+        let filler = "f".repeat(bytes - start.len());
+        let head = start.replace("X: ", &format!("X: {filler}"));
+        assert_eq!(head.len(), bytes);
+        head + &body("second", length)
+    };
+    let answers = [
+        ("long", long(40_000)),
+        ("long enough", long(32_768)),
+        ("too short by a byte", long(32_767)),
+        ("long enough but for what is looked at", long(33_000)),
+        ("long, behind what is looked at", long(34_000)),
+        ("short", long(5)),
+        ("as long as what is looked at", long(1024 - long(100).len() + 100)),
+        ("empty", long(0)),
+        ("no body", "HTTP/1.1 204 No Content\r\nDate: now\r\n\r\n".into()),
+        ("not modified", "HTTP/1.1 304 Same\r\nDate: now\r\nContent-Length: 40000\r\n\r\n".into()),
+        ("no date", long(40_000).replace("Date: now\r\n", "")),
+        ("keeps", long(40_000).replace("Date: now\r\n", "Date: now\r\nConnection: keep-alive\r\n")),
+        ("closes", long(40_000).replace("Date: now\r\n", "Date: now\r\nConnection: close\r\n")),
+        ("HTTP/1.0", long(40_000).replace("HTTP/1.1", "HTTP/1.0")),
+        (
+            "redirect",
+            long(40_000).replace("200 OK", "302 Found").replace("now\r\n", "now\r\nLocation: /n\r\n"),
+        ),
+        ("chunked, short", chunked("3\r\nup\n\r\n0\r\n\r\n")),
+        ("chunked, long", chunked(&(chunk(40_000) + &chunk(33_000) + "0\r\nA: b\r\n\r\n"))),
+        ("chunked, a short one and a long one", chunked(&(chunk(10) + &chunk(50_000) + "0\r\n\r\n"))),
+        ("chunked, malformed behind a long one", chunked(&(chunk(40_000) + "nonsense\r\n"))),
+        ("chunked, a long one that is longer", chunked(&chunk(40_000).replace("9c40", "9c3f"))),
+        ("chunked, malformed at once", chunked("nonsense\r\n")),
+        ("interim", "HTTP/1.1 103 Hm\r\nLink: </>\r\n\r\n".to_owned() + &long(40_000)),
+        ("two interim", "HTTP/1.1 100 Go\r\n\r\nHTTP/1.1 103 Hm\r\n\r\n".to_owned() + &long(40_000)),
+        (
+            "a long interim",
+            format!("HTTP/1.1 103 Hm\r\nLink: {}\r\n\r\n", "l".repeat(20_000)) + &long(40_000),
+        ),
+        ("a head of a look but a byte", head_of(1023, 40_000)),
+        ("a head of a look", head_of(1024, 40_000)),
+        ("a head of a look and a byte", head_of(1025, 40_000)),
+        ("a head of two looks", head_of(2048, 40_000)),
+        ("a head of 60 KB", head_of(60_000, 40_000)),
+        ("until close", head("") + &body("second", 200_000)),
+        ("until close, short", head("") + "up\n"),
+        ("malformed", "HTTP/1.1 200 OK\r\nno colon\r\n\r\n".into()),
+        ("another protocol", "HTTP/1.1 101 Go\r\n\r\n".into()),
+        ("two lengths", long(40_000).replace("Date: now\r\n", "Content-Length: 1\r\n")),
+        ("bytes behind a long one", long(40_000) + "HTTP/1.1 200 OK\r\n\r\n"),
+        ("a byte behind a long one", long(40_000) + "x"),
+        ("bytes behind a short one", long(5) + "HTTP/1.1 200 OK\r\n\r\n"),
+        ("bytes behind one that fills a look", long(1024 - long(100).len() + 100) + "x"),
+    ];
+    for (name, answer) in &answers {
+        for (ask, asks) in [(SCRAPE, "GET"), (HEAD, "HEAD"), (OLD, "HTTP/1.0"), (CLOSES, "closes")] {
+            let head_end = answer.find("\r\n\r\n").expect("a head") + 4;
+            let answer = match asks {
+                "HEAD" if !name.contains("interim") && !name.contains("behind") => &answer[..head_end],
+                _ => answer.as_str(),
+            };
+            let bytes = answer.as_bytes();
+            let ends = name.contains("until close");
+            let at_most = |at: usize| at.min(bytes.len());
+            let all = [0, 1, head_end - 1, head_end, head_end + 1, 1023, 1024, 1025, bytes.len() - 1];
+            let cuts = if asks == "GET" { &all[..] } else { &[0, head_end, 1024] };
+            for (at, &cut) in cuts.iter().enumerate() {
+                let parts = [&bytes[..at_most(cut)], &bytes[at_most(cut)..]];
+                let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+                let seed = at as u64;
+                let fresh = came_of(seed, false, ask, &parts, ends);
+                let kept = came_of(seed, true, ask, &parts, ends);
+                let cut = format!("{name}, {asks}, cut at {cut}");
+                if fresh.outcomes[Outcome::BodyMalformed as usize] > 0 {
+                    // Whether its head had gone on by then, and how much else, is a matter of how it was read.
+                    let is_sound = kept.got.starts_with("HTTP/1.1 502 ") || answer.starts_with(&kept.got);
+                    assert!(is_sound || asks != "GET", "{cut}: {}", kept.got);
+                    assert_eq!((kept.pod_is_kept, kept.outcomes), (false, fresh.outcomes), "{cut}");
+                    continue;
+                }
+                assert_same(&cut, &kept.got, &fresh.got);
+                let rest = |of: CameOf| CameOf { got: String::new(), ..of };
+                assert_eq!(rest(kept), rest(fresh), "{cut}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_long_answer_that_drips_is_whole() {
+    for seed in PIPE_SEEDS {
+        let mut sim = sim_with_pipes(seed);
+        let (client, pod) = scraped_long(&mut sim);
+        let answer = long_answer("second", 33_000);
+        sim.send(client, SCRAPE);
+        let mut got = String::new();
+        let step = [1, 3, 100][seed as usize % 3];
+        for part in answer.as_bytes().chunks(step) {
+            sim.send(pod, part);
+            if seed.is_multiple_of(4) {
+                got += &sim.take(client); // else it takes all of it at last
+            }
+        }
+        got += &sim.take(client);
+        assert_same(&format!("seed {seed}"), &got, &answer);
+        assert_eq!(sim.pods(), [pod]);
+    }
+}
+
+#[test]
+fn bytes_behind_a_long_body_close_the_connection_and_reach_nobody() {
+    for surplus in ["x", "\r\n", ANSWER_TEXT, &long_answer("poison", 50_000)] {
+        // They come with the answer; when it is whole, but before any turn has shown that; when it idles; or in
+        // portions, of which the first ends in them.
+        for how in 0..4 {
+            for seed in PIPE_SEEDS {
+                let mut sim = sim_with_pipes(seed);
+                let (client, pod) = scraped_long(&mut sim);
+                let answer = long_answer("second", 40_000);
+                sim.send(client, SCRAPE);
+                sim.take(pod);
+                let got = match how {
+                    0 => {
+                        let all = answer.clone() + surplus;
+                        sim.net().kernel.peer_send(pod, all.as_bytes());
+                        sim.settle();
+                        sim.take(client)
+                    }
+                    1 => {
+                        sim.net().kernel.peer_send(pod, answer.as_bytes());
+                        sim.net().behind_look = Some(|kernel, pod| {
+                            kernel.peer_send(pod, b"surplus");
+                        });
+                        sim.settle();
+                        sim.take(client)
+                    }
+                    2 => {
+                        let got = stream(&mut sim, pod, answer.as_bytes(), client);
+                        sim.net().kernel.peer_send(pod, surplus.as_bytes());
+                        // The next request comes with the same events.
+                        sim.send(client, SCRAPE);
+                        got
+                    }
+                    _ => {
+                        let (first, second) = answer.split_at(answer.len() - 10_000);
+                        let got = stream(&mut sim, pod, first.as_bytes(), client);
+                        got + &stream(&mut sim, pod, (second.to_owned() + surplus).as_bytes(), client)
+                    }
+                };
+                assert_same(&format!("seed {seed}"), &got, &answer);
+                assert!(!sim.is_held(pod), "{surplus:.20?} in way {how} with seed {seed}: it is kept");
+                if how != 2 {
+                    sim.send(client, SCRAPE);
+                }
+                let [fresh] = sim.pods()[..] else { panic!("{:?}", sim.pods()) };
+                assert_answer(&mut sim, client, fresh);
+            }
+        }
+    }
+}
+
+const ANSWER_TEXT: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlies";
+
+#[test]
+fn a_pod_that_goes_within_a_long_body_leaves_it_visibly_broken() {
+    let chunk = format!(
+        "HTTP/1.1 200 OK\r\nDate: now\r\nTransfer-Encoding: chunked\r\n\r\n9c40\r\n{}",
+        body("chunk", 40_000)
+    );
+    let until_close = format!("HTTP/1.1 200 OK\r\nDate: now\r\n\r\n{}", body("until close", 40_000));
+    for (answer, expected) in [
+        (long_answer("length", 40_000), Close::Fin),
+        (chunk, Close::Fin),
+        (until_close, Close::Reset), // an end in order would pass it off as whole
+    ] {
+        for how in 0..4 {
+            for said in [0, 1, 200, 1024, 35_000, 39_000] {
+                for seed in PIPE_SEEDS.step_by(5) {
+                    let is_end = expected == Close::Reset && how == 0;
+                    if is_end {
+                        continue; // that is how it ends
+                    }
+                    let mut sim = sim_with_pipes(seed);
+                    let (client, pod) = scraped_long(&mut sim);
+                    sim.send(client, SCRAPE);
+                    sim.take(pod);
+                    let head = answer.find("\r\n\r\n").expect("a head") + 4;
+                    let said = &answer[..(head + said).min(answer.len() - 1)];
+                    let mut got = String::new();
+                    if how == 3 {
+                        // Between the look and what follows it.
+                        sim.net().kernel.peer_send(pod, said.as_bytes());
+                        sim.net().behind_look = Some(|kernel, pod| kernel.peer_reset(pod, true));
+                    } else {
+                        got += &stream(&mut sim, pod, said.as_bytes(), client);
+                    }
+                    match how {
+                        0 => sim.net().kernel.peer_end(pod),
+                        1 => sim.net().kernel.peer_reset(pod, false),
+                        2 => sim.net().kernel.peer_reset(pod, true),
+                        _ => {}
+                    }
+                    sim.settle();
+                    got += &sim.take(client);
+                    let case = format!("{said:.60?} ({} bytes), how {how}, seed {seed}", said.len());
+                    // A reset overtakes what it follows.
+                    let (_, got) = got.split_once("\r\n\r\n").unwrap_or(("", ""));
+                    assert!(said[head..].starts_with(got), "{case}");
+                    let shows = expected == Close::Fin && how != 3;
+                    assert!(!shows || said[head..].len() == got.len(), "{case}");
+                    assert_eq!(close_of(&sim, client), Some(expected), "{case}");
+                    assert_eq!((sim.pods(), sim.count(Outcome::BodyCutShort)), (vec![], 1), "{case}");
+                    // Nothing of it is left in the way of others.
+                    let client = sim.client();
+                    scrape(&mut sim, client, &long_answer("after", 40_000));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_end_of_a_long_body_may_come_with_its_pods_end() {
+    for seed in PIPE_SEEDS {
+        for ends in [false, true] {
+            let mut sim = sim_with_pipes(seed);
+            let (client, pod) = scraped_long(&mut sim);
+            let answer = if ends {
+                long_answer("until close", 50_000).replace("Content-Length: 50000", "X: y")
+            } else {
+                long_answer("length", 50_000)
+            };
+            sim.send(client, SCRAPE);
+            sim.net().kernel.peer_send(pod, answer.as_bytes());
+            sim.net().kernel.peer_end(pod);
+            sim.turn();
+            sim.settle();
+            let got = sim.take(client);
+            assert_same(&format!("seed {seed}"), &got.replace("Connection: close\r\n", ""), &answer);
+            assert_eq!((sim.pods(), sim.count(Outcome::Forwarded)), (vec![], 2));
+            assert_eq!(sim.is_held(client), !ends || sim.net().kernel.conns[client].worker_ended);
+        }
+    }
+}
+
+#[test]
+fn when_a_client_goes_within_a_long_body_nothing_of_it_is_left() {
+    for seed in PIPE_SEEDS {
+        for how in 0..4 {
+            let mut sim = sim_with_pipes(seed);
+            let (client, pod) = scraped_long(&mut sim);
+            let other = sim.client();
+            sim.send(client, SCRAPE);
+            let answer = long_answer("second", 900_000);
+            // More than it takes: the rest waits for it.
+            sim.net().kernel.peer_send(pod, &answer.as_bytes()[..60_000]);
+            if seed.is_multiple_of(3) {
+                sim.settle();
+                // So much of it that not all of the rest is kept for the client either.
+                sim.net().kernel.peer_send(pod, &answer.as_bytes()[60_000..]);
+                sim.settle();
+            }
+            let gone = ["end", "close", "reset", "reset, unseen"][how];
+            match how {
+                0 => sim.net().kernel.peer_end(client),
+                1 => sim.net().kernel.peer_close(client),
+                2 => sim.net().kernel.peer_reset(client, true),
+                _ => {
+                    // The pour finds out, before any event tells of the reset.
+                    sim.net().kernel.peer_reset(client, false);
+                    sim.net().kernel.conns[client].woken = false;
+                }
+            }
+            sim.settle();
+            sim.settle();
+            if how == 3 && sim.is_held(client) {
+                // There was nothing to pour.
+                sim.net().kernel.conns[client].woken = true;
+                sim.settle();
+            }
+            assert!(!sim.is_held(pod) && !sim.is_held(client), "{gone}, seed {seed}");
+            assert_eq!(sim.count(Outcome::ClientGone), 1, "{gone}, seed {seed}");
+            let pod = scrape(&mut sim, other, &long_answer("other", 100_000));
+            assert_eq!(scrape(&mut sim, other, &long_answer("another", 100_000)), pod);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_stalls_within_a_long_body_gets_the_rest_later() {
+    for seed in PIPE_SEEDS {
+        let mut sim = sim_with_pipes(seed);
+        let (client, pod) = scraped_long(&mut sim);
+        sim.send(client, SCRAPE);
+        sim.take(pod);
+        let answer = long_answer("second", 900_000);
+        let mut left = answer.as_bytes();
+        // It takes nothing until nothing moves any more, then some, and so on.
+        let mut got = Vec::new();
+        for round in 0.. {
+            loop {
+                let sent = sim.net().kernel.peer_send(pod, left);
+                left = &left[sent..];
+                sim.settle();
+                if sent == 0 {
+                    break;
+                }
+            }
+            let net = sim.net();
+            let (read, written) =
+                (net.kernel.conns[pod].to_worker.taken, net.kernel.conns[client].from_worker.pushed);
+            assert!(read - written <= 272 * 1024, "{} bytes are kept for it", read - written);
+            drop(net);
+            let turns = sim.net().turn;
+            sim.settle();
+            assert_eq!(sim.net().turn, turns, "nobody stirs until the client takes something");
+            let most = [1, 30_000, 64 * 1024, 5][round % 4];
+            let taken = sim.net().kernel.peer_take(client, most);
+            sim.settle();
+            if taken.is_empty() {
+                break;
+            }
+            got.extend_from_slice(&taken);
+        }
+        assert_same(&format!("seed {seed}"), &String::from_utf8(got).expect("text"), &answer);
+        assert_eq!((sim.pods(), sim.count(Outcome::Forwarded)), (vec![pod], 2));
+        scrape(&mut sim, client, &long_answer("third", 50_000));
+    }
+}
+
+#[test]
+fn a_client_that_stalls_within_a_long_body_for_too_long_is_given_up() {
+    for seed in PIPE_SEEDS {
+        let mut sim = sim_with_pipes(seed);
+        let (client, pod) = scraped_long(&mut sim);
+        sim.send(client, SCRAPE);
+        let answer = long_answer("second", 500_000);
+        let sent = sim.net().kernel.peer_send(pod, answer.as_bytes());
+        sim.settle();
+        sim.net().kernel.peer_send(pod, &answer.as_bytes()[sent..]);
+        sim.settle();
+        sim.pass(Duration::from_millis(2900));
+        assert!(sim.is_held(client) && sim.is_held(pod), "it has its time");
+        sim.pass(Duration::from_millis(200));
+        assert!(!sim.is_held(client) && !sim.is_held(pod));
+        assert_eq!(sim.count(Outcome::ClientTimeout), 1);
+        // A pod that stalls is another matter.
+        let client = sim.client();
+        sim.send(client, SCRAPE);
+        let pod = sim.pods()[0];
+        sim.send(pod, &answer.as_bytes()[..40_000]);
+        sim.take(client);
+        sim.pass(Duration::from_millis(3100));
+        assert!(!sim.is_held(client) && !sim.is_held(pod));
+        assert_eq!((sim.count(Outcome::BodyTimeout), sim.count(Outcome::ClientTimeout)), (1, 1));
+    }
+}
+
+#[test]
+fn without_a_descriptor_for_a_pipe_a_long_answer_goes_on() {
+    for from in 0..3 {
+        let mut sim = sim_with_pipes(1);
+        let client = sim.client();
+        sim.net().fds_max = if from == 0 { 2 } else { usize::MAX };
+        for at in 0..6 {
+            if at == from {
+                // That there was one before helps: it is kept.
+                sim.net().fds_max = 2;
+            }
+            let pod = scrape(&mut sim, client, &long_answer(&format!("scrape {at}"), 200_000));
+            assert_eq!(sim.pods(), [pod]);
+        }
+        assert_eq!(sim.count(Outcome::Forwarded), 6);
+        assert_eq!(sim.net().poured > 0, from > 0);
+        let poured = sim.net().poured;
+        // As soon as there is one again, there is a pipe again.
+        sim.net().fds_max = usize::MAX;
+        scrape(&mut sim, client, &long_answer("at last", 200_000));
+        assert!(sim.net().poured > poured);
+    }
+}
+
+#[test]
+fn long_bodies_of_two_clients_in_turn_do_not_mix() {
+    for seed in PIPE_SEEDS {
+        let mut sim = sim_with_pipes(seed);
+        sim.net().rooms = [20_000, 4096];
+        let clients = [(); 2].map(|()| sim.client());
+        for round in 0..3 {
+            sim.pass(Duration::from_millis(1));
+            clients.iter().for_each(|&client| sim.send(client, SCRAPE));
+            let pods: [ConnId; 2] = sim.pods().try_into().expect("two connections");
+            let answers = [0, 1].map(|pod| long_answer(&format!("round {round} pod {pod}"), 150_000));
+            pods.iter().for_each(|&pod| drop(sim.take(pod)));
+            let mut left = [answers[0].as_bytes(), answers[1].as_bytes()];
+            let mut got = [String::new(), String::new()];
+            let mut random = Random::new(seed);
+            while !left.concat().is_empty() {
+                let at = random.below(2);
+                let most = random.pick(&[1, 1000, 7000, 20_000]).min(left[at].len());
+                let sent = sim.net().kernel.peer_send(pods[at], &left[at][..most]);
+                left[at] = &left[at][sent..];
+                if random.one_in(2) {
+                    sim.settle();
+                }
+                if random.one_in(3) {
+                    let at = random.below(2);
+                    got[at] += &sim.take(clients[at]);
+                }
+            }
+            sim.settle();
+            while clients.iter().any(|&client| !sim.net().kernel.conns[client].from_worker.is_empty()) {
+                (0..2).for_each(|at| got[at] += &sim.take(clients[at]));
+            }
+            // Which of the connections got which of the requests is not for us to know.
+            got.sort_by_key(|got| !got.contains("pod 0"));
+            got.iter()
+                .zip(&answers)
+                .for_each(|(got, answer)| assert_same(&format!("seed {seed}"), got, answer));
+        }
+        assert_eq!((sim.pods().len(), sim.count(Outcome::Forwarded)), (2, 6));
+    }
+}
+
+#[test]
+fn a_pod_that_answers_at_length_before_it_has_read_is_not_kept() {
+    for seed in PIPE_SEEDS {
+        let mut sim = sim_with_pipes(seed);
+        sim.net().rooms = [1 << 20, 1000];
+        let (client, pod) = scraped_long(&mut sim);
+        let long = format!("GET /pods/10.0.0.1/80/{} HTTP/1.1\r\nHost: p\r\n\r\n", "m".repeat(15_000));
+        sim.send(client, long.as_bytes());
+        let answer = long_answer("early", 200_000);
+        let got = stream(&mut sim, pod, answer.as_bytes(), client);
+        assert_same(&format!("seed {seed}"), &got, &answer);
+        assert_eq!((sim.pods(), sim.is_held(client)), (vec![], true));
     }
 }
 

@@ -404,7 +404,13 @@ impl<N: Network> Worker<N> {
             let Ok(Read::Bytes(bytes)) = upstream.stream.read(&mut rest[..unread]) else { break };
             unread -= bytes;
         }
-        self.relay(key, bytes)
+        self.relay(key, bytes);
+        // Where it could not be, the connection failed just now; it may say so only once.
+        let waits = self.clients.get(key).is_some_and(|client| client.exchange.wants() == Wants::Answer);
+        if unread > 0 && waits {
+            return self.step(key, Input::UpstreamFailed(UpstreamError::Other), &[]);
+        }
+        true
     }
 
     /// Has bytes of an answer, at most `most`, go on unseen.

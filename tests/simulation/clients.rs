@@ -55,6 +55,14 @@ pub(crate) struct Ask {
     written: usize,
 }
 
+/// What a run's clients, and what they ask for, are drawn by.
+#[derive(Clone, Copy)]
+pub(crate) struct Draws {
+    pub(crate) timeouts: Timeouts,
+    /// Most ask plainly for long answers, again and again, of one pod.
+    pub(crate) long: bool,
+}
+
 /// How a client takes what it gets.
 #[derive(Clone, Copy, Debug)]
 enum Reader {
@@ -138,17 +146,17 @@ impl Client {
         now: Instant,
         client: usize,
         scrapes: &mut Vec<Scrape>,
-        timeouts: Timeouts,
+        draws: Draws,
     ) -> Self {
         let mut wire = Vec::new();
         let mut asks = Vec::new();
-        let scraping = !random.one_in(8);
+        let scraping = draws.long || !random.one_in(8);
         // Some know no measure.
         let floods = random.one_in(if scraping { 60 } else { 3 });
         let depth = if floods { 40 } else { random.pick(&[1, 1, 1, 2, 5]) };
-        let count = if floods { 40 } else { 1 + random.below(6) };
+        let count = if floods { 40 } else { 1 + random.below(if draws.long { 12 } else { 6 }) };
         for _ in 0..count {
-            let ask = Ask::random(random, &mut wire, client, scraping, scrapes, timeouts);
+            let ask = Ask::random(random, &mut wire, client, scraping, scrapes, draws);
             let last = ask.kind == Kind::Unfinished;
             asks.push(ask);
             if last {
@@ -224,15 +232,16 @@ impl Ask {
         client: usize,
         scraping: bool,
         scrapes: &mut Vec<Scrape>,
-        timeouts: Timeouts,
+        Draws { timeouts, long }: Draws,
     ) -> Self {
         if random.one_in(10) {
             wire.extend_from_slice(b"\r\n"); // RFC 9112 section 2.2
         }
         let start = wire.len();
-        let http10 = random.one_in(6);
-        let to_head = random.one_in(6);
-        let mut persists = if http10 { random.one_in(2) } else { !random.one_in(8) };
+        let plain = long && !random.one_in(4);
+        let http10 = !plain && random.one_in(6);
+        let to_head = !plain && random.one_in(6);
+        let mut persists = if http10 { random.one_in(2) } else { plain || !random.one_in(8) };
         let mut method = if to_head { "HEAD" } else { "GET" };
         let mut version = if http10 { "HTTP/1.0" } else { "HTTP/1.1" };
         let mut fields = match (http10, persists) {
@@ -242,7 +251,7 @@ impl Ask {
         }
         .to_owned();
         let mut body = "";
-        let (kind, target) = match random.below(16) {
+        let (kind, target) = match if plain { 15 } else { random.below(16) } {
             3.. if !scraping => (Kind::Page, "/healthz".to_owned()),
             0 => (Kind::Page, random.pick(&["/healthz", "/readyz", "/"]).to_owned()),
             1 => {
@@ -291,7 +300,7 @@ impl Ask {
                 let id = scrapes.len();
                 let (patience, field) = random_patience(random, timeouts);
                 fields += field;
-                let scrape = Scrape::random(random, id, client, to_head, patience);
+                let scrape = Scrape::random(random, id, client, to_head, patience, long);
                 let target = format!("/pods/10.0.0.{}/8080/s/{id}", scrape.origin);
                 scrapes.push(scrape);
                 (Kind::Scrape(id), target)

@@ -8,6 +8,7 @@ use std::{
     collections::VecDeque,
     fmt,
     io::{self, IoSlice},
+    mem,
     net::SocketAddr,
     rc::Rc,
     time::Instant,
@@ -94,12 +95,23 @@ pub(crate) struct Net {
     /// Clients that went away, and may have been refused before.
     pub(crate) unsure: u64,
     pub(crate) bytes_to_clients: u64,
+    /// Looks at the beginning of an answer; those of them whose answer then went on by a pipe from its first byte;
+    /// and bytes that pipes gave to clients.
+    pub(crate) looks: u64,
+    pub(crate) looks_passed_on: u64,
+    pub(crate) poured: u64,
+    /// What the last call was, if a look: at what, and how much it showed.
+    looked: Option<(ConnId, usize)>,
+    /// Happens right behind the next look.
+    pub(crate) behind_look: Option<fn(&mut Kernel, ConnId)>,
     /// Connects that failed, and of which no client was told yet.
     pub(crate) failed_connects: Vec<(SocketAddr, Outcome)>,
     pub(crate) clients: Vec<Client>,
     pub(crate) pods: Vec<Pod>,
     pub(crate) scrapes: Vec<Scrape>,
     pub(crate) rules: psystrike::proxy::rules::Rules,
+    /// Most bodies are long.
+    pub(crate) long: bool,
     pub(crate) traced: bool,
 }
 
@@ -142,11 +154,17 @@ impl Net {
             unfinished: 0,
             unsure: 0,
             bytes_to_clients: 0,
+            looks: 0,
+            looks_passed_on: 0,
+            poured: 0,
+            looked: None,
+            behind_look: None,
             failed_connects: Vec::new(),
             clients: Vec::new(),
             pods: Vec::new(),
             scrapes: Vec::new(),
             rules,
+            long: false,
             traced: std::env::var_os("PSYSTRIKE_SEED").is_some(),
         }
     }
@@ -171,6 +189,7 @@ impl Net {
 
     /// Before a call of the worker: what else happens in the world at that moment.
     fn before(&mut self, id: ConnId) -> io::Result<()> {
+        self.looked = self.looked.filter(|(looked, _)| *looked == id);
         let calls = &mut self.kernel.conns[id].calls;
         *calls += 1;
         assert!(*calls <= CALLS_MAX, "the worker spins on connection {id}");
@@ -228,8 +247,10 @@ impl Net {
     }
 
     pub(crate) fn random_rooms(&mut self) -> [usize; 2] {
-        const ROOMS: [usize; 8] = [64, 300, 2000, 4096, 16 * 1024, 64 * 1024, 80 * 1024, 256 * 1024];
-        [self.random.pick(&ROOMS), self.random.pick(&ROOMS)]
+        const ROOMS: [usize; 9] =
+            [64, 300, 2000, 4096, 16 * 1024, 64 * 1024, 80 * 1024, 256 * 1024, 1024 * 1024];
+        let rooms = if self.long { &ROOMS[4..] } else { &ROOMS[..8] };
+        [self.random.pick(rooms), self.random.pick(rooms)]
     }
 
     fn wrote(&mut self, id: ConnId, bytes: &[u8]) {
@@ -348,10 +369,12 @@ impl Pipe<SimSocket> for SimPipe {
     fn fill(&mut self, from: &SimSocket, bytes: usize) -> io::Result<usize> {
         assert!(self.bytes.is_empty(), "bytes of one answer meet those of another");
         from.take(|net| {
+            let looked = net.looked.take();
             let most = if net.random.one_in(2) { bytes } else { 1 + net.random.below(bytes) };
-            self.bytes.resize(most.min(net.kernel.conns[from.id].to_worker.len()).max(1), 0);
+            self.bytes = vec![0; most.min(net.kernel.conns[from.id].to_worker.len()).max(1)];
             let result = net.kernel.read(from.id, &mut self.bytes);
             self.bytes.truncate(*result.as_ref().unwrap_or(&0));
+            net.looks_passed_on += u64::from(looked.is_some_and(|(_, shown)| self.bytes.len() >= shown));
             result
         })
     }
@@ -362,7 +385,9 @@ impl Pipe<SimSocket> for SimPipe {
         let most = if net.random.one_in(2) { bytes } else { 1 + net.random.below(bytes) };
         let taken = net.kernel.pour(into.id, &self.bytes[..most])?;
         net.trace(|| format!("pour into {} of {most}: {taken}", into.id));
-        let poured: Vec<u8> = self.bytes.drain(..taken).collect();
+        let rest = self.bytes.split_off(taken);
+        let poured = mem::replace(&mut self.bytes, rest);
+        net.poured += taken as u64;
         net.wrote(into.id, &poured);
         // A portion that was taken whole says nothing of the rest.
         net.kernel.conns[into.id].stalled |= taken < bytes && !self.bytes.is_empty();
@@ -389,6 +414,14 @@ impl Socket for SimSocket {
         net.before(self.id)?;
         let result = net.kernel.peek(self.id, into);
         net.trace(|| format!("look at {}: {result:?}", self.id));
+        // Whoever wants to see one byte wants to see whether there is any.
+        if let Some(shown @ 1..) = result.as_ref().ok().copied().filter(|_| into.len() > 1) {
+            net.looks += 1;
+            net.looked = Some((self.id, shown));
+            if let Some(happens) = net.behind_look.take() {
+                happens(&mut net.kernel, self.id);
+            }
+        }
         result
     }
 

@@ -137,8 +137,9 @@ const SURPLUS: [&[u8]; 4] = [
 ];
 
 impl Answer {
-    fn random(random: &mut Random, id: usize, to_head: bool) -> Self {
-        let (status, reason) = random.pick(&[
+    /// Most of those that may be `long` are, and need no edit on their way.
+    fn random(random: &mut Random, id: usize, to_head: bool, long: bool) -> Self {
+        const STATUSES: [(u16, &str); 7] = [
             (200, "OK"),
             (200, "OK"),
             (200, "OK"),
@@ -146,17 +147,20 @@ impl Answer {
             (204, "No Content"),
             (304, "Same"),
             (500, "Oh"),
-        ]);
+        ];
+        const BODIES: [Body; 4] = [Body::Length, Body::Length, Body::Chunked, Body::UntilClose];
+        let plain = long && !random.one_in(3);
+        let (status, reason) = random.pick(if plain { &STATUSES[..1] } else { &STATUSES });
         let bodiless = matches!(status, 204 | 304);
-        let pod10 = random.one_in(6);
-        let mut body = random.pick(&[Body::Length, Body::Length, Body::Chunked, Body::UntilClose]);
+        let pod10 = !plain && random.one_in(6);
+        let mut body = random.pick(if plain { &BODIES[..1] } else { &BODIES });
         if pod10 && body == Body::Chunked {
             body = Body::Length;
         }
-        let persists = if pod10 { random.one_in(2) } else { !random.one_in(6) };
+        let persists = if pod10 { random.one_in(2) } else { plain || !random.one_in(6) };
         let mut fields = vec![("X-Scrape".to_owned(), id.to_string())];
         let mut field = |name: &str, value: &str| fields.push((name.to_owned(), value.to_owned()));
-        if random.one_in(2) {
+        if plain || random.one_in(2) {
             field("Date", "Thu, 01 Jan 1970 00:00:00 GMT");
         }
         match (pod10, persists) {
@@ -164,13 +168,13 @@ impl Answer {
             (true, true) => field("Connection", "keep-alive"),
             _ => {}
         }
-        if random.one_in(8) {
+        if !plain && random.one_in(8) {
             field("Keep-Alive", "timeout=5");
         }
         field("Content-Type", "text/plain");
 
         let mut interims = Vec::new();
-        let interim_count = if random.one_in(8) && !pod10 { 1 + random.below(3) } else { 0 };
+        let interim_count = if random.one_in(8) && !pod10 && !plain { 1 + random.below(3) } else { 0 };
         for _ in 0..interim_count {
             let filler = "i".repeat(random.pick(&[0, 0, 500, 20_000]));
             interims.extend_from_slice(
@@ -178,6 +182,7 @@ impl Answer {
             );
         }
         let size = match random.below(40) {
+            _ if plain || long && random.one_in(2) => 30_000 + random.below(200_000),
             0..10 => 0,
             10..34 => random.below(2000),
             34..38 => random.below(20_000),
@@ -189,7 +194,7 @@ impl Answer {
         let mut sound = None;
         match body {
             Body::Length if status != 204 => {
-                if random.one_in(12) {
+                if !plain && random.one_in(12) {
                     // All of the answer in exactly one read.
                     let length =
                         fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>();
@@ -359,9 +364,10 @@ impl Scrape {
         client: usize,
         to_head: bool,
         patience: Duration,
+        long: bool,
     ) -> Self {
-        let origin = 1 + random.below(PODS);
-        let answer = Answer::random(random, id, to_head);
+        let origin = 1 + if long { 0 } else { random.below(PODS) };
+        let answer = Answer::random(random, id, to_head, long);
         Self { id, client, origin, to_head, patience, answer, attempts: Vec::new() }
     }
 

@@ -27,7 +27,7 @@ use psystrike::{
 
 use super::{
     bytes::Random,
-    clients::Client,
+    clients::{Client, Draws},
     kernel::{ConnId, Link},
     net::{Call, Chaos, Net, Owner, SimNetwork},
 };
@@ -106,9 +106,10 @@ impl Sim {
         if random.one_in(6) {
             net.fds_max = 3 + random.below(6);
         }
-        let (now, timeouts) = (net.now, net.rules.timeouts);
+        net.long = random.one_in(4);
+        let (now, draws) = (net.now, Draws { timeouts: net.rules.timeouts, long: net.long });
         for client in 0..1 + random.below(5) {
-            let client = Client::random(random, now, client, &mut net.scrapes, timeouts);
+            let client = Client::random(random, now, client, &mut net.scrapes, draws);
             net.clients.push(client);
         }
         drop(net);
@@ -195,7 +196,12 @@ impl Sim {
 
     /// How often an outcome was counted.
     pub(crate) fn count(&self, outcome: Outcome) -> u64 {
-        outcomes(self.shared.counters(0), self.fixed)[outcome as usize]
+        self.counted()[outcome as usize]
+    }
+
+    /// How often each outcome was counted.
+    pub(crate) fn counted(&self) -> Vec<u64> {
+        outcomes(self.shared.counters(0), self.fixed)
     }
 
     /// Goes on to a later phase, as a signal makes the process do.
