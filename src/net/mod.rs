@@ -5,6 +5,7 @@
 //! - [`event_loop`]: mio, the listeners and the waker; turns readiness into turns of a worker;
 //! - [`worker`]: the connections of one event loop: their slots, their deadlines, the pool;
 //! - [`pump`]: moves the bytes of one exchange until nothing moves or its turn is over;
+//! - [`relay`]: how an answer gets from a pod's connection to a client's;
 //! - [`stream`]: a socket and what is known of its readiness;
 //! - [`splice`]: a pipe through which bytes go on unseen;
 //! - [`slots`]: where connections live, and the tokens that outlive them;
@@ -17,6 +18,7 @@ pub mod event_loop;
 pub mod listener;
 pub mod process;
 pub mod pump;
+pub mod relay;
 pub mod shared;
 pub mod signals;
 

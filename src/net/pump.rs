@@ -5,17 +5,13 @@
 //! is known, go through the worker's pipe and are never read. Only what the other side does not take now is kept
 //! with its connection; while any is, its source is not read.
 
-use std::{
-    io::{self, IoSlice},
-    mem,
-    time::Instant,
-};
+use std::{io::IoSlice, mem, time::Instant};
 
 use log::{debug, trace};
 
 use super::{
+    relay::Meets,
     slots::Key,
-    splice::Pipe,
     stream::{Read, Ready, Socket, Stream, is_out_of_descriptors, upstream_error},
     worker::{Network, Token, Worker},
 };
@@ -24,7 +20,7 @@ use crate::{
     proxy::{
         deadlines::Armed,
         dialogue::{ClientAction, Input, Surroundings, UpstreamAction, Wants},
-        exchange::{BULK_BYTES_MIN, Exchange},
+        exchange::Exchange,
         outcome::{Class, UpstreamError},
         route::Origin,
     },
@@ -35,25 +31,19 @@ use crate::{
 pub const SCRATCH_BYTES: usize = ANSWER_HEAD_BYTES_MAX;
 /// Reads, writes and transitions in one turn, so that one exchange does not starve the others.
 const MOVES_MAX: usize = 16;
-/// The most that goes on unseen at once, and so the most that is ever kept for a client that does not take it:
-/// a body of 256 KiB with its head. Once a client did not take all of an answer, it is as little as is read.
-const PASS_BYTES_MAX: usize = 272 * 1024;
-/// What is looked at of an answer that is expected to be long: its head fits in, unless it is a rare one.
-const LOOK_BYTES: usize = 1024;
-
 /// A client's connection.
 #[derive(Debug)]
 pub struct Client<S> {
     pub(super) stream: Stream<S>,
     pub(super) exchange: Exchange,
-    upstream: Option<Key>,
+    pub(super) upstream: Option<Key>,
     /// The beginning of a request, or requests that wait for their turn.
     input: Box<[u8]>,
     /// The exchange has not seen `input` yet.
     input_is_new: bool,
-    outbox: Option<Box<Outbox>>,
+    pub(super) outbox: Option<Box<Outbox>>,
     /// It did not take at once all that it was sent of this answer.
-    is_slow: bool,
+    pub(super) is_slow: bool,
     /// Sent since the last exchange was over.
     sent_bytes: u64,
     pub(super) armed: Armed,
@@ -66,9 +56,9 @@ pub struct Client<S> {
 
 /// What a client has yet to take: some bytes, always.
 #[derive(Debug)]
-struct Outbox {
-    bytes: Vec<u8>,
-    taken: usize,
+pub(super) struct Outbox {
+    pub(super) bytes: Vec<u8>,
+    pub(super) taken: usize,
 }
 
 /// A pod's connection.
@@ -79,9 +69,8 @@ pub struct Upstream<S> {
     /// Whom it serves. Nobody: it is kept in the pool.
     pub(super) client: Option<Key>,
     /// The beginning of an answer's head.
-    input: Box<[u8]>,
-    /// It was kept after a long body, and the next one is expected to be long too.
-    is_bulk: bool,
+    pub(super) input: Box<[u8]>,
+    pub(super) meets: Meets,
 }
 
 impl<S: Socket> Client<S> {
@@ -154,7 +143,7 @@ impl<N: Network> Worker<N> {
     }
 
     /// The exchange's next state; what it says is in `self.out`.
-    fn advance(&mut self, key: Key, input: Input<'_>) {
+    pub(super) fn advance(&mut self, key: Key, input: Input<'_>) {
         let around = Surroundings {
             now: self.now,
             draining: self.is_draining(),
@@ -169,7 +158,7 @@ impl<N: Network> Worker<N> {
     }
 
     /// Does what `self.out` says: bytes first, then the pod's connection, then the client's.
-    fn apply(&mut self, key: Key, bytes: &[u8]) {
+    pub(super) fn apply(&mut self, key: Key, bytes: &[u8]) {
         if !self.out.is_silent() {
             let delivered = self.deliver(key, bytes);
             self.act(key, delivered);
@@ -180,7 +169,7 @@ impl<N: Network> Worker<N> {
     ///
     /// Some of it leads to the next step at once, which says something else: whatever is needed later is taken out
     /// of `self.out` before that.
-    fn act(&mut self, key: Key, delivered: bool) {
+    pub(super) fn act(&mut self, key: Key, delivered: bool) {
         let (upstream, action, report) = (self.out.upstream, self.out.client, self.out.report.take());
         if let (Some(report), Some(client)) = (report, self.clients.get_mut(key)) {
             let sent_bytes = mem::take(&mut client.sent_bytes);
@@ -267,7 +256,7 @@ impl<N: Network> Worker<N> {
     }
 
     /// Counts bytes that the client took.
-    fn sent(&mut self, key: Key, bytes: usize) {
+    pub(super) fn sent(&mut self, key: Key, bytes: usize) {
         if let Some(client) = self.clients.get_mut(key) {
             client.sent_bytes += bytes as u64;
         }
@@ -324,159 +313,6 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    fn read_answer(&mut self, key: Key, scratch: &mut [u8]) -> bool {
-        let Some(client) = self.clients.get(key) else { return false };
-        let unseen = client.exchange.unseen();
-        if unseen >= BULK_BYTES_MIN && self.has_pipe() {
-            return self.pass_answer(key, unseen);
-        }
-        let Some(upstream) = self.upstream_of(key) else { return false };
-        if upstream.is_bulk {
-            return self.look_at_answer(key, scratch);
-        }
-        let held = upstream.input.len();
-        let bytes = match upstream.stream.read(&mut scratch[held..]) {
-            Ok(Read::Bytes(bytes)) => &mut scratch[..held + bytes],
-            read => return self.no_answer(key, read),
-        };
-        bytes[..held].copy_from_slice(&upstream.input);
-        upstream.input = Box::default();
-        self.advance(key, Input::Answer(bytes));
-        self.relay(key, bytes)
-    }
-
-    /// A read that gave no bytes of an answer.
-    fn no_answer(&mut self, key: Key, read: io::Result<Read>) -> bool {
-        match read {
-            Ok(Read::Bytes(_) | Read::NotReady) => false,
-            Ok(Read::End) => self.step(key, Input::UpstreamEnd, &[]),
-            Err(error) => self.step(key, Input::UpstreamFailed(upstream_error(&error)), &[]),
-        }
-    }
-
-    /// Does what the exchange said of `bytes` of an answer, and tells it of those that it did not use.
-    fn relay(&mut self, key: Key, mut bytes: &mut [u8]) -> bool {
-        loop {
-            let used = self.out.used;
-            self.apply(key, bytes);
-            bytes = &mut bytes[used..];
-            // An interim answer is used alone, and what follows it may be whole as well.
-            let wants = self.clients.get(key).map(|client| client.exchange.wants());
-            if bytes.is_empty() || !matches!(wants, Some(Wants::Answer | Wants::Send)) {
-                return true;
-            }
-            if used == 0 {
-                if let Some(upstream) = self.upstream_of(key) {
-                    upstream.input = (&*bytes).into();
-                }
-                return true;
-            }
-            self.advance(key, Input::Answer(bytes));
-        }
-    }
-
-    /// Looks at the head of an answer, and has it go on with its body if nothing is to be changed in it.
-    fn look_at_answer(&mut self, key: Key, scratch: &mut [u8]) -> bool {
-        let (looked, rest) = scratch.split_at_mut(LOOK_BYTES);
-        let Some(upstream) = self.upstream_of(key) else { return false };
-        let bytes = match upstream.stream.peek(looked) {
-            Ok(Read::Bytes(bytes)) => &mut looked[..bytes],
-            read => return self.no_answer(key, read),
-        };
-        upstream.is_bulk = false; // that was to be expected of this one's beginning only
-        self.advance(key, Input::Answer(bytes));
-        let unseen = self.clients.get(key).map_or(0, |client| client.exchange.unseen());
-        let mut filled = 0;
-        if unseen >= BULK_BYTES_MIN && self.out.head.is_empty() && self.out.pass == (0..bytes.len()) {
-            let most = unseen.saturating_add(bytes.len() as u64);
-            if let Ok(Read::Bytes(more)) = self.fill_pipe(key, most) {
-                filled = more;
-            }
-            if let Some(more) = filled.checked_sub(bytes.len()) {
-                return self.pour_answer(key, bytes.len(), more);
-            }
-            self.pipe = None; // what little came is here as well
-        }
-        // What was looked at is taken for read, so it has to be.
-        let mut unread = bytes.len() - filled;
-        while unread > 0 {
-            let Some(upstream) = self.upstream_of(key) else { break };
-            let Ok(Read::Bytes(bytes)) = upstream.stream.read(&mut rest[..unread]) else { break };
-            unread -= bytes;
-        }
-        self.relay(key, bytes);
-        // Where it could not be, the connection failed just now; it may say so only once.
-        let waits = self.clients.get(key).is_some_and(|client| client.exchange.wants() == Wants::Answer);
-        if unread > 0 && waits {
-            return self.step(key, Input::UpstreamFailed(UpstreamError::Other), &[]);
-        }
-        true
-    }
-
-    /// Has bytes of an answer, at most `most`, go on unseen.
-    fn pass_answer(&mut self, key: Key, most: u64) -> bool {
-        match self.fill_pipe(key, most) {
-            Ok(Read::Bytes(bytes)) => self.pour_answer(key, 0, bytes),
-            read => self.no_answer(key, read),
-        }
-    }
-
-    /// Whether there is a pipe, which is empty.
-    fn has_pipe(&mut self) -> bool {
-        if self.pipe.is_none() {
-            // Where there is no descriptor for one, bytes are read and written.
-            self.pipe = self.network.pipe().ok();
-        }
-        self.pipe.is_some()
-    }
-
-    fn fill_pipe(&mut self, key: Key, most: u64) -> io::Result<Read> {
-        if !self.has_pipe() {
-            return Ok(Read::NotReady);
-        }
-        let Some(client) = self.clients.get(key) else { return Ok(Read::NotReady) };
-        let bytes_max = if client.is_slow { SCRATCH_BYTES } else { PASS_BYTES_MAX };
-        let upstream = client.upstream.and_then(|upstream| self.upstreams.get_mut(upstream));
-        let (Some(upstream), Some(pipe)) = (upstream, &mut self.pipe) else { return Ok(Read::NotReady) };
-        upstream.stream.fill(pipe, most.min(bytes_max as u64) as usize)
-    }
-
-    /// The pipe holds `known` bytes that the exchange was told of, and then `more` of which it was not.
-    fn pour_answer(&mut self, key: Key, known: usize, more: usize) -> bool {
-        if more > 0 {
-            self.advance(key, Input::Passed(more as u64));
-        }
-        let pass = mem::take(&mut self.out.pass).len();
-        let delivered = self.deliver_from_pipe(key, known + if more > 0 { pass } else { 0 }, known + more);
-        self.act(key, delivered);
-        true
-    }
-
-    /// Has the client take the first `bytes` of those that the pipe holds; what it does not take now is kept. Says
-    /// whether the connection still holds.
-    fn deliver_from_pipe(&mut self, key: Key, bytes: usize, held: usize) -> bool {
-        let (Some(client), Some(mut pipe)) = (self.clients.get_mut(key), self.pipe.take()) else {
-            return true;
-        };
-        let Ok(taken) = client.stream.pour(&mut pipe, bytes) else { return false };
-        if taken < bytes {
-            let mut kept = vec![0; bytes - taken];
-            let mut at = 0;
-            while at < kept.len() {
-                match pipe.read(&mut kept[at..]) {
-                    Ok(read @ 1..) => at += read,
-                    _ => return false,
-                }
-            }
-            client.outbox = Some(Box::new(Outbox { bytes: kept, taken: 0 }));
-            client.is_slow = true;
-        }
-        // One that holds bytes which nobody is to have is not used again.
-        self.pipe = (bytes == held).then_some(pipe);
-        self.sent(key, taken);
-        true
-    }
-
     fn discard(&mut self, key: Key, scratch: &mut [u8]) -> bool {
         let Some(client) = self.clients.get_mut(key) else { return false };
         match client.stream.read(scratch) {
@@ -486,7 +322,7 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    fn upstream_of(&mut self, key: Key) -> Option<&mut Upstream<N::Socket>> {
+    pub(super) fn upstream_of(&mut self, key: Key) -> Option<&mut Upstream<N::Socket>> {
         let upstream = self.clients.get(key)?.upstream?;
         self.upstreams.get_mut(upstream)
     }
@@ -518,7 +354,7 @@ impl<N: Network> Worker<N> {
                     origin,
                     client: Some(key),
                     input: Box::default(),
-                    is_bulk: false,
+                    meets: Meets::default(),
                 })
             });
             match opened {
@@ -545,7 +381,7 @@ impl<N: Network> Worker<N> {
         let Some(upstream) = client.upstream.take() else { return };
         let Some(kept) = self.upstreams.get_mut(upstream) else { return };
         kept.client = None;
-        kept.is_bulk = client.exchange.is_bulk();
+        kept.meets = Meets::after(&client.exchange, client.sent_bytes);
         let origin = kept.origin;
         // Where the end of the body is not known to be the end of what is there, somebody has to look.
         let rested = matches!(kept.stream.peek(&mut [0]), Ok(Read::NotReady));

@@ -53,8 +53,6 @@ const INTERIM_ANSWERS_MAX: u8 = 8;
 /// input unread would reset it, and could destroy that answer before it is read.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: u32 = 256 * 1024;
-/// Bodies of a known length from here on go on unseen: the least for which that was measured to be cheaper.
-pub const BULK_BYTES_MIN: u64 = 32 * 1024;
 /// The largest buffer of a request that is kept for the next one.
 const SPARE_REQUEST_BYTES_MAX: usize = 2 * 1024;
 
@@ -166,8 +164,6 @@ struct Answer {
     until_close: bool,
     /// The pod's connection may serve again if the body ends where it should.
     upstream_persists: bool,
-    /// A long body of a known length.
-    is_bulk: bool,
 }
 
 impl Exchange {
@@ -226,9 +222,10 @@ impl Exchange {
         }
     }
 
-    /// Whether an answer is under way, or just went on, of which it paid to look at the head only.
-    pub fn is_bulk(&self) -> bool {
-        matches!(self, Self::Relaying(course) | Self::Replying(course) if course.answer.is_bulk)
+    /// Whether the answer that is on its way, or just went, told the length of its body.
+    pub fn has_length(&self) -> bool {
+        let (Self::Relaying(course) | Self::Replying(course)) = self else { return false };
+        matches!(course.answer.scanner, BodyScanner::Length(_))
     }
 
     /// Goes on with what happened. An input that a state does not wait for changes nothing.
@@ -631,7 +628,6 @@ impl Course {
             unchunk,
             until_close,
             upstream_persists: head.persistent() && framing != Framing::UntilClose && self.is_sent(),
-            is_bulk: matches!(framing, Framing::Length(BULK_BYTES_MIN..)),
         };
         Ok(())
     }
@@ -644,7 +640,6 @@ impl Answer {
         unchunk: false,
         until_close: false,
         upstream_persists: false,
-        is_bulk: false,
     };
 
     /// Follows a body through `bytes`, and says how many of them, at their start, are then for the client.

@@ -409,6 +409,11 @@ impl Socket for SimSocket {
         self.take(|net| net.kernel.read(self.id, into))
     }
 
+    fn skip(&mut self, seen: &mut [u8]) -> io::Result<usize> {
+        let mut taken = vec![0; 1 + self.net.borrow_mut().random.below(seen.len())];
+        self.take(|net| net.kernel.read(self.id, &mut taken))
+    }
+
     fn peek(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let net = &mut *self.net.borrow_mut();
         net.before(self.id)?;
