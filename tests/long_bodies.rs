@@ -318,6 +318,25 @@ fn a_pod_that_goes_within_a_long_body_leaves_it_visibly_broken() {
     }
 }
 
+#[test]
+fn bytes_that_nobody_looked_at_are_counted_and_logged() {
+    const SCRAPES: usize = 3;
+    let psystrike = start(&["--access-log"]);
+    let answer = answer(Framing::Length, &body(1, 300 * KIB));
+    let pod = pod_with("127.25.0.11", vec![("m", answer.clone())]);
+    let mut client = psystrike.client();
+    let counted = || psystrike.metric("psystrike_client_sent_bytes_total");
+    let (first, second) = (counted(), counted());
+    for _ in 0..SCRAPES {
+        client.get(&Psystrike::target(pod.address(), "/m"));
+    }
+    psystrike.wait_for_lines(&format!("outcome=forwarded bytes={} ", answer.len()), SCRAPES);
+    // Each page of counters is counted in the next one.
+    let pages = 2.0 * (second - first);
+    let bytes = counted() - second - (SCRAPES * answer.len()) as f64;
+    assert!((0.0..pages).contains(&bytes), "{bytes} bytes are too many");
+}
+
 // Clients that stop
 
 const LONG: usize = 64 * MIB;
