@@ -1,0 +1,515 @@
+//! Long bodies through the real binary, which the kernel moves from socket to socket unseen: every byte of them,
+//! and of nothing else, whoever is slow, stops, lies or goes in the middle.
+
+mod support;
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::channel,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use socket2::SockRef;
+use support::{
+    LIMIT,
+    http::{Client, End, get},
+    pods::{Pod, Then},
+    poll,
+    program::Signal,
+    psystrike::Psystrike,
+};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// How long a connection has to stay silent to count as kept.
+const QUIET: Duration = Duration::from_millis(50);
+
+fn start(arguments: &[&str]) -> Psystrike {
+    Psystrike::start(&[&["--allow", "127.0.0.0/8"], arguments].concat())
+}
+
+/// Bytes in which no two words nearby can be mistaken for each other, nor for those of another `seed`.
+fn body(seed: u32, bytes: usize) -> Vec<u8> {
+    let words = (0..(bytes as u32).div_ceil(4)).map(|at| (at ^ seed << 24).wrapping_mul(2_654_435_761));
+    let mut body: Vec<u8> = words.flat_map(u32::to_ne_bytes).collect();
+    body.truncate(bytes);
+    body
+}
+
+#[track_caller]
+fn assert_same(what: &str, got: &[u8], expected: &[u8]) {
+    if got != expected {
+        let at = got.iter().zip(expected).take_while(|(got, expected)| got == expected).count();
+        panic!("{what}: {} bytes instead of {}, the same up to byte {at}", got.len(), expected.len());
+    }
+}
+
+/// How a body is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    Length,
+    /// In one chunk.
+    Chunk,
+    UntilClose,
+}
+
+/// An answer that goes on as it came.
+fn answer(framing: Framing, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let (field, before, behind) = match framing {
+        Framing::Length => (format!("Content-Length: {length}\r\n"), String::new(), ""),
+        Framing::Chunk => {
+            ("Transfer-Encoding: chunked\r\n".into(), format!("{length:x}\r\n"), "\r\n0\r\n\r\n")
+        }
+        Framing::UntilClose => (String::new(), String::new(), ""),
+    };
+    let head = format!("HTTP/1.1 200 OK\r\nDate: then\r\n{field}\r\n{before}");
+    [head.as_bytes(), body, behind.as_bytes()].concat()
+}
+
+/// A pod that answers `/name` with the bytes that have this name. To `HEAD` it says only the head. What has no
+/// length ends with its connection.
+fn pod_with(ip: &str, answers: Vec<(&'static str, Vec<u8>)>) -> Pod {
+    Pod::serve(ip, move |head, client| {
+        let target = head.target();
+        let (_, answer) = answers.iter().find(|(known, _)| target[1..] == **known).expect("a known name");
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
+        client.send(if head.method() == "HEAD" { &answer[..end] } else { answer })?;
+        let framed =
+            answer.windows(9).take(4 * KIB).any(|nine| nine == b"\nContent-" || nine == b"\nTransfer");
+        Ok(if framed || head.method() == "HEAD" { Then::Keep } else { Then::Close })
+    })
+}
+
+/// A client whose kernel takes little at once.
+fn slow_client(psystrike: &Psystrike) -> Client {
+    let client = psystrike.client();
+    SockRef::from(client.stream()).set_recv_buffer_size(64 * KIB).expect("it can be set");
+    client
+}
+
+#[test]
+fn every_byte_in_every_framing_to_every_client() {
+    let psystrike = start(&[]);
+    for framing in [Framing::Length, Framing::Chunk, Framing::UntilClose] {
+        for length in [32 * KIB - 1, 32 * KIB, 64 * KIB, 256 * KIB, MIB, 3 * MIB + 1] {
+            let body = body(1, length);
+            let pod = pod_with("127.25.0.1", vec![("m", answer(framing, &body))]);
+            let target = Psystrike::target(pod.address(), "/m");
+            for slow in [false, true] {
+                let what = format!("{framing:?}, {length} bytes, slow: {slow}");
+                let connect = || if slow { slow_client(&psystrike) } else { psystrike.client() };
+                let mut client = connect();
+                for round in 0..3 {
+                    let response = client.get(&target);
+                    assert_same(&format!("{what}, round {round}"), &response.body, &body);
+                    if framing == Framing::UntilClose {
+                        assert_eq!(client.end(), End::Eof, "{what}");
+                        client = connect();
+                    } else {
+                        client.send(format!("HEAD {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
+                        assert_eq!(client.response_to("HEAD").expect("a head").status(), 200, "{what}");
+                    }
+                }
+                assert_eq!(client.rest(QUIET), (vec![], End::Open), "{what}: no byte more");
+                let mut old = connect();
+                for _ in 0..2 {
+                    old.send(format!("GET {target} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"));
+                    let response = old.response().expect("a whole answer");
+                    assert_same(&format!("{what}, for HTTP/1.0"), &response.body, &body);
+                    if framing != Framing::Length {
+                        old = connect();
+                    }
+                }
+            }
+            let seen = pod.seen();
+            if framing != Framing::UntilClose {
+                assert_eq!(seen.accepted, 1, "{framing:?}, {length} bytes: its connection is kept");
+            }
+        }
+    }
+}
+
+/// Whatever comes behind whatever on one connection: what is expected of the first must not shape the second.
+#[test]
+fn answers_of_all_kinds_in_any_order_on_kept_connections() {
+    let psystrike = start(&[]);
+    let long = |seed| answer(Framing::Length, &body(seed, 40 * KIB));
+    let with = |seed, instead_of_date: &str| {
+        let text =
+            |bytes: &[u8]| bytes.windows(12).position(|at| at == b"Date: then\r\n").expect("it stands there");
+        let bytes = long(seed);
+        let at = text(&bytes);
+        [&bytes[..at], instead_of_date.as_bytes(), &bytes[at + 12..]].concat()
+    };
+    let filler = "f".repeat(3000);
+    let answers = vec![
+        ("long", long(1)),
+        ("longer", answer(Framing::Length, &body(2, 400 * KIB))),
+        ("short", answer(Framing::Length, b"up 1\n")),
+        ("empty", answer(Framing::Length, b"")),
+        ("undated", with(3, "")),
+        ("keeps", with(4, "Date: then\r\nConnection: keep-alive\r\n")),
+        ("a-long-head", with(5, &format!("Date: then\r\nX-Filler: {filler}\r\n"))),
+        ("chunked", answer(Framing::Chunk, b"up 1\n")),
+        ("a-long-chunk", answer(Framing::Chunk, &body(6, 100 * KIB))),
+        ("interim", [b"HTTP/1.1 103 Hm\r\nLink: </>\r\n\r\n".to_vec(), long(7)].concat()),
+        ("nothing", b"HTTP/1.1 304 Same\r\nDate: then\r\nContent-Length: 40960\r\n\r\n".to_vec()),
+    ];
+    let pod = pod_with("127.25.0.2", answers.clone());
+    let mut client = psystrike.client();
+    let mut scrape = |name: &str, answer: &[u8], method: &str| {
+        let target = Psystrike::target(pod.address(), &format!("/{name}"));
+        client.send(format!("{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let response =
+            client.response_to(method).unwrap_or_else(|broken| panic!("{method} {name}: {broken:?}"));
+        if method == "GET" {
+            assert!(answer.ends_with(&response.coded_body), "{name}: other bytes");
+            let head = answer.len() - response.coded_body.len();
+            assert!(
+                answer[..head].ends_with(b"\r\n\r\n"),
+                "{name}: fewer bytes: {}",
+                response.coded_body.len()
+            );
+        }
+    };
+    for (first, first_answer) in &answers {
+        for (second, second_answer) in &answers {
+            for method in ["GET", "HEAD"] {
+                if *second == "interim" && method == "HEAD" {
+                    continue; // the pod would say the interim answer alone
+                }
+                scrape(first, first_answer, "GET");
+                scrape(second, second_answer, method);
+            }
+        }
+    }
+    let seen = pod.seen();
+    assert_eq!((seen.accepted, seen.ended), (1, 0), "its connection is kept");
+    assert_eq!(client.rest(QUIET), (vec![], End::Open), "no byte more");
+}
+
+#[test]
+fn a_body_in_segments_of_a_byte_overfills_no_pipe() {
+    const SEGMENTS: usize = 3_000; // a pipe has 256 slots, or 16
+    let psystrike = start(&[]);
+    let body = body(1, 200 * KIB);
+    let answer = answer(Framing::Length, &body);
+    let sent = Arc::new(AtomicUsize::new(0));
+    let (count, bytes) = (sent.clone(), answer);
+    let pod = Pod::serve("127.25.0.3", move |head, client| {
+        let single = if head.target() == "/drips" { SEGMENTS } else { 0 };
+        for byte in &bytes[..single] {
+            client.send([*byte])?;
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        client.send(&bytes[single..]).map(|()| Then::Keep)
+    });
+    let target = |path| Psystrike::target(pod.address(), path);
+    let mut client = psystrike.client();
+    assert_same("at once", &client.get(&target("/")).body, &body);
+    for round in 1..=2 {
+        // They pile up while it sleeps.
+        let asked = pod.heads().len();
+        client.send(get(&target("/drips")));
+        pod.wait_for("the request", |seen| seen.heads.len() > asked);
+        psystrike.process().stop();
+        let all = round * SEGMENTS;
+        let piled_up = Instant::now() + LIMIT / 20;
+        let enough = |sent: &usize| *sent == all || Instant::now() > piled_up; // or as many as there is room for
+        poll("segments", || sent.load(Ordering::SeqCst), enough);
+        psystrike.signal(Signal::CONT);
+        assert_same("in segments of a byte", &client.response().expect("a whole answer").body, &body);
+    }
+    assert_eq!(pod.connections(), 1);
+}
+
+#[test]
+fn bytes_behind_a_long_body_cost_the_pod_its_connection_and_reach_nobody() {
+    const LIES: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlies";
+    let psystrike = start(&[]);
+    let body = body(1, 100 * KIB);
+    let whole = answer(Framing::Length, &body);
+    for surplus in [LIES.to_vec(), b"x".to_vec(), answer(Framing::Length, &vec![b'!'; 100 * KIB])] {
+        for apart in [false, true] {
+            let (whole, surplus) = (whole.clone(), surplus.clone());
+            let pod = Pod::serve("127.25.0.4", move |head, client| {
+                if head.target() == "/sound" {
+                    return client.send(&whole).map(|()| Then::Keep);
+                }
+                if apart {
+                    client.send(&whole)?;
+                    let _ = client.send(&surplus); // it may be closed by now
+                    client.take_rest(LIMIT);
+                    return Ok(Then::Close);
+                }
+                client.send([whole.as_slice(), &surplus].concat()).map(|()| Then::Keep)
+            });
+            let mut client = psystrike.client();
+            for round in 1..=4 {
+                for path in ["/sound", "/lies"] {
+                    let response = client.get(&Psystrike::target(pod.address(), path));
+                    assert_same(path, &response.body, &body);
+                }
+                // Only then is the next scrape sure not to meet it.
+                pod.wait_for("the end of its connection", |seen| seen.ended == round);
+            }
+            assert_eq!(client.rest(QUIET), (vec![], End::Open), "no byte more");
+            assert_eq!(pod.heads().len(), 8, "none was sent twice");
+        }
+    }
+}
+
+#[test]
+fn a_pod_that_goes_within_a_long_body_leaves_it_visibly_broken() {
+    let psystrike = start(&[]);
+    let body = body(1, MIB);
+    for framing in [Framing::Length, Framing::Chunk, Framing::UntilClose] {
+        for then in [Then::Close, Then::Reset] {
+            if framing == Framing::UntilClose && matches!(then, Then::Close) {
+                continue; // that is how it ends
+            }
+            let what = format!("{framing:?}, {then:?}");
+            let (whole, cut) = (answer(Framing::Length, &body), answer(framing, &body));
+            let (open, gate) = channel();
+            let gate = Mutex::new(gate);
+            let pod = Pod::serve("127.25.0.5", move |head, client| {
+                if head.target() == "/sound" {
+                    return client.send(&whole).map(|()| Then::Keep);
+                }
+                client.send(&cut[..cut.len() / 2])?;
+                // A reset overtakes what it follows.
+                let _ = gate.lock().expect("no other thread failed").recv_timeout(LIMIT);
+                Ok(then)
+            });
+            let target = |path| Psystrike::target(pod.address(), path);
+            for kept in [false, true] {
+                let mut client = psystrike.client();
+                if kept {
+                    assert_same(&what, &client.get(&target("/sound")).body, &body);
+                }
+                // A second request waits behind it, and must not be answered.
+                client.send(get(&target("/cut")) + &get("/healthz"));
+                client.stream().peek(&mut [0]).expect("the answer begins");
+                open.send(()).expect("the pod lives");
+                let (bytes, end) = client.rest(LIMIT);
+                let head = bytes.windows(4).position(|four| four == b"\r\n\r\n").map_or(0, |at| at + 4);
+                let coded = &bytes[head..];
+                let expected = match framing {
+                    Framing::Chunk => [&b"100000\r\n"[..], &body].concat(),
+                    _ => body.clone(),
+                };
+                assert!(expected.starts_with(coded), "{what}, kept: {kept}: other bytes");
+                assert!(coded.len() < expected.len() * 3 / 4, "{what}, kept: {kept}: {} bytes", coded.len());
+                assert_ne!(end, End::Open, "{what}, kept: {kept}");
+                if framing == Framing::UntilClose {
+                    assert_eq!(end, End::Reset, "{what}: an end in order would pass it off as whole");
+                }
+            }
+            pod.wait_for("the ends of its connections", |seen| seen.ended == seen.accepted);
+        }
+    }
+}
+
+#[test]
+fn bytes_that_nobody_looked_at_are_counted_and_logged() {
+    const SCRAPES: usize = 3;
+    let psystrike = start(&["--access-log"]);
+    let answer = answer(Framing::Length, &body(1, 300 * KIB));
+    let pod = pod_with("127.25.0.11", vec![("m", answer.clone())]);
+    let mut client = psystrike.client();
+    let counted = || psystrike.metric("psystrike_client_sent_bytes_total");
+    let (first, second) = (counted(), counted());
+    for _ in 0..SCRAPES {
+        client.get(&Psystrike::target(pod.address(), "/m"));
+    }
+    psystrike.wait_for_lines(&format!("outcome=forwarded bytes={} ", answer.len()), SCRAPES);
+    // Each page of counters is counted in the next one.
+    let pages = 2.0 * (second - first);
+    let bytes = counted() - second - (SCRAPES * answer.len()) as f64;
+    assert!((0.0..pages).contains(&bytes), "{bytes} bytes are too many");
+}
+
+// Clients that stop
+
+const LONG: usize = 64 * MIB;
+
+/// A pod with a long body, which counts what it could send of it so far.
+fn endless(ip: &str) -> (Pod, Arc<AtomicUsize>) {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = sent.clone();
+    let piece = body(1, MIB);
+    let pod = Pod::serve(ip, move |_, client| {
+        client.send(format!("HTTP/1.1 200 OK\r\nDate: then\r\nContent-Length: {LONG}\r\n\r\n"))?;
+        client.stream().set_write_timeout(None)?;
+        for _ in 0..LONG / piece.len() {
+            for part in piece.chunks(64 * KIB) {
+                client.send(part)?;
+                count.fetch_add(part.len(), Ordering::SeqCst);
+            }
+        }
+        Ok(Then::Keep)
+    });
+    (pod, sent)
+}
+
+/// What `sent` comes to when it does not change any more.
+fn settled(sent: &AtomicUsize) -> usize {
+    let mut last = (sent.load(Ordering::SeqCst), Instant::now());
+    let now = || {
+        let now = sent.load(Ordering::SeqCst);
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        (now, last.1.elapsed())
+    };
+    poll("how much was sent", now, |(_, unchanged)| *unchanged > Duration::from_millis(200)).0
+}
+
+/// Reads so many bytes of the body, of which the first is that `at` its beginning, and looks at each.
+fn read_body(mut stream: &TcpStream, from: usize, to: usize, piece: &[u8]) {
+    let mut buffer = vec![0; 256 * KIB];
+    let mut at = from;
+    while at < to {
+        let most = buffer.len().min(to - at).min(piece.len() - at % piece.len());
+        let read = stream.read(&mut buffer[..most]).unwrap_or_else(|e| panic!("at byte {at}: {e}"));
+        assert!(read > 0, "it ends at byte {at}");
+        assert_same(&format!("from byte {at} on"), &buffer[..read], &piece[at % piece.len()..][..read]);
+        at += read;
+    }
+}
+
+/// Reads an answer's head, and not a byte more.
+fn read_head(mut stream: &TcpStream) {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        assert_eq!(stream.read(&mut byte).expect("a head"), 1, "it ends within its head");
+        head.push(byte[0]);
+    }
+}
+
+#[test]
+fn clients_that_stop_in_the_middle_and_go_on_later_get_every_byte() {
+    const CLIENTS: usize = 64;
+    // What a client that stops costs: what it was sent at once, and did not take.
+    const KEPT_MAX: usize = 272 * KIB;
+    let psystrike = start(&["--timeout", "120s"]);
+    let (pod, sent) = endless("127.25.0.6");
+    let target = Psystrike::target(pod.address(), "/");
+    let piece = body(1, MIB);
+    psystrike.get("/metrics");
+    let before = psystrike.process().resident_bytes();
+    let clients: Vec<_> = (0..CLIENTS).map(|_| slow_client(&psystrike)).collect();
+    for (at, client) in clients.iter().enumerate() {
+        let mut stream = client.stream();
+        stream.write_all(get(&target).as_bytes()).expect("it is sent");
+        read_head(stream);
+        read_body(stream, 0, at * 50_000, &piece);
+    }
+    settled(&sent);
+    let grown = (psystrike.process().resident_bytes() as usize).saturating_sub(before as usize);
+    assert!(grown < CLIENTS * KEPT_MAX + 2 * MIB, "for {CLIENTS} clients it grew by {} KiB", grown / KIB);
+    assert_eq!(psystrike.get("/healthz").status(), 200, "others are served");
+    thread::scope(|scope| {
+        for (at, client) in clients.iter().enumerate() {
+            let piece = &piece;
+            scope.spawn(move || read_body(client.stream(), at * 50_000, LONG, piece));
+        }
+    });
+    for mut client in clients {
+        assert_eq!(client.get("/healthz").status(), 200, "no byte more, and its connection is kept");
+    }
+    assert_eq!((pod.connections(), pod.seen().ended), (CLIENTS, 0), "theirs are kept");
+}
+
+#[test]
+fn a_client_that_stops_in_the_middle_for_too_long_is_given_up_and_its_memory_goes() {
+    const CLIENTS: usize = 48;
+    let psystrike = start(&["--timeout", "2s"]);
+    let (pod, _) = endless("127.25.0.7");
+    let target = Psystrike::target(pod.address(), "/");
+    psystrike.get("/metrics");
+    let before = psystrike.process().resident_bytes();
+    let piece = body(1, MIB);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| slow_client(&psystrike)).collect();
+    clients.iter_mut().for_each(|client| client.send(get(&target)));
+    for client in &clients {
+        read_head(client.stream());
+        read_body(client.stream(), 0, 100_000, &piece);
+    }
+    pod.wait_for("the ends of its connections", |seen| seen.ended == CLIENTS);
+    for client in &mut clients {
+        let (bytes, end) = client.rest(LIMIT);
+        assert!(bytes.len() < LONG - 100_000 && end != End::Open, "{} bytes, {end:?}", bytes.len());
+    }
+    assert_eq!(psystrike.outcomes("client_timeout"), CLIENTS as f64);
+    assert_eq!(psystrike.metric("psystrike_client_connections"), 1.0, "only the one that asks");
+    let grown = psystrike.process().resident_bytes().saturating_sub(before);
+    assert!(grown < 4 << 20, "afterwards it is larger by {} KiB", grown >> 10);
+}
+
+#[test]
+fn a_client_that_goes_in_the_middle_harms_nobody() {
+    let psystrike = start(&[]);
+    let (pod, _) = endless("127.25.0.8");
+    let whole = body(2, 300 * KIB);
+    let sound = pod_with("127.25.0.9", vec![("m", answer(Framing::Length, &whole))]);
+    let mut other = psystrike.client();
+    for round in 1..=20 {
+        let client = slow_client(&psystrike);
+        let mut stream = client.stream();
+        stream.write_all(get(&Psystrike::target(pod.address(), "/")).as_bytes()).expect("it is sent");
+        read_head(client.stream());
+        // Bytes of ours that it has not taken make its close a reset.
+        if round % 2 == 0 {
+            client.reset()
+        } else {
+            drop(client)
+        }
+        let response = other.get(&Psystrike::target(sound.address(), "/m"));
+        assert_same("another's", &response.body, &whole);
+        pod.wait_for("the end of its connection", |seen| seen.ended == round);
+    }
+    assert_eq!(psystrike.outcomes("client_gone"), 20.0);
+    assert_eq!(sound.connections(), 1);
+}
+
+#[test]
+fn urgent_data_within_a_long_body_holds_up_nobody_else() {
+    let psystrike = start(&["--timeout", "1s"]);
+    let body = body(1, 300 * KIB);
+    let whole = answer(Framing::Length, &body);
+    let pod = Pod::serve("127.25.0.10", move |head, client| {
+        if head.target() == "/sound" {
+            return client.send(&whole).map(|()| Then::Keep);
+        }
+        client.send(&whole[..100 * KIB])?;
+        SockRef::from(&**client.stream()).send_out_of_band(b"!")?;
+        client.send(&whole[100 * KIB..])?;
+        client.take_rest(LIMIT);
+        Ok(Then::Close)
+    });
+    let target = |path| Psystrike::target(pod.address(), path);
+    for round in 1..=2 {
+        let mut client = psystrike.client();
+        assert_same("without", &client.get(&target("/sound")).body, &body);
+        let before = psystrike.process().cpu();
+        client.send(get(&target("/urgent")));
+        assert_same("another's", &psystrike.get(&target("/sound")).body, &body);
+        // What becomes of the byte is the kernel's to say: none of TCP's users agree on it. What comes of the
+        // answer is the body with it, without it, or visibly broken.
+        match client.response() {
+            Ok(response) => assert_eq!(response.body.len(), body.len(), "round {round}"),
+            Err(broken) => assert_ne!(broken.end, End::Open, "{broken:?}"),
+        }
+        let cpu = psystrike.process().cpu() - before;
+        assert!(cpu < Duration::from_millis(500), "it took {cpu:?} of processor time");
+    }
+}
