@@ -6,13 +6,15 @@
 
 use std::{
     collections::VecDeque,
-    io, panic,
+    fmt,
+    io::{self, Write},
+    panic,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -142,8 +144,9 @@ pub fn flush() {
 }
 
 fn write(queue: &Queue) {
-    let logger = SimpleLogger::new().with_level(LevelFilter::Trace).with_utc_timestamps();
+    let logger = SimpleLogger::new().with_level(LevelFilter::Trace);
     let write = |level, target, text: &str| {
+        let _ = write!(io::stderr(), "{} ", Timestamp(SystemTime::now())); // the line itself fails soon enough
         logger.log(&Record::builder().level(level).target(target).args(format_args!("{text}")).build());
     };
     loop {
@@ -157,6 +160,28 @@ fn write(queue: &Queue) {
             0 => {}
             dropped => write(Level::Warn, "psystrike", &format!("{dropped} log lines were dropped")),
         }
+    }
+}
+
+/// `2026-11-22T18:55:39.123Z` (RFC 3339). simple_logger would take the time crate for it: 40 KiB of code and tables.
+struct Timestamp(SystemTime);
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let since_1970 = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let (seconds, milliseconds) = (since_1970.as_secs(), since_1970.subsec_millis());
+        // Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days: years begin in March.
+        let days = seconds / 86_400 + 719_468;
+        let (era, day_of_era) = (days / 146_097, days % 146_097);
+        let year_of_era =
+            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let month_from_march = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+        let year = 400 * era + year_of_era + u64::from(month <= 2);
+        let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milliseconds:03}Z")
     }
 }
 
@@ -179,5 +204,28 @@ impl Log for Logger {
 
     fn flush(&self) {
         self.queue.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_name_the_day() {
+        // What `date -u --iso-8601=seconds -d @N` says.
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00.007Z"),
+            (951_782_399, "2000-02-28T23:59:59.007Z"),
+            (951_782_400, "2000-02-29T00:00:00.007Z"),
+            (951_868_800, "2000-03-01T00:00:00.007Z"),
+            (1_735_689_599, "2024-12-31T23:59:59.007Z"),
+            (1_795_373_739, "2026-11-22T18:55:39.007Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.007Z"),
+            (253_402_300_799, "9999-12-31T23:59:59.007Z"),
+        ] {
+            let at = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_millis(7);
+            assert_eq!(Timestamp(at).to_string(), expected);
+        }
     }
 }
