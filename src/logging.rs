@@ -5,13 +5,15 @@
 //! as soon as there is room. It can fail too, and that never ends the process either.
 
 use std::{
-    io, panic,
+    collections::VecDeque,
+    io::{self, Write},
+    panic,
     sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, SystemTime},
 };
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -27,18 +29,72 @@ use crate::net::worker::ACCESS_LOG;
 const QUEUE_MAX: usize = 1024;
 /// How long [`flush`] waits for them.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often it looks whether there is room in the queue.
-const FLUSH_INTERVAL: Duration = Duration::from_millis(10);
 /// The name of the thread that writes.
 const THREAD: &str = "log";
 
-enum Message {
-    Line { level: Level, target: &'static str, text: String },
-    Flush(SyncSender<()>),
+struct Line {
+    level: Level,
+    target: &'static str,
+    text: String,
 }
 
+/// Lines on their way to the thread that writes them. Takes no more memory than they do: std's bounded channel has
+/// a place for each from the start.
+#[derive(Default)]
 struct Queue {
-    lines: SyncSender<Message>,
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    lines: VecDeque<Line>,
+    /// The thread has taken one out, and is not back for the next.
+    one_is_written: bool,
+}
+
+impl Queue {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says whether there was room.
+    fn put(&self, line: Line) -> bool {
+        let mut waiting = self.waiting();
+        let length = waiting.lines.len();
+        if length < QUEUE_MAX {
+            waiting.lines.push_back(line);
+        }
+        if length == 0 {
+            self.changed.notify_all(); // with others before it, nobody waits
+        }
+        length < QUEUE_MAX
+    }
+
+    /// Waits for a line. The one before is written.
+    fn take(&self) -> Line {
+        let mut waiting = self.waiting();
+        waiting.one_is_written = false;
+        loop {
+            if let Some(line) = waiting.lines.pop_front() {
+                waiting.one_is_written = true;
+                return line;
+            }
+            self.changed.notify_all(); // all are written
+            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until all lines are written, but not for ever.
+    fn flush(&self) {
+        let unwritten = |waiting: &mut Waiting| waiting.one_is_written || !waiting.lines.is_empty();
+        let _ = self.changed.wait_timeout_while(self.waiting(), FLUSH_TIMEOUT, unwritten); // best effort
+    }
+}
+
+/// What the rest of the program logs to.
+struct Logger {
+    queue: Arc<Queue>,
     level: LevelFilter,
 }
 
@@ -50,10 +106,11 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 /// # Errors
 /// Why there is no thread for it.
 pub fn init(level: LevelFilter, access_log: bool) -> std::io::Result<()> {
-    let (lines, receiver) = sync_channel(QUEUE_MAX);
+    let queue = Arc::new(Queue::default());
+    let of_thread = Arc::clone(&queue);
     survive_failures();
-    thread::Builder::new().name(THREAD.to_owned()).stack_size(64 * 1024).spawn(move || write(&receiver))?;
-    if log::set_boxed_logger(Box::new(Queue { lines, level })).is_ok() {
+    thread::Builder::new().name(THREAD.to_owned()).stack_size(64 * 1024).spawn(move || write(&of_thread))?;
+    if log::set_boxed_logger(Box::new(Logger { queue, level })).is_ok() {
         // Who asks for the access log gets it, whatever else is logged.
         log::set_max_level(if access_log { level.max(LevelFilter::Info) } else { level });
     }
@@ -85,30 +142,28 @@ pub fn flush() {
     log::logger().flush();
 }
 
-fn write(lines: &Receiver<Message>) {
-    let logger = SimpleLogger::new().with_level(LevelFilter::Trace).with_utc_timestamps();
+fn write(queue: &Queue) {
+    let logger = SimpleLogger::new().with_level(LevelFilter::Trace);
     let write = |level, target, text: &str| {
+        let now = humantime::format_rfc3339_millis(SystemTime::now());
+        let _ = write!(io::stderr(), "{now} "); // the line itself fails soon enough
         logger.log(&Record::builder().level(level).target(target).args(format_args!("{text}")).build());
     };
-    for message in lines {
-        let is_read = is_read();
-        match message {
-            Message::Line { level, target, text } if is_read => write(level, target, &text),
-            Message::Line { .. } => {
-                DROPPED.fetch_add(1, Relaxed);
-            }
-            Message::Flush(done) => {
-                let _ = done.send(()); // whoever waited may have given up
-            }
+    loop {
+        let Line { level, target, text } = queue.take();
+        if !is_read() {
+            DROPPED.fetch_add(1, Relaxed);
+            continue;
         }
-        match if is_read { DROPPED.swap(0, Relaxed) } else { 0 } {
+        write(level, target, &text);
+        match DROPPED.swap(0, Relaxed) {
             0 => {}
             dropped => write(Level::Warn, "psystrike", &format!("{dropped} log lines were dropped")),
         }
     }
 }
 
-impl Log for Queue {
+impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= self.level || metadata.target() == ACCESS_LOG
     }
@@ -119,24 +174,13 @@ impl Log for Queue {
         }
         // Two words are enough to tell our lines apart; module paths say nothing to operators.
         let target = if record.target() == ACCESS_LOG { ACCESS_LOG } else { "psystrike" };
-        let line = Message::Line { level: record.level(), target, text: record.args().to_string() };
-        if self.lines.try_send(line).is_err() {
+        let line = Line { level: record.level(), target, text: record.args().to_string() };
+        if !self.queue.put(line) {
             DROPPED.fetch_add(1, Relaxed);
         }
     }
 
     fn flush(&self) {
-        let until = Instant::now() + FLUSH_TIMEOUT;
-        let (done, written) = sync_channel(1);
-        let mut message = Message::Flush(done);
-        // The queue may be full, and stay so.
-        while let Err(TrySendError::Full(refused)) = self.lines.try_send(message) {
-            if Instant::now() >= until {
-                return;
-            }
-            message = refused;
-            thread::sleep(FLUSH_INTERVAL);
-        }
-        let _ = written.recv_timeout(until.saturating_duration_since(Instant::now()));
+        self.queue.flush();
     }
 }

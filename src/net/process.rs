@@ -1,36 +1,51 @@
 //! What the kernel says of this process: the standard `process_*` metrics, and the open-files limit.
 
-use procfs::{ProcError, WithCurrentSystemInfo, process::Process as Procfs};
+use std::{fs, io, time::SystemTime};
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::proxy::metrics::Process;
 
-/// Reads what `/proc` says. What cannot be read is left out, as where there is no `/proc` or no descriptor left.
-pub fn read() -> Process {
-    let mut process = Process { max_fds: getrlimit(Resource::Nofile).current, ..Process::default() };
-    process.virtual_bytes_max = Some(getrlimit(Resource::As).current.unwrap_or(u64::MAX));
-    // Best effort: everything else on the page is worth having without it.
-    let _ = read_procfs(&mut process);
-    process
+/// In how many parts of a second the kernel tells processor time: `USER_HZ`, on every architecture that Rust has.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Reads what the kernel says of a process that `started` then. What cannot be read is left out, as where there is
+/// no `/proc` or no descriptor left.
+pub fn read(started: SystemTime) -> Process {
+    let [stat, status] = ["stat", "status"].map(|name| fs::read_to_string(format!("/proc/self/{name}")));
+    let (stat, status) = (stat.unwrap_or_default(), status.unwrap_or_default());
+    let since_1970 = started.duration_since(SystemTime::UNIX_EPOCH).ok();
+    Process {
+        cpu_seconds: ticks(&stat).map(|ticks| ticks as f64 / TICKS_PER_SECOND),
+        resident_bytes: bytes(&status, "VmRSS:"),
+        virtual_bytes: bytes(&status, "VmSize:"),
+        virtual_bytes_max: Some(getrlimit(Resource::As).current.unwrap_or(u64::MAX)),
+        open_fds: open_files().ok(),
+        max_fds: getrlimit(Resource::Nofile).current,
+        start_time_seconds: since_1970.map(|time| time.as_secs_f64()),
+    }
 }
 
-fn read_procfs(process: &mut Process) -> Result<(), ProcError> {
-    let myself = Procfs::myself()?;
-    let stat = myself.stat()?;
-    let ticks = procfs::ticks_per_second() as f64;
-    process.cpu_seconds = Some((stat.utime + stat.stime) as f64 / ticks);
-    process.resident_bytes = Some(stat.rss_bytes().get());
-    process.virtual_bytes = Some(stat.vsize);
-    process.start_time_seconds = Some(procfs::boot_time_secs()? as f64 + stat.starttime as f64 / ticks);
-    process.open_fds = Some(open_files(&myself)?);
-    Ok(())
+/// User and system time in `/proc/self/stat` (proc_pid_stat(5)): its fields 14 and 15. Behind the name, which is
+/// field 2 and may have anything in it, field 3 is the first.
+fn ticks(stat: &str) -> Option<u64> {
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    let mut times = behind_name.split_ascii_whitespace().skip(11).map(|field| field.parse::<u64>().ok());
+    times.next()??.checked_add(times.next()??)
+}
+
+/// One line of `/proc/self/status` (proc_pid_status(5)): `VmRSS:      1234 kB`.
+fn bytes(status: &str, name: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+    value.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// How many files are open. Since 6.2 the kernel says so in the size of the folder that lists them (proc(5)); to
 /// list tens of thousands of them would keep every connection waiting for milliseconds.
-fn open_files(myself: &Procfs) -> Result<u64, ProcError> {
-    match std::fs::metadata("/proc/self/fd").map_or(0, |folder| folder.len()) {
-        0 => Ok(myself.fd_count()? as u64),
+fn open_files() -> io::Result<u64> {
+    const FOLDER: &str = "/proc/self/fd";
+    match fs::metadata(FOLDER)?.len() {
+        0 => Ok(fs::read_dir(FOLDER)?.count() as u64),
         files => Ok(files),
     }
 }
@@ -43,4 +58,49 @@ pub fn raise_open_files() -> u64 {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     }
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_kernel_says_it_all() {
+        let started = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_500);
+        let process = read(started);
+        assert_eq!(process.start_time_seconds, Some(1_700_000_000.5));
+        assert!(process.cpu_seconds >= Some(0.0), "{process:?}");
+        assert!(process.resident_bytes > Some(1 << 16), "{process:?}");
+        assert!(process.virtual_bytes >= process.resident_bytes, "{process:?}");
+        assert!(process.open_fds > Some(2) && process.open_fds <= process.max_fds, "{process:?}");
+    }
+
+    #[test]
+    fn processor_time_is_found_behind_any_name() {
+        for (stat, expected) in [
+            ("7 (psystrike) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0", Some(200)),
+            ("7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0", Some(200)),
+            ("7 (psystrike) S 1 2 3 4 5 6 7 8 9 10 150", None),
+            ("7 (psystrike) S 1 2 3 4 5 6 7 8 9 10 150 x", None),
+            ("7", None),
+            ("", None),
+        ] {
+            assert_eq!(ticks(stat), expected, "{stat:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_of_kilobytes_is_left_out() {
+        for (status, expected) in [
+            ("Name:\tx\nVmRSS:\t    1234 kB\nVmSize:\t 1 kB\n", Some(1234 * 1024)),
+            ("VmRSS:\t1234\n", None),
+            ("VmRSS:\tmany kB\n", None),
+            ("VmRSS:\t18446744073709551615 kB\n", None),
+            ("", None),
+        ] {
+            assert_eq!(bytes(status, "VmRSS:"), expected, "{status:?}");
+        }
+    }
 }

@@ -128,6 +128,9 @@ impl<N: Network> Worker<N> {
             Ok(Read::Bytes(bytes)) => &mut scratch[..bytes],
             read => return self.no_answer(key, read),
         };
+        if upstream.meets == Meets::Head {
+            upstream.meets = Meets::Read; // what follows has no head
+        }
         self.advance(key, Input::Answer(bytes));
         let known = bytes.len();
         let unseen = self.clients.get(key).map_or(0, |client| client.exchange.unseen());

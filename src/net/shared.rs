@@ -49,6 +49,7 @@ pub struct Shared {
     rules: Rules,
     fixed: Fixed,
     started: Instant,
+    started_at: SystemTime,
     phase: AtomicU8,
     clients: AtomicUsize,
     /// So many clients wait for another worker to close one of its own that idles.
@@ -67,6 +68,7 @@ impl Shared {
             rules,
             fixed,
             started: Instant::now(),
+            started_at: SystemTime::now(),
             phase: AtomicU8::new(Phase::Serving as u8),
             clients: AtomicUsize::new(0),
             room_wanted: AtomicUsize::new(0),
@@ -180,7 +182,7 @@ impl Told for Shared {
     }
 
     fn process(&self) -> Process {
-        process::read()
+        process::read(self.started_at)
     }
 
     fn date(&self) -> SystemTime {
