@@ -8,10 +8,13 @@ use ipnet::IpNet;
 use log::LevelFilter;
 use pico_args::Arguments;
 
-use crate::proxy::{
-    duration,
-    policy::{self, Policy, Ports},
-    rules::{Rules, Timeouts},
+use crate::{
+    net::splice,
+    proxy::{
+        duration,
+        policy::{self, Policy, Ports},
+        rules::{Rules, Timeouts},
+    },
 };
 
 /// What `--help` prints.
@@ -103,7 +106,7 @@ impl Config {
     /// The most client connections, and the most kept pod connections, with so many open files. A client that
     /// scrapes needs a second descriptor for its pod, for which a kept connection gives its own if need be.
     pub fn limits(&self, open_files: u64) -> (usize, usize) {
-        let other = DESCRIPTORS_OTHER + self.workers * (5 + self.listen.len().max(1));
+        let other = DESCRIPTORS_OTHER + self.workers * (2 + splice::DESCRIPTORS + self.listen.len().max(1));
         let half = usize::try_from(open_files).unwrap_or(usize::MAX).saturating_sub(other) / 2;
         let default = half.clamp(1, CONNECTIONS_DEFAULT_MAX);
         (self.clients_max.unwrap_or(default), self.upstreams_idle_max.unwrap_or(default))
@@ -351,7 +354,7 @@ mod tests {
         assert_eq!(config.rules.policy.ports().to_string(), "1-65535");
         assert_eq!((config.workers, config.log_level), (1, LevelFilter::Info));
         assert!(!config.rules.access_log);
-        assert_eq!(config.limits(20_000), (9_981, 9_981));
+        assert_eq!(config.limits(20_000), (9_980, 9_980));
         assert_eq!(config.limits(1_048_576), (16_384, 16_384));
         assert_eq!(config.limits(36), (1, 1));
         assert_eq!(config.shutdown_delay, Duration::ZERO);

@@ -199,11 +199,6 @@ impl Socket for TcpStream {
         Ok(recv(&*self, into, RecvFlags::PEEK)?.0)
     }
 
-    fn skip(&mut self, seen: &mut [u8]) -> io::Result<usize> {
-        // tcp(7): discards the bytes instead of passing them back.
-        Ok(recv(&*self, seen, RecvFlags::TRUNC)?.1)
-    }
-
     fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut parts = from.iter().filter(|part| !part.is_empty());
         match (parts.next(), parts.next()) {

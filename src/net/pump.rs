@@ -384,7 +384,7 @@ impl<N: Network> Worker<N> {
         kept.meets = Meets::after(&client.exchange, client.sent_bytes);
         let origin = kept.origin;
         // Where the end of the body is not known to be the end of what is there, somebody has to look.
-        let rested = matches!(kept.stream.peek(&mut [0]), Ok(Read::NotReady));
+        let rested = self.piped == 0 && matches!(kept.stream.peek(&mut [0]), Ok(Read::NotReady));
         self.counters().upstreams_active.sub(1);
         // Where more may be there to be read, it is bytes that answer nothing, or the pod's end.
         if !rested {

@@ -1,16 +1,20 @@
 //! How an answer gets from a pod's connection to a client's: bytes that are read and written on, and bytes that go
-//! through the worker's pipe ([`super::splice`]) and are never copied.
+//! through the worker's pipe ([`super::splice`]) and are never copied, or once to be looked at.
 //!
-//! What goes through the pipe is known before it does: of a body of a known length nothing but the head has to be
-//! looked at, of one in chunks everything, which still costs one copy instead of two. To look (`MSG_PEEK`) takes a
-//! call more than to read, so it is done where the last answer, or what there is of this one, was long.
+//! Of a body of a known length nothing but the head has to be looked at, of one in chunks everything, which still
+//! costs one copy instead of two. All that takes more calls than to read and to write, so it is done where the last
+//! answer, or what there is of this one, was long.
+//!
+//! To look into the pipe takes a call more than to look into the socket (`MSG_PEEK`) would, and costs less: the
+//! kernel acknowledges what has come at the first call on a socket, and again when that has made room, which it does
+//! at once where the first call takes the bytes out.
 //!
 //! Never decides what goes on: that is the exchange's, which is asked before anything does.
 
-use std::io;
+use std::{io, mem};
 
 use super::{
-    pump::{Outbox, SCRATCH_BYTES},
+    pump::{Client, Outbox, SCRATCH_BYTES},
     slots::Key,
     splice::Pipe,
     stream::{Read, upstream_error},
@@ -65,24 +69,34 @@ impl<N: Network> Worker<N> {
             };
         }
         let Some(upstream) = self.upstream_of(key) else { return false };
-        let held = upstream.input.len();
-        match upstream.meets {
-            Meets::Head if held == 0 => return self.look_at_answer(key, &mut scratch[..HEAD_BYTES]),
-            Meets::All if held == 0 => return self.look_at_answer(key, scratch),
-            _ => {}
+        let (held, meets) = (upstream.input.len(), upstream.meets);
+        if meets != Meets::Read && held == 0 && self.has_pipe() {
+            let look = if meets == Meets::Head { HEAD_BYTES } else { SCRATCH_BYTES };
+            return self.look_at_answer(key, scratch, look);
         }
+        let Some(upstream) = self.upstream_of(key) else { return false };
         let bytes = match upstream.stream.read(&mut scratch[held..]) {
             Ok(Read::Bytes(bytes)) => held + bytes,
             read => return self.no_answer(key, read),
         };
-        scratch[..held].copy_from_slice(&upstream.input);
-        upstream.input = Box::default();
-        self.advance(key, Input::Answer(&mut scratch[..bytes]));
-        let has_length = self.clients.get(key).is_some_and(|client| client.exchange.has_length());
-        if bytes == scratch.len() && !has_length {
+        let is_full = bytes == scratch.len();
+        self.take_answer(key, &mut scratch[..bytes]);
+        let is_coded =
+            |client: &Client<_>| client.exchange.wants() == Wants::Answer && !client.exchange.has_length();
+        if is_full && self.clients.get(key).is_some_and(is_coded) {
             self.meet(key, Meets::All); // there may well be more
         }
-        self.relay(key, &mut scratch[..bytes])
+        true
+    }
+
+    /// Bytes of an answer are here, behind room for those that were held back.
+    fn take_answer(&mut self, key: Key, bytes: &mut [u8]) {
+        if let Some(upstream) = self.upstream_of(key) {
+            let held = mem::take(&mut upstream.input);
+            bytes[..held.len()].copy_from_slice(&held);
+        }
+        self.advance(key, Input::Answer(bytes));
+        self.relay(key, bytes);
     }
 
     fn meet(&mut self, key: Key, meets: Meets) {
@@ -101,64 +115,89 @@ impl<N: Network> Worker<N> {
     }
 
     /// Does what the exchange said of `bytes` of an answer, and tells it of those that it did not use.
-    fn relay(&mut self, key: Key, mut bytes: &mut [u8]) -> bool {
+    fn relay(&mut self, key: Key, mut bytes: &mut [u8]) {
         loop {
             let used = self.out.used;
             self.apply(key, bytes);
             bytes = &mut bytes[used..];
             // An interim answer is used alone, and what follows it may be whole as well.
-            let wants = self.clients.get(key).map(|client| client.exchange.wants());
-            if bytes.is_empty() || !matches!(wants, Some(Wants::Answer | Wants::Send)) {
-                return true;
+            if bytes.is_empty() || !self.awaits_answer(key) {
+                return;
             }
             if used == 0 {
                 if let Some(upstream) = self.upstream_of(key) {
                     upstream.input = (&*bytes).into();
                 }
-                return true;
+                return;
             }
             self.advance(key, Input::Answer(bytes));
         }
     }
 
-    /// Looks at an answer, and has it go through the pipe if it is long and nothing is to be changed in it.
-    fn look_at_answer(&mut self, key: Key, scratch: &mut [u8]) -> bool {
-        let Some(upstream) = self.upstream_of(key) else { return false };
-        let bytes = match upstream.stream.peek(scratch) {
-            Ok(Read::Bytes(bytes)) => &mut scratch[..bytes],
+    fn awaits_answer(&self, key: Key) -> bool {
+        let wants = self.clients.get(key).map(|client| client.exchange.wants());
+        matches!(wants, Some(Wants::Answer | Wants::Send))
+    }
+
+    /// Takes bytes of an answer into the pipe, looks at the first `look` of them, and has them go on from there if
+    /// nothing is to be changed in them and the rest needs no look.
+    fn look_at_answer(&mut self, key: Key, scratch: &mut [u8], look: usize) -> bool {
+        let most = if look < SCRATCH_BYTES { PASS_BYTES_MAX } else { look };
+        let filled = match self.fill_pipe(key, most as u64) {
+            Ok(Read::Bytes(bytes)) => bytes,
             read => return self.no_answer(key, read),
         };
-        if upstream.meets == Meets::Head {
-            upstream.meets = Meets::Read; // what follows has no head
+        let looked = self.pipe.as_mut().and_then(|pipe| pipe.look(&mut scratch[..look.min(filled)]).ok());
+        let known = looked.unwrap_or(0);
+        if look < SCRATCH_BYTES {
+            self.meet(key, Meets::Read); // what follows has no head
         }
-        self.advance(key, Input::Answer(bytes));
-        let known = bytes.len();
-        let unseen = self.clients.get(key).map_or(0, |client| client.exchange.unseen());
-        let all = unseen.saturating_add(known as u64);
-        let mut filled = 0;
-        if all >= BULK_BYTES_MIN && self.out.pass == (0..known) {
-            if let Ok(Read::Bytes(bytes)) = self.fill_pipe(key, all) {
-                filled = bytes;
+        if known > 0 {
+            self.advance(key, Input::Answer(&mut scratch[..known]));
+            let Some(client) = self.clients.get(key) else { return true };
+            let (has_length, ended) = (client.exchange.has_length(), client.exchange.unseen() == 0);
+            if self.out.pass == (0..known) && (filled == known || has_length) {
+                return self.pour_answer(key, known, if ended { 0 } else { filled - known });
             }
-            if let Some(more) = filled.checked_sub(known) {
-                return self.pour_answer(key, known, more);
-            }
-            self.pipe = None; // what little came is here as well
+            self.meet(key, Meets::Read);
+            self.piped -= known; // these go on from here
+            self.relay(key, &mut scratch[..known]);
         }
-        // What was looked at is taken for read, so it has to be taken out.
-        self.meet(key, Meets::Read);
-        let mut left = known - filled;
-        while let Some(upstream) = self.upstream_of(key).filter(|_| left > 0) {
-            let Ok(Read::Bytes(skipped)) = upstream.stream.skip(&mut bytes[known - left..]) else { break };
-            left -= skipped;
-        }
-        self.relay(key, bytes);
-        // Where it could not be, the connection failed just now; it may say so only once.
-        let waits = self.clients.get(key).is_some_and(|client| client.exchange.wants() == Wants::Answer);
-        if left > 0 && waits {
-            return self.step(key, Input::UpstreamFailed(UpstreamError::Other), &[]);
+        self.drain_pipe(key, scratch, known);
+        if looked.is_none() {
+            self.pipe = None;
         }
         true
+    }
+
+    /// Reads what is in the pipe, as from the connection that it came from, but for the first `known` bytes, which
+    /// have gone on.
+    fn drain_pipe(&mut self, key: Key, scratch: &mut [u8], mut known: usize) {
+        while (known > 0 || self.piped > 0) && self.awaits_answer(key) {
+            let held =
+                self.upstream_of(key).filter(|_| known == 0).map_or(0, |upstream| upstream.input.len());
+            let room = if known > 0 { &mut scratch[..known] } else { &mut scratch[held..] };
+            match self.pipe.as_mut().map(|pipe| pipe.read(room)) {
+                Some(Ok(bytes @ 1..)) if known > 0 => known -= bytes,
+                Some(Ok(bytes @ 1..)) => {
+                    self.piped -= bytes;
+                    self.take_answer(key, &mut scratch[..held + bytes]);
+                }
+                // They are lost, and with them the answer.
+                _ => {
+                    self.step(key, Input::UpstreamFailed(UpstreamError::Other), &[]);
+                }
+            }
+        }
+        self.piped += known;
+        self.drop_unless_empty();
+    }
+
+    /// Bytes that stay in the pipe are for nobody.
+    fn drop_unless_empty(&mut self) {
+        if self.piped > 0 {
+            (self.pipe, self.piped) = (None, 0);
+        }
     }
 
     /// Whether there is a pipe, which is empty.
@@ -178,7 +217,11 @@ impl<N: Network> Worker<N> {
         let bytes_max = if client.is_slow { SCRATCH_BYTES } else { PASS_BYTES_MAX };
         let upstream = client.upstream.and_then(|upstream| self.upstreams.get_mut(upstream));
         let (Some(upstream), Some(pipe)) = (upstream, &mut self.pipe) else { return Ok(Read::NotReady) };
-        upstream.stream.fill(pipe, most.min(bytes_max as u64) as usize)
+        let read = upstream.stream.fill(pipe, most.min(bytes_max as u64) as usize);
+        if let Ok(Read::Bytes(bytes)) = read {
+            self.piped = bytes;
+        }
+        read
     }
 
     /// The pipe holds `known` bytes, of which the exchange said that they go on, and then `more` that nobody has
@@ -190,18 +233,18 @@ impl<N: Network> Worker<N> {
             bytes += self.out.pass.len();
         }
         self.out.pass = 0..0; // it says nothing of bytes that are here
-        let delivered = self.deliver_from_pipe(key, bytes, known + more);
+        let delivered = self.deliver_from_pipe(key, bytes);
         self.act(key, delivered);
+        self.drop_unless_empty();
         true
     }
 
     /// Has the client take the first `bytes` of those that the pipe holds; what it does not take now is kept. Says
     /// whether the connection still holds.
-    fn deliver_from_pipe(&mut self, key: Key, bytes: usize, held: usize) -> bool {
-        let (Some(client), Some(mut pipe)) = (self.clients.get_mut(key), self.pipe.take()) else {
-            return true;
-        };
-        let Ok(taken) = client.stream.pour(&mut pipe, bytes) else { return false };
+    fn deliver_from_pipe(&mut self, key: Key, bytes: usize) -> bool {
+        let (Some(client), Some(pipe)) = (self.clients.get_mut(key), &mut self.pipe) else { return true };
+        let Ok(taken) = client.stream.pour(pipe, bytes) else { return false };
+        self.piped -= taken;
         if taken < bytes {
             let mut kept = vec![0; bytes - taken];
             let mut at = 0;
@@ -211,11 +254,10 @@ impl<N: Network> Worker<N> {
                     _ => return false,
                 }
             }
+            self.piped -= at;
             client.outbox = Some(Box::new(Outbox { bytes: kept, taken: 0 }));
             client.is_slow = true;
         }
-        // One that holds bytes which nobody is to have is not used again.
-        self.pipe = (bytes == held).then_some(pipe);
         self.sent(key, taken);
         true
     }

@@ -26,12 +26,6 @@ pub trait Socket {
     /// As `recv(2)` with `MSG_PEEK`; `WouldBlock` where nothing is there.
     fn peek(&mut self, into: &mut [u8]) -> io::Result<usize>;
 
-    /// Takes at most as many bytes out as there are `seen`, by a look, and leaves `seen` as it is.
-    ///
-    /// # Errors
-    /// As `recv(2)` with `MSG_TRUNC`; `WouldBlock` where nothing is there.
-    fn skip(&mut self, seen: &mut [u8]) -> io::Result<usize>;
-
     /// Writes as much as the kernel takes.
     ///
     /// # Errors
@@ -150,14 +144,6 @@ impl<S: Socket> Stream<S> {
     /// The connection failed.
     pub fn peek(&mut self, into: &mut [u8]) -> io::Result<Read> {
         self.take(|socket| socket.peek(into))
-    }
-
-    /// Takes bytes out that were looked at.
-    ///
-    /// # Errors
-    /// The connection failed.
-    pub fn skip(&mut self, seen: &mut [u8]) -> io::Result<Read> {
-        self.take(|socket| socket.skip(seen))
     }
 
     /// Moves at most so many bytes into a pipe that is empty, if there may be some.

@@ -116,6 +116,8 @@ pub struct Worker<N: Network> {
     scratch: Box<[u8]>,
     /// Empty, and made when the first long body comes.
     pub(super) pipe: Option<N::Pipe>,
+    /// What it holds while bytes are being moved.
+    pub(super) piped: usize,
     pub(super) out: Output,
 }
 
@@ -138,6 +140,7 @@ impl<N: Network> Worker<N> {
             log_rate: LogRate::default(),
             scratch: vec![0; pump::SCRATCH_BYTES].into(),
             pipe: None,
+            piped: 0,
             out: Output::default(),
         }
     }

@@ -101,7 +101,7 @@ pub(crate) struct Net {
     pub(crate) looks_passed_on: u64,
     pub(crate) poured: u64,
     /// What the last call was, if a look: at what, and how much it showed.
-    looked: Option<(ConnId, usize)>,
+    looked: bool,
     /// Happens right behind the next look.
     pub(crate) behind_look: Option<fn(&mut Kernel, ConnId)>,
     /// Connects that failed, and of which no client was told yet.
@@ -123,6 +123,8 @@ pub(crate) struct SimNetwork(pub(crate) Rc<RefCell<Net>>);
 pub(crate) struct SimPipe {
     net: Rc<RefCell<Net>>,
     bytes: Vec<u8>,
+    /// Whose connection they came from.
+    from: Option<ConnId>,
 }
 
 /// A socket of the worker.
@@ -157,7 +159,7 @@ impl Net {
             looks: 0,
             looks_passed_on: 0,
             poured: 0,
-            looked: None,
+            looked: false,
             behind_look: None,
             failed_connects: Vec::new(),
             clients: Vec::new(),
@@ -189,7 +191,6 @@ impl Net {
 
     /// Before a call of the worker: what else happens in the world at that moment.
     fn before(&mut self, id: ConnId) -> io::Result<()> {
-        self.looked = self.looked.filter(|(looked, _)| *looked == id);
         let calls = &mut self.kernel.conns[id].calls;
         *calls += 1;
         assert!(*calls <= CALLS_MAX, "the worker spins on connection {id}");
@@ -333,7 +334,7 @@ impl Network for SimNetwork {
         if net.is_out_of_descriptors() || net.chaos.connects && net.random.one_in(4) {
             return Err(Errno::MFILE.into());
         }
-        Ok(SimPipe { net: Rc::clone(&self.0), bytes: Vec::new() })
+        Ok(SimPipe { net: Rc::clone(&self.0), bytes: Vec::new(), from: None })
     }
 }
 
@@ -369,14 +370,28 @@ impl Pipe<SimSocket> for SimPipe {
     fn fill(&mut self, from: &SimSocket, bytes: usize) -> io::Result<usize> {
         assert!(self.bytes.is_empty(), "bytes of one answer meet those of another");
         from.take(|net| {
-            let looked = net.looked.take();
             let most = if net.random.one_in(2) { bytes } else { 1 + net.random.below(bytes) };
             self.bytes = vec![0; most.min(net.kernel.conns[from.id].to_worker.len()).max(1)];
             let result = net.kernel.read(from.id, &mut self.bytes);
             self.bytes.truncate(*result.as_ref().unwrap_or(&0));
-            net.looks_passed_on += u64::from(looked.is_some_and(|(_, shown)| self.bytes.len() >= shown));
+            self.from = Some(from.id);
             result
         })
+    }
+
+    fn look(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let most = into.len().min(self.bytes.len());
+        assert!(most > 0, "a look into an empty pipe");
+        let net = &mut *self.net.borrow_mut();
+        let bytes = if net.random.one_in(4) { 1 + net.random.below(most) } else { most };
+        into[..bytes].copy_from_slice(&self.bytes[..bytes]);
+        net.looks += 1;
+        net.looked = true;
+        net.trace(|| format!("look at {bytes} of {}", self.bytes.len()));
+        if let (Some(happens), Some(from)) = (net.behind_look.take(), self.from) {
+            happens(&mut net.kernel, from);
+        }
+        Ok(bytes)
     }
 
     fn pour(&mut self, into: &SimSocket, bytes: usize) -> io::Result<usize> {
@@ -388,6 +403,7 @@ impl Pipe<SimSocket> for SimPipe {
         let rest = self.bytes.split_off(taken);
         let poured = mem::replace(&mut self.bytes, rest);
         net.poured += taken as u64;
+        net.looks_passed_on += u64::from(mem::take(&mut net.looked));
         net.wrote(into.id, &poured);
         // A portion that was taken whole says nothing of the rest.
         net.kernel.conns[into.id].stalled |= taken < bytes && !self.bytes.is_empty();
@@ -397,7 +413,9 @@ impl Pipe<SimSocket> for SimPipe {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let most = into.len().min(self.bytes.len());
         assert!(most > 0, "an empty pipe is read");
-        let bytes = 1 + self.net.borrow_mut().random.below(most);
+        let net = &mut *self.net.borrow_mut();
+        net.looked = false;
+        let bytes = 1 + net.random.below(most);
         into[..bytes].copy_from_slice(&self.bytes[..bytes]);
         self.bytes.drain(..bytes);
         Ok(bytes)
@@ -409,24 +427,11 @@ impl Socket for SimSocket {
         self.take(|net| net.kernel.read(self.id, into))
     }
 
-    fn skip(&mut self, seen: &mut [u8]) -> io::Result<usize> {
-        let mut taken = vec![0; 1 + self.net.borrow_mut().random.below(seen.len())];
-        self.take(|net| net.kernel.read(self.id, &mut taken))
-    }
-
     fn peek(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let net = &mut *self.net.borrow_mut();
         net.before(self.id)?;
         let result = net.kernel.peek(self.id, into);
         net.trace(|| format!("look at {}: {result:?}", self.id));
-        // Whoever wants to see one byte wants to see whether there is any.
-        if let Some(shown @ 1..) = result.as_ref().ok().copied().filter(|_| into.len() > 1) {
-            net.looks += 1;
-            net.looked = Some((self.id, shown));
-            if let Some(happens) = net.behind_look.take() {
-                happens(&mut net.kernel, self.id);
-            }
-        }
         result
     }
 
