@@ -26,9 +26,10 @@
 //!    exchange is `Connecting`.
 //! 4. The pump takes a kept connection from [`proxy::pool`], or opens one; the exchange is `Sending`, and when the
 //!    pod has the request, `Awaiting`.
-//! 5. The pod answers. The same buffer, the same path: [`http1::head`] cuts, [`http1::framing`] says how the body
-//!    ends, [`http1::rewrite`] changes what must change, which is nothing for most answers; then the bytes go on
-//!    to Prometheus as they came. The exchange is `Relaying`, and [`http1::body`] looks for the end as they pass.
+//! 5. The pod answers. [`net::relay`] reads into the same buffer: [`http1::head`] cuts, [`http1::framing`] says how
+//!    the body ends, [`http1::rewrite`] changes what must change, which is nothing for most answers; then the bytes
+//!    go on to Prometheus as they came. The exchange is `Relaying`, and [`http1::body`] looks for the end as they
+//!    pass. Where they are many, they go through [`net::splice`] instead, and are at most looked at.
 //! 6. The end is there: the pod's connection goes back to the pool, the exchange is `Replying` until Prometheus
 //!    has taken the last byte, and then `Reading` again. [`proxy::metrics`] counted it.
 //!

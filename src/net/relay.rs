@@ -202,6 +202,7 @@ impl<N: Network> Worker<N> {
 
     /// Whether there is a pipe, which is empty.
     fn has_pipe(&mut self) -> bool {
+        self.drop_unless_empty();
         if self.pipe.is_none() {
             // Where there is no descriptor for one, bytes are read and written.
             self.pipe = self.network.pipe().ok();
