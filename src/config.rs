@@ -62,7 +62,7 @@ lists are comma-separated; the option wins. SIGTERM and SIGINT end it, a second 
 ";
 
 /// Descriptors that are neither a client's nor a pod's: standard streams, signals, `/proc`; and for each worker
-/// its epoll, its waker, its pipe and its listeners.
+/// its epoll, its waker, its pipes and its listeners.
 const DESCRIPTORS_OTHER: usize = 32;
 /// The most clients, and kept pod connections, that the open-files limit alone leads to: containers often have a
 /// limit of a million, and nobody means them to take the memory for it.

@@ -36,7 +36,7 @@
 //! What goes wrong on the way is an [`Outcome`](proxy::outcome::Outcome): one enum is the status and the reason
 //! phrase that Prometheus shows, the word in the log and the label on `/metrics`. What takes too long comes up in
 //! [`proxy::deadlines`]. And what a scrape costs in system calls is in steps 2, 4 and 5: two waits, two reads, two
-//! writes.
+//! writes, where the answer is short.
 
 pub mod config;
 pub mod http1;

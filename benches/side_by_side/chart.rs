@@ -29,7 +29,7 @@ pub(crate) fn draw(cases: &[Case]) -> String {
     let bars = |case: &Case| case.forwarders.len() as f64 * (BAR + GAP);
     let bottom = TOP + cases.iter().map(|case| HEADING + bars(case)).sum::<f64>();
     let height = bottom + BOTTOM;
-    let longest = cases.iter().flat_map(relative).map(|(_, spread)| spread.max).fold(1.0, f64::max);
+    let longest = cases.iter().flat_map(relative).map(|(_, spread)| spread.upper).fold(1.0, f64::max);
     let scale = (WIDTH - LABELS - VALUES) / longest;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \
@@ -88,7 +88,7 @@ fn axis(svg: &mut String, scale: f64, longest: f64, bottom: f64) {
 }
 
 fn bar(svg: &mut String, y: f64, scale: f64, measured: &Measured, ratio: Spread) {
-    let Spread { median, min, max } = ratio;
+    let Spread { median, lower, upper } = ratio;
     let at = |ratio: f64| LABELS + ratio * scale;
     let (middle, base) = (y + BAR / 2.0, y + BAR - 3.0);
     let time = Spread::of(measured.samples.iter().map(Sample::processor_us)).map_or(0.0, |time| time.median);
@@ -102,9 +102,9 @@ fn bar(svg: &mut String, y: f64, scale: f64, measured: &Measured, ratio: Spread)
         measured.forwarder.name,
         median * scale,
         colour(&measured.forwarder.kind),
-        at(min),
-        at(max),
-        at(max) + 8.0,
+        at(lower),
+        at(upper),
+        at(upper) + 8.0,
     );
 }
 

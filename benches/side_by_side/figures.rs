@@ -53,12 +53,12 @@ impl Sample {
     }
 }
 
-/// The middle of some figures, and the ends.
+/// The middle of some figures, and between which two the middle half of them lies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
+    pub(crate) lower: f64,
+    pub(crate) upper: f64,
 }
 
 impl Spread {
@@ -66,13 +66,13 @@ impl Spread {
     pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut figures: Vec<f64> = figures.into_iter().collect();
         figures.sort_by(f64::total_cmp);
-        let (min, max) = (*figures.first()?, *figures.last()?);
-        let middle = figures.len() / 2;
-        let median = match figures.len() % 2 {
-            0 => f64::midpoint(figures[middle - 1], figures[middle]),
-            _ => figures[middle],
+        let last = figures.len().checked_sub(1)?;
+        let quartile = |number: usize| {
+            let at = (last * number) as f64 / 4.0;
+            let (below, above) = (figures[at.floor() as usize], figures[at.ceil() as usize]);
+            below + (above - below) * at.fract()
         };
-        Some(Self { median, min, max })
+        Some(Self { median: quartile(2), lower: quartile(1), upper: quartile(3) })
     }
 
     /// `figure` of each of `ours` over that of `theirs` in the same round.
@@ -89,8 +89,8 @@ impl fmt::Display for Spread {
     /// `1.23 (1.20..1.31)`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let precision = f.precision().unwrap_or(2);
-        let Self { median, min, max } = self;
-        write!(f, "{median:.precision$} ({min:.precision$}..{max:.precision$})")
+        let Self { median, lower, upper } = self;
+        write!(f, "{median:.precision$} ({lower:.precision$}..{upper:.precision$})")
     }
 }
 

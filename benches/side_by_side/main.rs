@@ -39,6 +39,7 @@ use std::{fs, path::PathBuf, process::ExitCode};
 use forwarders::{Forwarder, Setup};
 use options::{Asked, Options, Part};
 use pods::Pods;
+use report::Verdict;
 
 fn main() -> ExitCode {
     if let Some(failed) = forwarders::become_child() {
@@ -96,32 +97,41 @@ impl Bench {
     }
 
     /// Runs the parts that were asked for. Says whether nothing passed a limit.
+    ///
+    /// A part that fails does not keep the others from being run, nor verdicts from being told.
     fn run(&self) -> Result<bool, String> {
         report::machine(&self.options, &self.forwarders);
         let mut within = true;
         let mut verdicts = Vec::new();
+        let mut failed = Vec::new();
         for part in &self.options.parts {
-            match part {
-                Part::Processor => {
-                    let cases = processor::run(self)?;
-                    verdicts.extend(report::processor_verdicts(&cases));
-                    if let Some(path) = &self.options.svg {
-                        let picture = chart::draw(&cases);
-                        fs::write(path, picture).map_err(|error| format!("{}: {error}", path.display()))?;
-                    }
-                }
-                Part::Memory => verdicts.extend(memory::run(self)?),
-                Part::Start => verdicts.extend(start::run(self)?),
-                Part::Syscalls => syscalls::run(self)?,
-                Part::Instructions => within &= instructions::run(self)?,
-                Part::Profile => profile::run(self)?,
-                Part::Growth => growth::run(self)?,
-                Part::Workers => workers::run(self)?,
-                Part::Nginx => nginx::run(self)?,
-            }
+            let result = self.part(part, &mut verdicts).map(|kept| within &= kept);
+            failed.extend(result.err().inspect(|error| println!("NOT MEASURED: {error}\n")));
         }
         report::verdicts(&verdicts);
-        Ok(within)
+        if failed.is_empty() { Ok(within) } else { Err(failed.join("; ")) }
+    }
+
+    fn part(&self, part: &Part, verdicts: &mut Vec<Verdict>) -> Result<bool, String> {
+        match part {
+            Part::Processor => {
+                let cases = processor::run(self)?;
+                verdicts.extend(report::processor_verdicts(&cases));
+                if let Some(path) = &self.options.svg {
+                    let picture = chart::draw(&cases);
+                    fs::write(path, picture).map_err(|error| format!("{}: {error}", path.display()))?;
+                }
+            }
+            Part::Memory => verdicts.extend(memory::run(self)?),
+            Part::Start => verdicts.extend(start::run(self)?),
+            Part::Syscalls => syscalls::run(self)?,
+            Part::Instructions => return instructions::run(self),
+            Part::Profile => profile::run(self)?,
+            Part::Growth => growth::run(self)?,
+            Part::Workers => workers::run(self)?,
+            Part::Nginx => nginx::run(self)?,
+        }
+        Ok(true)
     }
 
     /// What forwarders have to serve in most parts.

@@ -30,13 +30,14 @@ pub(crate) const BEST: Tuning =
     Tuning { name: "best", events: "", listen: "", buffering: "off", buffer_kib: 256, more: "" };
 
 /// What was tried beside it: each differs from it in what its name says.
-const TRIED: [Tuning; 14] = [
+const TRIED: [Tuning; 15] = [
     Tuning { name: "buffers of 4 KiB", buffer_kib: 4, ..BEST },
     Tuning { name: "buffers of 16 KiB", buffer_kib: 16, ..BEST },
     Tuning { name: "buffers of 32 KiB", buffer_kib: 32, ..BEST },
     Tuning { name: "buffers of 64 KiB", buffer_kib: 64, ..BEST },
     Tuning { name: "buffers of 1 MiB", buffer_kib: 1024, ..BEST },
     Tuning { name: "buffering on, 4 KiB", buffering: "on", buffer_kib: 4, ..BEST },
+    Tuning { name: "buffering on, 16 KiB", buffering: "on", buffer_kib: 16, ..BEST },
     Tuning { name: "buffering on, 32 KiB", buffering: "on", buffer_kib: 32, ..BEST },
     Tuning { name: "buffering on, 64 KiB", buffering: "on", buffer_kib: 64, ..BEST },
     Tuning { name: "buffering on", buffering: "on", ..BEST },
@@ -93,6 +94,7 @@ pub(crate) fn tuned(address: SocketAddr, setup: &Setup, tuning: &Tuning) -> Stri
     proxy_buffer_size {buffer_kib}k;
     proxy_buffers 8 {buffer_kib}k;
     proxy_busy_buffers_size {busy_kib}k;
+    proxy_max_temp_file_size 0;
     keepalive_timeout 1h;
     keepalive_requests 1000000000;
     tcp_nodelay on;

@@ -16,8 +16,42 @@ pub(crate) struct Verdict {
     pub(crate) case: String,
     pub(crate) target: String,
     pub(crate) measured: String,
-    /// Nothing: it was not measured, as a program is missing or was left out.
-    pub(crate) reached: Option<bool>,
+    pub(crate) reached: Reached,
+}
+
+/// Whether a target was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reached {
+    Yes,
+    No,
+    /// The median is on one side of the limit, and a quarter of the rounds or more on the other.
+    YesWithinNoise,
+    NoWithinNoise,
+    /// A program is missing, or was left out.
+    NotMeasured,
+}
+
+impl Reached {
+    pub(crate) fn of(limit: Limit, measured: Option<Spread>) -> Self {
+        let Some(Spread { median, lower, upper }) = measured else { return Self::NotMeasured };
+        let clear = limit.holds(lower) == limit.holds(upper);
+        match (limit.holds(median), clear) {
+            (true, true) => Self::Yes,
+            (true, false) => Self::YesWithinNoise,
+            (false, false) => Self::NoWithinNoise,
+            (false, true) => Self::No,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Yes => "reached",
+            Self::No => "MISSED",
+            Self::YesWithinNoise => "reached, within the noise",
+            Self::NoWithinNoise => "MISSED, within the noise",
+            Self::NotMeasured => "NOT MEASURED",
+        }
+    }
 }
 
 /// A limit that a figure has to keep.
@@ -28,7 +62,7 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    pub(crate) fn holds(self, figure: f64) -> bool {
+    fn holds(self, figure: f64) -> bool {
         match self {
             Self::AtMost(most) => figure <= most,
             Self::AtLeast(least) => figure >= least,
@@ -215,7 +249,7 @@ pub(crate) fn processor_verdicts(cases: &[Case]) -> Vec<Verdict> {
             case: format!("{body}: processor"),
             target: format!("{} {sign} {bound:.2} × {}", of.name(), over.name()),
             measured: ratio.map_or("-".to_owned(), |ratio| ratio.to_string()),
-            reached: ratio.map(|ratio| limit.holds(ratio.median)),
+            reached: Reached::of(limit, ratio),
         })
     });
     let latency = cases::ALL.iter().filter_map(|&body| {
@@ -224,7 +258,7 @@ pub(crate) fn processor_verdicts(cases: &[Case]) -> Vec<Verdict> {
             case: format!("{body}: p99 latency"),
             target: "psystrike < nginx at its best".to_owned(),
             measured: ratio.map_or("-".to_owned(), |ratio| ratio.to_string()),
-            reached: ratio.map(|ratio| ratio.median < 1.0),
+            reached: Reached::of(Limit::AtMost(1.0), ratio),
         })
     });
     processor.chain(latency).collect()
@@ -242,13 +276,8 @@ pub(crate) fn verdicts(verdicts: &[Verdict]) {
     println!("### Targets\n");
     let row = |verdict: &Verdict| {
         let Verdict { case, target, measured, reached } = verdict;
-        let reached = match reached {
-            Some(true) => "reached",
-            Some(false) => "MISSED",
-            None => "NOT MEASURED",
-        };
-        vec![case.clone(), target.clone(), measured.clone(), reached.to_owned()]
+        vec![case.clone(), target.clone(), measured.clone(), reached.name().to_owned()]
     };
     let rows: Vec<_> = verdicts.iter().map(row).collect();
-    table(&["case", "target", "measured: median (min..max)", "verdict"], &rows);
+    table(&["case", "target", "measured: median (quartiles)", "verdict"], &rows);
 }

@@ -2,7 +2,7 @@
 //!
 //! Asks the exchange what it wants, does it if a socket is ready for it, and tells the exchange what came of it.
 //! Bytes are read into the worker's scratch buffer and written on from there; those of a long body, once its head
-//! is known, go through the worker's pipe and are never read. Only what the other side does not take now is kept
+//! is known, go through the worker's pipe ([`super::relay`]). Only what the other side does not take now is kept
 //! with its connection; while any is, its source is not read.
 
 use std::{io::IoSlice, mem, time::Instant};
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// The most that is read at once, and so the most that is kept for a client that does not take it. The longest
+/// The most that is read at once, and so the most that is kept of it for a client that does not take it. The longest
 /// head of an answer fits in.
 pub const SCRATCH_BYTES: usize = ANSWER_HEAD_BYTES_MAX;
 /// Reads, writes and transitions in one turn, so that one exchange does not starve the others.
@@ -89,6 +89,12 @@ impl<S: Socket> Client<S> {
             has_place,
             waits_until: None,
         }
+    }
+
+    /// Keeps what it did not take.
+    pub(super) fn keep(&mut self, outbox: Outbox) {
+        self.outbox = Some(Box::new(outbox));
+        self.is_slow = true;
     }
 
     /// Whether the client has yet to take bytes that were handed over.
@@ -225,8 +231,11 @@ impl<N: Network> Worker<N> {
         let taken = if client.is_stalled() { Ok(0) } else { client.stream.write(&parts) };
         let Ok(taken) = taken else { return false };
         if taken < all {
-            let outbox =
-                client.outbox.get_or_insert_with(|| Box::new(Outbox { bytes: Vec::new(), taken: 0 }));
+            if !client.is_stalled() {
+                client.keep(Outbox { bytes: Vec::new(), taken: 0 });
+                self.stalled += 1;
+            }
+            let Some(outbox) = &mut client.outbox else { return true };
             let mut skip = taken;
             for part in &parts {
                 let skipped = skip.min(part.len());
@@ -247,6 +256,7 @@ impl<N: Network> Worker<N> {
                 outbox.taken += taken;
                 if outbox.taken == outbox.bytes.len() {
                     client.outbox = None; // one that is empty holds no memory
+                    self.stalled -= 1;
                 }
                 self.sent(key, taken);
                 true

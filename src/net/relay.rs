@@ -1,8 +1,8 @@
 //! How an answer gets from a pod's connection to a client's: bytes that are read and written on, and bytes that go
 //! through the worker's pipe ([`super::splice`]) and are never copied, or once to be looked at.
 //!
-//! Of a body of a known length nothing but the head has to be looked at, of one in chunks everything, which still
-//! costs one copy instead of two. All that takes more calls than to read and to write, so it is done where the last
+//! Of a body of a known length nothing but the head has to be looked at, of one in chunks everything but the inside
+//! of large chunks, which still costs one copy instead of two. All that takes more calls than to read and to write, so it is done where the last
 //! answer, or what there is of this one, was long.
 //!
 //! To look into the pipe takes a call more than to look into the socket (`MSG_PEEK`) would, and costs less: the
@@ -29,8 +29,10 @@ use crate::proxy::{
 /// From so many bytes on it is cheaper to look and have them go through the pipe than to read and write them.
 const BULK_BYTES_MIN: u64 = 32 * 1024;
 /// The most that goes through the pipe at once, and so the most that is ever kept for a client that does not take
-/// it: a body of 256 KiB with its head. Once a client did not take all of an answer, it is as little as is read.
+/// it: a body of 256 KiB with its head. Once a client did not take all of an answer, or so many clients take nothing,
+/// it is as little as is read.
 const PASS_BYTES_MAX: usize = 272 * 1024;
+const STALLED_AT_LENGTH_MAX: usize = 16;
 /// What is looked at of an answer whose head is expected to tell the length: it fits in, unless it is a rare one.
 const HEAD_BYTES: usize = 1024;
 
@@ -62,18 +64,29 @@ impl<N: Network> Worker<N> {
     pub(super) fn read_answer(&mut self, key: Key, scratch: &mut [u8]) -> bool {
         let Some(client) = self.clients.get(key) else { return false };
         let unseen = client.exchange.unseen();
-        if unseen >= BULK_BYTES_MIN && self.has_pipe() {
-            return match self.fill_pipe(key, unseen) {
-                Ok(Read::Bytes(bytes)) => self.pour_answer(key, 0, bytes),
-                read => self.no_answer(key, read),
-            };
-        }
         let Some(upstream) = self.upstream_of(key) else { return false };
         let (held, meets) = (upstream.input.len(), upstream.meets);
-        if meets != Meets::Read && held == 0 && self.has_pipe() {
-            let look = if meets == Meets::Head { HEAD_BYTES } else { SCRATCH_BYTES };
-            return self.look_at_answer(key, scratch, look);
+        let looks = meets != Meets::Read && held == 0;
+        if (unseen >= BULK_BYTES_MIN || looks) && self.has_pipe() {
+            let most = match meets {
+                _ if unseen >= BULK_BYTES_MIN => unseen,
+                Meets::Head => PASS_BYTES_MAX as u64,
+                Meets::All | Meets::Read => SCRATCH_BYTES as u64,
+            };
+            match self.fill_pipe(key, most) {
+                Ok(Read::Bytes(bytes)) if unseen >= BULK_BYTES_MIN => self.pour_answer(key, 0, bytes),
+                Ok(Read::Bytes(bytes)) => self.look_at_answer(key, scratch, meets, bytes),
+                // splice(2) gives nothing at a mark of urgent data too, before which the end may have come.
+                Ok(Read::End) => return self.read_bytes(key, scratch, held),
+                read => return self.no_answer(key, read),
+            }
+            return true;
         }
+        self.read_bytes(key, scratch, held)
+    }
+
+    /// Reads bytes of an answer, behind those that are `held` back.
+    fn read_bytes(&mut self, key: Key, scratch: &mut [u8], held: usize) -> bool {
         let Some(upstream) = self.upstream_of(key) else { return false };
         let bytes = match upstream.stream.read(&mut scratch[held..]) {
             Ok(Read::Bytes(bytes)) => held + bytes,
@@ -139,22 +152,18 @@ impl<N: Network> Worker<N> {
         matches!(wants, Some(Wants::Answer | Wants::Send))
     }
 
-    /// Takes bytes of an answer into the pipe, looks at the first `look` of them, and has them go on from there if
-    /// nothing is to be changed in them and the rest needs no look.
-    fn look_at_answer(&mut self, key: Key, scratch: &mut [u8], look: usize) -> bool {
-        let most = if look < SCRATCH_BYTES { PASS_BYTES_MAX } else { look };
-        let filled = match self.fill_pipe(key, most as u64) {
-            Ok(Read::Bytes(bytes)) => bytes,
-            read => return self.no_answer(key, read),
-        };
+    /// Looks at the beginning of an answer of which so many bytes are in the pipe, or at all of them, and has them
+    /// go on from there if nothing is to be changed in them and the rest needs no look.
+    fn look_at_answer(&mut self, key: Key, scratch: &mut [u8], meets: Meets, filled: usize) {
+        let look = if meets == Meets::Head { HEAD_BYTES } else { SCRATCH_BYTES };
         let looked = self.pipe.as_mut().and_then(|pipe| pipe.look(&mut scratch[..look.min(filled)]).ok());
         let known = looked.unwrap_or(0);
-        if look < SCRATCH_BYTES {
-            self.meet(key, Meets::Read); // what follows has no head
+        if meets == Meets::Head || (filled as u64) < BULK_BYTES_MIN {
+            self.meet(key, Meets::Read); // what follows has no head, and small portions are cheaper to read
         }
         if known > 0 {
             self.advance(key, Input::Answer(&mut scratch[..known]));
-            let Some(client) = self.clients.get(key) else { return true };
+            let Some(client) = self.clients.get(key) else { return };
             let (has_length, ended) = (client.exchange.has_length(), client.exchange.unseen() == 0);
             if self.out.pass == (0..known) && (filled == known || has_length) {
                 return self.pour_answer(key, known, if ended { 0 } else { filled - known });
@@ -167,13 +176,16 @@ impl<N: Network> Worker<N> {
         if looked.is_none() {
             self.pipe = None;
         }
-        true
     }
 
-    /// Reads what is in the pipe, as from the connection that it came from, but for the first `known` bytes, which
-    /// have gone on.
+    /// Has what is in the pipe go on, but for the first `known` bytes, which have: if none of it has to be looked at
+    /// from there, else it is read as from the connection that it came from.
     fn drain_pipe(&mut self, key: Key, scratch: &mut [u8], mut known: usize) {
         while (known > 0 || self.piped > 0) && self.awaits_answer(key) {
+            let Some(client) = self.clients.get(key) else { break };
+            if known == 0 && client.exchange.unseen() >= self.piped as u64 && !client.is_stalled() {
+                return self.pour_answer(key, 0, self.piped);
+            }
             let held =
                 self.upstream_of(key).filter(|_| known == 0).map_or(0, |upstream| upstream.input.len());
             let room = if known > 0 { &mut scratch[..known] } else { &mut scratch[held..] };
@@ -210,12 +222,11 @@ impl<N: Network> Worker<N> {
         self.pipe.is_some()
     }
 
+    /// Takes at most so many bytes of an answer into the pipe, which is there and empty.
     fn fill_pipe(&mut self, key: Key, most: u64) -> io::Result<Read> {
-        if !self.has_pipe() {
-            return Ok(Read::NotReady);
-        }
+        let may_be_kept = self.stalled < STALLED_AT_LENGTH_MAX;
         let Some(client) = self.clients.get(key) else { return Ok(Read::NotReady) };
-        let bytes_max = if client.is_slow { SCRATCH_BYTES } else { PASS_BYTES_MAX };
+        let bytes_max = if may_be_kept && !client.is_slow { PASS_BYTES_MAX } else { SCRATCH_BYTES };
         let upstream = client.upstream.and_then(|upstream| self.upstreams.get_mut(upstream));
         let (Some(upstream), Some(pipe)) = (upstream, &mut self.pipe) else { return Ok(Read::NotReady) };
         let read = upstream.stream.fill(pipe, most.min(bytes_max as u64) as usize);
@@ -227,7 +238,7 @@ impl<N: Network> Worker<N> {
 
     /// The pipe holds `known` bytes, of which the exchange said that they go on, and then `more` that nobody has
     /// seen.
-    fn pour_answer(&mut self, key: Key, known: usize, more: usize) -> bool {
+    fn pour_answer(&mut self, key: Key, known: usize, more: usize) {
         let mut bytes = known;
         if more > 0 {
             self.advance(key, Input::Passed(more as u64));
@@ -237,7 +248,6 @@ impl<N: Network> Worker<N> {
         let delivered = self.deliver_from_pipe(key, bytes);
         self.act(key, delivered);
         self.drop_unless_empty();
-        true
     }
 
     /// Has the client take the first `bytes` of those that the pipe holds; what it does not take now is kept. Says
@@ -256,8 +266,8 @@ impl<N: Network> Worker<N> {
                 }
             }
             self.piped -= at;
-            client.outbox = Some(Box::new(Outbox { bytes: kept, taken: 0 }));
-            client.is_slow = true;
+            client.keep(Outbox { bytes: kept, taken: 0 });
+            self.stalled += 1;
         }
         self.sent(key, taken);
         true

@@ -49,7 +49,7 @@ const LOGGED_CHARS_MAX: usize = 200;
 pub trait Network {
     /// What a connection is made of.
     type Socket: Socket;
-    /// What bytes go through from one of them to another without being looked at.
+    /// What bytes go through from one of them to another.
     type Pipe: Pipe<Self::Socket>;
 
     /// Has a client's socket report its readiness under `token`.
@@ -118,6 +118,8 @@ pub struct Worker<N: Network> {
     pub(super) pipe: Option<N::Pipe>,
     /// What it holds while bytes are being moved.
     pub(super) piped: usize,
+    /// Clients for which bytes are kept.
+    pub(super) stalled: usize,
     pub(super) out: Output,
 }
 
@@ -141,6 +143,7 @@ impl<N: Network> Worker<N> {
             scratch: vec![0; pump::SCRATCH_BYTES].into(),
             pipe: None,
             piped: 0,
+            stalled: 0,
             out: Output::default(),
         }
     }
@@ -359,6 +362,7 @@ impl<N: Network> Worker<N> {
     pub(super) fn remove_client(&mut self, key: Key) {
         let Some(client) = self.clients.remove(key) else { return };
         self.idle_clients.remove(key.slot());
+        self.stalled -= usize::from(client.is_stalled());
         self.counters().clients.sub(1);
         if client.waits_until.is_some() {
             self.shared.take_wish_for_room();
