@@ -513,3 +513,27 @@ fn urgent_data_within_a_long_body_holds_up_nobody_else() {
         assert!(cpu < Duration::from_millis(500), "it took {cpu:?} of processor time");
     }
 }
+
+/// splice(2) gives nothing at the mark, as at an end; and the end may be there already when it does. Where it is not,
+/// the scrape runs into its timeout.
+#[test]
+fn urgent_data_is_no_end() {
+    let psystrike = start(&["--timeout", "1s"]);
+    let body = body(2, 300 * KIB);
+    let whole = answer(Framing::UntilClose, &body);
+    let pod = Pod::serve("127.25.0.11", move |_, client| {
+        client.send(&whole[..100 * KIB])?;
+        SockRef::from(&**client.stream()).send_out_of_band(b"!")?;
+        client.send(&whole[100 * KIB..])?;
+        Ok(Then::Close)
+    });
+    for round in 1..=3 {
+        let mut client = psystrike.client();
+        client.send(get(&Psystrike::target(pod.address(), "/")));
+        match client.response() {
+            // With the urgent byte or without it.
+            Ok(response) => assert!(response.body.len() >= body.len(), "round {round}"),
+            Err(broken) => assert_ne!(broken.end, End::Open, "{broken:?}"),
+        }
+    }
+}
