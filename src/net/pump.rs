@@ -28,7 +28,9 @@ use crate::{
 
 /// The most that is read at once, and so the most that is kept of it for a client that does not take it. The longest
 /// head of an answer fits in.
-pub const SCRATCH_BYTES: usize = ANSWER_HEAD_BYTES_MAX;
+pub const READ_BYTES_MAX: usize = ANSWER_HEAD_BYTES_MAX;
+/// The worker's buffer: what is looked at, at most. It takes no memory as far as nobody has used it.
+pub const SCRATCH_BYTES: usize = super::relay::PASS_BYTES_MAX;
 /// Reads, writes and transitions in one turn, so that one exchange does not starve the others.
 const MOVES_MAX: usize = 16;
 /// A client's connection.
@@ -325,7 +327,7 @@ impl<N: Network> Worker<N> {
 
     fn discard(&mut self, key: Key, scratch: &mut [u8]) -> bool {
         let Some(client) = self.clients.get_mut(key) else { return false };
-        match client.stream.read(scratch) {
+        match client.stream.read(&mut scratch[..READ_BYTES_MAX]) {
             Ok(Read::Bytes(bytes)) => self.step(key, Input::Discarded(bytes), &[]),
             Ok(Read::NotReady) => false,
             Ok(Read::End) | Err(_) => self.step(key, Input::ClientGone, &[]),

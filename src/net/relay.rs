@@ -14,7 +14,7 @@
 use std::{io, mem};
 
 use super::{
-    pump::{Client, Outbox, SCRATCH_BYTES},
+    pump::{Client, Outbox, READ_BYTES_MAX},
     slots::Key,
     splice::Pipe,
     stream::{Read, upstream_error},
@@ -31,7 +31,7 @@ const BULK_BYTES_MIN: u64 = 32 * 1024;
 /// The most that goes through the pipe at once, and so the most that is ever kept for a client that does not take
 /// it: a body of 256 KiB with its head. Once a client did not take all of an answer, or so many clients take nothing,
 /// it is as little as is read.
-const PASS_BYTES_MAX: usize = 272 * 1024;
+pub const PASS_BYTES_MAX: usize = 272 * 1024;
 const STALLED_AT_LENGTH_MAX: usize = 16;
 /// What is looked at of an answer whose head is expected to tell the length: it fits in, unless it is a rare one.
 const HEAD_BYTES: usize = 1024;
@@ -68,11 +68,7 @@ impl<N: Network> Worker<N> {
         let (held, meets) = (upstream.input.len(), upstream.meets);
         let looks = meets != Meets::Read && held == 0;
         if (unseen >= BULK_BYTES_MIN || looks) && self.has_pipe() {
-            let most = match meets {
-                _ if unseen >= BULK_BYTES_MIN => unseen,
-                Meets::Head => PASS_BYTES_MAX as u64,
-                Meets::All | Meets::Read => SCRATCH_BYTES as u64,
-            };
+            let most = if unseen >= BULK_BYTES_MIN { unseen } else { PASS_BYTES_MAX as u64 };
             match self.fill_pipe(key, most) {
                 Ok(Read::Bytes(bytes)) if unseen >= BULK_BYTES_MIN => self.pour_answer(key, 0, bytes),
                 Ok(Read::Bytes(bytes)) => self.look_at_answer(key, scratch, meets, bytes),
@@ -88,11 +84,11 @@ impl<N: Network> Worker<N> {
     /// Reads bytes of an answer, behind those that are `held` back.
     fn read_bytes(&mut self, key: Key, scratch: &mut [u8], held: usize) -> bool {
         let Some(upstream) = self.upstream_of(key) else { return false };
-        let bytes = match upstream.stream.read(&mut scratch[held..]) {
+        let bytes = match upstream.stream.read(&mut scratch[held..READ_BYTES_MAX]) {
             Ok(Read::Bytes(bytes)) => held + bytes,
             read => return self.no_answer(key, read),
         };
-        let is_full = bytes == scratch.len();
+        let is_full = bytes == READ_BYTES_MAX;
         self.take_answer(key, &mut scratch[..bytes]);
         let is_coded =
             |client: &Client<_>| client.exchange.wants() == Wants::Answer && !client.exchange.has_length();
@@ -155,7 +151,7 @@ impl<N: Network> Worker<N> {
     /// Looks at the beginning of an answer of which so many bytes are in the pipe, or at all of them, and has them
     /// go on from there if nothing is to be changed in them and the rest needs no look.
     fn look_at_answer(&mut self, key: Key, scratch: &mut [u8], meets: Meets, filled: usize) {
-        let look = if meets == Meets::Head { HEAD_BYTES } else { SCRATCH_BYTES };
+        let look = if meets == Meets::Head { HEAD_BYTES } else { scratch.len() };
         let looked = self.pipe.as_mut().and_then(|pipe| pipe.look(&mut scratch[..look.min(filled)]).ok());
         let known = looked.unwrap_or(0);
         if meets == Meets::Head || (filled as u64) < BULK_BYTES_MIN {
@@ -226,7 +222,7 @@ impl<N: Network> Worker<N> {
     fn fill_pipe(&mut self, key: Key, most: u64) -> io::Result<Read> {
         let may_be_kept = self.stalled < STALLED_AT_LENGTH_MAX;
         let Some(client) = self.clients.get(key) else { return Ok(Read::NotReady) };
-        let bytes_max = if may_be_kept && !client.is_slow { PASS_BYTES_MAX } else { SCRATCH_BYTES };
+        let bytes_max = if may_be_kept && !client.is_slow { PASS_BYTES_MAX } else { READ_BYTES_MAX };
         let upstream = client.upstream.and_then(|upstream| self.upstreams.get_mut(upstream));
         let (Some(upstream), Some(pipe)) = (upstream, &mut self.pipe) else { return Ok(Read::NotReady) };
         let read = upstream.stream.fill(pipe, most.min(bytes_max as u64) as usize);
