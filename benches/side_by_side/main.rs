@@ -1,7 +1,7 @@
 //! psystrike beside nginx, HAProxy and the floors of what sockets cost: processor time, latency, memory, start.
 //!
-//! Starts everything itself, on loopback only, and ends it; every wait and every run has a bound, but for cargo's where it builds. Prints tables
-//! and verdicts as Markdown. See `--help`, and the modules:
+//! Starts everything itself, on loopback only, and ends it; every wait and every run has a bound, but for cargo's
+//! where it builds. Prints tables and verdicts as Markdown. See `--help`, and the modules:
 //!
 //! - [`options`]: what can be asked for;
 //! - [`cases`]: the bodies that are scraped;
