@@ -21,6 +21,7 @@ use support::{
     poll,
     program::Signal,
     psystrike::Psystrike,
+    settled,
 };
 
 const PAGE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nup 1\n";
@@ -373,19 +374,6 @@ fn stalled(psystrike: &Psystrike, pod: &Pod) -> Client {
     client
 }
 
-/// What `sent` comes to when it does not change any more.
-fn settled(sent: &AtomicU64) -> u64 {
-    let mut last = (sent.load(Ordering::SeqCst), Instant::now());
-    let now = || {
-        let now = sent.load(Ordering::SeqCst);
-        if now != last.0 {
-            last = (now, Instant::now());
-        }
-        (now, last.1.elapsed())
-    };
-    poll("how much was sent", now, |(_, unchanged)| *unchanged > Duration::from_millis(200)).0
-}
-
 #[test]
 fn a_client_that_stops_reading_stops_the_pod_and_costs_little_memory() {
     const CLIENTS: u64 = 16;
@@ -395,7 +383,7 @@ fn a_client_that_stops_reading_stops_the_pod_and_costs_little_memory() {
     let before = psystrike.process().resident_bytes();
 
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| stalled(&psystrike, &pod)).collect();
-    let sent_then = settled(&sent);
+    let sent_then = settled("how much was sent", || sent.load(Ordering::SeqCst));
     let grown = psystrike.process().resident_bytes().saturating_sub(before);
     // Only the kernel's buffers and one piece of 64 KiB each are between them.
     assert!(sent_then < CLIENTS * 24 * MIB, "{} MiB were sent", sent_then / MIB);

@@ -23,6 +23,7 @@ use support::{
     poll,
     program::Signal,
     psystrike::Psystrike,
+    settled,
 };
 
 const KIB: usize = 1 << 10;
@@ -360,19 +361,6 @@ fn endless(ip: &str) -> (Pod, Arc<AtomicUsize>) {
     (pod, sent)
 }
 
-/// What `sent` comes to when it does not change any more.
-fn settled(sent: &AtomicUsize) -> usize {
-    let mut last = (sent.load(Ordering::SeqCst), Instant::now());
-    let now = || {
-        let now = sent.load(Ordering::SeqCst);
-        if now != last.0 {
-            last = (now, Instant::now());
-        }
-        (now, last.1.elapsed())
-    };
-    poll("how much was sent", now, |(_, unchanged)| *unchanged > Duration::from_millis(200)).0
-}
-
 /// Reads so many bytes of the body, of which the first is that `at` its beginning, and looks at each.
 fn read_body(mut stream: &TcpStream, from: usize, to: usize, piece: &[u8]) {
     let mut buffer = vec![0; 256 * KIB];
@@ -413,7 +401,7 @@ fn clients_that_stop_in_the_middle_and_go_on_later_get_every_byte() {
         read_head(stream);
         read_body(stream, 0, at * 50_000, &piece);
     }
-    settled(&sent);
+    settled("how much was sent", || sent.load(Ordering::SeqCst));
     let grown = (psystrike.process().resident_bytes() as usize).saturating_sub(before as usize);
     assert!(grown < CLIENTS * KEPT_MAX + 2 * MIB, "for {CLIENTS} clients it grew by {} KiB", grown / KIB);
     assert_eq!(psystrike.get("/healthz").status(), 200, "others are served");

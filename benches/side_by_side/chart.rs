@@ -38,7 +38,7 @@ pub(crate) fn draw(cases: &[Case]) -> String {
          <text class=\"text\" x=\"16\" y=\"26\" font-size=\"16\" font-weight=\"bold\">Processor time per scrape, \
          as multiples of psystrike's</text>\n\
          <text class=\"faint\" x=\"16\" y=\"46\">Bars: medians of ratios taken round by round; thin lines: \
-         smallest to largest of them; µs: medians</text>\n"
+         quartiles; µs: medians</text>\n"
     );
     axis(&mut svg, scale, longest, bottom);
     let mut y = TOP;

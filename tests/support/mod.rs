@@ -86,6 +86,19 @@ pub fn poll_within<T: std::fmt::Debug>(
     }
 }
 
+/// What `read` gives when that does not change any more.
+pub fn settled<T: Copy + PartialEq + std::fmt::Debug>(what: &str, read: impl Fn() -> T) -> T {
+    let mut last = (read(), Instant::now());
+    let now = || {
+        let now = read();
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        (now, last.1.elapsed())
+    };
+    poll(what, now, |(_, unchanged)| *unchanged > Duration::from_millis(200)).0
+}
+
 /// Writes past libtest's capture, which would swallow what a passing test says.
 fn tell(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
