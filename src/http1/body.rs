@@ -148,19 +148,20 @@ impl BodyScanner {
 
     /// Follows the body through so many bytes that nobody looked at: at most [`Self::unseen`].
     pub fn pass(&mut self, bytes: u64) -> Scanned {
-        let passed = match self {
-            Self::Length(left) | Self::Chunked(Chunked::Data { bytes: left }) => {
-                let passed = bytes.min(*left);
-                *left -= passed;
-                passed
-            }
-            Self::UntilClose => bytes,
-            Self::Chunked(_) => 0,
-        };
+        let bytes = self.content(bytes) as usize;
+        Scanned { bytes, then: if self.ended() { Then::Ended } else { Then::More } }
+    }
+
+    /// Takes as many of `available` bytes as are content, whatever they are, and says how many.
+    fn content(&mut self, available: u64) -> u64 {
+        let taken = available.min(self.unseen());
+        if let Self::Length(left) | Self::Chunked(Chunked::Data { bytes: left }) = self {
+            *left -= taken;
+        }
         if *self == Self::Chunked(Chunked::Data { bytes: 0 }) {
             *self = Self::Chunked(Chunked::DataCr);
         }
-        Scanned { bytes: passed as usize, then: if self.ended() { Then::Ended } else { Then::More } }
+        taken
     }
 
     /// Follows the body through `bytes`.
@@ -223,14 +224,8 @@ impl BodyScanner {
     /// [`BodyError::Coding`] at the first byte that breaks the coding.
     pub fn piece(&mut self, bytes: &[u8]) -> Result<Piece, BodyError> {
         match self {
-            Self::UntilClose => Ok(Piece { bytes: bytes.len(), content: true }),
-            Self::Length(left) => Ok(Piece { bytes: take(left, bytes.len()), content: true }),
-            Self::Chunked(Chunked::Data { bytes: left }) => {
-                let piece = Piece { bytes: take(left, bytes.len()), content: true };
-                if *left == 0 {
-                    *self = Self::Chunked(Chunked::DataCr);
-                }
-                Ok(piece)
+            Self::UntilClose | Self::Length(_) | Self::Chunked(Chunked::Data { .. }) => {
+                Ok(Piece { bytes: self.content(bytes.len() as u64) as usize, content: true })
             }
             Self::Chunked(state) => {
                 let mut at = 0;
@@ -256,13 +251,6 @@ impl BodyScanner {
         let whole = self.ended() || *self == Self::UntilClose;
         if whole { Ok(()) } else { Err(BodyError::CutShort) }
     }
-}
-
-/// Takes as many of `available` bytes as are left, and says how many.
-fn take(left: &mut u64, available: usize) -> usize {
-    let taken = (*left).min(available as u64);
-    *left -= taken;
-    taken as usize
 }
 
 /// The length of the chunk at the start of `bytes`, from its size to its last line end. None if not all of it is

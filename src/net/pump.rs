@@ -33,6 +33,7 @@ pub const READ_BYTES_MAX: usize = ANSWER_HEAD_BYTES_MAX;
 pub const SCRATCH_BYTES: usize = super::relay::PASS_BYTES_MAX;
 /// Reads, writes and transitions in one turn, so that one exchange does not starve the others.
 const MOVES_MAX: usize = 16;
+
 /// A client's connection.
 #[derive(Debug)]
 pub struct Client<S> {

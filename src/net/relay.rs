@@ -2,8 +2,8 @@
 //! through the worker's pipe ([`super::splice`]) and are never copied, or once to be looked at.
 //!
 //! Of a body of a known length nothing but the head has to be looked at, of one in chunks everything but the inside
-//! of large chunks, which still costs one copy instead of two. All that takes more calls than to read and to write, so it is done where the last
-//! answer, or what there is of this one, was long.
+//! of large chunks, which still costs one copy instead of two. All that takes more calls than to read and to write,
+//! so it is done where the last answer, or what there is of this one, was long.
 //!
 //! To look into the pipe takes a call more than to look into the socket (`MSG_PEEK`) would, and costs less: the
 //! kernel acknowledges what has come at the first call on a socket, and again when that has made room, which it does

@@ -249,12 +249,12 @@ impl Exchange {
             }
             (Self::Connecting { course, .. }, Input::UpstreamFailed(error)) => {
                 let within = course.patience().min(around.rules.timeouts.connect);
-                course.give_up(Failure::of_connecting(error), within, around, out)
+                course.give_up_within(within, Failure::of_connecting(error), around, out)
             }
             (Self::Connecting { course, until }, Input::Tick { .. }) => {
                 let out_of_patience = until == course.until;
                 let within = if out_of_patience { course.patience() } else { around.rules.timeouts.connect };
-                course.give_up(Outcome::ConnectTimeout.into(), within, around, out)
+                course.give_up_within(within, Outcome::ConnectTimeout.into(), around, out)
             }
 
             (Self::Sending(mut course), Input::Sent(bytes)) => {
@@ -273,8 +273,7 @@ impl Exchange {
                 Input::UpstreamEnd | Input::UpstreamFailed(_),
             ) => course.lost(around, out),
             (Self::Sending(course) | Self::Awaiting(course), Input::Tick { .. }) => {
-                let within = course.patience();
-                course.give_up(Outcome::AnswerTimeout.into(), within, around, out)
+                course.give_up(Outcome::AnswerTimeout.into(), around, out)
             }
 
             (Self::Relaying(course), Input::Answer(bytes)) => course.body(bytes, around, out),
@@ -504,9 +503,8 @@ impl Course {
 
     /// The pod's connection is gone, and the answer's head never was whole.
     fn lost(mut self: Box<Self>, around: &Surroundings<'_>, out: &mut Output) -> Exchange {
-        let within = self.patience();
         if self.begun() {
-            return self.give_up(Outcome::HeadCutShort.into(), within, around, out);
+            return self.give_up(Outcome::HeadCutShort.into(), around, out);
         }
         match self.origin {
             // RFC 9112 section 9.3.1: the pod closed the connection as we sent on it. GET and HEAD are idempotent.
@@ -515,15 +513,21 @@ impl Course {
                 self.sent = 0;
                 self.connect(around)
             }
-            _ => self.give_up(Outcome::NoAnswer.into(), within, around, out),
+            _ => self.give_up(Outcome::NoAnswer.into(), around, out),
         }
     }
 
     /// Nothing of an answer is sent yet, so the failure can still be told.
-    fn give_up(
+    fn give_up(self: Box<Self>, failure: Failure, around: &Surroundings<'_>, out: &mut Output) -> Exchange {
+        let within = self.patience();
+        self.give_up_within(within, failure, around, out)
+    }
+
+    /// The same, of what was to happen in a time of its own.
+    fn give_up_within(
         mut self: Box<Self>,
-        failure: Failure,
         within: Duration,
+        failure: Failure,
         around: &Surroundings<'_>,
         out: &mut Output,
     ) -> Exchange {
@@ -569,17 +573,13 @@ impl Course {
                 let pass = out.pass.start..head;
                 let moved = self.answer.follow(&mut bytes[head..]);
                 if let Then::Broken(error) = moved.0.then {
-                    let within = self.patience();
-                    return self.give_up(Failure::of_body(error), within, around, out);
+                    return self.give_up(Failure::of_body(error), around, out);
                 }
                 self.terms = self.terms_now(around);
                 self.terms.persistent &= !self.answer.until_close;
                 self.moved(moved, bytes.len() - head, pass, around, out)
             }
-            Err(failure) => {
-                let within = self.patience();
-                self.give_up(failure, within, around, out)
-            }
+            Err(failure) => self.give_up(failure, around, out),
         }
     }
 
