@@ -859,7 +859,7 @@ fn a_client_that_stalls_within_a_long_body_gets_the_rest_later() {
         let answer = long_answer("second", 900_000);
         let mut left = answer.as_bytes();
         // It takes nothing until nothing moves any more, then some, and so on.
-        let mut kept_max = 272 * 1024;
+        let mut kept_max = 528 * 1024;
         let mut got = Vec::new();
         for round in 0.. {
             loop {
@@ -902,7 +902,7 @@ fn a_client_that_stalls_within_a_long_body_for_too_long_is_given_up() {
         let mut sim = sim_with_pipes(seed);
         let (client, pod) = scraped_long(&mut sim);
         sim.send(client, SCRAPE);
-        let answer = long_answer("second", 500_000);
+        let answer = long_answer("second", 900_000);
         let sent = sim.net().kernel.peer_send(pod, answer.as_bytes());
         sim.settle();
         sim.net().kernel.peer_send(pod, &answer.as_bytes()[sent..]);

@@ -6,7 +6,7 @@ use std::{
     io::{self, ErrorKind, IoSlice, Write},
     net::{Shutdown, SocketAddr},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use mio::{
@@ -23,6 +23,7 @@ use super::{
     stream::{Ready, Socket},
     worker::{Network, Token, Worker},
 };
+use crate::proxy::moment::Moment;
 
 /// Events fetched at once.
 const EVENTS_MAX: usize = 256;
@@ -55,7 +56,7 @@ impl EventLoop {
             poll.registry().register(listener.socket_mut(), MioToken(token), Interest::READABLE)?;
         }
         let network = Mio { registry: poll.registry().try_clone()? };
-        let worker = Worker::new(network, Arc::clone(&shared), index, Instant::now());
+        let worker = Worker::new(network, Arc::clone(&shared), index);
         Ok((Self { poll, listeners, worker, shared, index }, waker))
     }
 
@@ -65,13 +66,13 @@ impl EventLoop {
     /// Those that leave no hope for this event loop.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_MAX);
-        let mut now = Instant::now();
+        let mut now = self.shared.now();
         loop {
             let next = self.listeners.iter().filter_map(|listener| listener.next_wake(now));
             let next = next.chain(self.worker.next_wake()).min();
-            let timeout = next.map(|at| at.saturating_duration_since(now));
+            let timeout = next.map(|at| at.since(now));
             self.fetch(&mut events, timeout)?;
-            now = Instant::now();
+            now = self.shared.now();
             self.shared.turn_begins(self.index, now);
             // All that is known is heard before anybody goes on: a kept pod connection whose event has yet to
             // be fetched would pass for one that has said nothing.
@@ -114,7 +115,7 @@ impl EventLoop {
     }
 
     /// Accepts what waits, a bounded number of connections.
-    fn accept(&mut self, now: Instant) -> io::Result<()> {
+    fn accept(&mut self, now: Moment) -> io::Result<()> {
         for listener in self.listeners.iter_mut().filter(|listener| listener.is_ready(now)) {
             let mut failed = 0;
             for _ in 0..ACCEPTS_MAX {
@@ -138,7 +139,7 @@ impl EventLoop {
     }
 
     /// Accepts the last connections that were made, which closing would reset, and then no more.
-    fn close_listeners(&mut self, now: Instant) -> io::Result<()> {
+    fn close_listeners(&mut self, now: Moment) -> io::Result<()> {
         self.listeners.iter_mut().for_each(Listener::set_ready);
         for _ in 0..=BACKLOG.unsigned_abs() as usize / ACCEPTS_MAX {
             self.accept(now)?;

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use mio::net::{TcpListener, TcpStream};
@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::stream::is_out_of_descriptors;
+use crate::proxy::moment::Moment;
 
 /// How many connections may wait to be accepted. The kernel caps it at net.core.somaxconn.
 pub(super) const BACKLOG: i32 = 4096;
@@ -72,7 +73,7 @@ pub struct Listener {
     socket: TcpListener,
     ready: bool,
     /// There was no descriptor left; accepting goes on then.
-    rests_until: Option<Instant>,
+    rests_until: Option<Moment>,
 }
 
 /// What accepting came to.
@@ -104,17 +105,17 @@ impl Listener {
     }
 
     /// Whether there may be something to accept at `now`.
-    pub fn is_ready(&self, now: Instant) -> bool {
+    pub fn is_ready(&self, now: Moment) -> bool {
         self.ready && self.rests_until.is_none_or(|at| at <= now)
     }
 
     /// When accepting goes on, if it rests or has not finished: events do not tell.
-    pub fn next_wake(&self, now: Instant) -> Option<Instant> {
+    pub fn next_wake(&self, now: Moment) -> Option<Moment> {
         if self.ready { Some(self.rests_until.unwrap_or(now)) } else { None }
     }
 
     /// Leaves the connections that wait where they are, for a while.
-    pub fn rest(&mut self, now: Instant) {
+    pub fn rest(&mut self, now: Moment) {
         self.rests_until = Some(now + REST);
     }
 

@@ -5,7 +5,7 @@
 //! is known, go through the worker's pipe ([`super::relay`]). Only what the other side does not take now is kept
 //! with its connection; while any is, its source is not read.
 
-use std::{io::IoSlice, mem, time::Instant};
+use std::{io::IoSlice, mem};
 
 use log::{debug, trace};
 
@@ -21,6 +21,7 @@ use crate::{
         deadlines::Armed,
         dialogue::{ClientAction, Input, Surroundings, UpstreamAction, Wants},
         exchange::Exchange,
+        moment::Moment,
         outcome::{Class, UpstreamError},
         route::Origin,
     },
@@ -30,7 +31,7 @@ use crate::{
 /// head of an answer fits in.
 pub const READ_BYTES_MAX: usize = ANSWER_HEAD_BYTES_MAX;
 /// The worker's buffer: what is looked at, at most. It takes no memory as far as nobody has used it.
-pub const SCRATCH_BYTES: usize = super::relay::PASS_BYTES_MAX;
+pub const SCRATCH_BYTES: usize = super::relay::LOOK_BYTES_MAX;
 /// Reads, writes and transitions in one turn, so that one exchange does not starve the others.
 const MOVES_MAX: usize = 16;
 
@@ -54,7 +55,7 @@ pub struct Client<S> {
     /// It counts towards the most clients there may be.
     pub(super) has_place: bool,
     /// Until then it waits for another worker to make room for it.
-    pub(super) waits_until: Option<Instant>,
+    pub(super) waits_until: Option<Moment>,
 }
 
 /// What a client has yet to take: some bytes, always.

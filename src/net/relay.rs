@@ -29,10 +29,12 @@ use crate::proxy::{
 /// From so many bytes on it is cheaper to look and have them go through the pipe than to read and write them.
 const BULK_BYTES_MIN: u64 = 32 * 1024;
 /// The most that goes through the pipe at once, and so the most that is ever kept for a client that does not take
-/// it: a body of 256 KiB with its head. Once a client did not take all of an answer, or so many clients take nothing,
+/// it: a body of 512 KiB with its head. Once a client did not take all of an answer, or so many clients take nothing,
 /// it is as little as is read.
-pub const PASS_BYTES_MAX: usize = 272 * 1024;
-const STALLED_AT_LENGTH_MAX: usize = 16;
+const PASS_BYTES_MAX: usize = 528 * 1024;
+const STALLED_AT_LENGTH_MAX: usize = 8;
+/// The most that is looked at, all of it, at once: a body of 256 KiB with its head and chunks.
+pub const LOOK_BYTES_MAX: usize = 272 * 1024;
 /// What is looked at of an answer whose head is expected to tell the length: it fits in, unless it is a rare one.
 const HEAD_BYTES: usize = 1024;
 
@@ -68,7 +70,11 @@ impl<N: Network> Worker<N> {
         let (held, meets) = (upstream.input.len(), upstream.meets);
         let looks = meets != Meets::Read && held == 0;
         if (unseen >= BULK_BYTES_MIN || looks) && self.has_pipe() {
-            let most = if unseen >= BULK_BYTES_MIN { unseen } else { PASS_BYTES_MAX as u64 };
+            let most = match meets {
+                _ if unseen >= BULK_BYTES_MIN => unseen,
+                Meets::Head => PASS_BYTES_MAX as u64,
+                Meets::All | Meets::Read => LOOK_BYTES_MAX as u64,
+            };
             match self.fill_pipe(key, most) {
                 Ok(Read::Bytes(bytes)) if unseen >= BULK_BYTES_MIN => self.pour_answer(key, 0, bytes),
                 Ok(Read::Bytes(bytes)) => self.look_at_answer(key, scratch, meets, bytes),

@@ -16,6 +16,7 @@ use mio::Waker;
 use super::process;
 use crate::proxy::{
     metrics::{Counters, Fixed, Process},
+    moment::Moment,
     pages::Told,
     rules::Rules,
 };
@@ -75,6 +76,11 @@ impl Shared {
             wakes: OnceLock::new(),
             workers: (0..workers).map(|_| WorkerShare::default()).collect(),
         }
+    }
+
+    /// The time: what moments are counted from is the process's start.
+    pub fn now(&self) -> Moment {
+        Moment::default() + self.started.elapsed()
     }
 
     /// What the operator set.
@@ -149,8 +155,8 @@ impl Shared {
     }
 
     /// A worker's turn begins.
-    pub fn turn_begins(&self, worker: usize, now: Instant) {
-        let milliseconds = now.saturating_duration_since(self.started).as_millis() as u64;
+    pub fn turn_begins(&self, worker: usize, now: Moment) {
+        let milliseconds = now.since(Moment::default()).as_millis() as u64;
         self.workers[worker].turn_began.store(milliseconds.max(1), Ordering::Relaxed);
     }
 
@@ -166,10 +172,10 @@ impl Told for Shared {
     }
 
     fn stuck_worker(&self) -> Option<usize> {
-        let now = Instant::now();
+        let now = self.now();
         self.workers.iter().position(|worker| match worker.turn_began.load(Ordering::Relaxed) {
             0 => false,
-            began => now > self.started + Duration::from_millis(began) + TURN_MAX,
+            began => now > Moment::default() + Duration::from_millis(began) + TURN_MAX,
         })
     }
 

@@ -4,14 +4,7 @@
 //! move in [`super::pump`]; readiness and time come from whoever drives it, which is [`super::event_loop`] or a
 //! simulation.
 
-use std::{
-    collections::VecDeque,
-    fmt::Display,
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, fmt::Display, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use log::{debug, info, warn};
 
@@ -29,6 +22,7 @@ use crate::proxy::{
     exchange::Exchange,
     log_rate::LogRate,
     metrics::Counters,
+    moment::Moment,
     outcome::{Class, Outcome},
     pool::Pool,
     recency::Recency,
@@ -103,7 +97,7 @@ pub struct Worker<N: Network> {
     pub(super) network: N,
     pub(super) shared: Arc<Shared>,
     index: usize,
-    pub(super) now: Instant,
+    pub(super) now: Moment,
     pub(super) clients: Slots<Client<N::Socket>>,
     pub(super) upstreams: Slots<Upstream<N::Socket>>,
     pub(super) pool: Pool,
@@ -125,18 +119,18 @@ pub struct Worker<N: Network> {
 
 impl<N: Network> Worker<N> {
     /// A worker without connections.
-    pub fn new(network: N, shared: Arc<Shared>, index: usize, now: Instant) -> Self {
+    pub fn new(network: N, shared: Arc<Shared>, index: usize) -> Self {
         let idle_max = shared.upstreams_idle_max_of_worker();
         Self {
             network,
-            pool: Pool::new(idle_max, shared.rules().timeouts.upstream_idle, now),
+            pool: Pool::new(idle_max, shared.rules().timeouts.upstream_idle),
             shared,
             index,
-            now,
+            now: Moment::default(),
             clients: Slots::default(),
             upstreams: Slots::default(),
             idle_clients: Recency::default(),
-            deadlines: Deadlines::new(now),
+            deadlines: Deadlines::default(),
             runnable: VecDeque::new(),
             turned_away: 0,
             log_rate: LogRate::default(),
@@ -178,7 +172,7 @@ impl<N: Network> Worker<N> {
     }
 
     /// A turn: everybody who can go on goes on for a bounded while, and what is due happens.
-    pub fn turn(&mut self, now: Instant) {
+    pub fn turn(&mut self, now: Moment) {
         self.now = now;
         let mut scratch = std::mem::take(&mut self.scratch);
         for _ in 0..self.runnable.len() {
@@ -249,7 +243,7 @@ impl<N: Network> Worker<N> {
     }
 
     /// When the next turn is due, if nothing happens before.
-    pub fn next_wake(&self) -> Option<Instant> {
+    pub fn next_wake(&self) -> Option<Moment> {
         if !self.runnable.is_empty() {
             return Some(self.now);
         }

@@ -4,20 +4,20 @@
 //! comes up the owner is asked again. A connection that scrapes again and again so costs the heap nothing.
 //! Owns no clock: time arrives as an argument.
 
-use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
+use std::{cmp::Reverse, collections::BinaryHeap};
 
-use super::moment::{Moment, Start};
+use super::moment::Moment;
 
 /// Stale entries that the heap may hold, beyond one for every fourth owner, before they are swept out.
 const STALE_MAX: usize = 64;
 
 /// When its owner's newest entry comes up: never later than what the owner waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Armed(Option<Instant>);
+pub struct Armed(Option<Moment>);
 
 impl Armed {
     /// Whether the entry that came up at `at` is the newest. If so, it is spent.
-    pub fn spend(&mut self, at: Instant) -> bool {
+    pub fn spend(&mut self, at: Moment) -> bool {
         let newest = *self == Self(Some(at));
         if newest {
             self.0 = None;
@@ -29,41 +29,40 @@ impl Armed {
 /// The deadlines of owners that are known by a `K`.
 #[derive(Debug)]
 pub struct Deadlines<K> {
-    start: Start,
     heap: BinaryHeap<Reverse<(Moment, K)>>,
 }
 
-impl<K: Copy + Ord> Deadlines<K> {
-    /// None yet. No deadline is going to be before `now`.
-    pub fn new(now: Instant) -> Self {
-        Self { start: Start(now), heap: BinaryHeap::new() }
+impl<K: Ord> Default for Deadlines<K> {
+    fn default() -> Self {
+        Self { heap: BinaryHeap::new() }
     }
+}
 
+impl<K: Copy + Ord> Deadlines<K> {
     /// Makes sure that `owner` comes up at `at` or before.
-    pub fn arm(&mut self, owner: K, armed: &mut Armed, at: Instant) {
+    pub fn arm(&mut self, owner: K, armed: &mut Armed, at: Moment) {
         let before = armed.0.is_some_and(|armed| armed <= at);
         if !before {
             armed.0 = Some(at);
-            self.heap.push(Reverse((self.start.moment(at), owner)));
+            self.heap.push(Reverse((at, owner)));
         }
     }
 
     /// Takes out an entry that is due: its owner, and when it was due.
-    pub fn pop_due(&mut self, now: Instant) -> Option<(K, Instant)> {
+    pub fn pop_due(&mut self, now: Moment) -> Option<(K, Moment)> {
         let at = self.next().filter(|&at| at <= now)?;
         self.heap.pop().map(|Reverse((_, owner))| (owner, at))
     }
 
     /// When the next entry comes up.
-    pub fn next(&self) -> Option<Instant> {
-        self.heap.peek().map(|Reverse((at, _))| self.start.instant(*at))
+    pub fn next(&self) -> Option<Moment> {
+        self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
     /// Bounds the heap: a quarter past the number of `owners` it keeps just what is still some owner's newest entry.
     pub fn sweep(&mut self, owners: usize, newest: impl Fn(K) -> Option<Armed>) {
         if self.heap.len() > owners + owners / 4 + STALE_MAX {
-            let start = self.start;
-            let is_newest = |at, owner| newest(owner) == Some(Armed(Some(start.instant(at))));
+            let is_newest = |at, owner| newest(owner) == Some(Armed(Some(at)));
             self.heap.retain(|Reverse((at, owner))| is_newest(*at, *owner));
         }
     }
@@ -77,9 +76,9 @@ mod tests {
 
     #[test]
     fn a_deadline_that_moves_away_costs_no_entry() {
-        let start = Instant::now();
+        let start = Moment::default();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut deadlines = Deadlines::new(start);
+        let mut deadlines = Deadlines::default();
         let mut armed = Armed::default();
         for seconds in [10, 11, 12] {
             deadlines.arm('a', &mut armed, at(seconds));
@@ -94,9 +93,9 @@ mod tests {
 
     #[test]
     fn a_deadline_that_comes_closer_overtakes_and_leaves_a_stale_entry() {
-        let start = Instant::now();
+        let start = Moment::default();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut deadlines = Deadlines::new(start);
+        let mut deadlines = Deadlines::default();
         let (mut a, mut b) = (Armed::default(), Armed::default());
         deadlines.arm('a', &mut a, at(10));
         deadlines.arm('b', &mut b, at(7));
@@ -111,8 +110,8 @@ mod tests {
 
     #[test]
     fn the_heap_stays_bounded_by_its_owners() {
-        let start = Instant::now();
-        let mut deadlines = Deadlines::new(start);
+        let start = Moment::default();
+        let mut deadlines = Deadlines::default();
         let mut armed = Armed::default();
         for closer in 0..100_000u64 {
             deadlines.arm('a', &mut armed, start + Duration::from_secs(200_000 - closer));

@@ -5,11 +5,12 @@
 use std::{
     fmt::Display,
     ops::Range,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use super::{
     exchange::Course,
+    moment::Moment,
     outcome::{Failure, Outcome, UpstreamError},
     route::{Origin, Page, RouteName},
     rules::Rules,
@@ -21,7 +22,7 @@ const SPARE_COURSES_MAX: usize = 64;
 /// What an exchange can see around it.
 pub struct Surroundings<'e> {
     /// The time of this turn.
-    pub now: Instant,
+    pub now: Moment,
     /// The process is about to stop: no connection persists any more.
     pub draining: bool,
     /// What the operator set.

@@ -23,15 +23,12 @@
 //! Replying is what is left when every byte of the answer, ours or the pod's, is handed over, and the client has
 //! yet to take the last of them. The pod's connection is in the pool or closed by then.
 
-use std::{
-    mem,
-    ops::Range,
-    time::{Duration, Instant},
-};
+use std::{mem, ops::Range, time::Duration};
 
 use super::{
     dialogue::{ClientAction, Input, Output, PageHead, Report, Surroundings, UpstreamAction, Wants},
     duration::Short,
+    moment::Moment,
     outcome::{Failure, Outcome},
     route::{self, Origin, Page, PodTarget, Route, RouteName},
     rules::Rules,
@@ -69,7 +66,7 @@ pub enum Exchange {
         /// The request.
         course: Box<Course>,
         /// When connecting has taken too long.
-        until: Instant,
+        until: Moment,
     },
     /// The request is not sent whole.
     Sending(Box<Course>),
@@ -82,7 +79,7 @@ pub enum Exchange {
     /// Our last answer is sent; the client has not ended its side.
     Lingering {
         /// When we no longer wait for it.
-        until: Instant,
+        until: Moment,
         /// How much more is read.
         bytes_left: u32,
     },
@@ -93,7 +90,7 @@ pub enum Exchange {
 /// The wait for a request's head.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
-    until: Instant,
+    until: Moment,
     /// So many bytes of a head are here and were looked at.
     seen: u32,
     turned_away: bool,
@@ -133,16 +130,16 @@ pub struct Course {
     terms: Terms,
     line: Option<Box<str>>,
     origin: Option<Origin>,
-    started: Instant,
+    started: Moment,
     /// When it has taken too long.
-    until: Instant,
+    until: Moment,
     /// The request as the pod gets it. Kept until the answer's head is whole: to be sent again, and for its path.
     request: Vec<u8>,
     /// So many bytes of it are sent.
     sent: usize,
     reused: bool,
     /// When the first byte of an answer was here.
-    first_byte: Option<Instant>,
+    first_byte: Option<Moment>,
     /// So many bytes of the answer's head are here and were looked at.
     seen: usize,
     interim_answers: u8,
@@ -169,7 +166,7 @@ struct Answer {
 impl Exchange {
     /// The wait for a new connection's first request. One that is `turned_away` gets no other answer than that
     /// there are too many clients.
-    pub fn new(now: Instant, rules: &Rules, turned_away: bool) -> Self {
+    pub fn new(now: Moment, rules: &Rules, turned_away: bool) -> Self {
         Self::Reading(Reading { until: now + rules.timeouts.header, seen: 0, turned_away })
     }
 
@@ -187,7 +184,7 @@ impl Exchange {
     }
 
     /// When [`Input::Tick`] is due, if nothing happens before.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Moment> {
         match self {
             Self::Reading(Reading { until, .. })
             | Self::Connecting { until, .. }
@@ -487,7 +484,7 @@ impl Course {
 
     /// How long the client waits, from its request's head on.
     fn patience(&self) -> Duration {
-        self.until.saturating_duration_since(self.started)
+        self.until.since(self.started)
     }
 
     /// The path that the pod was asked for, out of the request line that it was sent.
@@ -739,7 +736,7 @@ impl Course {
         // A client that gets no answer before our deadline may still take this one.
         self.until = self.until.max(around.now + around.rules.timeouts.header);
         let reason = failure.phrase(within).to_string();
-        let after = Short(around.now.saturating_duration_since(self.started));
+        let after = Short(around.now.since(self.started));
         let body = match self.origin {
             Some(pod) => format!("{reason} (pod {pod}, after {after})\n"),
             None => format!("{reason}\n"),
@@ -777,8 +774,8 @@ impl Course {
     fn report(mut self: Box<Self>, outcome: Outcome, around: &Surroundings<'_>, out: &mut Output) {
         let Self { route, status, origin, started, first_byte, detail, within, .. } = *self;
         let status = if status == 0 { outcome.status() } else { status };
-        let duration = around.now.saturating_duration_since(started);
-        let first_byte = first_byte.map(|at| at.saturating_duration_since(started));
+        let duration = around.now.since(started);
+        let first_byte = first_byte.map(|at| at.since(started));
         let request = self.line.take();
         out.report =
             Some(Report { route, outcome, status, origin, duration, first_byte, detail, within, request });

@@ -1,39 +1,28 @@
-//! Points in time in eight bytes, for what is kept thousands of times.
+//! Points in time in eight bytes: cheap to compare, to add to, and to keep thousands of times.
 //!
-//! Owns no clock: time arrives as an argument.
+//! Owns no clock: time arrives as an argument. [`crate::net::shared`] reads the clock.
 
-use std::time::{Duration, Instant};
+use std::{ops::Add, time::Duration};
 
-/// Nanoseconds since the [`Start`]. They last for centuries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Nanoseconds since a start that everybody has in common, which is the default. They last for centuries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(u64);
 
 impl Moment {
-    /// So much later.
+    /// How long it was since `earlier`; nothing if that is later.
     #[must_use]
-    pub fn plus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(nanoseconds(duration)))
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// What moments are counted from.
-#[derive(Clone, Copy, Debug)]
-pub struct Start(pub Instant);
+impl Add<Duration> for Moment {
+    type Output = Self;
 
-impl Start {
-    /// `at`, as a moment. What was before the start is taken for it.
-    pub fn moment(self, at: Instant) -> Moment {
-        Moment(nanoseconds(at.saturating_duration_since(self.0)))
+    fn add(self, duration: Duration) -> Self {
+        let seconds = duration.as_secs().saturating_mul(1_000_000_000);
+        Self(self.0.saturating_add(seconds.saturating_add(duration.subsec_nanos().into())))
     }
-
-    /// What [`Self::moment`] was given.
-    pub fn instant(self, Moment(nanoseconds): Moment) -> Instant {
-        self.0 + Duration::from_nanos(nanoseconds)
-    }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -41,12 +30,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_lost_on_the_way_and_back() {
-        let start = Instant::now();
-        let at = start + Duration::new(7 * 24 * 3600, 1);
-        let moment = Start(start).moment(at);
-        assert_eq!(Start(start).instant(moment), at);
-        assert_eq!(Start(start).moment(start).plus(at - start), moment);
-        assert_eq!(Start(at).instant(Start(at).moment(start)), at, "before the start");
+    fn nothing_is_lost_and_nothing_wraps() {
+        let (start, week) = (Moment::default(), Duration::new(7 * 24 * 3600, 1));
+        let at = start + week;
+        assert_eq!((at.since(start), start.since(at)), (week, Duration::ZERO));
+        assert!(start < at);
+        assert_eq!(at + Duration::MAX, start + Duration::MAX);
     }
 }

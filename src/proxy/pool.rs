@@ -8,14 +8,10 @@ use std::{
     hash::{BuildHasher, RandomState},
     iter,
     net::IpAddr,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use super::{
-    moment::{Moment, Start},
-    recency::Recency,
-    route::Origin,
-};
+use super::{moment::Moment, recency::Recency, route::Origin};
 
 /// No slot.
 const NONE: u32 = u32::MAX;
@@ -44,7 +40,6 @@ enum Link {
 pub struct Pool {
     idle_max: usize,
     timeout: Duration,
-    start: Start,
     /// By slot. Only slots that are in `recency` mean something.
     idle: Vec<Option<Idle>>,
     len: usize,
@@ -57,13 +52,11 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool that keeps at most `idle_max` connections, each for at most `timeout`. What happens to it happens
-    /// at `start` or later.
-    pub fn new(idle_max: usize, timeout: Duration, start: Instant) -> Self {
+    /// A pool that keeps at most `idle_max` connections, each for at most `timeout`.
+    pub fn new(idle_max: usize, timeout: Duration) -> Self {
         Self {
             idle_max,
             timeout,
-            start: Start(start),
             idle: Vec::new(),
             len: 0,
             pods: 0,
@@ -84,7 +77,7 @@ impl Pool {
     }
 
     /// Keeps the connection in `slot`. The caller then closes what [`Self::surplus`] names.
-    pub fn put(&mut self, slot: u32, origin: Origin, now: Instant) {
+    pub fn put(&mut self, slot: u32, origin: Origin, now: Moment) {
         let at = slot as usize;
         if at >= self.idle.len() {
             self.idle.resize(at + 1, None);
@@ -102,8 +95,7 @@ impl Pool {
                 NONE
             }
         };
-        let since = self.start.moment(now);
-        self.idle[at] = Some(Idle { origin, since, older, newer: NONE, next });
+        self.idle[at] = Some(Idle { origin, since: now, older, newer: NONE, next });
         self.set(link, slot);
         self.recency.push(slot);
         self.len += 1;
@@ -116,8 +108,7 @@ impl Pool {
     ///
     /// One that was put in at `now`, in this very turn, has not been looked at by the kernel's readiness since:
     /// bytes behind the last answer's end could be waiting on it, and be taken for the next one's.
-    pub fn take(&mut self, origin: Origin, now: Instant) -> Option<u32> {
-        let now = self.start.moment(now);
+    pub fn take(&mut self, origin: Origin, now: Moment) -> Option<u32> {
         let link = self.find(origin);
         let mut slot = self.follow(link);
         while let Some(&mut Idle { since, older, .. }) = self.at(slot) {
@@ -166,14 +157,14 @@ impl Pool {
     }
 
     /// The connection whose time is up by `now`.
-    pub fn expired(&self, now: Instant) -> Option<u32> {
+    pub fn expired(&self, now: Moment) -> Option<u32> {
         self.oldest().filter(|_| self.next_expiry().is_some_and(|at| at <= now))
     }
 
     /// When the next connection's time is up.
-    pub fn next_expiry(&self) -> Option<Instant> {
+    pub fn next_expiry(&self) -> Option<Moment> {
         let idle = self.idle.get(self.oldest()? as usize)?;
-        idle.map(|idle| self.start.instant(idle.since.plus(self.timeout)))
+        idle.map(|idle| idle.since + self.timeout)
     }
 
     fn at(&mut self, slot: u32) -> Option<&mut Idle> {
@@ -263,9 +254,9 @@ mod tests {
 
     #[test]
     fn the_newest_of_a_pod_is_taken_first_and_the_oldest_of_all_goes_first() {
-        let start = Instant::now();
+        let start = Moment::default();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut pool = Pool::new(3, Duration::from_secs(60), start);
+        let mut pool = Pool::new(3, Duration::from_secs(60));
         for (slot, origin) in [(0, pod(1)), (1, pod(2)), (2, pod(1))] {
             pool.put(slot, origin, at(slot.into()));
         }
@@ -289,8 +280,8 @@ mod tests {
 
     #[test]
     fn one_that_was_put_in_this_very_turn_rests() {
-        let now = Instant::now();
-        let mut pool = Pool::new(10, Duration::from_secs(60), now);
+        let now = Moment::default();
+        let mut pool = Pool::new(10, Duration::from_secs(60));
         pool.put(1, pod(1), now);
         pool.put(2, pod(1), now + Duration::from_nanos(1));
         assert_eq!(pool.take(pod(1), now), None);
@@ -300,9 +291,9 @@ mod tests {
 
     #[test]
     fn time_runs_out_for_the_oldest_first() {
-        let start = Instant::now();
+        let start = Moment::default();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut pool = Pool::new(10, Duration::from_secs(60), start);
+        let mut pool = Pool::new(10, Duration::from_secs(60));
         assert_eq!(pool.next_expiry(), None);
         pool.put(1, pod(1), at(0));
         pool.put(2, pod(1), at(5));
@@ -322,8 +313,8 @@ mod tests {
     }
 
     fn live_long(idle_max: usize, slots: u32, pods: u8) {
-        let start = Instant::now();
-        let mut pool = Pool::new(idle_max, Duration::from_secs(60), start);
+        let start = Moment::default();
+        let mut pool = Pool::new(idle_max, Duration::from_secs(60));
         let mut model: Vec<(u32, Origin)> = Vec::new();
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
         for turn in 0..20_000u64 {

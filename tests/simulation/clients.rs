@@ -3,9 +3,10 @@
 //! What the worker writes to a client is judged as it is written, byte by byte and against what the pod sent;
 //! what the client does with it, and when, is another matter. A client may go away at any moment.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use psystrike::proxy::{
+    moment::Moment,
     outcome::{Class, Outcome},
     rules::Timeouts,
 };
@@ -23,7 +24,7 @@ pub(crate) const SLACK: Duration = Duration::from_millis(20);
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// What may be kept for a client, beyond what was read at once: a head that grew as it was rewritten.
-const KEPT_BYTES_MAX: usize = 272 * 1024 + 1024;
+const KEPT_BYTES_MAX: usize = 528 * 1024 + 1024;
 
 /// What a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +48,8 @@ pub(crate) struct Ask {
     to_head: bool,
     persists: bool,
     /// When the worker had read its first byte, and all of its head.
-    begun_at: Option<Instant>,
-    read_at: Option<Instant>,
+    begun_at: Option<Moment>,
+    read_at: Option<Moment>,
     /// Interim answers to it.
     interims: usize,
     /// Bytes written to the client since the exchange before was over.
@@ -82,7 +83,7 @@ enum LeavesWhen {
     Answers(usize),
     Taken(usize),
     Sent(usize),
-    At(Instant),
+    At(Moment),
     /// It waits to be left.
     Never,
 }
@@ -110,12 +111,12 @@ enum Parser {
         closes: bool,
     },
     /// The last answer on this connection is over, since then.
-    Over(Instant),
+    Over(Moment),
 }
 
 pub(crate) struct Client {
     pub(crate) conn: Option<ConnId>,
-    connects_at: Instant,
+    connects_at: Moment,
     pub(crate) asks: Vec<Ask>,
     wire: Vec<u8>,
     sent: usize,
@@ -127,11 +128,11 @@ pub(crate) struct Client {
     /// It took its time to close.
     delayed: bool,
     /// It does nothing before.
-    pauses_until: Instant,
+    pauses_until: Moment,
     parser: Parser,
     pub(crate) answered: usize,
     /// When the last answer was complete, or the connection came to the worker.
-    idle_since: Instant,
+    idle_since: Moment,
     /// There was a place for it.
     pub(crate) has_place: bool,
     pub(crate) admitted: bool,
@@ -143,7 +144,7 @@ impl Client {
     /// A client, and the scrapes that it is going to ask for, which get numbers from `scrapes` on.
     pub(crate) fn random(
         random: &mut Random,
-        now: Instant,
+        now: Moment,
         client: usize,
         scrapes: &mut Vec<Scrape>,
         draws: Draws,
@@ -220,7 +221,7 @@ impl Client {
     }
 
     /// When the worker had all of the current request, and nothing else to do for this client.
-    fn exchange_since(&self) -> Option<Instant> {
+    fn exchange_since(&self) -> Option<Moment> {
         self.current().and_then(|ask| ask.read_at).map(|read_at| read_at.max(self.idle_since))
     }
 }
@@ -363,7 +364,7 @@ fn random_patience(random: &mut Random, timeouts: Timeouts) -> (Duration, &'stat
 /// What a client does.
 impl Net {
     /// A client does one of the things that it can. Says whether it could do any.
-    pub(crate) fn client_acts(&mut self, client: usize, now: Instant, mid_turn: bool) -> bool {
+    pub(crate) fn client_acts(&mut self, client: usize, now: Moment, mid_turn: bool) -> bool {
         let this = &self.clients[client];
         let Some(conn) = this.conn else { return !mid_turn && self.client_connects(client, now) };
         if now < this.pauses_until || self.kernel.conns[conn].peer_closed {
@@ -378,7 +379,7 @@ impl Net {
             || (!takes_first && self.client_takes(client, conn, now))
     }
 
-    fn client_connects(&mut self, client: usize, now: Instant) -> bool {
+    fn client_connects(&mut self, client: usize, now: Moment) -> bool {
         if now < self.clients[client].connects_at {
             return false;
         }
@@ -389,7 +390,7 @@ impl Net {
         true
     }
 
-    fn client_leaves(&mut self, client: usize, conn: ConnId, now: Instant) -> bool {
+    fn client_leaves(&mut self, client: usize, conn: ConnId, now: Moment) -> bool {
         let this = &self.clients[client];
         let at = &self.kernel.conns[conn];
         // It sees the worker's end, or a reset.
@@ -430,7 +431,7 @@ impl Net {
         true
     }
 
-    fn client_takes(&mut self, client: usize, conn: ConnId, now: Instant) -> bool {
+    fn client_takes(&mut self, client: usize, conn: ConnId, now: Moment) -> bool {
         let at = &self.kernel.conns[conn];
         let most = match self.clients[client].reader {
             Reader::Fast => 1 << 20,
@@ -451,7 +452,7 @@ impl Net {
         true
     }
 
-    fn client_sends(&mut self, client: usize, conn: ConnId, now: Instant) -> bool {
+    fn client_sends(&mut self, client: usize, conn: ConnId, now: Moment) -> bool {
         let this = &self.clients[client];
         let at = &self.kernel.conns[conn];
         let taken_all = at.from_worker.is_empty();
@@ -477,7 +478,7 @@ impl Net {
     }
 
     /// When a client is going to do something that it does not do now.
-    pub(crate) fn client_wakes(&self, client: usize) -> Option<Instant> {
+    pub(crate) fn client_wakes(&self, client: usize) -> Option<Moment> {
         let this = &self.clients[client];
         let Some(conn) = this.conn else { return Some(this.connects_at) };
         if self.kernel.conns[conn].peer_closed {
@@ -867,7 +868,7 @@ impl Net {
                 (_, None, None) => this.idle_since + client_idle,
             },
         };
-        let late = self.now.saturating_duration_since(due);
+        let late = self.now.since(due);
         assert!(late <= SLACK, "client {client} hangs by {late:?}: {:?}", this.current());
     }
 

@@ -11,7 +11,6 @@ use std::{
     mem,
     net::SocketAddr,
     rc::Rc,
-    time::Instant,
 };
 
 use psystrike::{
@@ -20,7 +19,10 @@ use psystrike::{
         stream::{Socket, upstream_error},
         worker::{Network, Token},
     },
-    proxy::outcome::{OUTCOMES, Outcome, UpstreamError},
+    proxy::{
+        moment::Moment,
+        outcome::{OUTCOMES, Outcome, UpstreamError},
+    },
 };
 use rustix::io::Errno;
 
@@ -72,7 +74,7 @@ pub(crate) struct Net {
     pub(crate) owners: Vec<Owner>,
     pub(crate) random: Random,
     pub(crate) chaos: Chaos,
-    pub(crate) now: Instant,
+    pub(crate) now: Moment,
     pub(crate) turn: usize,
     pub(crate) call: Call,
     /// The process is about to stop.
@@ -140,7 +142,7 @@ impl Net {
             owners: Vec::new(),
             random: Random::new(seed),
             chaos: Chaos::default(),
-            now: Instant::now(),
+            now: Moment::default(),
             turn: 0,
             call: Call::Turn,
             draining: false,

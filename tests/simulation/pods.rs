@@ -2,11 +2,9 @@
 //!
 //! Every body names the scrape that it belongs to, so that a byte that lands in another exchange is seen.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Duration};
 
+use psystrike::proxy::moment::Moment;
 use rustix::io::Errno;
 
 use super::{
@@ -101,29 +99,29 @@ pub(crate) struct Scrape {
 pub(crate) struct Pod {
     pub(crate) conn: ConnId,
     address: SocketAddr,
-    opened_at: Instant,
-    resolves: Option<(Instant, Link)>,
+    opened_at: Moment,
+    resolves: Option<(Moment, Link)>,
     /// Answers that were sent whole.
     served: usize,
     /// The request that is under way, as far as it was written; and where it ends.
     head: Vec<u8>,
     request_end: Option<usize>,
-    asked_at: Instant,
+    asked_at: Moment,
     /// What it asks for, until it is answered; and how much of the answer is sent.
     scrape: Option<usize>,
     sent: usize,
     /// The request line is here. What it asks for, or what was asked for last.
     known: bool,
     asked: Option<usize>,
-    pauses_until: Instant,
+    pauses_until: Moment,
     /// Where the last answer ends, among all bytes to the worker.
     answer_end: usize,
     reusable: bool,
     /// The turn in which the worker had read all of the last answer.
     released: Option<usize>,
     surplus: &'static [u8],
-    surplus_at: Option<Instant>,
-    ends_at: Option<Instant>,
+    surplus_at: Option<Moment>,
+    ends_at: Option<Moment>,
     /// It closes as soon as another request comes.
     dies: bool,
 }
@@ -453,7 +451,7 @@ impl Net {
     }
 
     /// A pod does what it can do next. Says whether it could do anything.
-    pub(crate) fn pod_acts(&mut self, pod: usize, now: Instant, mid_turn: bool) -> bool {
+    pub(crate) fn pod_acts(&mut self, pod: usize, now: Moment, mid_turn: bool) -> bool {
         let this = &mut self.pods[pod];
         let conn = &self.kernel.conns[this.conn];
         if let Some((at, link)) = this.resolves {
@@ -519,7 +517,7 @@ impl Net {
         }
     }
 
-    fn pod_answers(&mut self, pod: usize, id: usize, now: Instant) -> bool {
+    fn pod_answers(&mut self, pod: usize, id: usize, now: Moment) -> bool {
         let scrape = &self.scrapes[id];
         let (answer, fault) = (&scrape.answer, scrape.fault());
         let this = &mut self.pods[pod];
@@ -564,7 +562,7 @@ impl Net {
     }
 
     /// A pod sent all of an answer. What it is going to do next is decided now.
-    fn pod_answered(&mut self, pod: usize, id: usize, now: Instant) {
+    fn pod_answered(&mut self, pod: usize, id: usize, now: Moment) {
         let answer = &self.scrapes[id].answer;
         let whole = self.scrapes[id].is_whole();
         let this = &mut self.pods[pod];
@@ -597,7 +595,7 @@ impl Net {
     }
 
     /// When a pod is going to do something that it does not do now.
-    pub(crate) fn pod_wakes(&self, pod: usize) -> Option<Instant> {
+    pub(crate) fn pod_wakes(&self, pod: usize) -> Option<Moment> {
         let this = &self.pods[pod];
         let conn = &self.kernel.conns[this.conn];
         if !conn.is_held() || conn.peer_ended {

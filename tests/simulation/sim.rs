@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use psystrike::{
@@ -19,6 +19,7 @@ use psystrike::{
     },
     proxy::{
         metrics::{self, Fixed},
+        moment::Moment,
         outcome::Outcome,
         policy::{ALLOW_DEFAULT, Policy, Ports, parse_range},
         rules::{Rules, Timeouts},
@@ -62,7 +63,7 @@ pub(crate) struct Sim {
     fixed: Fixed,
     pub(crate) backlog: VecDeque<ConnId>,
     /// There was no descriptor to accept with.
-    rests_until: Option<Instant>,
+    rests_until: Option<Moment>,
     /// Events of earlier turns.
     stale: Vec<(Token, Ready)>,
     idle_turns: usize,
@@ -74,9 +75,8 @@ impl Sim {
         let fixed = Fixed { version: "0", revision: "0", clients_max, upstreams_idle_max };
         let shared = Arc::new(Shared::new(rules(), fixed, 1));
         let net = Net::new(seed, rules());
-        let now = net.now;
         let network = SimNetwork(Rc::new(RefCell::new(net)));
-        let worker = Worker::new(network.clone(), Arc::clone(&shared), 0, now);
+        let worker = Worker::new(network.clone(), Arc::clone(&shared), 0);
         Self {
             worker: Some(worker),
             network,
@@ -252,12 +252,12 @@ impl Sim {
     }
 
     /// When the event loop wakes, whatever happens.
-    pub(crate) fn next_wake(&mut self) -> Option<Instant> {
+    pub(crate) fn next_wake(&mut self) -> Option<Moment> {
         let rests_until = self.rests_until;
         self.worker().next_wake().into_iter().chain(rests_until).min()
     }
 
-    fn sleep_until(&mut self, at: Instant) {
+    fn sleep_until(&mut self, at: Moment) {
         let mut net = self.net();
         let late = Duration::from_nanos(net.random.below(1_000_000) as u64);
         assert!(at >= net.now, "time passes");
@@ -299,7 +299,7 @@ impl Sim {
         net.turn += 1;
         net.progress = false;
         let moved_on = if net.random.one_in(50) { 0 } else { 1 + net.random.below(50_000) };
-        net.now += Duration::from_nanos(moved_on as u64);
+        net.now = net.now + Duration::from_nanos(moved_on as u64);
         let held = net.kernel.held.clone();
         let mut events = Vec::new();
         for id in held {

@@ -10,7 +10,7 @@ use std::{
     mem,
     panic::Location,
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use psystrike::{
@@ -21,6 +21,7 @@ use psystrike::{
         },
         duration::Short,
         exchange::Exchange,
+        moment::Moment,
         outcome::{Outcome, UpstreamError},
         policy::{Policy, Ports},
         route::{Origin, Page},
@@ -102,8 +103,8 @@ pub(crate) struct Talk {
     pub(crate) draining: bool,
     pub(crate) exchange: Exchange,
     out: Output,
-    begin: Instant,
-    now: Instant,
+    begin: Moment,
+    now: Moment,
     /// What the client sent and nobody read yet.
     wire: Vec<u8>,
     /// What was read of it and not used yet,
@@ -134,7 +135,7 @@ impl Talk {
     }
 
     pub(crate) fn with_rules(name: &str, rules: Rules, turned_away: bool) -> Self {
-        let now = Instant::now(); // any will do: there is no other way to get one
+        let now = Moment::default();
         Self {
             exchange: Exchange::new(now, &rules, turned_away),
             rules,
@@ -305,7 +306,7 @@ impl Talk {
 
     /// Time passes, and nobody is told.
     pub(crate) fn wait(&mut self, time: Duration) {
-        self.now += time;
+        self.now = self.now + time;
     }
 
     /// Time passes, and the exchange is told. The client has taken all there was.
@@ -326,9 +327,9 @@ impl Talk {
     #[track_caller]
     pub(crate) fn expires(&mut self, at: Duration) -> Said {
         self.due(at);
-        let left = (self.begin + at).saturating_duration_since(self.now);
+        let left = (self.begin + at).since(self.now);
         self.after(left.saturating_sub(Duration::from_nanos(1)));
-        let left = (self.begin + at).saturating_duration_since(self.now);
+        let left = (self.begin + at).since(self.now);
         self.after(left)
     }
 
@@ -336,17 +337,16 @@ impl Talk {
     #[track_caller]
     pub(crate) fn expires_stalled(&mut self, at: Duration) -> Said {
         self.due(at);
-        let left = (self.begin + at).saturating_duration_since(self.now);
+        let left = (self.begin + at).since(self.now);
         self.after_stalled(left.saturating_sub(Duration::from_nanos(1)));
-        let left = (self.begin + at).saturating_duration_since(self.now);
+        let left = (self.begin + at).since(self.now);
         self.after_stalled(left)
     }
 
     /// The deadline is so long after the dialogue began.
     #[track_caller]
     pub(crate) fn due(&self, at: Duration) {
-        let deadline =
-            self.exchange.deadline().map(|deadline| deadline.saturating_duration_since(self.begin));
+        let deadline = self.exchange.deadline().map(|deadline| deadline.since(self.begin));
         assert_eq!(deadline, Some(at), "the deadline");
     }
 
@@ -382,7 +382,7 @@ impl Talk {
     }
 
     fn time(&self) -> String {
-        format!("{:>9}", Short(self.now - self.begin).to_string())
+        format!("{:>9}", Short(self.now.since(self.begin)).to_string())
     }
 
     fn advance(&mut self, input: Input<'_>) {
