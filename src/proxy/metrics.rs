@@ -230,6 +230,7 @@ pub fn render(out: &mut Vec<u8>, workers: &[&Counters], fixed: Fixed, process: &
     page.sample("psystrike_pod_connections", format_args!("state=\"idle\""), idle);
 
     let Fixed { version, revision, clients_max, upstreams_idle_max } = fixed;
+    page.single("psystrike_workers", "Event loops, one thread each.", workers.len());
     page.single("psystrike_client_connections_max", "The most client connections there may be.", clients_max);
     page.single(
         "psystrike_pod_connections_idle_max",
