@@ -13,6 +13,7 @@ pub mod pods;
 pub mod process;
 pub mod program;
 pub mod prometheus;
+pub mod promql;
 pub mod psystrike;
 pub mod seed;
 
@@ -27,6 +28,12 @@ use std::{
 
 /// How long anything that should happen at once may take on a busy machine before a test gives up.
 pub const LIMIT: Duration = Duration::from_secs(10);
+
+/// A file of the repository.
+pub fn read(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
 
 /// Whether every one of `programs` is installed. If not, says visibly that the test is skipped, for the
 /// caller to return; where `CI=true` promises that they are, fails.

@@ -4,6 +4,7 @@
 use std::{
     io::Write,
     net::SocketAddr,
+    path::Path,
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -121,6 +122,14 @@ impl NodeExporter {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+}
+
+/// What promtool says, which must be content.
+pub fn promtool(arguments: &[&str], file: &Path) -> String {
+    let output = Command::new("promtool").args(arguments).arg(file).output().expect("promtool runs");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "promtool {} {}: {said}", arguments.join(" "), file.display());
+    said
 }
 
 /// What `promtool check metrics` says of a page.
