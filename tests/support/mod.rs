@@ -18,7 +18,9 @@ pub mod psystrike;
 pub mod seed;
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     io::{self, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -50,6 +52,17 @@ pub fn require_programs(programs: &[&str]) -> bool {
 
 fn is_installed(program: &str) -> bool {
     env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(program).is_file())
+}
+
+/// The value of a variable that leads to what is no program. If it is not set, skips as [`require_programs`] does.
+pub fn require_variable(name: &str) -> Option<OsString> {
+    let value = env::var_os(name);
+    if value.is_none() {
+        let skipped = format!("SKIPPED: the variable {name} is not set");
+        assert!(env::var("CI").as_deref() != Ok("true"), "{skipped}, and CI=true forbids to skip");
+        tell(&skipped);
+    }
+    value
 }
 
 /// Whether this command succeeds here: one may be installed, and not permitted. If not, skips as

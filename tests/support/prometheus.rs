@@ -54,6 +54,13 @@ impl Prometheus {
         elements.iter().map(|element| (labels(&element["metric"]), value(&element["value"][1]))).collect()
     }
 
+    /// The values that a label has in these series.
+    pub fn label_values(&self, label: &str, series: &str) -> Vec<String> {
+        let data = self.api(&format!("label/{label}/values?match[]={}", percent_encoded(series)));
+        let values = data.as_array().expect("values are an array");
+        values.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect()
+    }
+
     /// The targets that it scrapes.
     pub fn targets(&self) -> Vec<Target> {
         let data = self.api("targets?state=active");
