@@ -13,11 +13,14 @@ pub mod pods;
 pub mod process;
 pub mod program;
 pub mod prometheus;
+pub mod promql;
 pub mod psystrike;
 pub mod seed;
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     io::{self, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -27,6 +30,12 @@ use std::{
 
 /// How long anything that should happen at once may take on a busy machine before a test gives up.
 pub const LIMIT: Duration = Duration::from_secs(10);
+
+/// A file of the repository.
+pub fn read(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
 
 /// Whether every one of `programs` is installed. If not, says visibly that the test is skipped, for the
 /// caller to return; where `CI=true` promises that they are, fails.
@@ -43,6 +52,17 @@ pub fn require_programs(programs: &[&str]) -> bool {
 
 fn is_installed(program: &str) -> bool {
     env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(program).is_file())
+}
+
+/// The value of a variable that leads to what is no program. If it is not set, skips as [`require_programs`] does.
+pub fn require_variable(name: &str) -> Option<OsString> {
+    let value = env::var_os(name);
+    if value.is_none() {
+        let skipped = format!("SKIPPED: the variable {name} is not set");
+        assert!(env::var("CI").as_deref() != Ok("true"), "{skipped}, and CI=true forbids to skip");
+        tell(&skipped);
+    }
+    value
 }
 
 /// Whether this command succeeds here: one may be installed, and not permitted. If not, skips as

@@ -4,6 +4,7 @@
 use std::{
     io::Write,
     net::SocketAddr,
+    path::Path,
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -51,6 +52,13 @@ impl Prometheus {
         assert_eq!(data["resultType"], "vector", "the result of {promql}: {data:#}");
         let elements = data["result"].as_array().expect("a vector is an array");
         elements.iter().map(|element| (labels(&element["metric"]), value(&element["value"][1]))).collect()
+    }
+
+    /// The values that a label has in these series.
+    pub fn label_values(&self, label: &str, series: &str) -> Vec<String> {
+        let data = self.api(&format!("label/{label}/values?match[]={}", percent_encoded(series)));
+        let values = data.as_array().expect("values are an array");
+        values.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect()
     }
 
     /// The targets that it scrapes.
@@ -121,6 +129,14 @@ impl NodeExporter {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+}
+
+/// What promtool says, which must be content.
+pub fn promtool(arguments: &[&str], file: &Path) -> String {
+    let output = Command::new("promtool").args(arguments).arg(file).output().expect("promtool runs");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "promtool {} {}: {said}", arguments.join(" "), file.display());
+    said
 }
 
 /// What `promtool check metrics` says of a page.

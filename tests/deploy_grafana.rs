@@ -1,0 +1,223 @@
+//! The dashboard is right: it is what Grafana's own schema allows, its panels have a place of their own, its queries
+//! are PromQL over what psystrike exports, and a real Prometheus that scrapes a real psystrike answers each with data.
+//!
+//! No Grafana itself is to be had here. The schema is that of grafana-foundation-sdk, in the folders that the variable
+//! `GRAFANA_FOUNDATION_SDK` names, separated by colons; `.ci/run` installs them.
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use support::{
+    Scratch, exposition,
+    pods::{Pod, Refusing, Then},
+    prometheus::{Prometheus, promtool},
+    promql::Names,
+    psystrike::Psystrike,
+    read, require_programs, require_variable,
+};
+
+const DASHBOARD: &str = "deploy/grafana/psystrike.json";
+
+fn dashboard() -> Value {
+    serde_json::from_str(&read(DASHBOARD)).unwrap_or_else(|error| panic!("{DASHBOARD}: {error}"))
+}
+
+/// All panels, rows apart.
+fn panels() -> (Vec<Value>, Vec<Value>) {
+    let panels = dashboard()["panels"].take();
+    let panels = panels.as_array().expect("panels are an array");
+    panels.iter().cloned().partition(|panel| panel["type"] == "row")
+}
+
+/// The queries, each with the title of its panel.
+fn queries() -> Vec<(String, String)> {
+    let (_, panels) = panels();
+    let of = |panel: &Value| -> Vec<(String, String)> {
+        let title = panel["title"].as_str().expect("a panel has a title");
+        let targets = panel["targets"].as_array().expect("a panel has targets");
+        let expressions =
+            targets.iter().map(|target| target["expr"].as_str().expect("a target has an expression"));
+        expressions.map(|expression| (title.to_owned(), expression.to_owned())).collect()
+    };
+    panels.iter().flat_map(of).collect()
+}
+
+/// An expression as Grafana sends it when everything is chosen.
+fn interpolated(expression: &str) -> String {
+    let chosen = [
+        ("$__rate_interval", "10s"),
+        ("$job", "psystrike"),
+        ("$cluster", ".*"), // its `allValue`
+        ("$instance", "127.+"),
+    ];
+    let expression =
+        chosen.iter().fold(expression.to_owned(), |text, (name, value)| text.replace(name, value));
+    assert!(!expression.contains('$') || expression.contains("\"$1\""), "another variable in {expression}");
+    expression
+}
+
+fn variables() -> BTreeMap<String, Value> {
+    let dashboard = dashboard();
+    let variables = dashboard["templating"]["list"].as_array().expect("it has variables");
+    variables.iter().map(|one| (one["name"].as_str().unwrap_or_default().to_owned(), one.clone())).collect()
+}
+
+#[test]
+fn grafanas_schema_allows_it() {
+    let Some(folders) = require_variable("GRAFANA_FOUNDATION_SDK") else { return };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/deploy_grafana.py");
+    let dashboard = Path::new(env!("CARGO_MANIFEST_DIR")).join(DASHBOARD);
+    for sdk in env::split_paths(&folders) {
+        assert!(sdk.is_dir(), "{} is no folder", sdk.display());
+        let mut python = Command::new("python3");
+        python.arg("-B").arg(&script).arg(&dashboard).env("PYTHONPATH", &sdk);
+        let output = python.output().expect("python3 runs");
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "by {}:\n{said}", sdk.display());
+    }
+}
+
+#[test]
+fn every_panel_has_a_place_a_unit_and_words() {
+    const WIDTH: u64 = 24;
+    let (rows, panels) = panels();
+    let mut taken = BTreeMap::new();
+    let mut ids = BTreeSet::new();
+    for panel in rows.iter().chain(&panels) {
+        let title = panel["title"].as_str().unwrap_or_default();
+        assert!(!title.is_empty(), "{panel}");
+        assert!(ids.insert(panel["id"].as_u64().expect("an id")), "{title}: its id is another's");
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|at| panel["gridPos"][at].as_u64().expect("a position"));
+        assert!(w > 0 && h > 0 && x + w <= WIDTH, "{title}: {}", panel["gridPos"]);
+        for place in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
+            let other = taken.insert(place, title);
+            assert_eq!(other, None, "{title} lies on it at {place:?}");
+        }
+    }
+    let height = taken.keys().map(|(_, y)| y + 1).max().unwrap_or_default();
+    assert_eq!(taken.len() as u64, WIDTH * height, "there are gaps");
+
+    for panel in &panels {
+        let title = &panel["title"];
+        for (what, text) in
+            [("unit", &panel["fieldConfig"]["defaults"]["unit"]), ("word", &panel["description"])]
+        {
+            assert!(text.as_str().is_some_and(|text| !text.is_empty()), "{title} has no {what}");
+        }
+        let targets = panel["targets"].as_array().expect("it has targets");
+        let names: BTreeSet<_> = targets.iter().filter_map(|target| target["refId"].as_str()).collect();
+        assert_eq!(names.len(), targets.len(), "{title}: a refId twice");
+        for source in targets.iter().map(|target| &target["datasource"]).chain([&panel["datasource"]]) {
+            assert_eq!(*source, json!({ "type": "prometheus", "uid": "${datasource}" }), "{title}");
+        }
+    }
+    let variables = variables();
+    assert_eq!(variables.keys().collect::<Vec<_>>(), ["cluster", "datasource", "instance", "job"]);
+    assert_eq!(variables["cluster"]["allValue"], ".*", "there may be no such label");
+}
+
+#[test]
+fn its_queries_ask_for_what_psystrike_exports() {
+    let psystrike = Psystrike::start(&[]);
+    let page = exposition::parse(&psystrike.get("/metrics").text());
+    let exported = |name: &str| page.keys().any(|labels| labels["__name__"] == name);
+    let mut shown = BTreeSet::new();
+    for (title, expression) in queries() {
+        let names = Names::of(&interpolated(&expression));
+        assert!(!names.metrics.is_empty(), "{title}: {expression}");
+        for metric in &names.metrics {
+            assert!(metric == "up" || exported(metric), "{title}: {metric}");
+        }
+        for label in &names.labels {
+            let of_target = ["job", "cluster", "instance"].contains(&label.as_str());
+            assert!(of_target || page.keys().any(|labels| labels.contains_key(label)), "{title}: {label}");
+        }
+        for (label, value) in names.values.iter().filter(|(label, _)| label == "outcome") {
+            assert!(page.keys().any(|labels| labels.get(label) == Some(value)), "{title}: {label}={value}");
+        }
+        for label in ["job", "cluster", "instance"] {
+            let chosen = format!("{label}=~\"${label}\"");
+            let selectors = expression.matches('{').count();
+            assert_eq!(
+                expression.matches(&chosen).count(),
+                selectors,
+                "{title}: {label} is not chosen in {expression}"
+            );
+        }
+        shown.extend(names.metrics);
+    }
+    // A histogram is shown by its buckets.
+    let all = page.keys().map(|labels| labels["__name__"].as_str());
+    let parts_of_histograms =
+        |name: &&str| name.ends_with("_seconds_sum") || name.ends_with("_seconds_count");
+    let all = all.filter(|name| name.starts_with("psystrike_") && !parts_of_histograms(name));
+    let not_shown: BTreeSet<&str> = all.filter(|name| !shown.contains(*name)).collect();
+    assert!(not_shown.is_empty(), "{not_shown:?}");
+}
+
+#[test]
+fn a_real_prometheus_answers_every_query() {
+    if !require_programs(&["prometheus", "promtool"]) {
+        return;
+    }
+    let scratch = Scratch::new("grafana");
+    let queries: Vec<(String, String)> =
+        queries().into_iter().map(|(title, expression)| (title, interpolated(&expression))).collect();
+
+    // As rules, so that promtool reads them; their names matter to nobody.
+    let rule = |(at, (_, expression)): (usize, &(String, String))| json!({ "record": format!("query:{at}"), "expr": expression });
+    let rules: Vec<Value> = queries.iter().enumerate().map(rule).collect();
+    let rules = json!({ "groups": [{ "name": "dashboard", "rules": rules }] });
+    promtool(&["check", "rules"], &scratch.write("dashboard.rules.yml", &rules.to_string()));
+
+    let psystrike = Psystrike::start(&["--allow", "127.11.0.0/16"]);
+    let page = "pod_up 1\n";
+    let fields = "Content-Type: text/plain; version=0.0.4\r\n";
+    let answer = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {}\r\n\r\n{page}", page.len());
+    let (pod, refusing) = (Pod::answering("127.11.0.1", answer, Then::Keep), Refusing::on("127.11.0.2"));
+    // One that answers, one that does not, one that may not be asked, and psystrike's own page.
+    let own = psystrike.address().to_string();
+    let pods = [
+        Psystrike::target(pod.address(), "/metrics"),
+        Psystrike::target(refusing.address(), "/metrics"),
+        "/pods/127.66.0.1/80/metrics".to_owned(),
+    ];
+    let pods = pods
+        .map(|path| json!({ "targets": [own], "labels": { "__metrics_path__": path, "instance": path } }));
+    let configuration = json!({
+        "global": { "scrape_interval": "1s", "scrape_timeout": "1s" },
+        "scrape_configs": [
+            { "job_name": "psystrike", "static_configs": [{ "targets": [own] }] },
+            { "job_name": "pods", "static_configs": pods },
+        ],
+    });
+    scratch.write("prometheus.yml", &configuration.to_string());
+    let prometheus = Prometheus::start(&scratch);
+
+    let unanswered = |prometheus: &Prometheus| -> Vec<String> {
+        let has_data = |expression: &str| prometheus.query(expression).values().any(|value| value != "NaN");
+        let without = queries.iter().filter(|(_, expression)| !has_data(expression));
+        without.map(|(title, expression)| format!("{title}: {expression}")).collect()
+    };
+    prometheus.wait_until(Duration::from_secs(20), |prometheus| unanswered(prometheus).is_empty());
+    let unanswered = unanswered(&prometheus);
+    assert!(unanswered.is_empty(), "no data for\n{}\n{}", unanswered.join("\n"), prometheus.stderr());
+
+    // What its variables offer.
+    let variables = variables();
+    for (name, offered) in [("job", &["psystrike"][..]), ("instance", &[&*own]), ("cluster", &[])] {
+        let query = variables[name]["query"]["query"].as_str().expect("a variable has a query");
+        let arguments = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
+        let (series, label) = arguments.and_then(|text| text.rsplit_once(", ")).expect("of a label");
+        let values = prometheus.label_values(label, &interpolated(series));
+        assert_eq!(values, offered, "{name}: {query}");
+    }
+}

@@ -1,0 +1,170 @@
+//! What the migration page says of others is so: a real nginx with the page's two lines and psystrike take the same
+//! paths, and differ where it says so; the job that it makes of PushProx's is one that a real Prometheus runs.
+
+mod support;
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::Command,
+};
+
+use support::{
+    LIMIT, Scratch,
+    http::{Broken, Client, Response},
+    pods::{Pod, Then},
+    poll,
+    program::Program,
+    prometheus::Prometheus,
+    psystrike::Psystrike,
+    read, require_programs,
+};
+
+/// The blocks of the page in a language.
+fn blocks(language: &str) -> Vec<String> {
+    let (page, fence) = (read("deploy/migration.md"), format!("```{language}\n"));
+    let blocks = page.split(&fence).skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.map(str::to_owned).collect()
+}
+
+/// An nginx with the page's lines.
+struct Nginx {
+    _program: Program,
+    address: SocketAddr,
+}
+
+impl Nginx {
+    fn start(scratch: &Scratch) -> Self {
+        let free = TcpListener::bind("127.12.9.9:0").expect("a free port");
+        let address = free.local_addr().expect("it has an address");
+        drop(free);
+        let location = &blocks("nginx")[0];
+        let folders = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+        let folders = folders.map(|name| {
+            fs::create_dir_all(scratch.path(name)).expect("a folder can be made");
+            format!("{name}_temp_path {name};")
+        });
+        // One process, which ends with the test.
+        let file = scratch.write(
+            "nginx.conf",
+            &format!(
+                "user root; daemon off; master_process off; pid nginx.pid; error_log stderr;\n\
+                 events {{}}\n\
+                 http {{ access_log off; {} server {{ listen {address};\n{location}\n}} }}\n",
+                folders.join(" ")
+            ),
+        );
+        let mut command = Command::new("nginx");
+        command.arg("-c").arg(&file).arg("-p").arg(scratch.path("")).args(["-e", "stderr"]);
+        let program = Program::start(&mut command);
+        poll("nginx, listening", || TcpStream::connect_timeout(&address, LIMIT).is_ok(), |listens| *listens);
+        Self { _program: program, address }
+    }
+}
+
+/// Answers with the target that it was asked for.
+fn echoing(ip: &str) -> Pod {
+    Pod::serve(ip, |head, client| {
+        let target = head.target();
+        client.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{target}", target.len()))?;
+        Ok(Then::Close)
+    })
+}
+
+fn get(forwarder: SocketAddr, target: &str) -> Result<Response, Broken> {
+    let mut client = Client::connect(forwarder);
+    client.send(format!("GET {target} HTTP/1.1\r\nHost: forwarder\r\n\r\n"));
+    client.response()
+}
+
+#[test]
+fn nginx_takes_the_same_paths() {
+    if !require_programs(&["nginx"]) {
+        return;
+    }
+    let scratch = Scratch::new("migration-nginx");
+    let nginx = Nginx::start(&scratch);
+    let psystrike = Psystrike::start(&["--allow", "127.12.0.0/16", "--allow", "::1/128"]);
+    let (v4, v6, loopback) = (echoing("127.12.0.1"), echoing("::1"), echoing("127.0.0.1"));
+    let v4_pod = format!("/pods/{}/{}", v4.address().ip(), v4.address().port());
+    let v6_pod = |ip: &str| format!("/pods/{ip}/{}", v6.address().port());
+    let loopback_pod = format!("/pods/127.0.0.1/{}", loopback.address().port());
+
+    let answer = |forwarder, target: &str| {
+        let answer = get(forwarder, target).unwrap_or_else(|broken| panic!("{target}: {broken:?}"));
+        (answer.status(), answer.text())
+    };
+    // The target, and what nginx and psystrike make of it: 200 and what the pod was asked for, or another status.
+    for (target, by_nginx, by_psystrike) in [
+        (format!("{v4_pod}/metrics"), Ok("/metrics"), Ok("/metrics")),
+        (format!("{v4_pod}/a/b?c=d&e=f%20g"), Ok("/a/b?c=d&e=f%20g"), Ok("/a/b?c=d&e=f%20g")),
+        (
+            format!("{v4_pod}/stats%3Fformat=prometheus"),
+            Ok("/stats?format=prometheus"),
+            Ok("/stats?format=prometheus"),
+        ),
+        (format!("{v4_pod}/"), Ok("/"), Ok("/")),
+        (format!("{}/metrics", v6_pod("[::1]")), Ok("/metrics"), Ok("/metrics")),
+        (format!("{}/metrics", v6_pod("%5B::1%5D")), Ok("/metrics"), Ok("/metrics")),
+        // Where they differ.
+        (v4_pod.clone(), Err(404), Ok("/metrics")),
+        (format!("{v4_pod}/a%2Fb"), Ok("/a/b"), Ok("/a%2Fb")),
+        (format!("{v4_pod}/a//b"), Ok("/a/b"), Ok("/a//b")),
+        (format!("{loopback_pod}/metrics"), Ok("/metrics"), Err(403)),
+        ("/pods/localhost/80/metrics".to_owned(), Err(502), Err(400)),
+    ] {
+        for (who, forwarder, expected) in
+            [("nginx", nginx.address, by_nginx), ("psystrike", psystrike.address(), by_psystrike)]
+        {
+            let (status, text) = answer(forwarder, &target);
+            match expected {
+                Ok(asked) => assert_eq!((status, &*text), (200, asked), "{who}: {target}"),
+                Err(refused) => assert_eq!(status, refused, "{who}: {target}: {text}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_broken_answer_is_one_with_both() {
+    if !require_programs(&["nginx"]) {
+        return;
+    }
+    let scratch = Scratch::new("migration-broken");
+    let nginx = Nginx::start(&scratch);
+    let psystrike = Psystrike::start(&["--allow", "127.12.0.0/16"]);
+    let pod = Pod::answering("127.12.0.2", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf", Then::Close);
+    let target = Psystrike::target(pod.address(), "/metrics");
+    for forwarder in [nginx.address, psystrike.address()] {
+        assert!(get(forwarder, &target).is_err(), "{forwarder} made it look whole");
+    }
+}
+
+#[test]
+fn the_job_that_was_pushproxs_runs() {
+    if !require_programs(&["prometheus"]) {
+        return;
+    }
+    let page = "node_up 1\n";
+    let fields = "Content-Type: text/plain; version=0.0.4\r\n";
+    let answer = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {}\r\n\r\n{page}", page.len());
+    let node = Pod::answering("127.12.0.3", answer, Then::Keep);
+    let psystrike = Psystrike::start(&["--allow", "127.12.0.0/16"]);
+    let [before, after] = &blocks("yaml")[..] else { panic!("the job before, and the job after") };
+    assert!(before.contains("proxy_url:") && !after.contains("proxy_url:"), "{before}{after}");
+    let mut job = after.clone();
+    let addresses = [("10.1.2.3:9100", node.address()), ("psystrike.example:31000", psystrike.address())];
+    for (named, address) in addresses {
+        assert!(job.contains(named), "no {named} in {job}");
+        job = job.replace(named, &address.to_string());
+    }
+    let scratch = Scratch::new("migration-pushprox");
+    scratch.write(
+        "prometheus.yml",
+        &format!("global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\nscrape_configs:\n{job}"),
+    );
+    let prometheus = Prometheus::start(&scratch);
+    let series = format!("node_up{{job='node', instance='{}', node='node-1.example'}}", node.address());
+    let in_time = prometheus.wait_until(LIMIT, |prometheus| prometheus.query(&series).len() == 1);
+    assert!(in_time, "{:#?}\n{}", prometheus.targets(), prometheus.stderr());
+}

@@ -1,0 +1,475 @@
+//! What users give their Prometheus is right: promtool accepts the configurations and rules and runs the rules' own
+//! tests; a real Prometheus runs each configuration against a real psystrike, finds its targets as the article's
+//! does, and has nothing to complain of; and the rules ask for nothing that psystrike does not export.
+//!
+//! Debian builds its Prometheus without discovery in Kubernetes, so files stand in for the clusters.
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use psystrike::proxy::outcome::{Class, Outcome};
+use serde_json::{Value, json};
+use support::{
+    LIMIT, Scratch,
+    exposition::{self, Labels},
+    pods::{Pod, Then},
+    prometheus::{Prometheus, promtool},
+    promql::Names,
+    psystrike::Psystrike,
+    read, require_programs, seed,
+};
+
+const PROMETHEUS: &str = "prometheus.yml";
+const CLUSTERS: &str = "clusters.yml";
+const FILE_SD: &str = "file_sd.yml";
+const PODS: &str = "pods.yml";
+const RULES: &str = "psystrike.rules.yml";
+const RULES_TEST: &str = "psystrike.rules.test.yml";
+
+fn shipped(file: &str) -> String {
+    read(&format!("deploy/prometheus/{file}"))
+}
+
+fn parsed(file: &str) -> Value {
+    serde_saphyr::from_str(&shipped(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+/// A configuration as it is shipped, but for what must be replaced to run it here. Each of `replaced` must be there.
+fn configuration(file: &str, discovered: &[&str], replaced: &[(&str, &str)]) -> String {
+    let mut discovered = discovered.iter();
+    let mut text = String::new();
+    let mut in_discovery = false;
+    for line in shipped(file).lines() {
+        in_discovery &= line.starts_with("      ");
+        if line == "    kubernetes_sd_configs:" {
+            in_discovery = true;
+            let pods = discovered.next().unwrap_or_else(|| panic!("{file} discovers pods once more"));
+            text += &format!("    file_sd_configs: [{{ files: [{pods}] }}]\n");
+        } else if !in_discovery {
+            text += &format!("{line}\n");
+        }
+    }
+    assert_eq!(discovered.next(), None, "{file} discovers pods less often");
+    for (from, to) in replaced {
+        assert!(text.contains(from), "no {from:?} in {file}");
+        text = text.replace(from, to);
+    }
+    text
+}
+
+/// What every configuration needs to run here: it does all of it each second, and its alerts go nowhere.
+const AT_ONCE: [(&str, &str); 4] = [
+    ("scrape_interval: 30s", "scrape_interval: 1s"),
+    ("scrape_timeout: 10s", "scrape_timeout: 1s"),
+    ("evaluation_interval: 30s", "evaluation_interval: 1s"),
+    ("alertmanager.example:9093", "127.0.0.1:1"),
+];
+
+/// A pod with what service discovery says of it: its address with a container's port, and its annotations.
+fn discovered(address: &str, annotations: &[(&str, &str)]) -> Value {
+    discovered_app("app", address, annotations)
+}
+
+fn discovered_app(app: &str, address: &str, annotations: &[(&str, &str)]) -> Value {
+    let ip = address.parse().map_or(address.to_owned(), |address: SocketAddr| address.ip().to_string());
+    let mut labels = json!({
+        "__meta_kubernetes_pod_ip": ip,
+        "__meta_kubernetes_pod_phase": "Running",
+        "__meta_kubernetes_namespace": "default",
+        "__meta_kubernetes_pod_name": format!("{app}-at-{ip}"),
+        "__meta_kubernetes_pod_node_name": "node-1",
+        "__meta_kubernetes_pod_label_app": app,
+    });
+    for (name, value) in annotations {
+        labels[format!("__meta_kubernetes_pod_annotation_prometheus_io_{name}")] = (*value).into();
+    }
+    json!({ "targets": [address], "labels": labels })
+}
+
+/// One that is annotated to be scraped at the port of its address.
+fn annotated(app: &str, address: SocketAddr) -> Value {
+    let port = address.port().to_string();
+    discovered_app(app, &address.to_string(), &[("scrape", "true"), ("port", &port)])
+}
+
+const PAGE: &str = "# TYPE pod_up gauge\npod_up 1\n";
+
+fn pod(ip: &str) -> Pod {
+    let fields = "Content-Type: text/plain; version=0.0.4\r\n";
+    let answer = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {}\r\n\r\n{PAGE}", PAGE.len());
+    Pod::answering(ip, answer, Then::Keep)
+}
+
+fn start_psystrike() -> Psystrike {
+    Psystrike::start(&["--allow", "127.10.0.0/16", "--allow", "127.0.0.1/32", "--allow", "::1/128"])
+}
+
+/// Waits until all of these are scraped, and no others, and all of them are up. Labels: those that `named` are.
+fn wait_for_targets(prometheus: &Prometheus, named: &[&str], expected: &[&[&str]]) {
+    let expected: BTreeSet<Vec<String>> =
+        expected.iter().map(|values| values.iter().map(|value| (*value).to_owned()).collect()).collect();
+    let label = |labels: &Labels, name: &&str| labels.get(*name).cloned().unwrap_or_default();
+    let found = |prometheus: &Prometheus| {
+        let targets = prometheus.targets();
+        let up = targets.iter().filter(|target| target.health == "up").count();
+        let of = targets.iter().map(|target| named.iter().map(|name| label(&target.labels, name)).collect());
+        up == targets.len() && targets.len() == expected.len() && of.collect::<BTreeSet<_>>() == expected
+    };
+    let in_time = prometheus.wait_until(LIMIT, found);
+    assert!(in_time, "not {expected:#?}, but {:#?}\n{}", prometheus.targets(), prometheus.stderr());
+}
+
+#[test]
+fn promtool_accepts_every_configuration() {
+    if !require_programs(&["promtool"]) {
+        return;
+    }
+    let scratch = Scratch::new("prometheus-check");
+    for file in [RULES, PODS] {
+        scratch.write(file, &shipped(file));
+    }
+    for pods in ["tokyo.json", "osaka.json"] {
+        scratch.write(pods, "[]");
+    }
+    let files: [(&str, &[&str]); 3] =
+        [(PROMETHEUS, &["tokyo.json"]), (CLUSTERS, &["tokyo.json", "osaka.json"]), (FILE_SD, &[])];
+    for (file, discovered) in files {
+        let said =
+            promtool(&["check", "config"], &scratch.write(file, &configuration(file, discovered, &[])));
+        assert!(said.contains("SUCCESS") && said.contains("rules found"), "{file}: {said}");
+    }
+}
+
+#[test]
+fn pods_are_discovered_by_an_api_server_that_is_authenticated() {
+    let jobs = [parsed(PROMETHEUS), parsed(CLUSTERS)].map(|mut file| file["scrape_configs"].take());
+    let jobs: Vec<&Value> = jobs.iter().filter_map(Value::as_array).flatten().collect();
+    assert_eq!(jobs.len(), 3);
+    let mut different = BTreeSet::new();
+    for job in jobs {
+        let discovery = &job["kubernetes_sd_configs"][0];
+        assert_eq!(discovery["role"], "pod", "{job}");
+        let server = discovery["api_server"].as_str().unwrap_or_default();
+        assert!(server.starts_with("https://"), "{job}");
+        let files = [&discovery["tls_config"]["ca_file"], &discovery["authorization"]["credentials_file"]];
+        assert!(files.iter().all(|file| file.is_string()), "{job}");
+        let known = ["role", "api_server", "tls_config", "authorization"];
+        let keys = discovery.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
+        assert_eq!(keys.collect::<BTreeSet<_>>(), known.into(), "{job}");
+        different.extend([server.to_owned(), files[0].to_string(), files[1].to_string()]);
+    }
+    assert_eq!(different.len(), 3 * 3, "each cluster has its own: {different:?}");
+}
+
+#[test]
+fn the_rules_pass_their_own_tests() {
+    if !require_programs(&["promtool"]) {
+        return;
+    }
+    let scratch = Scratch::new("prometheus-rules");
+    let rules = scratch.write(RULES, &shipped(RULES));
+    let said = promtool(&["check", "rules"], &rules);
+    assert!(said.contains("SUCCESS") && !said.contains("duplicate"), "{said}");
+    let said = promtool(&["test", "rules"], &scratch.write(RULES_TEST, &shipped(RULES_TEST)));
+    assert!(said.contains("SUCCESS"), "{said}");
+}
+
+/// All rules: recorded ones by their name, alerts by theirs.
+fn rules(kind: &str) -> Vec<(String, Value)> {
+    let rules = parsed(RULES);
+    let groups = rules["groups"].as_array().expect("it has groups");
+    let all = groups.iter().filter_map(|group| group["rules"].as_array()).flatten();
+    all.filter_map(|rule| Some((rule[kind].as_str()?.to_owned(), rule.clone()))).collect()
+}
+
+#[test]
+fn every_rule_has_a_test() {
+    let tests = parsed(RULES_TEST);
+    let tests = tests["tests"].as_array().expect("it has tests");
+    let cases = |kind: &'static str| tests.iter().filter_map(move |test| test[kind].as_array()).flatten();
+    let is_empty = |value: &Value| value.as_array().is_none_or(Vec::is_empty);
+
+    let alerts: BTreeSet<String> = rules("alert").into_iter().map(|(name, _)| name).collect();
+    assert!(!alerts.is_empty());
+    for quiet in [false, true] {
+        let tested = cases("alert_rule_test").filter(|case| is_empty(&case["exp_alerts"]) == quiet);
+        let tested = tested.filter_map(|case| case["alertname"].as_str().map(str::to_owned)).collect();
+        assert_eq!(alerts, tested, "tested to be quiet: {quiet}");
+    }
+    for (name, _) in rules("record") {
+        let tested = cases("promql_expr_test").filter(|case| !is_empty(&case["exp_samples"]));
+        let mut tested = tested.filter_map(|case| case["expr"].as_str());
+        assert!(tested.any(|expression| expression.starts_with(&name)), "{name} has no test");
+    }
+}
+
+#[test]
+fn every_alert_says_what_to_do() {
+    let troubleshooting = read("deploy/troubleshooting.md");
+    for (name, alert) in rules("alert") {
+        let severity = alert["labels"]["severity"].as_str().unwrap_or_default();
+        assert!(["critical", "warning", "info"].contains(&severity), "{name}: {severity:?}");
+        for annotation in ["summary", "description"] {
+            assert!(alert["annotations"][annotation].is_string(), "{name} has no {annotation}");
+        }
+        let anchor = format!("deploy/troubleshooting.md#{}", name.to_lowercase());
+        assert_eq!(alert["annotations"]["runbook"], anchor, "{name}");
+        let is_there = troubleshooting.lines().any(|line| line == format!("### {name}"));
+        assert!(is_there, "deploy/troubleshooting.md has no section {name}");
+    }
+}
+
+#[test]
+fn the_rules_ask_for_what_psystrike_exports() {
+    let page = exposition::parse(&start_psystrike().get("/metrics").text());
+    let exported = |name: &str| page.keys().any(|labels| labels["__name__"] == name);
+    let recorded: BTreeSet<String> = rules("record").into_iter().map(|(name, _)| name).collect();
+    let of_targets = ["job", "instance", "cluster"];
+    for (name, rule) in rules("record").into_iter().chain(rules("alert")) {
+        let names = Names::of(rule["expr"].as_str().expect("a rule has an expression"));
+        assert!(!names.metrics.is_empty(), "{name}: {names:?}");
+        for metric in &names.metrics {
+            assert!(recorded.contains(metric) || metric == "up" || exported(metric), "{name}: {metric}");
+        }
+        for label in &names.labels {
+            let known = of_targets.contains(&label.as_str()) || label == "quantile";
+            assert!(known || page.keys().any(|labels| labels.contains_key(label)), "{name}: {label}");
+        }
+        for (label, value) in &names.values {
+            let known = match label.as_str() {
+                "job" => value == "psystrike",
+                "quantile" => value == "0.5",
+                _ => page.keys().any(|labels| labels.get(label) == Some(value)),
+            };
+            assert!(known, "{name}: {label}={value}");
+        }
+    }
+    // And every limit has its rule.
+    let asked: BTreeSet<String> = rules("record")
+        .into_iter()
+        .flat_map(|(_, rule)| Names::of(rule["expr"].as_str().unwrap_or_default()).metrics)
+        .collect();
+    let limits = page.keys().map(|labels| &labels["__name__"]);
+    let limits = limits.filter(|name| name.starts_with("psystrike_") && name.ends_with("_max"));
+    for limit in limits {
+        assert!(asked.contains(limit), "{limit}");
+    }
+}
+
+#[test]
+fn the_configuration_runs_and_a_healthy_psystrike_alerts_nobody() {
+    if !require_programs(&["prometheus"]) {
+        return;
+    }
+    let (psystrike, pod) = (start_psystrike(), pod("127.10.4.1"));
+    let (own, address) = (psystrike.address().to_string(), pod.address().to_string());
+    let scratch = Scratch::new("prometheus-runs");
+    scratch.write(RULES, &shipped(RULES));
+    let mut ended = annotated("app", "127.10.4.2:8080".parse().expect("an address"));
+    ended["labels"]["__meta_kubernetes_pod_phase"] = "Succeeded".into();
+    let pods = json!([annotated("psystrike", psystrike.address()), annotated("app", pod.address()), ended]);
+    scratch.write("pods.json", &pods.to_string());
+    let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", &own)]].concat();
+    scratch.write("prometheus.yml", &configuration(PROMETHEUS, &["pods.json"], &replaced));
+    let prometheus = Prometheus::start(&scratch);
+
+    let named = ["job", "instance", "app", "kubernetes_pod_name"];
+    wait_for_targets(
+        &prometheus,
+        &named,
+        &[
+            &["psystrike", &own, "psystrike", "psystrike-at-127.0.0.1"],
+            &["kubernetes-pods", &address, "app", "app-at-127.10.4.1"],
+        ],
+    );
+    assert_eq!(prometheus.query("pod_up{job='kubernetes-pods'}").len(), 1);
+
+    // Long enough for rates: every rule has been evaluated with something to evaluate.
+    let recorded: BTreeSet<String> = rules("record").into_iter().map(|(name, _)| name).collect();
+    let has_all = |prometheus: &Prometheus| {
+        recorded.iter().all(|name| !prometheus.query(&format!("{name} >= 0")).is_empty())
+    };
+    let in_time = prometheus.wait_until(LIMIT, has_all);
+    let missing = recorded.iter().filter(|name| prometheus.query(name).is_empty());
+    assert!(in_time, "nothing was recorded as {:?}", missing.collect::<Vec<_>>());
+    let is_settled = |prometheus: &Prometheus| loaded(prometheus).iter().all(|rule| rule["health"] == "ok");
+    assert!(prometheus.wait_until(LIMIT, is_settled), "{:#?}", loaded(&prometheus));
+    let is_quiet = |prometheus: &Prometheus| {
+        let rules = loaded(prometheus);
+        let mut alerts = rules.iter().filter(|rule| rule["type"] == "alerting");
+        alerts.all(|alert| alert["state"] == "inactive")
+    };
+    assert!(prometheus.wait_until(LIMIT, is_quiet), "{:#?}", prometheus.api("alerts"));
+    assert_eq!(loaded(&prometheus).len(), rules("record").len() + rules("alert").len());
+
+    // What counts as a scrape is what psystrike itself means by one.
+    let outcomes = prometheus.query("instance_outcome:psystrike_scrapes:rate5m");
+    let outcomes: BTreeSet<&str> = outcomes.keys().map(|labels| labels["outcome"].as_str()).collect();
+    let scrapes = Outcome::ALL.iter().filter(|o| o.class() != Class::Refused && **o != Outcome::Page);
+    assert_eq!(outcomes, scrapes.map(|outcome| outcome.label()).collect());
+}
+
+/// The rules as Prometheus has them.
+fn loaded(prometheus: &Prometheus) -> Vec<Value> {
+    let groups = prometheus.api("rules")["groups"].take();
+    let groups = groups.as_array().expect("groups are an array");
+    groups.iter().filter_map(|group| group["rules"].as_array()).flatten().cloned().collect()
+}
+
+#[test]
+fn several_clusters_are_told_apart() {
+    if !require_programs(&["prometheus"]) {
+        return;
+    }
+    let [tokyo, osaka] = [start_psystrike(), start_psystrike()];
+    let pod = pod("127.10.5.1"); // both clusters have one of this address
+    let scratch = Scratch::new("prometheus-clusters");
+    scratch.write(RULES, &shipped(RULES));
+    for (cluster, psystrike) in [("tokyo", &tokyo), ("osaka", &osaka)] {
+        let pods = [annotated("psystrike", psystrike.address()), annotated("app", pod.address())];
+        scratch.write(&format!("{cluster}.json"), &json!(pods).to_string());
+    }
+    let [tokyo_address, osaka_address] = [&tokyo, &osaka].map(|psystrike| psystrike.address().to_string());
+    let addresses = [
+        ("psystrike.tokyo.example:31000", &*tokyo_address),
+        ("psystrike.osaka.example:31000", &*osaka_address),
+    ];
+    let replaced = [&AT_ONCE[..], &addresses[..]].concat();
+    scratch.write("prometheus.yml", &configuration(CLUSTERS, &["tokyo.json", "osaka.json"], &replaced));
+    let prometheus = Prometheus::start(&scratch);
+
+    let address = pod.address().to_string();
+    wait_for_targets(
+        &prometheus,
+        &["cluster", "job", "instance", "app"],
+        &[
+            &["tokyo", "kubernetes-pods", &address, "app"],
+            &["tokyo", "psystrike", &tokyo_address, "psystrike"],
+            &["osaka", "kubernetes-pods", &address, "app"],
+            &["osaka", "psystrike", &osaka_address, "psystrike"],
+        ],
+    );
+    for psystrike in [&tokyo, &osaka] {
+        assert!(psystrike.outcomes("forwarded") >= 2.0, "its cluster's pods are scraped through it");
+    }
+    let of_both =
+        prometheus.query("count by (job) (pod_up{job='kubernetes-pods', kubernetes_namespace='default'})");
+    assert_eq!(of_both.values().collect::<Vec<_>>(), ["2"], "one series for each cluster");
+}
+
+#[test]
+fn pods_come_from_a_file() {
+    if !require_programs(&["prometheus"]) {
+        return;
+    }
+    let psystrike = start_psystrike();
+    let pods = [pod("127.10.6.1"), pod("127.10.6.2"), pod("::1")];
+    let [one, two, three] = pods.each_ref().map(|pod| pod.address().to_string());
+    let scratch = Scratch::new("prometheus-file-sd");
+    scratch.write(RULES, &shipped(RULES));
+    let mut listed = shipped(PODS);
+    for (from, to) in [("10.1.2.3:8080", &one), ("10.1.2.4:8080", &two), ("[fd00::1:5]:9100", &three)] {
+        assert!(listed.contains(from), "no {from} in {PODS}");
+        listed = listed.replace(from, to);
+    }
+    scratch.write(PODS, &listed);
+    let own = psystrike.address().to_string();
+    let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", &own)]].concat();
+    scratch.write("prometheus.yml", &configuration(FILE_SD, &[], &replaced));
+    let prometheus = Prometheus::start(&scratch);
+
+    wait_for_targets(
+        &prometheus,
+        &["job", "instance", "app"],
+        &[
+            &["psystrike", &own, ""],
+            &["pods", &one, "web"],
+            &["pods", &two, "web"],
+            &["pods", &three, "queue"],
+        ],
+    );
+    for (pod, target) in pods.iter().zip(["/metrics", "/metrics", "/stats?format=prometheus"]) {
+        let asked = pod.heads();
+        assert!(asked.iter().all(|head| head.target() == target) && !asked.is_empty(), "{asked:?}");
+    }
+}
+
+#[test]
+fn prometheus_finds_its_targets_as_the_articles_does() {
+    if !require_programs(&["prometheus"]) {
+        return;
+    }
+    let scratch = Scratch::new("prometheus-relabelling");
+    let mut ours = parsed(PROMETHEUS);
+    // The rules over pods as they should be, ours and the article's, which agree; and ours over odd ones. Nobody
+    // answers the scrapes.
+    let nobody = "127.0.0.1:1";
+    let mut ours = ours["scrape_configs"][0]["relabel_configs"].take();
+    for rule in ours.as_array_mut().expect("it has rules") {
+        if rule["target_label"] == "__address__" {
+            rule["replacement"] = nobody.into();
+        }
+    }
+    let seed: Value = serde_saphyr::from_str(&seed::relabel_configs(nobody)).expect("the article's rules");
+    let job = |name, rules: &Value, pods| json!({ "job_name": name, "file_sd_configs": [{ "files": [pods] }], "relabel_configs": rules });
+    let jobs =
+        [job("ours", &ours, "pods.json"), job("seed", &seed, "pods.json"), job("odd", &ours, "odd.json")];
+    scratch.write("prometheus.yml", &json!({ "scrape_configs": jobs }).to_string());
+    let pods = [
+        discovered("127.9.0.1:8080", &[("scrape", "true"), ("port", "8080"), ("path", "/metrics")]),
+        discovered("127.9.0.2:8080", &[("scrape", "true"), ("port", "8080")]),
+        discovered("[::1]:8080", &[("scrape", "true"), ("port", "8080"), ("path", "/a/b?c=d")]),
+        discovered("127.9.0.3:8080", &[("scrape", "true"), ("port", "8080"), ("path", "/")]),
+        discovered("127.9.0.4:8080", &[("scrape", "false"), ("port", "8080"), ("path", "/metrics")]),
+        discovered("127.9.0.5:8080", &[]),
+    ];
+    scratch.write("pods.json", &json!(pods).to_string());
+    let odd = [
+        // No port is annotated: whatever is to be scraped, it is not psystrike in this pod's name.
+        discovered("127.9.1.1:8080", &[("scrape", "true")]),
+        // No container declares a port.
+        discovered("127.9.1.2", &[("scrape", "true"), ("port", "8080")]),
+        // Two containers declare one each, and the pod has one page.
+        discovered("127.9.1.3:9100", &[("scrape", "true"), ("port", "8080")]),
+        discovered("127.9.1.3:8443", &[("scrape", "true"), ("port", "8080")]),
+    ];
+    scratch.write("odd.json", &json!(odd).to_string());
+    let prometheus = Prometheus::start(&scratch);
+    let found = prometheus.wait_until(LIMIT, |prometheus| prometheus.targets().len() == 10);
+    let targets = prometheus.targets();
+    assert!(found, "{targets:#?}\n{}", prometheus.stderr());
+
+    let of_job = |name: &str| -> BTreeMap<String, _> {
+        let of_job = targets.iter().filter(|target| target.labels["job"] == name);
+        of_job
+            .map(|target| {
+                let mut labels = target.labels.clone();
+                labels.remove("job");
+                // Two spellings of one IPv6 address.
+                (target.scrape_url.replace("%5B", "").replace("%5D", ""), labels)
+            })
+            .collect()
+    };
+    assert_eq!(of_job("ours"), of_job("seed"));
+    for (name, expected) in [
+        (
+            "ours",
+            &[
+                ("/pods/127.9.0.1/8080/metrics", "127.9.0.1:8080"),
+                ("/pods/127.9.0.2/8080", "127.9.0.2:8080"),
+                ("/pods/127.9.0.3/8080/", "127.9.0.3:8080"),
+                ("/pods/::1/8080/a/b%3Fc=d", "[::1]:8080"),
+            ][..],
+        ),
+        ("odd", &[("/pods/127.9.1.2/8080", "127.9.1.2:8080"), ("/pods/127.9.1.3/8080", "127.9.1.3:8080")]),
+    ] {
+        let of_job = of_job(name).into_iter().map(|(url, labels)| (url, labels["instance"].clone()));
+        let expected =
+            expected.iter().map(|(path, pod)| (format!("http://{nobody}{path}"), (*pod).to_owned()));
+        assert_eq!(of_job.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{name}");
+    }
+}
