@@ -241,6 +241,11 @@ fn every_value_counts() {
         }
         let [before, after] = [&before, &change].map(|values| render(&values.to_string()).text);
         assert_ne!(before, after, "{path} changes nothing");
+        // What is no switch, list or map arrives as it is.
+        if let Some(value) = changed.pointer(&path).filter(|value| value.is_string() || value.is_number()) {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            assert!(after.contains(&value), "{path}: no {value} in\n{after}");
+        }
     }
 }
 

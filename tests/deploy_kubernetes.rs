@@ -3,14 +3,19 @@
 
 mod support;
 
-use std::{collections::BTreeSet, fs, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs::{self, OpenOptions, Permissions},
+    os::unix::fs::PermissionsExt,
+    process::Command,
+};
 
 use serde_json::{Value, json};
 use support::{
     Scratch,
     kubernetes::{MANIFESTS, VERSIONS, broken_rules, kustomize, render_overlay, texts, validate},
-    psystrike::Psystrike,
-    require_programs,
+    psystrike::{BINARY, Psystrike},
+    require_programs, require_working,
 };
 
 const BASE: &str = "base";
@@ -254,4 +259,124 @@ fn a_pod_that_breaks_a_rule_is_told() {
     let mut pod = rendered.pod().clone();
     pod["volumes"] = json!([{ "name": "a", "hostPath": { "path": "/" } }]);
     assert_eq!(broken_rules(&pod), BTreeSet::from(["HostPath Volumes", "Volume Types"]));
+}
+
+/// Podman and buildah with storage of the test's own. Ends the containers before the storage goes.
+struct Podman {
+    scratch: Scratch,
+}
+
+impl Podman {
+    fn new() -> Self {
+        let scratch = Scratch::new("kube-play");
+        // runc, because crun wants no hybrid of cgroups v1 and v2; no systemd, because there may be none.
+        let configuration = "[containers]\ndefault_ulimits = [\"nofile=20000:20000\", \"nproc=4096:4096\"]\n\
+                             [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n";
+        scratch.write("containers.conf", configuration);
+        // What the programs are called within a script.
+        for (program, more) in [("podman", "--tmpdir \"$dir/run/libpod\""), ("buildah", "")] {
+            let script = format!(
+                "#!/bin/sh\ndir=${{0%/*}}\nexport CONTAINERS_CONF=\"$dir/containers.conf\" DISABLE_HC_SYSTEMD=true\n\
+                 exec {program} --storage-driver vfs --root \"$dir/storage\" --runroot \"$dir/run\" {more} \"$@\"\n"
+            );
+            let path = scratch.write(&format!("own-{program}"), &script);
+            fs::set_permissions(path, Permissions::from_mode(0o755)).expect("it is ours");
+        }
+        Self { scratch }
+    }
+
+    /// Runs a script in a network namespace of its own, which must succeed, and gives what it printed.
+    fn script(&self, text: &str, arguments: &[&str]) -> String {
+        let script = format!("set -eu\nPATH=\"$1:$PATH\"; dir=$1; shift\nip link set lo up\n{text}");
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c", &script, "sh"]).arg(self.scratch.path("")).args(arguments);
+        // Into files: what stays behind to serve the pod would keep a pipe open.
+        let [out, err] = ["out", "err"].map(|name| self.scratch.write(name, ""));
+        let to = |path| OpenOptions::new().append(true).open(path).expect("it is ours");
+        let status = command.stdout(to(&out)).stderr(to(&err)).status().expect("unshare runs");
+        let [stdout, stderr] = [out, err].map(|path| fs::read_to_string(path).expect("it is ours"));
+        assert!(status.success(), "{text}: {status}\n{stdout}{stderr}");
+        stdout
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        let podman = self.scratch.path("own-podman");
+        let _ = Command::new(podman).args(["pod", "rm", "--all", "--force", "--time", "0"]).output();
+    }
+}
+
+/// Podman knows Deployments and ConfigMaps, and so can be the node: with the kubelet's limits, another seccomp profile
+/// and network, and no probes.
+#[test]
+fn the_pod_runs_as_it_is_rendered() {
+    const PROGRAMS: [&str; 8] =
+        ["podman", "buildah", "runc", "catatonit", "slirp4netns", "nsenter", "ip", "curl"];
+    if !require_programs(&PROGRAMS) || !require_working(&["unshare", "--net", "true"]) {
+        return;
+    }
+    let Some(rendered) = render_overlay(NODEPORT) else { return };
+    let podman = Podman::new();
+    let mut pod = rendered.workload().clone();
+    // Not from a registry.
+    pod["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] = "Never".into();
+    let manifests = format!("{}\n---\n{pod}\n", rendered.kind("ConfigMap")); // JSON is YAML
+    podman.scratch.write("manifests.yaml", &manifests);
+    let image = rendered.container()["image"].as_str().expect("it has an image");
+    let grace = &rendered.pod()["terminationGracePeriodSeconds"];
+    podman.scratch.write("Dockerfile", "FROM scratch\nCOPY . /\nENTRYPOINT [\"/psystrike\"]\n");
+
+    // The image has what this build of psystrike is linked to in it, too. The scrape is of psystrike itself, by an
+    // address of the pod range; the pod's address is another.
+    let said = podman.script(
+        r#"
+        image=$1 binary=$2 grace=$3
+        mkdir "$dir/image"
+        cp "$binary" "$dir/image/psystrike"
+        for library in $(ldd "$binary" | grep -o '/[^ ]*'); do cp --parents --dereference "$library" "$dir/image"; done
+        own-buildah bud --isolation chroot --quiet --file "$dir/Dockerfile" --tag "$image" "$dir/image" >&2
+        own-podman kube play --network slirp4netns "$dir/manifests.yaml" >&2
+        name=psystrike-pod-0-psystrike
+        pid=$(own-podman inspect --format '{{.State.Pid}}' $name)
+        echo "pid $pid"
+        inside="nsenter --net --target $pid"
+        $inside ip address add 10.244.0.1/32 dev lo
+        ask() { $inside curl -sS -o "$dir/page" -w "$1 %{http_code}\n" "http://127.0.0.1:8080$1"; }
+        $inside curl -sS -o "$dir/page" --retry 20 --retry-delay 1 --retry-connrefused http://127.0.0.1:8080/healthz
+        ask /healthz
+        ask /readyz
+        ask /pods/10.244.0.1/8080/metrics
+        ask /pods/10.245.0.1/8080/metrics
+        grep -E '^(Uid|Gid|CapEff|CapBnd|NoNewPrivs|Seccomp):' "/proc/$pid/status"
+        awk '$5 == "/" { print "root", substr($6, 1, 2) }' "/proc/$pid/mountinfo"
+        own-podman inspect --format 'memory {{.HostConfig.Memory}}' $name
+        own-podman stop --time "$grace" $name >&2 &
+        until [ "$(ask /readyz)" = '/readyz 503' ]; do kill -0 $!; done
+        echo 'drains'
+        wait $!
+        own-podman inspect --format 'exit {{.State.ExitCode}}' $name
+        "#,
+        &[image, BINARY, &grace.to_string()],
+    );
+    let lines: Vec<String> =
+        said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for expected in [
+        "/healthz 200",
+        "/readyz 200",
+        "/pods/10.244.0.1/8080/metrics 200",
+        "/pods/10.245.0.1/8080/metrics 403",
+        "Uid: 65532 65532 65532 65532",
+        "Gid: 65532 65532 65532 65532",
+        "CapEff: 0000000000000000",
+        "CapBnd: 0000000000000000",
+        "NoNewPrivs: 1",
+        "Seccomp: 2",
+        "root ro",
+        "memory 33554432",
+        "drains",
+        "exit 0",
+    ] {
+        assert!(lines.iter().any(|line| line == expected), "{expected} is missing in\n{said}");
+    }
 }
