@@ -1,0 +1,23 @@
+{{- define "psystrike.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "psystrike.metadata" -}}
+name: {{ .Release.Name }}
+namespace: {{ .Release.Namespace }}
+labels:
+  {{- include "psystrike.selector" . | nindent 2 }}
+  app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+  app.kubernetes.io/managed-by: {{ .Release.Service }}
+  helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{- /* Options as variables. Numbers come as floating point, which would be written 1e+06. */ -}}
+{{- define "psystrike.variables" -}}
+{{- range $name, $value := .Values.options }}
+{{- if kindIs "slice" $value }}{{ $value = join "," $value }}{{ end }}
+{{- if kindIs "float64" $value }}{{ $value = int64 $value }}{{ end }}
+PSYSTRIKE_{{ $name | replace "-" "_" | upper }}: {{ $value | toString | quote }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,306 @@
+//! The Helm chart: what it renders is what kustomize renders, every value of it counts, and what is no value of it is
+//! refused.
+
+mod support;
+
+use std::{collections::BTreeMap, fs, path::PathBuf, process::Command, thread};
+
+use psystrike::config::HELP;
+use serde_json::{Value, json};
+use support::{
+    Scratch,
+    kubernetes::{Rendered, VERSIONS, broken_rules, render_overlay, validate},
+    psystrike::Psystrike,
+    require_programs,
+};
+
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/helm");
+
+/// Every value, set to something else than by default.
+const CHANGED: &str = r#"
+image: { repository: registry.example.org/team/psystrike, tag: 9.9.9, pullPolicy: Always }
+imagePullSecrets: [{ name: pull }]
+options:
+  allow: [127.1.0.0/16, "fd00::/64"]
+  allow-ports: 1-1023,8080
+  deny: [127.1.2.0/24]
+  workers: 2
+  timeout: 20s
+  timeout-max: 1m
+  connect-timeout: 1s
+  header-timeout: 5s
+  client-idle-timeout: 7m
+  upstream-idle-timeout: 2m
+  clients-max: 1000000
+  upstreams-idle-max: 0
+  shutdown-delay: 10s
+  shutdown-timeout: 20s
+  log-level: debug
+  access-log: true
+kind: DaemonSet
+replicas: 5
+autoscaling: { enabled: true, minReplicas: 3, maxReplicas: 9, averageValue: 700m }
+service:
+  type: LoadBalancer
+  port: 80
+  nodePort: 31001
+  externalTrafficPolicy: Local
+  annotations: { example.com/internal: "true" }
+networkPolicy:
+  enabled: true
+  from: [{ ipBlock: { cidr: 192.0.2.10/32 } }]
+  to: [{ ipBlock: { cidr: 127.1.0.0/16 } }]
+podDisruptionBudget: { enabled: false }
+resources: { requests: { cpu: 20m, memory: 9Mi }, limits: { memory: 33Mi } }
+terminationGracePeriodSeconds: 50
+podAnnotations: { prometheus.io/scrape: "false", prometheus.io/port: "1", prometheus.io/path: /m, a.example/b: c }
+podLabels: { team: metrics }
+nodeSelector: { node-role.kubernetes.io/edge: "" }
+tolerations: [{ key: node-role.kubernetes.io/edge, operator: Exists, effect: NoSchedule }]
+affinity: { nodeAffinity: { preferredDuringSchedulingIgnoredDuringExecution: [] } }
+priorityClassName: high
+"#;
+
+fn helm(arguments: &[&str]) -> Command {
+    let mut command = Command::new("helm");
+    command.args(arguments);
+    command
+}
+
+/// What the chart renders with values on top of its own.
+fn render(values: &str) -> Rendered {
+    let scratch = Scratch::new(&format!("values-{}", thread::current().name().unwrap_or_default()));
+    let file = scratch.write("values.yaml", values);
+    Rendered::by(helm(&["template", "psystrike", CHART, "--namespace", "monitoring", "--values"]).arg(file))
+}
+
+fn default_values() -> Value {
+    let values = fs::read_to_string(PathBuf::from(CHART).join("values.yaml")).expect("the chart has values");
+    serde_saphyr::from_str(&values).expect("the values are YAML")
+}
+
+fn changed_values() -> Value {
+    serde_saphyr::from_str(CHANGED).expect("the values are YAML")
+}
+
+#[test]
+fn helm_finds_nothing_wrong_with_the_chart() {
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    let scratch = Scratch::new("lint");
+    let changed = scratch.write("values.yaml", CHANGED);
+    for values in [None, Some(changed)] {
+        let mut lint = helm(&["lint", "--strict", "--quiet", CHART]);
+        if let Some(values) = &values {
+            lint.arg("--values").arg(values);
+        }
+        let output = lint.output().expect("helm runs");
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success() && said.is_empty(), "{values:?}: {said}");
+    }
+}
+
+/// The objects by their kinds, without what kustomize and Helm do each in its own way: labels and what selects by them,
+/// the ConfigMap's name and how its change replaces pods, and defaults that are written out.
+fn comparable(rendered: &Rendered) -> BTreeMap<String, Value> {
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Object(object) => {
+                object.retain(|key, value| match key.as_str() {
+                    "labels" | "matchLabels" | "namespace" | "checksum/options" => false,
+                    "selector" => value["matchLabels"].is_object(),
+                    "imagePullPolicy" => value != "IfNotPresent",
+                    "replicas" => value != 1,
+                    _ => true,
+                });
+                if let Some(name) = object.get_mut("name")
+                    && name.as_str().is_some_and(|name| name.starts_with("psystrike-"))
+                {
+                    *name = "psystrike".into();
+                }
+                object.values_mut().for_each(strip);
+            }
+            Value::Array(values) => values.iter_mut().for_each(strip),
+            _ => {}
+        }
+    }
+    let objects = rendered.objects.iter().map(|object| {
+        let mut object = object.clone();
+        strip(&mut object);
+        (object["kind"].as_str().expect("an object has a kind").to_owned(), object)
+    });
+    objects.collect()
+}
+
+#[test]
+fn it_renders_what_the_overlays_are() {
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    let edge = "
+        kind: DaemonSet
+        service: { externalTrafficPolicy: Local }
+        nodeSelector: { node-role.kubernetes.io/edge: '' }
+        tolerations: [{ key: node-role.kubernetes.io/edge, operator: Exists, effect: NoSchedule }]";
+    for (overlay, values) in [
+        ("base", "service: { type: ClusterIP }"),
+        ("overlays/nodeport", ""),
+        ("overlays/replicas", "replicas: 3"),
+        ("overlays/hpa", "autoscaling: { enabled: true }"),
+        ("overlays/daemonset", edge),
+    ] {
+        let Some(by_kustomize) = render_overlay(overlay) else { return };
+        let by_helm = comparable(&render(values));
+        for (kind, object) in comparable(&by_kustomize) {
+            assert_eq!(by_helm.get(&kind), Some(&object), "{overlay}");
+        }
+        assert_eq!(by_helm.len(), by_kustomize.objects.len(), "{overlay}: {:?}", by_helm.keys());
+    }
+}
+
+#[test]
+fn what_it_renders_fits_the_schemas_and_selects_its_own_pods() {
+    if !require_programs(&["helm", "kubernetes-validate"]) {
+        return;
+    }
+    let deployment = changed_values();
+    let mut deployment = deployment.as_object().cloned().expect("values are a map");
+    deployment.insert("kind".to_owned(), "Deployment".into());
+    deployment.insert("podDisruptionBudget".to_owned(), json!({ "enabled": true }));
+    for values in ["", CHANGED, &Value::from(deployment).to_string()] {
+        let rendered = render(values);
+        for version in VERSIONS {
+            assert_eq!(validate(version, &rendered.text), Ok(()), "{version:?}");
+        }
+        assert!(broken_rules(rendered.pod()).is_empty());
+        let template = &rendered.workload()["spec"]["template"]["metadata"]["labels"];
+        let own = json!({ "app.kubernetes.io/name": "psystrike", "app.kubernetes.io/instance": "psystrike" });
+        for (name, value) in own.as_object().into_iter().flatten() {
+            assert_eq!(template[name], *value);
+        }
+        let selectors = [
+            &rendered.workload()["spec"]["selector"]["matchLabels"],
+            &rendered.kind("Service")["spec"]["selector"],
+            &rendered.kind("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        ];
+        assert_eq!(selectors, [&own; 3]);
+    }
+}
+
+/// The paths of all that is not a map, and what is there.
+fn leaves(value: &Value, path: &str, found: &mut BTreeMap<String, Value>) {
+    match value.as_object().filter(|object| !object.is_empty()) {
+        Some(object) => object
+            .iter()
+            .for_each(|(key, value)| leaves(value, &format!("{path}/{}", key.replace('/', "~1")), found)),
+        None => drop(found.insert(path.to_owned(), value.clone())),
+    }
+}
+
+#[test]
+fn every_value_counts() {
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    let (mut of_default, mut of_changed) = (BTreeMap::new(), BTreeMap::new());
+    let (default, changed) = (default_values(), changed_values());
+    leaves(&default, "", &mut of_default);
+    leaves(&changed, "", &mut of_changed);
+    let with = |path: &str, value: &Value| {
+        let keys = path.rsplit('/').map(|key| key.replace("~1", "/")).filter(|key| !key.is_empty());
+        keys.fold(value.clone(), |value, key| json!({ key: value }))
+    };
+    let is_default = |path: &str| default.pointer(path) == changed.pointer(path);
+    let unchanged: Vec<_> = of_default.keys().filter(|path| is_default(path)).collect();
+    assert_eq!(unchanged, ["/networkPolicy/enabled"], "the values that are changed here");
+
+    // One at a time, where it can be seen.
+    let autoscaled = json!({ "autoscaling": { "enabled": true } });
+    let mut changes: Vec<(String, Value, Value)> = of_default
+        .keys()
+        .map(|path| {
+            let value = changed.pointer(path).unwrap_or_else(|| panic!("{path} is not changed"));
+            let before = if path.starts_with("/autoscaling/") && !path.ends_with("enabled") {
+                autoscaled.clone()
+            } else {
+                json!({})
+            };
+            (path.clone(), before, with(path, value))
+        })
+        .collect();
+    changes.retain(|(path, ..)| path != "/networkPolicy/enabled");
+    changes.push((
+        "/networkPolicy/enabled".to_owned(),
+        json!({}),
+        json!({ "networkPolicy": { "enabled": false } }),
+    ));
+    for (path, before, mut change) in changes {
+        if before != json!({}) {
+            change["autoscaling"]["enabled"] = true.into();
+        }
+        let [before, after] = [&before, &change].map(|values| render(&values.to_string()).text);
+        assert_ne!(before, after, "{path} changes nothing");
+        // What is no switch, list or map arrives as it is.
+        if let Some(value) = changed.pointer(&path).filter(|value| value.is_string() || value.is_number()) {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            assert!(after.contains(&value), "{path}: no {value} in\n{after}");
+        }
+    }
+}
+
+#[test]
+fn its_options_are_those_of_the_binary() {
+    let schema =
+        fs::read_to_string(PathBuf::from(CHART).join("values.schema.json")).expect("it has a schema");
+    let schema: Value = serde_json::from_str(&schema).expect("the schema is JSON");
+    let known = schema["properties"]["options"]["properties"].as_object().expect("options are listed");
+    let mut known: Vec<String> = known.keys().map(|name| format!("--{name}")).collect();
+    known.sort_unstable();
+    let lines = HELP.lines().filter_map(|line| line.strip_prefix("  --")?.split(' ').next());
+    let mut options: Vec<String> = lines.map(|name| format!("--{name}")).collect();
+    options.sort_unstable();
+    // It listens where the manifests say, and the rest print or ask and exit.
+    options.retain(|option| !["--listen", "--help", "--version", "--healthcheck"].contains(&option.as_str()));
+    assert_eq!(known, options);
+
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    let rendered = render(CHANGED);
+    let mut variables = rendered.variables();
+    assert_eq!(variables["PSYSTRIKE_ALLOW"], "127.1.0.0/16,fd00::/64");
+    assert_eq!(variables["PSYSTRIKE_CLIENTS_MAX"], "1000000");
+    assert_eq!(variables.len(), options.len(), "{variables:?}");
+    variables.insert("PSYSTRIKE_LISTEN", "127.0.0.1:0");
+    let psystrike = Psystrike::start_with_env(&[], &variables.into_iter().collect::<Vec<_>>());
+    psystrike.wait_for_line("allow=127.1.0.0/16,fd00::/64 deny=127.1.2.0/24 allow_ports=1-1023,8080");
+}
+
+#[test]
+fn what_is_no_value_is_refused() {
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    for values in [
+        "replica: 3",
+        "replicas: three",
+        "kind: StatefulSet",
+        "options: { alow: [10.244.0.0/16] }",
+        "options: { allow: [] }",
+        "options: { allow: 10.244.0.0/16 }",
+        "options: { allow: [pods.example] }",
+        "options: { timeout: 30 }",
+        "options: { listen: '[::]:9090' }",
+        "service: { type: ExternalName }",
+        "service: { nodePort: 70000 }",
+        "autoscaling: { enabled: 'yes' }",
+    ] {
+        let scratch = Scratch::new("refused");
+        let file = scratch.write("values.yaml", values);
+        let output =
+            helm(&["template", "psystrike", CHART, "--values"]).arg(file).output().expect("helm runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("schema"), "{values}: {said}");
+    }
+}

@@ -1,0 +1,382 @@
+//! The manifests that users apply, as kustomize renders them: Kubernetes's schemas take them, so does its strictest
+//! Pod Security Standard, and the real binary starts with their options and answers their probes.
+
+mod support;
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, OpenOptions, Permissions},
+    os::unix::fs::PermissionsExt,
+    process::Command,
+};
+
+use serde_json::{Value, json};
+use support::{
+    Scratch,
+    kubernetes::{MANIFESTS, VERSIONS, broken_rules, kustomize, render_overlay, texts, validate},
+    psystrike::{BINARY, Psystrike},
+    require_programs, require_working,
+};
+
+const BASE: &str = "base";
+const NODEPORT: &str = "overlays/nodeport";
+const REPLICAS: &str = "overlays/replicas";
+const DAEMONSET: &str = "overlays/daemonset";
+const HPA: &str = "overlays/hpa";
+const ALL: [&str; 5] = [BASE, NODEPORT, REPLICAS, DAEMONSET, HPA];
+
+#[test]
+fn every_overlay_fits_the_schemas_of_the_oldest_and_the_newest_kubernetes() {
+    if !require_programs(&["kubernetes-validate"]) {
+        return;
+    }
+    for overlay in ALL {
+        let Some(rendered) = render_overlay(overlay) else { return };
+        for version in VERSIONS {
+            assert_eq!(validate(version, &rendered.text), Ok(()), "{overlay}, {version:?}");
+            let wrong = rendered.text.replace("automountServiceAccountToken", "autoMountServiceAccountToken");
+            assert!(validate(version, &wrong).is_err(), "{version:?} takes a field that there is not");
+        }
+    }
+}
+
+#[test]
+fn every_overlay_has_what_it_is_for_and_nothing_else() {
+    for overlay in ALL {
+        let Some(rendered) = render_overlay(overlay) else { return };
+        let workload = if overlay == DAEMONSET { "DaemonSet" } else { "Deployment" };
+        let mut kinds = BTreeSet::from(["ConfigMap", "NetworkPolicy", "Service", "ServiceAccount", workload]);
+        if overlay != DAEMONSET {
+            kinds.insert("PodDisruptionBudget");
+        }
+        if overlay == HPA {
+            kinds.insert("HorizontalPodAutoscaler");
+        }
+        assert_eq!(rendered.kinds(), kinds, "{overlay}");
+        assert_eq!(rendered.objects.len(), kinds.len(), "{overlay}");
+
+        let version = env!("CARGO_PKG_VERSION");
+        let pod_labels = &rendered.workload()["spec"]["template"]["metadata"]["labels"];
+        for labels in rendered.objects.iter().map(|object| &object["metadata"]["labels"]).chain([pod_labels])
+        {
+            assert_eq!(labels["app.kubernetes.io/name"], "psystrike", "{overlay}: {labels}");
+            assert_eq!(labels["app.kubernetes.io/version"], version, "{overlay}: {labels}");
+        }
+        let image = format!("registry.example/psystrike:{version}");
+        assert_eq!(rendered.container()["image"], image, "{overlay}");
+        assert_eq!(rendered.variables()["PSYSTRIKE_ALLOW"], "10.244.0.0/16", "{overlay}");
+
+        // Everything selects the pods, and by what the Java psystrike's users have: it cannot be changed in place.
+        let app = json!({ "app": "psystrike" });
+        assert_eq!(pod_labels["app"], "psystrike", "{overlay}");
+        assert_eq!(rendered.workload()["spec"]["selector"]["matchLabels"], app, "{overlay}");
+        assert_eq!(rendered.kind("Service")["spec"]["selector"], app, "{overlay}");
+        assert_eq!(rendered.kind("NetworkPolicy")["spec"]["podSelector"]["matchLabels"], app, "{overlay}");
+        for object in rendered.objects.iter().filter(|object| object["kind"] != "ConfigMap") {
+            assert_eq!(object["metadata"]["name"], "psystrike", "{overlay}: {}", object["kind"]);
+        }
+
+        let service = &rendered.kind("Service")["spec"];
+        let port = &service["ports"][0];
+        let outside = overlay != BASE;
+        assert_eq!(service["type"], if outside { "NodePort" } else { "ClusterIP" }, "{overlay}");
+        assert_eq!(port["nodePort"], if outside { json!(31000) } else { Value::Null }, "{overlay}");
+        assert_eq!(port["port"], 8080, "{overlay}");
+        assert_eq!(port["targetPort"], rendered.container()["ports"][0]["name"], "{overlay}");
+        let policy = if overlay == DAEMONSET { json!("Local") } else { Value::Null };
+        assert_eq!(service["externalTrafficPolicy"], policy, "{overlay}");
+    }
+}
+
+#[test]
+fn there_are_as_many_as_the_overlay_says_and_one_may_go_at_a_time() {
+    for (overlay, replicas) in
+        [(BASE, Value::Null), (NODEPORT, Value::Null), (REPLICAS, json!(3)), (HPA, Value::Null)]
+    {
+        let Some(rendered) = render_overlay(overlay) else { return };
+        assert_eq!(rendered.workload()["spec"]["replicas"], replicas, "{overlay}");
+        let budget = &rendered.kind("PodDisruptionBudget")["spec"];
+        let expected = json!({ "maxUnavailable": 1, "selector": { "matchLabels": { "app": "psystrike" } } });
+        assert_eq!(*budget, expected, "{overlay}");
+        let spread = &rendered.pod()["topologySpreadConstraints"];
+        if [REPLICAS, HPA].contains(&overlay) {
+            assert_eq!(spread[0]["topologyKey"], "kubernetes.io/hostname", "{overlay}");
+            assert_eq!(spread[0]["labelSelector"]["matchLabels"], json!({ "app": "psystrike" }), "{overlay}");
+        } else {
+            assert_eq!(*spread, Value::Null, "{overlay}");
+        }
+    }
+    let Some(rendered) = render_overlay(HPA) else { return };
+    let autoscaler = &rendered.kind("HorizontalPodAutoscaler")["spec"];
+    let target = &autoscaler["scaleTargetRef"];
+    let workload = rendered.workload();
+    assert_eq!(
+        [&target["apiVersion"], &target["kind"], &target["name"]],
+        [&workload["apiVersion"], &workload["kind"], &workload["metadata"]["name"]]
+    );
+    let [least, most] = ["minReplicas", "maxReplicas"].map(|bound| autoscaler[bound].as_u64());
+    assert!(Some(2) <= least && least < most, "{autoscaler}");
+
+    let Some(rendered) = render_overlay(DAEMONSET) else { return };
+    let spec = &rendered.workload()["spec"];
+    assert_eq!([&spec["replicas"], &spec["strategy"]], [&Value::Null; 2], "a DaemonSet has none");
+    let edge = "node-role.kubernetes.io/edge";
+    assert_eq!(rendered.pod()["nodeSelector"], json!({ edge: "" }));
+    assert_eq!(rendered.pod()["tolerations"][0]["key"], edge);
+}
+
+#[test]
+fn the_network_lets_out_to_pods_and_in_at_the_scrape_port() {
+    for overlay in ALL {
+        let Some(rendered) = render_overlay(overlay) else { return };
+        let policy = &rendered.kind("NetworkPolicy")["spec"];
+        assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]), "{overlay}");
+        let port = &rendered.container()["ports"][0]["name"];
+        assert_eq!(
+            policy["ingress"],
+            json!([{ "ports": [{ "protocol": "TCP", "port": port }] }]),
+            "{overlay}"
+        );
+        // All pods, and no name server over UDP; a range here would have to be one of --allow, too.
+        let pods = json!([{ "to": [{ "namespaceSelector": {} }], "ports": [{ "protocol": "TCP" }] }]);
+        assert_eq!(policy["egress"], pods, "{overlay}");
+    }
+}
+
+#[test]
+fn every_overlay_runs_the_binary_as_it_is() {
+    for overlay in ALL {
+        let Some(rendered) = render_overlay(overlay) else { return };
+        let (pod, container) = (rendered.pod(), rendered.container());
+        let variables = rendered.variables();
+        let pairs: Vec<_> = variables.iter().map(|(name, value)| (*name, *value)).collect();
+        let psystrike = Psystrike::start_with_env(&texts(&container["args"]), &pairs);
+        let clients_max = psystrike.metric("psystrike_client_connections_max");
+        assert_eq!(clients_max.to_string(), variables["PSYSTRIKE_CLIENTS_MAX"], "{overlay}: they are read");
+        psystrike.wait_for_line(&format!("allow={} deny=", variables["PSYSTRIKE_ALLOW"]));
+        for (probe, path) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
+            let probe = &container[probe];
+            let request = &probe["httpGet"];
+            assert_eq!(request["path"], path, "{overlay}");
+            let answer = psystrike.get(path);
+            assert_eq!((answer.status(), answer.text().as_str()), (200, "ok\n"), "{overlay}: {path}");
+            assert_eq!(request["port"], container["ports"][0]["name"], "{overlay}: {path}");
+            assert_eq!(probe["initialDelaySeconds"], Value::Null, "{overlay}: it starts at once");
+        }
+        assert_eq!(container["startupProbe"], Value::Null, "{overlay}: it starts at once");
+        assert_eq!(container["lifecycle"], Value::Null, "{overlay}: the image has no shell for a hook");
+        assert_eq!(container["ports"][0]["containerPort"], 8080, "{overlay}: where it listens by default");
+        let annotations = &rendered.workload()["spec"]["template"]["metadata"]["annotations"];
+        assert_eq!(annotations["prometheus.io/scrape"], "true", "{overlay}");
+        assert_eq!(annotations["prometheus.io/port"], "8080", "{overlay}");
+        let metrics = psystrike.get(annotations["prometheus.io/path"].as_str().expect("it has a path"));
+        assert_eq!(metrics.status(), 200, "{overlay}");
+
+        let delay =
+            variables["PSYSTRIKE_SHUTDOWN_DELAY"].strip_suffix('s').and_then(|s| s.parse::<u64>().ok());
+        let shutdown_timeout = 30; // its default, which nothing here sets
+        let grace = pod["terminationGracePeriodSeconds"].as_u64();
+        assert!(
+            delay.is_some() && grace > delay.map(|delay| delay + shutdown_timeout),
+            "{overlay}: {grace:?} s end before --shutdown-delay ({delay:?} s) and --shutdown-timeout do"
+        );
+        assert!(texts(&container["command"]).is_empty(), "{overlay}: the image's own entry point");
+        for (what, unit) in [("requests", "cpu"), ("requests", "memory"), ("limits", "memory")] {
+            assert!(container["resources"][what][unit].is_string(), "{overlay}: {what} of {unit}");
+        }
+        // Nothing of the API server's is there to be stolen.
+        assert_eq!(pod["automountServiceAccountToken"], false, "{overlay}");
+        assert_eq!(rendered.kind("ServiceAccount")["automountServiceAccountToken"], false, "{overlay}");
+        assert_eq!(pod["serviceAccountName"], "psystrike", "{overlay}");
+        assert_eq!(pod["enableServiceLinks"], false, "{overlay}");
+    }
+}
+
+#[test]
+fn what_is_yours_to_set_is_set_in_a_folder_of_your_own() {
+    let scratch = Scratch::new("own");
+    let copied = Command::new("cp").arg("-R").arg(MANIFESTS).arg(scratch.path("kubernetes")).status();
+    assert!(copied.expect("cp runs").success());
+    fs::create_dir(scratch.path("own")).expect("a folder can be made");
+    let own = r"
+        resources: [../kubernetes/overlays/hpa]
+        namespace: monitoring
+        images: [{ name: registry.example/psystrike, newName: registry.example.org/team/psystrike, newTag: 9.9.9 }]
+        configMapGenerator:
+          - { name: psystrike, behavior: merge, literals: ['PSYSTRIKE_ALLOW=127.1.0.0/16,fd00::/64', PSYSTRIKE_WORKERS=2] }";
+    scratch.write("own/kustomization.yaml", own);
+    let Some(rendered) = kustomize(&scratch.path("own")) else { return };
+    let Some(shipped) = render_overlay(HPA) else { return };
+    let variables = rendered.variables();
+    assert_eq!(variables["PSYSTRIKE_ALLOW"], "127.1.0.0/16,fd00::/64");
+    assert_eq!(variables["PSYSTRIKE_WORKERS"], "2");
+    // Another name, so that its pods are replaced when they are to read something else.
+    assert_ne!(rendered.kind("ConfigMap")["metadata"]["name"], shipped.kind("ConfigMap")["metadata"]["name"]);
+    let image = &rendered.container()["image"];
+    assert_eq!(*image, "registry.example.org/team/psystrike:9.9.9");
+}
+
+#[test]
+fn every_pod_is_restricted() {
+    for overlay in ALL {
+        let Some(rendered) = render_overlay(overlay) else { return };
+        assert_eq!(broken_rules(rendered.pod()), BTreeSet::new(), "{overlay}");
+        let context = &rendered.container()["securityContext"];
+        assert_eq!(context["readOnlyRootFilesystem"], true, "{overlay}: not a rule, but it writes nothing");
+    }
+}
+
+#[test]
+fn a_pod_that_breaks_a_rule_is_told() {
+    let Some(rendered) = render_overlay(BASE) else { return };
+    for (at, value, rule) in [
+        ("/securityContext/windowsOptions", json!({ "hostProcess": true }), "HostProcess"),
+        ("/hostNetwork", json!(true), "Host Namespaces"),
+        ("/hostPID", json!(true), "Host Namespaces"),
+        ("/containers/0/securityContext/privileged", json!(true), "Privileged Containers"),
+        ("/volumes", json!([{ "name": "a", "nfs": {} }]), "Volume Types"),
+        ("/containers/0/ports/0/hostPort", json!(8080), "Host Ports"),
+        ("/containers/0/livenessProbe/httpGet/host", json!("127.0.0.1"), "Host Probes / Lifecycle Hooks"),
+        ("/securityContext/appArmorProfile", json!({ "type": "Unconfined" }), "AppArmor"),
+        ("/securityContext/seLinuxOptions", json!({ "type": "spc_t" }), "SELinux"),
+        ("/containers/0/securityContext/procMount", json!("Unmasked"), "/proc Mount Type"),
+        ("/securityContext/sysctls", json!([{ "name": "kernel.msgmax", "value": "1" }]), "Sysctls"),
+        ("/containers/0/securityContext/allowPrivilegeEscalation", Value::Null, "Privilege Escalation"),
+        ("/securityContext/runAsNonRoot", Value::Null, "Running as Non-root"),
+        ("/containers/0/securityContext/runAsNonRoot", json!(false), "Running as Non-root"),
+        ("/containers/0/securityContext/runAsUser", json!(0), "Running as Non-root user"),
+        ("/securityContext/seccompProfile", Value::Null, "Seccomp"),
+        ("/securityContext/seccompProfile/type", json!("Unconfined"), "Seccomp"),
+        ("/containers/0/securityContext/seccompProfile", json!({ "type": "Unconfined" }), "Seccomp"),
+        ("/containers/0/securityContext/capabilities/drop", json!(["NET_RAW"]), "Capabilities"),
+        ("/containers/0/securityContext/capabilities/add", json!(["NET_ADMIN"]), "Capabilities"),
+    ] {
+        let mut pod = rendered.pod().clone();
+        let (parent, key) = at.rsplit_once('/').expect("a pointer has a parent");
+        pod.pointer_mut(parent).expect("the pod has it")[key] = value;
+        assert_eq!(broken_rules(&pod), BTreeSet::from([rule]), "{at}");
+    }
+    let mut pod = rendered.pod().clone();
+    pod["volumes"] = json!([{ "name": "a", "hostPath": { "path": "/" } }]);
+    assert_eq!(broken_rules(&pod), BTreeSet::from(["HostPath Volumes", "Volume Types"]));
+}
+
+/// Podman and buildah with storage of the test's own. Ends the containers before the storage goes.
+struct Podman {
+    scratch: Scratch,
+}
+
+impl Podman {
+    fn new() -> Self {
+        let scratch = Scratch::new("kube-play");
+        // runc, because crun wants no hybrid of cgroups v1 and v2; no systemd, because there may be none.
+        let configuration = "[containers]\ndefault_ulimits = [\"nofile=20000:20000\", \"nproc=4096:4096\"]\n\
+                             [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n";
+        scratch.write("containers.conf", configuration);
+        // What the programs are called within a script.
+        for (program, more) in [("podman", "--tmpdir \"$dir/run/libpod\""), ("buildah", "")] {
+            let script = format!(
+                "#!/bin/sh\ndir=${{0%/*}}\nexport CONTAINERS_CONF=\"$dir/containers.conf\" DISABLE_HC_SYSTEMD=true\n\
+                 exec {program} --storage-driver vfs --root \"$dir/storage\" --runroot \"$dir/run\" {more} \"$@\"\n"
+            );
+            let path = scratch.write(&format!("own-{program}"), &script);
+            fs::set_permissions(path, Permissions::from_mode(0o755)).expect("it is ours");
+        }
+        Self { scratch }
+    }
+
+    /// Runs a script in a network namespace of its own, which must succeed, and gives what it printed.
+    fn script(&self, text: &str, arguments: &[&str]) -> String {
+        let script = format!("set -eu\nPATH=\"$1:$PATH\"; dir=$1; shift\nip link set lo up\n{text}");
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c", &script, "sh"]).arg(self.scratch.path("")).args(arguments);
+        // Into files: what stays behind to serve the pod would keep a pipe open.
+        let [out, err] = ["out", "err"].map(|name| self.scratch.write(name, ""));
+        let to = |path| OpenOptions::new().append(true).open(path).expect("it is ours");
+        let status = command.stdout(to(&out)).stderr(to(&err)).status().expect("unshare runs");
+        let [stdout, stderr] = [out, err].map(|path| fs::read_to_string(path).expect("it is ours"));
+        assert!(status.success(), "{text}: {status}\n{stdout}{stderr}");
+        stdout
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        let podman = self.scratch.path("own-podman");
+        let _ = Command::new(podman).args(["pod", "rm", "--all", "--force", "--time", "0"]).output();
+    }
+}
+
+/// Podman knows Deployments and ConfigMaps, and so can be the node: with the kubelet's limits, another seccomp profile
+/// and network, and no probes.
+#[test]
+fn the_pod_runs_as_it_is_rendered() {
+    const PROGRAMS: [&str; 8] =
+        ["podman", "buildah", "runc", "catatonit", "slirp4netns", "nsenter", "ip", "curl"];
+    if !require_programs(&PROGRAMS) || !require_working(&["unshare", "--net", "true"]) {
+        return;
+    }
+    let Some(rendered) = render_overlay(NODEPORT) else { return };
+    let podman = Podman::new();
+    let mut pod = rendered.workload().clone();
+    // Not from a registry.
+    pod["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] = "Never".into();
+    let manifests = format!("{}\n---\n{pod}\n", rendered.kind("ConfigMap")); // JSON is YAML
+    podman.scratch.write("manifests.yaml", &manifests);
+    let image = rendered.container()["image"].as_str().expect("it has an image");
+    let grace = &rendered.pod()["terminationGracePeriodSeconds"];
+    podman.scratch.write("Dockerfile", "FROM scratch\nCOPY . /\nENTRYPOINT [\"/psystrike\"]\n");
+
+    // The image has what this build of psystrike is linked to in it, too. The scrape is of psystrike itself, by an
+    // address of the pod range; the pod's address is another.
+    let said = podman.script(
+        r#"
+        image=$1 binary=$2 grace=$3
+        mkdir "$dir/image"
+        cp "$binary" "$dir/image/psystrike"
+        for library in $(ldd "$binary" | grep -o '/[^ ]*'); do cp --parents --dereference "$library" "$dir/image"; done
+        own-buildah bud --isolation chroot --quiet --file "$dir/Dockerfile" --tag "$image" "$dir/image" >&2
+        own-podman kube play --network slirp4netns "$dir/manifests.yaml" >&2
+        name=psystrike-pod-0-psystrike
+        pid=$(own-podman inspect --format '{{.State.Pid}}' $name)
+        echo "pid $pid"
+        inside="nsenter --net --target $pid"
+        $inside ip address add 10.244.0.1/32 dev lo
+        ask() { $inside curl -sS -o "$dir/page" -w "$1 %{http_code}\n" "http://127.0.0.1:8080$1"; }
+        $inside curl -sS -o "$dir/page" --retry 20 --retry-delay 1 --retry-connrefused http://127.0.0.1:8080/healthz
+        ask /healthz
+        ask /readyz
+        ask /pods/10.244.0.1/8080/metrics
+        ask /pods/10.245.0.1/8080/metrics
+        grep -E '^(Uid|Gid|CapEff|CapBnd|NoNewPrivs|Seccomp):' "/proc/$pid/status"
+        awk '$5 == "/" { print "root", substr($6, 1, 2) }' "/proc/$pid/mountinfo"
+        own-podman inspect --format 'memory {{.HostConfig.Memory}}' $name
+        own-podman stop --time "$grace" $name >&2 &
+        until [ "$(ask /readyz)" = '/readyz 503' ]; do kill -0 $!; done
+        echo 'drains'
+        wait $!
+        own-podman inspect --format 'exit {{.State.ExitCode}}' $name
+        "#,
+        &[image, BINARY, &grace.to_string()],
+    );
+    let lines: Vec<String> =
+        said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for expected in [
+        "/healthz 200",
+        "/readyz 200",
+        "/pods/10.244.0.1/8080/metrics 200",
+        "/pods/10.245.0.1/8080/metrics 403",
+        "Uid: 65532 65532 65532 65532",
+        "Gid: 65532 65532 65532 65532",
+        "CapEff: 0000000000000000",
+        "CapBnd: 0000000000000000",
+        "NoNewPrivs: 1",
+        "Seccomp: 2",
+        "root ro",
+        "memory 33554432",
+        "drains",
+        "exit 0",
+    ] {
+        assert!(lines.iter().any(|line| line == expected), "{expected} is missing in\n{said}");
+    }
+}

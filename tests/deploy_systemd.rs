@@ -1,0 +1,232 @@
+//! The systemd unit: systemd takes it, it gives psystrike little of the machine, and psystrike needs no more than it
+//! gives.
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::Command,
+    time::Duration,
+};
+
+use support::{
+    LIMIT, Scratch,
+    pods::{Pod, Then},
+    program::Signal,
+    psystrike::{BINARY, Psystrike},
+    require_programs, require_working,
+};
+
+const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/systemd/psystrike.service");
+const INSTALLED: &str = "/usr/local/bin/psystrike";
+
+fn unit() -> String {
+    fs::read_to_string(UNIT).unwrap_or_else(|error| panic!("{UNIT}: {error}"))
+}
+
+/// The values of a setting, each time that the unit has it.
+fn settings(name: &str) -> Vec<String> {
+    let unit = unit();
+    let values = unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    values.map(str::to_owned).collect()
+}
+
+fn setting(name: &str) -> String {
+    let values = settings(name);
+    assert_eq!(values.len(), 1, "{name}: {values:?}");
+    values.into_iter().next().unwrap_or_default()
+}
+
+fn seconds(name: &str) -> u64 {
+    let value = setting(name);
+    let seconds = value.strip_suffix('s').and_then(|seconds| seconds.parse().ok());
+    seconds.unwrap_or_else(|| panic!("{name}={value}: whole seconds are expected"))
+}
+
+/// The arguments and the variables that psystrike starts with.
+fn command_line() -> (Vec<String>, Vec<(String, String)>) {
+    let start = setting("ExecStart");
+    let mut words = start.split(' ').map(str::to_owned);
+    assert_eq!(words.next().as_deref(), Some(INSTALLED));
+    let variables = settings("Environment");
+    let variables = variables.iter().map(|variable| variable.split_once('=').expect("NAME=VALUE"));
+    (words.collect(), variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
+/// Runs systemd-analyze over the unit as it would be installed, with the real binary in its place.
+fn analyze(arguments: &[&str], unit: &str) -> Result<String, String> {
+    let scratch = Scratch::new(arguments[0]);
+    let file = scratch.write("psystrike.service", &unit.replace(INSTALLED, BINARY));
+    let output = Command::new("systemd-analyze").args(arguments).arg(file).output();
+    let output = output.expect("systemd-analyze runs");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    if output.status.success() { Ok(said) } else { Err(said) }
+}
+
+#[test]
+fn systemd_takes_the_unit() {
+    if !require_programs(&["systemd-analyze"]) {
+        return;
+    }
+    let verify = ["verify", "--man=no", "--generators=no"];
+    // What it does not know it only warns of.
+    assert_eq!(analyze(&verify, &unit()), Ok(String::new()));
+    let misspelt = unit().replace("ProtectSystem=", "ProtectSystems=");
+    assert_ne!(analyze(&verify, &misspelt), Ok(String::new()), "a setting that there is not");
+    let absent = unit().replace(INSTALLED, "/nonexistent/psystrike");
+    assert!(analyze(&verify, &absent).is_err(), "a program that there is not");
+}
+
+#[test]
+fn the_unit_exposes_little() {
+    if !require_programs(&["systemd-analyze"]) {
+        return;
+    }
+    // Of 100, and less is better. What is left is that it speaks IP, to addresses that the unit cannot know.
+    let security = ["security", "--no-pager", "--offline=true", "--threshold=11"];
+    let said = analyze(&security, &unit()).unwrap_or_else(|said| panic!("{said}"));
+    println!("{said}");
+    let open = unit().replace("SystemCallFilter=", "#SystemCallFilter=");
+    assert!(analyze(&security, &open).is_err(), "it is told where something is missing");
+}
+
+#[test]
+fn the_unit_runs_the_binary_as_it_is() {
+    let (arguments, variables) = command_line();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let mut psystrike = Psystrike::start_with_env(&arguments, &variables);
+    let given: BTreeMap<_, _> = variables.iter().copied().collect();
+    psystrike.wait_for_line(&format!("allow={} deny=", given["PSYSTRIKE_ALLOW"]));
+    let clients_max: u64 = given["PSYSTRIKE_CLIENTS_MAX"].parse().expect("a number");
+    assert_eq!(psystrike.metric("psystrike_client_connections_max"), clients_max as f64);
+    // Every client and its pod, every kept connection, and psystrike's own few.
+    let kept: u64 = given["PSYSTRIKE_UPSTREAMS_IDLE_MAX"].parse().expect("a number");
+    let descriptors: u64 = setting("LimitNOFILE").parse().expect("a number");
+    assert!(descriptors > 2 * clients_max + kept + 100, "{descriptors} descriptors");
+    assert!(psystrike.terminate(LIMIT).success());
+    let shutdown_timeout = 30; // its default, which nothing here sets
+    assert!(!given.contains_key("PSYSTRIKE_SHUTDOWN_TIMEOUT") && arguments.is_empty());
+    assert!(seconds("TimeoutStopSec") > shutdown_timeout);
+    assert!(settings("KillSignal").is_empty(), "SIGTERM is the default");
+}
+
+/// What a set of system calls has in it, sets within it included.
+fn calls_of(set: &str) -> BTreeSet<String> {
+    let output = Command::new("systemd-analyze").args(["--no-pager", "syscall-filter", set]).output();
+    let output = output.expect("systemd-analyze runs");
+    let said = String::from_utf8(output.stdout).expect("names are text");
+    assert!(output.status.success(), "{set}: {}", String::from_utf8_lossy(&output.stderr));
+    let names = said.lines().skip(1).map(str::trim).filter(|name| !name.is_empty() && !name.starts_with('#'));
+    names
+        .flat_map(|name| if name.starts_with('@') { calls_of(name) } else { [name.to_owned()].into() })
+        .collect()
+}
+
+/// What `SystemCallFilter` leaves: the first list allows, `~` takes out again, and some are always allowed.
+fn allowed_calls() -> BTreeSet<String> {
+    let mut allowed = BTreeSet::new();
+    for filter in settings("SystemCallFilter") {
+        let (takes_out, sets) = filter.strip_prefix('~').map_or((false, &*filter), |sets| (true, sets));
+        for set in sets.split(' ') {
+            let calls = if set.starts_with('@') { calls_of(set) } else { [set.to_owned()].into() };
+            allowed = if takes_out { &allowed - &calls } else { &allowed | &calls };
+        }
+    }
+    &allowed | &calls_of("@default")
+}
+
+#[test]
+fn psystrike_calls_nothing_that_the_unit_forbids() {
+    if !require_programs(&["systemd-analyze"]) || !require_working(&["strace", "-o", "/dev/null", "true"]) {
+        return;
+    }
+    let allowed = allowed_calls();
+    assert!(allowed.contains("sendto") && !allowed.contains("mount") && !allowed.contains("setuid"));
+
+    let scratch = Scratch::new("calls");
+    let trace = scratch.path("trace");
+    // -D: psystrike is the process that is started, and strace follows it to its end.
+    let strace = ["strace", "-D", "-f", "-qq", "-o", &trace.display().to_string()];
+    let options =
+        ["--allow=127.0.0.0/8", "--allow=::1", "--workers=auto", "--access-log", "--connect-timeout=1s"];
+    let mut psystrike = Psystrike::start_under(&strace, &options);
+
+    // A life: answers of every kind and length, pods that fail, a client that does not read for a while, its own
+    // pages, and an end in the middle of a scrape.
+    let length = |bytes: usize| {
+        let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n").into_bytes();
+        answer.resize(answer.len() + bytes, b'x');
+        answer
+    };
+    const LONG_BYTES: usize = 4 << 20;
+    let short = Pod::answering("127.25.1.1", length(1000), Then::Keep);
+    let long = Pod::answering("127.25.1.2", length(LONG_BYTES), Then::Keep);
+    let mut chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    let chunk = [b"10000\r\n".to_vec(), vec![b'x'; 0x10000], b"\r\n".to_vec()].concat();
+    (0..20).for_each(|_| chunks.extend(&chunk));
+    chunks.extend(b"0\r\n\r\n");
+    let chunked = Pod::answering("127.25.1.3", chunks, Then::Keep);
+    let until_close = Pod::answering("127.25.1.4", "HTTP/1.0 200 OK\r\n\r\npage", Then::Close);
+    let reset = Pod::answering("127.25.1.5", "", Then::Reset);
+    for (pod, status, bytes) in [
+        (&short, 200, 1000),
+        (&short, 200, 1000),
+        (&long, 200, LONG_BYTES),
+        (&chunked, 200, 20 << 16),
+        (&until_close, 200, 4),
+        (&reset, 502, 0),
+    ] {
+        let answer = psystrike.get(&Psystrike::target(pod.address(), "/metrics"));
+        assert_eq!(answer.status(), status);
+        assert!(answer.body.len() == bytes || status != 200, "{} bytes", answer.body.len());
+    }
+    let mut client = psystrike.client();
+    assert_eq!(client.get("/pods/127.25.1.6/1/metrics").status(), 502);
+    assert_eq!(client.get("/pods/::1/1/metrics").status(), 502);
+    assert_eq!(client.get("/pods/10.0.0.1/1/metrics").status(), 403);
+    for (page, status) in [("/metrics", 200), ("/healthz", 200), ("/readyz", 200), ("/", 200), ("/none", 404)]
+    {
+        assert_eq!(client.get(page).status(), status, "{page}");
+    }
+    let mut slow = psystrike.client();
+    slow.send(support::http::get(&Psystrike::target(long.address(), "/slow")));
+    long.wait_for("a scrape", |seen| seen.heads.len() == 2);
+    psystrike.signal(Signal::TERM);
+    psystrike.wait_for_line("finishing what runs");
+    assert_eq!(slow.response().expect("it may finish").body.len(), LONG_BYTES);
+    assert!(psystrike.wait(Duration::from_secs(60)).success());
+
+    let trace = fs::read_to_string(&trace).expect("strace has written it");
+    // `1234 recvfrom(9, ...`; what goes on after another thread's is there before, unfinished.
+    let calls = trace.lines().filter_map(|line| line.split_once(' ')?.1.trim_start().split_once('('));
+    let calls: Vec<(&str, &str)> = calls.filter(|(name, _)| !name.starts_with(['<', '+', '-'])).collect();
+    let called: BTreeSet<&str> = calls.iter().map(|(name, _)| *name).collect();
+    println!("{called:?}");
+    for expected in ["execve", "accept4", "connect", "splice", "tee", "exit_group"] {
+        assert!(called.contains(expected), "the life has none of {expected} in it: {called:?}");
+    }
+    let forbidden: Vec<_> = called.iter().filter(|name| !allowed.contains(**name)).collect();
+    assert!(forbidden.is_empty(), "{forbidden:?} of {called:?}");
+
+    // The kinds of sockets: what socketpair makes is not judged (systemd.exec(5)).
+    let families = setting("RestrictAddressFamilies");
+    let families: Vec<&str> = families.split(' ').collect();
+    for (_, arguments) in calls.iter().filter(|(name, _)| *name == "socket") {
+        let family = arguments.split(',').next().unwrap_or_default();
+        assert!(families.contains(&family), "a socket of {family}");
+    }
+    // MemoryDenyWriteExecute: no memory that is writable and executable, and none that becomes executable.
+    assert_eq!(setting("MemoryDenyWriteExecute"), "yes");
+    for (name, arguments) in &calls {
+        let executable = arguments.contains("PROT_EXEC");
+        let forbidden = (*name == "mmap" && executable && arguments.contains("PROT_WRITE"))
+            || (["mprotect", "pkey_mprotect"].contains(name) && executable);
+        assert!(!forbidden, "{name}({arguments}");
+    }
+    // ProcSubset=pid: of /proc only processes, and its own at that.
+    for (_, arguments) in calls.iter().filter(|(_, arguments)| arguments.contains("\"/proc/")) {
+        assert!(arguments.contains("\"/proc/self/"), "{arguments}");
+    }
+}
