@@ -9,6 +9,7 @@
 
 pub mod exposition;
 pub mod http;
+pub mod markdown;
 pub mod pods;
 pub mod process;
 pub mod program;
