@@ -26,7 +26,7 @@ fn every_option_is_there_with_its_default() {
 
     for (option, row) in options.iter().zip(readme.table()) {
         let name = option.split(' ').next().unwrap_or_default();
-        let is_its = |line: &str| line.trim_start().split(' ').next() == Some(name);
+        let is_its = |line: &str| line.strip_prefix("  ").is_some_and(|l| l.split(' ').next() == Some(name));
         let mut lines = HELP.lines().skip_while(|line| !is_its(line));
         let first = lines.next().unwrap_or_else(|| panic!("{name} in {HELP}"));
         let more = lines.take_while(|line| line.starts_with("     "));
