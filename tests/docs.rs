@@ -21,7 +21,7 @@ use support::{
     markdown::{self, Document, repository},
     pods::{Pod, Refusing, Then, Unanswering},
     prometheus::Prometheus,
-    psystrike::{BINARY, Psystrike},
+    psystrike::{BINARY, Psystrike, run as run_psystrike},
     require_programs,
 };
 
@@ -514,6 +514,19 @@ fn the_version_is_the_same_everywhere() {
         }
     }
     assert!(deployed > 3, "deployed {deployed} times");
+}
+
+/// deploy/releasing.md, "Where a build says what it is".
+#[test]
+fn a_build_says_everywhere_what_it_is() {
+    let stdout = run_psystrike(&["--version"], &[]).stdout;
+    let (version, revision) =
+        stdout.trim_end_matches(")\n").split_once(" (").unwrap_or_else(|| panic!("{stdout:?}"));
+    let version = version.strip_prefix("psystrike ").expect("its name first");
+    let psystrike = Psystrike::start(&[]);
+    psystrike.wait_for_line(&format!("psystrike {version} ({revision}) serves"));
+    let labels = format!("{{version=\"{version}\",revision=\"{revision}\"}}");
+    assert_eq!(psystrike.metric(&format!("psystrike_build_info{labels}")), 1.0);
 }
 
 /// These files of the repository, and those below its folders of these names.
