@@ -25,40 +25,50 @@ GET /pods/{ip}/{port}/{path} fetches http://{ip}:{port}/{path} and streams it ba
 Usage: psystrike [OPTIONS]
 
 Where it listens, and what it runs on
-  --listen ADDR              address to listen on; may repeat
+  --listen ADDR              address to listen on; may repeat; with port 0 the log says which
                              [default: [::]:8080, or 0.0.0.0:8080 without IPv6]
   --workers N|auto           event loops, one thread each; auto: one for each core
-                             that the cgroup grants [default: 1]
+                             that the cgroup grants; one is enough for thousands of pods
+                             [default: 1]
 
 Where it may connect
-  --allow CIDR               pod addresses that may be reached; may repeat [default:
+  --allow CIDR               pod addresses that may be reached; may repeat; replaces the
+                             default; loopback and the like need an entry of their own [default:
                              10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 fc00::/7]
   --deny CIDR                taken out again; wins over --allow; may repeat [default: none]
   --allow-ports LIST         pod ports that may be reached, as in 8080,9090-9999
                              [default: 1-65535]
 
 How long things may take (500ms, 3s, 2m, 1h)
-  --timeout D                a scrape that names no limit of its own [default: 30s]
+  --timeout D                a scrape that names no limit of its own, to its last byte, whatever
+                             --timeout-max says [default: 30s]
   --timeout-max D            the most that a scrape's own limit may ask for [default: 2m]
   --connect-timeout D        connecting to a pod [default: 3s]
-  --header-timeout D         a request's head; the silence of a new client [default: 10s]
-  --client-idle-timeout D    a client between two requests [default: 6m]
+  --header-timeout D         a request's head, from its first byte on, and the silence of a new
+                             client [default: 10s]
+  --client-idle-timeout D    a client between two requests; Prometheus closes after 5 minutes:
+                             stay above that [default: 6m]
   --upstream-idle-timeout D  a pod connection that is kept [default: 3m]
 
-How much there may be
-  --clients-max N            client connections [default: from the open-files limit]
-  --upstreams-idle-max N     pod connections that are kept [default: from the open-files limit]
+How much there may be (by default half of the open-files limit, at most 16384)
+  --clients-max N            client connections; at the bound the one that idled longest gives
+                             way, or else the new one [default: from the open-files limit]
+  --upstreams-idle-max N     pod connections that are kept, by all workers; at the bound the
+                             least recently used goes [default: from the open-files limit]
 
 How it ends, and what it says
   --shutdown-delay D         after SIGTERM, serve on so long with /readyz failing [default: 0s]
   --shutdown-timeout D       then finish what runs, at most so long [default: 30s]
-  --log-level L              off, error, warn, info, debug or trace [default: info]
+  --log-level L              off, error, warn, info, debug or trace; --access-log is apart
+                             [default: info]
   --access-log               log a line for each scrape
   --help                     print this
   --version                  print version and revision
 
 Every option can be given as a variable: --connect-timeout is PSYSTRIKE_CONNECT_TIMEOUT;
-lists are comma-separated; the option wins. SIGTERM and SIGINT end it, a second one at once.
+lists are comma-separated; the option wins; an empty variable counts for nothing. SIGTERM and
+SIGINT end it, a second one at once. The exit status is 0 then, 2 for a wrong option, 1 for what
+goes wrong later, and 143 after a second signal.
 ";
 
 /// Descriptors that are neither a client's nor a pod's: standard streams, signals, `/proc`; and for each worker
@@ -392,7 +402,7 @@ mod tests {
 
     #[test]
     fn help_fits_and_names_every_option() {
-        assert!(HELP.lines().count() <= 50, "a screen or two");
+        assert!(HELP.lines().count() <= 64, "a screen or two");
         assert!(HELP.lines().all(|line| line.len() <= 96), "on any terminal");
     }
 }

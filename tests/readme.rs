@@ -1,6 +1,9 @@
-//! The README says what the program does: every option with its default, every metric, every outcome.
+//! The documents say what the program does: every option with its default, every metric, every outcome. And the Japanese
+//! README says what the English one does.
 
-use std::{collections::BTreeSet, fs};
+mod support;
+
+use std::collections::BTreeSet;
 
 use psystrike::{
     config::HELP,
@@ -9,37 +12,29 @@ use psystrike::{
         outcome::Outcome,
     },
 };
-
-fn readme() -> String {
-    fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("README.md is there")
-}
-
-/// What stands in `` `backticks` `` in one column of the table under a heading.
-fn column(readme: &str, heading: &str, column: usize) -> Vec<String> {
-    let section = readme.split(&format!("\n## {heading}\n")).nth(1).unwrap_or_else(|| panic!("no {heading}"));
-    let section = section.split("\n## ").next().unwrap_or(section);
-    let rows = section.lines().filter(|line| line.starts_with('|')).skip(2);
-    // A `\|` within a cell is none that separates cells.
-    let cells = rows.filter_map(|row| row.replace("\\|", "/").split('|').nth(column + 1).map(str::to_owned));
-    cells.filter_map(|cell| cell.split('`').nth(1).map(str::to_owned)).collect()
-}
+use support::markdown::{self, Document};
 
 #[test]
 fn every_option_is_there_with_its_default() {
-    let readme = readme();
+    let readme = Document::read("README.md").section("Options");
     let words = HELP.split_whitespace().filter(|word| word.starts_with("--"));
     let in_help: BTreeSet<&str> = words.map(|word| word.trim_end_matches([';', ':', ','])).collect();
     let in_help = &in_help - &BTreeSet::from(["--help", "--version"]);
-    let options = column(&readme, "Options", 0);
+    let options = readme.column(0);
     let in_readme = options.iter().map(|option| option.split(' ').next().unwrap_or_default()).collect();
     assert_eq!(in_help, in_readme);
 
-    let help = HELP.split_whitespace().collect::<Vec<_>>().join(" ");
-    for (option, default) in options.iter().zip(column(&readme, "Options", 1)) {
+    for (option, row) in options.iter().zip(readme.table()) {
         let name = option.split(' ').next().unwrap_or_default();
-        let from = help.split(&format!(" {name} ")).nth(1).unwrap_or_else(|| panic!("{name} in {help}"));
-        let first = default.split(' ').next().unwrap_or_default();
-        assert!(from.contains(&format!("[default: {first}")), "{name}: {default} is not in {from}");
+        let is_its = |line: &str| line.strip_prefix("  ").is_some_and(|l| l.split(' ').next() == Some(name));
+        let mut lines = HELP.lines().skip_while(|line| !is_its(line));
+        let first = lines.next().unwrap_or_else(|| panic!("{name} in {HELP}"));
+        let more = lines.take_while(|line| line.starts_with("     "));
+        let said: String = [first].into_iter().chain(more).map(|line| format!(" {}", line.trim())).collect();
+        let default = markdown::code_spans(&row[1]).next().unwrap_or(&row[1]);
+        let first = default.split([' ', ',']).next().unwrap_or_default();
+        let flag = option == name; // its default goes without saying
+        assert!(flag || said.contains(&format!("[default: {first}")), "{name}: {default} is not in {said}");
     }
 }
 
@@ -61,47 +56,78 @@ fn every_metric_is_there() {
     let names = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     let (own, standard): (BTreeSet<&str>, BTreeSet<&str>) =
         names.partition(|name| name.starts_with("psystrike_"));
-    let readme = readme();
-    let in_readme = column(&readme, "Metrics", 0);
-    assert_eq!(own, in_readme.iter().map(String::as_str).collect());
+    let section = Document::read("deploy/README.md").section("Metrics");
+    let documented = section.column(0);
+    assert_eq!(own, documented.iter().map(String::as_str).collect());
+    let spans = section.code_spans();
     for name in standard {
-        assert!(readme.contains(&format!("`{name}`")), "{name}");
+        assert!(spans.iter().any(|span| span == name), "{name}");
     }
 }
 
 #[test]
 fn every_outcome_is_there_with_what_prometheus_shows() {
-    let readme = readme();
-    let known: BTreeSet<String> = column(&readme, "What an error means", 1).into_iter().collect();
+    let section = Document::read("deploy/troubleshooting.md").section("What an error means");
+    let known: BTreeSet<String> = section.column(1).into_iter().collect();
     let all: BTreeSet<String> = Outcome::ALL.iter().map(|outcome| outcome.label().to_owned()).collect();
     assert_eq!(known, all);
 
-    let rows: Vec<&str> = readme.lines().filter(|line| line.starts_with("| `")).collect();
-    for outcome in Outcome::ALL.iter().filter(|outcome| outcome.status() >= 400) {
-        let row = rows.iter().find(|row| row.contains(&format!("| `{}` |", outcome.label())));
-        let Some(row) = row else { continue }; // it breaks off, or is the client's own doing
-        let shown = format!("{} {}", outcome.status(), outcome.reason());
-        let part = shown.split(": ").next().unwrap_or(&shown);
-        assert!(row.contains(part), "{row}\nlacks {part:?}");
-    }
-}
-
-#[test]
-fn what_it_links_to_is_there() {
-    let readme = readme();
-    let links = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    let files: Vec<&str> = links.filter(|link| !link.contains("://")).collect();
-    assert!(files.contains(&"PERF.md"), "{files:?}");
-    for file in files {
-        let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
-        assert!(fs::metadata(&path).is_ok(), "{file}");
+    for row in section.table() {
+        let [shown, label, cure] = row.as_slice() else { panic!("three columns: {row:?}") };
+        let outcome = Outcome::ALL.iter().find(|outcome| *label == format!("`{}`", outcome.label()));
+        let outcome = outcome.unwrap_or_else(|| panic!("one outcome a row: {row:?}"));
+        assert!(!cure.is_empty(), "{row:?}");
+        // Otherwise it breaks off, or is the client's own doing.
+        if shown.starts_with('`') {
+            let phrase = format!("{} {}", outcome.status(), outcome.reason());
+            let part = phrase.split(": ").next().unwrap_or(&phrase);
+            assert!(shown.contains(part), "{row:?} lacks {part:?}");
+        }
     }
 }
 
 #[test]
 fn its_relabelling_is_that_of_the_file_to_deploy() {
-    let readme = readme();
-    let rules = readme.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("rules");
-    let file = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/prometheus/prometheus.yml"));
-    assert!(file.is_ok_and(|file| file.contains(rules)), "{rules}");
+    let blocks = Document::read("README.md").blocks();
+    let rules = blocks.iter().find(|block| block.text.contains("relabel_configs:")).expect("rules");
+    let file = std::fs::read_to_string(markdown::repository().join("deploy/prometheus/prometheus.yml"));
+    assert!(file.is_ok_and(|file| file.contains(&rules.text)), "{}", rules.text);
+}
+
+#[test]
+fn the_japanese_one_says_the_same() {
+    let [english, japanese] = ["README.md", "README.ja.md"].map(Document::read);
+    assert_eq!(english.blocks(), japanese.blocks());
+
+    let levels = |document: &Document| -> Vec<usize> {
+        document.sections().iter().map(|section| section.level).collect()
+    };
+    assert_eq!(levels(&english), levels(&japanese), "headings");
+    for (english_section, japanese_section) in english.sections().iter().zip(japanese.sections()) {
+        let title = &english_section.title;
+        // Options, defaults, routes, names: in another order where the sentence asks for one.
+        let spans = [english_section, &japanese_section].map(|section| {
+            let mut spans = section.code_spans();
+            spans.sort();
+            spans
+        });
+        assert_eq!(spans[0], spans[1], "code spans of {title:?}");
+        let links = [english_section.links(), japanese_section.links()].map(|links| {
+            let mut links: Vec<String> = links
+                .into_iter()
+                .map(|link| match link.as_str() {
+                    "README.md" | "README.ja.md" => "the other one".to_owned(),
+                    _ => link,
+                })
+                .collect();
+            links.sort();
+            links
+        });
+        assert_eq!(links[0], links[1], "links of {title:?}");
+        let of_tables = [english_section.table(), japanese_section.table()].map(|table| {
+            let spans = |cell: &String| markdown::code_spans(cell).map(str::to_owned).collect::<Vec<_>>();
+            table.iter().map(|row| (row.len(), spans(&row[0]))).collect::<Vec<_>>()
+        });
+        assert_eq!(of_tables[0], of_tables[1], "rows of {title:?}");
+    }
 }

@@ -10,6 +10,7 @@
 pub mod exposition;
 pub mod http;
 pub mod kubernetes;
+pub mod markdown;
 pub mod pods;
 pub mod process;
 pub mod program;

@@ -1,0 +1,543 @@
+//! The documents are true as far as a machine can tell: their commands run, or it is said why they cannot here; links lead
+//! somewhere; options, variables and metrics exist; Prometheus shows what they say that it shows; figures, licences and
+//! versions are those of the files that they come from.
+
+mod support;
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    net::TcpListener,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use psystrike::config::HELP;
+use serde_json::{Value, json};
+use support::{
+    Scratch,
+    markdown::{self, Document, repository},
+    pods::{Pod, Refusing, Then, Unanswering},
+    prometheus::Prometheus,
+    psystrike::{BINARY, Psystrike, run as run_psystrike},
+    require_programs,
+};
+
+/// What becomes of a shell block.
+enum Fate {
+    /// It runs here if these programs are installed, and prints all of this.
+    Prints(&'static [&'static str], &'static [&'static str]),
+    /// `.ci/run` runs it, by this line.
+    RunByCi(&'static str),
+    /// It cannot run here, and this is why.
+    Cannot(&'static str),
+}
+
+use Fate::{Cannot, Prints, RunByCi};
+
+const CLUSTER: &str = "needs a cluster; tests/deploy_kubernetes.rs checks what is applied";
+const BASE_IMAGES: &str = "needs base images and a registry; tests/deploy_image.rs builds without";
+const SYSTEMD: &str = "needs systemd as process 1; tests/deploy_systemd.rs checks the unit";
+
+/// Every shell block of every document, by how it begins.
+const COMMANDS: &[(&str, Fate)] = &[
+    ("cargo build --release && {", RunByCi("command=$(awk '/^```sh$/")),
+    ("cargo test\n", RunByCi("run cargo test")),
+    ("docker build ", Cannot(BASE_IMAGES)),
+    ("kubectl apply -k ", Cannot(CLUSTER)),
+    ("curl -fsS http://psystrike.example:31000/readyz\n", Prints(&["curl"], &["ok"])),
+    ("kubectl create serviceaccount ", Cannot(CLUSTER)),
+    (
+        "promtool check config deploy/prometheus/prometheus.yml\n",
+        Cannot(
+            "Debian builds promtool without discovery in Kubernetes; tests/deploy_prometheus.rs puts a file in its place",
+        ),
+    ),
+    ("apt-get install nginx haproxy ", Cannot("changes the machine, and takes more than an hour")),
+    (
+        "cargo bench --bench side_by_side -- instructions ",
+        RunByCi("run cargo bench --locked --bench side_by_side -- instructions --forwarders psystrike"),
+    ),
+    ("kubectl get nodes ", Cannot(CLUSTER)),
+    (
+        "kubectl kustomize deploy/kubernetes/overlays/nodeport\n",
+        Prints(&["kubectl"], &["kind: Deployment", "nodePort: 31000", "PSYSTRIKE_ALLOW: "]),
+    ),
+    ("helm install ", Cannot("needs a cluster; tests/deploy_helm.rs checks what is installed")),
+    ("rustup target add x86_64-unknown-linux-musl\n", Cannot("changes the toolchain that runs the tests")),
+    ("install -m 755 ", Cannot(SYSTEMD)),
+    (
+        "podman run ",
+        Cannot("needs the image from a registry; tests/deploy_image.rs runs one that is built there"),
+    ),
+    ("psystrike --healthcheck ", Prints(&[], &[])),
+    ("kubectl create token ", Cannot(CLUSTER)),
+    ("promtool check rules deploy/prometheus/psystrike.rules.yml\n", Prints(&["promtool"], &["SUCCESS"])),
+    ("kubectl rollout undo ", Cannot(CLUSTER)),
+    ("psystrike --version\n", Prints(&[], &[concat!("psystrike ", env!("CARGO_PKG_VERSION"), " (")])),
+    (
+        "curl -sv http://psystrike.example:31000/pods/",
+        Prints(&["curl"], &["< HTTP/1.1 200 OK", "of_the_pod 1"]),
+    ),
+    (
+        "curl -fsS http://psystrike.example:31000/metrics | grep ",
+        Prints(&["curl"], &["psystrike_outcomes_total{outcome=\"forwarded\"} 1"]),
+    ),
+    ("kubectl get pods ", Cannot(CLUSTER)),
+    (".ci/run\n", Cannot("it is what runs this test")),
+    ("cargo bench --bench side_by_side -- all\n", Cannot("takes more than an hour of an idle machine")),
+    ("git tag ", Cannot("needs the right to push, and is done once")),
+    ("export SOURCE_DATE_EPOCH=", Cannot(BASE_IMAGES)),
+    ("docker buildx build ", Cannot(BASE_IMAGES)),
+    ("sha256sum ", Prints(&["sha256sum"], &["psystrike-0.1.0-x86_64: OK", "psystrike-0.1.0-aarch64: OK"])),
+    ("cargo tree ", Prints(&["cargo"], &["mio v", " MIT"])),
+];
+
+#[test]
+fn every_command_runs_or_it_is_said_why_not() {
+    let ci = fs::read_to_string(repository().join(".ci/run")).expect(".ci/run is there");
+    let mut used = BTreeSet::new();
+    for document in Document::all() {
+        for block in document.blocks() {
+            // So that no command hides from this test behind another name for the shell.
+            let known = ["sh", "yaml", "text", "nginx", "promql"].contains(&block.language.as_str());
+            assert!(known, "{}: a block of {:?}:\n{}", document.path, block.language, block.text);
+            if block.language != "sh" {
+                continue;
+            }
+            let fates = COMMANDS.iter().filter(|(beginning, _)| block.text.starts_with(beginning));
+            let [(beginning, fate)] = fates.collect::<Vec<_>>()[..] else {
+                panic!("{}: not in COMMANDS, or more than once:\n{}", document.path, block.text);
+            };
+            match fate {
+                _ if !used.insert(beginning) => {} // in both READMEs, say
+                Prints(programs, parts) if require_programs(programs) => run(&block.text, parts),
+                Prints(..) => {}
+                RunByCi(line) => {
+                    assert!(ci.contains(line), ".ci/run no longer has {line:?}:\n{}", block.text)
+                }
+                Cannot(why) => assert!(!why.is_empty()),
+            }
+        }
+    }
+    let unused: Vec<_> =
+        COMMANDS.iter().map(|(beginning, _)| beginning).filter(|b| !used.contains(b)).collect();
+    assert_eq!(unused, Vec::<&&str>::new(), "in no document any more");
+}
+
+/// Runs a block in a copy of the repository's folder, where a psystrike that has scraped one pod stands for the
+/// documents' own.
+fn run(block: &str, parts: &[&str]) {
+    let scratch = Scratch::new("docs");
+    for entry in fs::read_dir(repository()).expect("the repository's folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !name.starts_with('.') && name != "target" {
+            symlink(&path, scratch.path(&name)).expect("a link");
+        }
+    }
+    for binary in ["x86_64", "aarch64"] {
+        scratch.write(&format!("psystrike-{}-{binary}", env!("CARGO_PKG_VERSION")), binary);
+    }
+    let page = "# TYPE of_the_pod gauge\nof_the_pod 1\n";
+    let pod = Pod::answering(
+        "127.31.0.1",
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{page}", page.len()),
+        Then::Keep,
+    );
+    let psystrike = Psystrike::start(&["--allow", "127.31.0.1"]);
+    assert_eq!(psystrike.get(&Psystrike::target(pod.address(), "/metrics")).status(), 200);
+
+    let (ip, port) = (pod.address().ip(), pod.address().port());
+    let here = block
+        .replace("psystrike.example:31000", &psystrike.address().to_string())
+        .replace("127.0.0.1:8080", &psystrike.address().to_string())
+        .replace("10.1.2.3/8080", &format!("{ip}/{port}"));
+    let binaries = Path::new(BINARY).parent().expect("the binary is in a folder");
+    let path = env::join_paths(
+        [binaries.to_owned()].into_iter().chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())),
+    );
+    let output = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", &here])
+        .current_dir(scratch.path(""))
+        .env("PATH", path.expect("no folder has a colon"))
+        .stdin(Stdio::null())
+        .output()
+        .expect("bash runs");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{}\n{here}\n{said}", output.status);
+    for part in parts {
+        assert!(said.contains(part), "{here}\ndoes not print {part:?}, but\n{said}");
+    }
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut count = 0;
+    for document in Document::all() {
+        let links = document.sections().iter().flat_map(markdown::Section::links).collect::<Vec<_>>();
+        count += links.len();
+        for link in links.iter().filter(|link| !link.starts_with("https://")) {
+            let (path, anchor) = link.split_once('#').map_or((link.as_str(), None), |(p, a)| (p, Some(a)));
+            let folder = Path::new(&document.path).parent().unwrap_or(Path::new(""));
+            let target = if path.is_empty() { document.path.clone().into() } else { folder.join(path) };
+            let at = repository().join(&target);
+            assert!(at.exists(), "{}: {link}: there is no {}", document.path, target.display());
+            let Some(anchor) = anchor else { continue };
+            let normal = at.canonicalize().expect("it exists");
+            let normal = normal.strip_prefix(repository().canonicalize().expect("so does the repository"));
+            let target = Document::read(&normal.expect("a link within the repository").to_string_lossy());
+            let anchors = target.anchors();
+            assert!(anchors.iter().any(|known| known == anchor), "{}: {link}: of {anchors:?}", document.path);
+        }
+    }
+    assert!(count > 100, "only {count} links were found");
+}
+
+/// Options of other programs that the documents name.
+const OPTIONS_OF_OTHERS: &str = "
+    cargo, rustc, rustup: --bench --bin --document-private-items --edges --format --locked --no-dedupe --no-deps --open
+        --prefix --release --remap-path-prefix --target
+    curl: --retry --retry-connrefused --retry-delay
+    docker, podman: --build-arg --cap-drop --cpus --detach --health-cmd --health-interval --memory --name --no-cache
+        --output --pids-limit --platform --provenance --publish --push --read-only --restart --security-opt --ulimit --user
+    git: --annotate --format --message --short
+    helm: --set
+    kubectl: --clusterrole --duration --flatten --minify --previous --raw --resource --serviceaccount --verb
+    sha256sum: --check
+    systemctl: --now
+";
+
+#[test]
+fn every_option_and_variable_exists() {
+    let bench = fs::read_to_string(repository().join("benches/side_by_side/options.rs")).expect("the bench");
+    let options =
+        |text: &str| tokens(text, "--", |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    let ours = options(HELP);
+    let known: BTreeSet<String> =
+        [options(&bench), options(OPTIONS_OF_OTHERS), ours.clone()].into_iter().flatten().collect();
+    let variable = |option: &String| {
+        format!("PSYSTRIKE_{}", option.trim_start_matches('-').replace('-', "_").to_uppercase())
+    };
+    let mut variables: BTreeSet<String> = ours.iter().map(variable).collect();
+    variables.insert("PSYSTRIKE_REVISION".to_owned()); // of src/build.rs
+    variables.insert("PSYSTRIKE_".to_owned()); // PSYSTRIKE_*
+    for document in Document::all() {
+        let unknown = &options(&document.text) - &known;
+        assert_eq!(unknown, BTreeSet::new(), "{}: options that nobody has", document.path);
+        let named = tokens(&document.text, "PSYSTRIKE_", |c| c.is_ascii_uppercase() || c == '_');
+        assert_eq!(&named - &variables, BTreeSet::new(), "{}: variables that nobody reads", document.path);
+    }
+}
+
+#[test]
+fn every_metric_exists() {
+    let page = Psystrike::start(&[]).get("/metrics").text();
+    let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let known: BTreeSet<String> = families
+        .flat_map(|name| ["", "_bucket", "_count", "_sum"].map(|suffix| format!("{name}{suffix}")))
+        .collect();
+    for document in Document::all() {
+        let named = tokens(&document.text, "psystrike_", |c| c.is_ascii_lowercase() || c == '_');
+        assert_eq!(&named - &known, BTreeSet::new(), "{}: metrics that psystrike has not", document.path);
+    }
+}
+
+/// The words of a text that begin so and go on with such characters.
+fn tokens(text: &str, prefix: &str, goes_on: impl Fn(char) -> bool) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (at, _) in text.match_indices(prefix) {
+        let before = text[..at].chars().next_back();
+        let rest = &text[at + prefix.len()..];
+        let length = rest.find(|c| !goes_on(c)).unwrap_or(rest.len());
+        let in_a_word = before.is_some_and(|c| c.is_alphanumeric() || "-_|:".contains(c));
+        // `---` is a rule of a table, and so is what has nothing behind it.
+        if !in_a_word && (prefix != "--" || rest.starts_with(|c: char| c.is_ascii_lowercase())) {
+            found.insert(format!("{prefix}{}", rest[..length].trim_end_matches('-')));
+        }
+    }
+    found
+}
+
+#[test]
+fn prometheus_shows_errors_without_a_status_as_the_table_has_them() {
+    if !require_programs(&["prometheus"]) {
+        return;
+    }
+    let table = Document::read("deploy/troubleshooting.md").section("Errors without a status").table();
+    let refusing = Refusing::on("127.32.0.1");
+    let unanswering = Unanswering::on("127.32.0.2");
+    // The kernel accepts, and nobody answers.
+    let silent = TcpListener::bind("127.32.0.7:0").expect("a free port");
+    let cut_short = Pod::answering(
+        "127.32.0.3",
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 99\r\n\r\na 1\n",
+        Then::Close,
+    );
+    let closing = Pod::answering("127.32.0.4", "", Then::Close);
+    let reset = Pod::answering("127.32.0.5", "", Then::Reset);
+    let html = "<!doctype html>";
+    let page = Pod::answering(
+        "127.32.0.6",
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{html}",
+            html.len()
+        ),
+        Then::Keep,
+    );
+    let psystrike = Psystrike::start(&["--allow", "127.32.0.0/16"]);
+    let through = |pod: &Pod| (psystrike.address(), Psystrike::target(pod.address(), "/metrics"));
+    let metrics = || "/metrics".to_owned();
+    let cases = [
+        ("connect: connection refused", "http", (refusing.address(), metrics())),
+        ("i/o timeout", "http", (unanswering.address(), metrics())),
+        ("context deadline exceeded", "http", (silent.local_addr().expect("a listener's"), metrics())),
+        ("unexpected EOF", "http", through(&cut_short)),
+        ("EOF", "http", (closing.address(), metrics())),
+        ("connection reset by peer", "http", (reset.address(), metrics())),
+        ("http: server gave HTTP response to HTTPS client", "https", (psystrike.address(), metrics())),
+        ("is not a valid start token", "http", through(&page)), // newer ones: expected a valid start token
+    ];
+    let jobs: Vec<Value> = cases
+        .iter()
+        .map(|(error, scheme, (address, path))| {
+            json!({
+                "job_name": error, "scheme": scheme, "metrics_path": path,
+                "static_configs": [{ "targets": [address.to_string()] }],
+            })
+        })
+        .collect();
+    let scratch = Scratch::new("errors-without-a-status");
+    let global = json!({ "scrape_interval": "1s", "scrape_timeout": "1s" });
+    scratch.write("prometheus.yml", &json!({ "global": global, "scrape_configs": jobs }).to_string());
+    let prometheus = Prometheus::start(&scratch);
+    let down = |prometheus: &Prometheus| {
+        let targets = prometheus.targets();
+        targets.len() == cases.len() && targets.iter().all(|target| !target.last_error.is_empty())
+    };
+    let shown = prometheus.wait_until(Duration::from_secs(25), down);
+    let targets = prometheus.targets();
+    assert!(shown, "{targets:#?}\n{}", prometheus.stderr());
+    for (error, ..) in cases {
+        let target = targets.iter().find(|target| target.labels["job"] == error).expect("it is a target");
+        // While it connects, it depends on who is first to see that time is up.
+        let either = error == "i/o timeout" && target.last_error.contains("context deadline exceeded");
+        assert!(either || target.last_error.contains(error), "not {error:?}, but {target:#?}");
+        let in_table = table.iter().any(|row| markdown::code_spans(&row[0]).any(|span| span == error));
+        assert!(in_table, "{error:?} is not in {table:#?}");
+    }
+}
+
+#[test]
+fn every_alert_has_its_section() {
+    let file = fs::read_to_string(repository().join("deploy/prometheus/psystrike.rules.yml")).expect("rules");
+    let rules: Value = serde_saphyr::from_str(&file).expect("YAML");
+    let groups = rules["groups"].as_array().expect("groups").iter();
+    let rules = groups.flat_map(|group| group["rules"].as_array().expect("rules"));
+    let alerts: Vec<&str> = rules.filter_map(|rule| rule["alert"].as_str()).collect();
+    assert!(!alerts.is_empty());
+    let sections = Document::read("deploy/troubleshooting.md").sections();
+    let behind = sections.iter().skip_while(|section| section.title != "Alerts").skip(1);
+    let described: Vec<&str> = behind.map(|section| section.title.as_str()).collect();
+    assert_eq!(described, alerts);
+}
+
+#[test]
+fn sizing_is_what_the_measured_figures_come_to() {
+    const INTERVAL_SECONDS: f64 = 15.0;
+    const CLIENTS_MAX: f64 = 1_000.0; // of the manifests
+    const KERNEL_KIB_EACH: f64 = 4.1; // measured once, as the page says
+    let perf = Document::read("PERF.md");
+    let of = |title: &str, row, column| figure(&markdown::table(&perf.section(title).prose), row, column);
+    let small = of("16 KiB, length", "psystrike musl", "processor µs/scrape");
+    let large = of("256 KiB, length", "psystrike musl", "processor µs/scrape");
+    let (start, each) =
+        (of("Memory", "psystrike musl", "start"), of("Memory", "psystrike musl", "bytes per client"));
+    let memory = markdown::table(&perf.section("Memory").prose);
+    let stalled = figure_in_brackets(&memory, "psystrike musl", "64 stalled");
+    let growth = perf.section("Growth").prose;
+    let growth = markdown::table(growth.split("Growth with clients").nth(1).expect("growth with clients"));
+    let (alone, crowd) = (figure(&growth, "1", "psystrike"), figure(&growth, "64", "psystrike"));
+
+    let mut expected = Vec::new();
+    for pods in [100.0, 1_000.0, 10_000.0] {
+        let scrapes = pods / INTERVAL_SECONDS;
+        let percent = |us: f64| two_digits(scrapes * us / 1e6 * 100.0);
+        let megabits = |kib: f64| two_digits(scrapes * kib * 1024.0 * 8.0 / 1e6);
+        expected.push(format!(
+            "| {} | {} | {} % of a core | {} % of a core | {} Mbit/s | {} Mbit/s | {:.1} MiB | {:.1} MiB |",
+            thousands(&pods.to_string()),
+            two_digits(scrapes),
+            percent(small),
+            percent(large),
+            megabits(16.0),
+            megabits(256.0),
+            (start + pods * each / 1024.0) / 1024.0,
+            (pods + pods.min(CLIENTS_MAX)) * KERNEL_KIB_EACH / 1024.0,
+        ));
+    }
+    expected.extend([
+        format!("scrapes/s × {small:.1} µs for a page of 16 KiB, or {large:.1} µs for one of 256 KiB,"),
+        format!("{alone:.1} instead of {crowd:.1} µs"),
+        format!("{start} KiB at the start and {each} bytes for each pod"),
+        format!("64 such took {stalled} KiB"),
+        format!("{KERNEL_KIB_EACH} KiB for each open connection"),
+    ]);
+    let said = Document::read("deploy/README.md").section("Sizing").prose;
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    let missing: Vec<_> = expected.iter().filter(|part| !said.contains(part.as_str())).collect();
+    assert!(missing.is_empty(), "deploy/README.md, Sizing, has to say, by PERF.md:\n{}", expected.join("\n"));
+}
+
+/// The number at the beginning of a cell.
+fn figure(table: &[Vec<String>], row: &str, column: &str) -> f64 {
+    numbers(table, row, column)[0]
+}
+
+/// What is more than before: `1900 (+1304)`.
+fn figure_in_brackets(table: &[Vec<String>], row: &str, column: &str) -> f64 {
+    numbers(table, row, column)[1]
+}
+
+fn numbers(table: &[Vec<String>], row: &str, column: &str) -> Vec<f64> {
+    let header = table.first().unwrap_or_else(|| panic!("no table for {row}, {column}"));
+    let at = header.iter().position(|cell| cell == column).unwrap_or_else(|| panic!("{column}: {header:?}"));
+    let cells = table.iter().find(|cells| cells[0] == row).unwrap_or_else(|| panic!("no row {row}"));
+    let words = cells[at].split([' ', '(', ')', '+']).filter(|word| !word.is_empty());
+    words.map_while(|word| word.parse().ok()).collect()
+}
+
+fn two_digits(number: f64) -> String {
+    let scale = 10f64.powi(number.log10().floor() as i32 - 1);
+    let decimals = (-scale.log10()).round().max(0.0) as usize;
+    thousands(&format!("{:.decimals$}", (number / scale).round() * scale))
+}
+
+fn thousands(number: &str) -> String {
+    let whole = number.split('.').next().unwrap_or(number).len();
+    if whole > 3 { format!("{},{}", &number[..whole - 3], &number[whole - 3..]) } else { number.to_owned() }
+}
+
+/// What may be in the binary.
+const LICENCES: &[&str] = &["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "Unlicense"];
+
+#[test]
+fn the_licences_are_those_of_what_is_shipped() {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut built = BTreeSet::new();
+    for target in ["x86_64", "aarch64"].iter().flat_map(|cpu| ["musl", "gnu"].map(|c| (cpu, c))) {
+        let target = format!("{}-unknown-linux-{}", target.0, target.1);
+        let arguments =
+            "tree --locked --offline --edges normal --prefix none --no-dedupe --format".split(' ');
+        let output = Command::new(&cargo)
+            .args(arguments)
+            .args(["{p}|{l}", "--target", &target])
+            .current_dir(repository())
+            .output()
+            .expect("cargo runs");
+        let (tree, errors) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{target}: {errors}");
+        for line in tree.lines().skip(1) {
+            let (package, licence) = line.split_once('|').expect("as it was asked for");
+            let (name, version) = package.split_once(" v").expect("a name and a version");
+            let version = version.split(' ').next().unwrap_or(version);
+            built.insert((format!("`{name}`"), version.to_owned(), licence.to_owned()));
+        }
+    }
+    assert!(built.len() > 10, "{built:?}");
+    for (name, _, licence) in &built {
+        // Either all of an AND, which none has, or any of an OR.
+        let accepted = licence.split(" OR ").any(|licence| LICENCES.contains(&licence));
+        assert!(accepted, "{name} is under {licence}");
+    }
+    let rows = Document::read("deploy/licences.md").section("What psystrike is made of").table();
+    let listed = rows.iter().map(|row| (row[0].clone(), row[1].clone(), row[2].clone())).collect();
+    assert_eq!(built, listed, "built, and listed in deploy/licences.md");
+}
+
+#[test]
+fn the_changelog_keeps_its_format() {
+    let changelog = Document::read("CHANGELOG.md");
+    let sections = changelog.sections();
+    let versions: Vec<_> = sections.iter().filter(|section| section.level == 2).collect();
+    assert_eq!(versions[0].title, "[Unreleased]");
+    for version in &versions[1..] {
+        let (number, day) = version.title.split_once(" - ").expect("## [1.2.3] - 2026-11-22");
+        let digits = |text: &str, by: char, count: usize| {
+            text.split(by).count() == count && text.split(by).all(|part| part.parse::<u32>().is_ok())
+        };
+        let number = number.trim_start_matches('[').trim_end_matches(']');
+        assert!(digits(number, '.', 3) && digits(day, '-', 3), "{}", version.title);
+    }
+    for section in sections.iter().filter(|section| section.level == 3) {
+        let known = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"];
+        assert!(known.contains(&section.title.as_str()), "{}", section.title);
+    }
+    // Released, or to be.
+    let version = env!("CARGO_PKG_VERSION");
+    let newest = versions.get(1).map_or("", |section| section.title.as_str());
+    let is_known = newest.contains(version) || versions[0].prose.contains(version);
+    assert!(is_known, "{version} is neither the newest release nor named under Unreleased");
+}
+
+#[test]
+fn the_version_is_the_same_everywhere() {
+    let version = env!("CARGO_PKG_VERSION");
+    let mut named = 0;
+    for document in Document::all().iter().filter(|document| document.path != "CHANGELOG.md") {
+        for before in ["registry.example/psystrike:", "psystrike-", "git tag --annotate v", "push origin v"] {
+            for (at, _) in document.text.match_indices(before) {
+                let rest = &document.text[at + before.len()..];
+                if rest.starts_with(|c: char| c.is_ascii_digit()) {
+                    named += 1;
+                    assert!(rest.starts_with(version), "{}: {}", document.path, &rest[..12]);
+                }
+            }
+        }
+    }
+    assert!(named > 5, "named {named} times");
+    // And in what is deployed, under whichever of these names.
+    let mut deployed = 0;
+    for file in files(&["Dockerfile", "deploy/helm/Chart.yaml", "deploy/kubernetes"]) {
+        let text = fs::read_to_string(&file).expect("a text");
+        for line in text.lines() {
+            let names =
+                ["ARG VERSION=", "newTag: ", "version: ", "appVersion: ", "app.kubernetes.io/version: "];
+            let value = names.iter().find_map(|name| line.trim_start().strip_prefix(name));
+            if let Some(value) = value.filter(|value| !value.contains("{{")) {
+                deployed += 1;
+                assert_eq!(value.trim_matches('"'), version, "{}: {line}", file.display());
+            }
+        }
+    }
+    assert!(deployed > 3, "deployed {deployed} times");
+}
+
+/// deploy/releasing.md, "Where a build says what it is".
+#[test]
+fn a_build_says_everywhere_what_it_is() {
+    let stdout = run_psystrike(&["--version"], &[]).stdout;
+    let (version, revision) =
+        stdout.trim_end_matches(")\n").split_once(" (").unwrap_or_else(|| panic!("{stdout:?}"));
+    let version = version.strip_prefix("psystrike ").expect("its name first");
+    let psystrike = Psystrike::start(&[]);
+    psystrike.wait_for_line(&format!("psystrike {version} ({revision}) serves"));
+    let labels = format!("{{version=\"{version}\",revision=\"{revision}\"}}");
+    assert_eq!(psystrike.metric(&format!("psystrike_build_info{labels}")), 1.0);
+}
+
+/// These files of the repository, and those below its folders of these names.
+fn files(paths: &[&str]) -> Vec<PathBuf> {
+    let mut open: Vec<PathBuf> = paths.iter().map(|path| repository().join(path)).collect();
+    let mut files = Vec::new();
+    while let Some(path) = open.pop() {
+        match fs::read_dir(&path) {
+            Ok(entries) => open.extend(entries.map(|entry| entry.expect("an entry").path())),
+            Err(_) => files.push(path),
+        }
+    }
+    files
+}
