@@ -25,7 +25,8 @@ def check_type(value, hint, where):
             check_fields(value, where)
         return
     if origin in (typing.Union, types.UnionType):
-        possible = [one for one in arguments if one is type(value)] or [one for one in arguments if one is not type(None)]
+        others = [one for one in arguments if one is not type(None)]
+        possible = [type(value)] if type(value) in others else others
         before = len(problems)
         for one in possible if value is not None else []:
             del problems[before:]

@@ -207,7 +207,7 @@ fn a_real_prometheus_answers_every_query() {
         let without = queries.iter().filter(|(_, expression)| !has_data(expression));
         without.map(|(title, expression)| format!("{title}: {expression}")).collect()
     };
-    prometheus.wait_until(Duration::from_secs(20), |prometheus| unanswered(prometheus).is_empty());
+    prometheus.wait_until(Duration::from_secs(30), |prometheus| unanswered(prometheus).is_empty());
     let unanswered = unanswered(&prometheus);
     assert!(unanswered.is_empty(), "no data for\n{}\n{}", unanswered.join("\n"), prometheus.stderr());
 

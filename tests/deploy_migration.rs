@@ -7,6 +7,7 @@ use std::{
     fs,
     net::{SocketAddr, TcpListener, TcpStream},
     process::Command,
+    time::Duration,
 };
 
 use support::{
@@ -165,6 +166,7 @@ fn the_job_that_was_pushproxs_runs() {
     );
     let prometheus = Prometheus::start(&scratch);
     let series = format!("node_up{{job='node', instance='{}', node='node-1.example'}}", node.address());
-    let in_time = prometheus.wait_until(LIMIT, |prometheus| prometheus.query(&series).len() == 1);
+    let in_time =
+        prometheus.wait_until(Duration::from_secs(30), |prometheus| prometheus.query(&series).len() == 1);
     assert!(in_time, "{:#?}\n{}", prometheus.targets(), prometheus.stderr());
 }

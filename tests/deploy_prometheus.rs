@@ -9,12 +9,13 @@ mod support;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    time::Duration,
 };
 
 use psystrike::proxy::outcome::{Class, Outcome};
 use serde_json::{Value, json};
 use support::{
-    LIMIT, Scratch,
+    Scratch,
     exposition::{self, Labels},
     pods::{Pod, Then},
     prometheus::{Prometheus, promtool},
@@ -22,6 +23,9 @@ use support::{
     psystrike::Psystrike,
     read, require_programs, seed,
 };
+
+/// How long Prometheus may take: it has new targets for up to 5 seconds before it scrapes them.
+const IN_TIME: Duration = Duration::from_secs(30);
 
 const PROMETHEUS: &str = "prometheus.yml";
 const CLUSTERS: &str = "clusters.yml";
@@ -119,7 +123,7 @@ fn wait_for_targets(prometheus: &Prometheus, named: &[&str], expected: &[&[&str]
         let of = targets.iter().map(|target| named.iter().map(|name| label(&target.labels, name)).collect());
         up == targets.len() && targets.len() == expected.len() && of.collect::<BTreeSet<_>>() == expected
     };
-    let in_time = prometheus.wait_until(LIMIT, found);
+    let in_time = prometheus.wait_until(IN_TIME, found);
     assert!(in_time, "not {expected:#?}, but {:#?}\n{}", prometheus.targets(), prometheus.stderr());
 }
 
@@ -293,17 +297,17 @@ fn the_configuration_runs_and_a_healthy_psystrike_alerts_nobody() {
     let has_all = |prometheus: &Prometheus| {
         recorded.iter().all(|name| !prometheus.query(&format!("{name} >= 0")).is_empty())
     };
-    let in_time = prometheus.wait_until(LIMIT, has_all);
+    let in_time = prometheus.wait_until(IN_TIME, has_all);
     let missing = recorded.iter().filter(|name| prometheus.query(name).is_empty());
     assert!(in_time, "nothing was recorded as {:?}", missing.collect::<Vec<_>>());
     let is_settled = |prometheus: &Prometheus| loaded(prometheus).iter().all(|rule| rule["health"] == "ok");
-    assert!(prometheus.wait_until(LIMIT, is_settled), "{:#?}", loaded(&prometheus));
+    assert!(prometheus.wait_until(IN_TIME, is_settled), "{:#?}", loaded(&prometheus));
     let is_quiet = |prometheus: &Prometheus| {
         let rules = loaded(prometheus);
         let mut alerts = rules.iter().filter(|rule| rule["type"] == "alerting");
         alerts.all(|alert| alert["state"] == "inactive")
     };
-    assert!(prometheus.wait_until(LIMIT, is_quiet), "{:#?}", prometheus.api("alerts"));
+    assert!(prometheus.wait_until(IN_TIME, is_quiet), "{:#?}", prometheus.api("alerts"));
     assert_eq!(loaded(&prometheus).len(), rules("record").len() + rules("alert").len());
 
     // What counts as a scrape is what psystrike itself means by one.
@@ -439,7 +443,7 @@ fn prometheus_finds_its_targets_as_the_articles_does() {
     ];
     scratch.write("odd.json", &json!(odd).to_string());
     let prometheus = Prometheus::start(&scratch);
-    let found = prometheus.wait_until(LIMIT, |prometheus| prometheus.targets().len() == 10);
+    let found = prometheus.wait_until(IN_TIME, |prometheus| prometheus.targets().len() == 10);
     let targets = prometheus.targets();
     assert!(found, "{targets:#?}\n{}", prometheus.stderr());
 
