@@ -16,53 +16,15 @@ use std::{
 
 use serde_json::{Value, json};
 use support::{
-    Scratch, exposition,
+    Scratch,
+    dashboard::{DASHBOARD, dashboard, interpolated, panels, queries},
+    exposition,
     pods::{Pod, Refusing, Then},
     prometheus::{Prometheus, promtool},
     promql::Names,
     psystrike::Psystrike,
-    read, require_programs, require_variable,
+    require_programs, require_variable,
 };
-
-const DASHBOARD: &str = "deploy/grafana/psystrike.json";
-
-fn dashboard() -> Value {
-    serde_json::from_str(&read(DASHBOARD)).unwrap_or_else(|error| panic!("{DASHBOARD}: {error}"))
-}
-
-/// All panels, rows apart.
-fn panels() -> (Vec<Value>, Vec<Value>) {
-    let panels = dashboard()["panels"].take();
-    let panels = panels.as_array().expect("panels are an array");
-    panels.iter().cloned().partition(|panel| panel["type"] == "row")
-}
-
-/// The queries, each with the title of its panel.
-fn queries() -> Vec<(String, String)> {
-    let (_, panels) = panels();
-    let of = |panel: &Value| -> Vec<(String, String)> {
-        let title = panel["title"].as_str().expect("a panel has a title");
-        let targets = panel["targets"].as_array().expect("a panel has targets");
-        let expressions =
-            targets.iter().map(|target| target["expr"].as_str().expect("a target has an expression"));
-        expressions.map(|expression| (title.to_owned(), expression.to_owned())).collect()
-    };
-    panels.iter().flat_map(of).collect()
-}
-
-/// An expression as Grafana sends it when everything is chosen.
-fn interpolated(expression: &str) -> String {
-    let chosen = [
-        ("$__rate_interval", "10s"),
-        ("$job", "psystrike"),
-        ("$cluster", ".*"), // its `allValue`
-        ("$instance", "127.+"),
-    ];
-    let expression =
-        chosen.iter().fold(expression.to_owned(), |text, (name, value)| text.replace(name, value));
-    assert!(!expression.contains('$') || expression.contains("\"$1\""), "another variable in {expression}");
-    expression
-}
 
 fn variables() -> BTreeMap<String, Value> {
     let dashboard = dashboard();

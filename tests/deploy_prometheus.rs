@@ -6,98 +6,26 @@
 
 mod support;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use psystrike::proxy::outcome::{Class, Outcome};
 use serde_json::{Value, json};
 use support::{
-    Scratch,
-    exposition::{self, Labels},
+    Scratch, exposition,
     pods::{Pod, Then},
     prometheus::{Prometheus, promtool},
     promql::Names,
     psystrike::Psystrike,
     read, require_programs, seed,
+    shipped::{
+        AT_ONCE, CLUSTERS, FILE_SD, IN_TIME, PODS, PROMETHEUS, RULES, RULES_TEST, annotated, configuration,
+        discovered_app, loaded, parsed, rules, shipped, wait_for_targets,
+    },
 };
-
-/// How long Prometheus may take: it has new targets for up to 5 seconds before it scrapes them.
-const IN_TIME: Duration = Duration::from_secs(30);
-
-const PROMETHEUS: &str = "prometheus.yml";
-const CLUSTERS: &str = "clusters.yml";
-const FILE_SD: &str = "file_sd.yml";
-const PODS: &str = "pods.yml";
-const RULES: &str = "psystrike.rules.yml";
-const RULES_TEST: &str = "psystrike.rules.test.yml";
-
-fn shipped(file: &str) -> String {
-    read(&format!("deploy/prometheus/{file}"))
-}
-
-fn parsed(file: &str) -> Value {
-    serde_saphyr::from_str(&shipped(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
-}
-
-/// A configuration as it is shipped, but for what must be replaced to run it here. Each of `replaced` must be there.
-fn configuration(file: &str, discovered: &[&str], replaced: &[(&str, &str)]) -> String {
-    let mut discovered = discovered.iter();
-    let mut text = String::new();
-    let mut in_discovery = false;
-    for line in shipped(file).lines() {
-        in_discovery &= line.starts_with("      ");
-        if line == "    kubernetes_sd_configs:" {
-            in_discovery = true;
-            let pods = discovered.next().unwrap_or_else(|| panic!("{file} discovers pods once more"));
-            text += &format!("    file_sd_configs: [{{ files: [{pods}] }}]\n");
-        } else if !in_discovery {
-            text += &format!("{line}\n");
-        }
-    }
-    assert_eq!(discovered.next(), None, "{file} discovers pods less often");
-    for (from, to) in replaced {
-        assert!(text.contains(from), "no {from:?} in {file}");
-        text = text.replace(from, to);
-    }
-    text
-}
-
-/// What every configuration needs to run here: it does all of it each second, and its alerts go nowhere.
-const AT_ONCE: [(&str, &str); 4] = [
-    ("scrape_interval: 30s", "scrape_interval: 1s"),
-    ("scrape_timeout: 10s", "scrape_timeout: 1s"),
-    ("evaluation_interval: 30s", "evaluation_interval: 1s"),
-    ("alertmanager.example:9093", "127.0.0.1:1"),
-];
 
 /// A pod with what service discovery says of it: its address with a container's port, and its annotations.
 fn discovered(address: &str, annotations: &[(&str, &str)]) -> Value {
     discovered_app("app", address, annotations)
-}
-
-fn discovered_app(app: &str, address: &str, annotations: &[(&str, &str)]) -> Value {
-    let ip = address.parse().map_or(address.to_owned(), |address: SocketAddr| address.ip().to_string());
-    let mut labels = json!({
-        "__meta_kubernetes_pod_ip": ip,
-        "__meta_kubernetes_pod_phase": "Running",
-        "__meta_kubernetes_namespace": "default",
-        "__meta_kubernetes_pod_name": format!("{app}-at-{ip}"),
-        "__meta_kubernetes_pod_node_name": "node-1",
-        "__meta_kubernetes_pod_label_app": app,
-    });
-    for (name, value) in annotations {
-        labels[format!("__meta_kubernetes_pod_annotation_prometheus_io_{name}")] = (*value).into();
-    }
-    json!({ "targets": [address], "labels": labels })
-}
-
-/// One that is annotated to be scraped at the port of its address.
-fn annotated(app: &str, address: SocketAddr) -> Value {
-    let port = address.port().to_string();
-    discovered_app(app, &address.to_string(), &[("scrape", "true"), ("port", &port)])
 }
 
 const PAGE: &str = "# TYPE pod_up gauge\npod_up 1\n";
@@ -110,21 +38,6 @@ fn pod(ip: &str) -> Pod {
 
 fn start_psystrike() -> Psystrike {
     Psystrike::start(&["--allow", "127.10.0.0/16", "--allow", "127.0.0.1/32", "--allow", "::1/128"])
-}
-
-/// Waits until all of these are scraped, and no others, and all of them are up. Labels: those that `named` are.
-fn wait_for_targets(prometheus: &Prometheus, named: &[&str], expected: &[&[&str]]) {
-    let expected: BTreeSet<Vec<String>> =
-        expected.iter().map(|values| values.iter().map(|value| (*value).to_owned()).collect()).collect();
-    let label = |labels: &Labels, name: &&str| labels.get(*name).cloned().unwrap_or_default();
-    let found = |prometheus: &Prometheus| {
-        let targets = prometheus.targets();
-        let up = targets.iter().filter(|target| target.health == "up").count();
-        let of = targets.iter().map(|target| named.iter().map(|name| label(&target.labels, name)).collect());
-        up == targets.len() && targets.len() == expected.len() && of.collect::<BTreeSet<_>>() == expected
-    };
-    let in_time = prometheus.wait_until(IN_TIME, found);
-    assert!(in_time, "not {expected:#?}, but {:#?}\n{}", prometheus.targets(), prometheus.stderr());
 }
 
 #[test]
@@ -180,14 +93,6 @@ fn the_rules_pass_their_own_tests() {
     assert!(said.contains("SUCCESS") && !said.contains("duplicate"), "{said}");
     let said = promtool(&["test", "rules"], &scratch.write(RULES_TEST, &shipped(RULES_TEST)));
     assert!(said.contains("SUCCESS"), "{said}");
-}
-
-/// All rules: recorded ones by their name, alerts by theirs.
-fn rules(kind: &str) -> Vec<(String, Value)> {
-    let rules = parsed(RULES);
-    let groups = rules["groups"].as_array().expect("it has groups");
-    let all = groups.iter().filter_map(|group| group["rules"].as_array()).flatten();
-    all.filter_map(|rule| Some((rule[kind].as_str()?.to_owned(), rule.clone()))).collect()
 }
 
 #[test]
@@ -315,13 +220,6 @@ fn the_configuration_runs_and_a_healthy_psystrike_alerts_nobody() {
     let outcomes: BTreeSet<&str> = outcomes.keys().map(|labels| labels["outcome"].as_str()).collect();
     let scrapes = Outcome::ALL.iter().filter(|o| o.class() != Class::Refused && **o != Outcome::Page);
     assert_eq!(outcomes, scrapes.map(|outcome| outcome.label()).collect());
-}
-
-/// The rules as Prometheus has them.
-fn loaded(prometheus: &Prometheus) -> Vec<Value> {
-    let groups = prometheus.api("rules")["groups"].take();
-    let groups = groups.as_array().expect("groups are an array");
-    groups.iter().filter_map(|group| group["rules"].as_array()).flatten().cloned().collect()
 }
 
 #[test]

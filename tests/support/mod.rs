@@ -7,6 +7,7 @@
 // Each test file is a crate of its own and uses its own part of this.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
+pub mod dashboard;
 pub mod exposition;
 pub mod http;
 pub mod kubernetes;
@@ -18,6 +19,7 @@ pub mod prometheus;
 pub mod promql;
 pub mod psystrike;
 pub mod seed;
+pub mod shipped;
 
 use std::{
     env,

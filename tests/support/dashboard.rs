@@ -1,0 +1,45 @@
+//! The dashboard of deploy/grafana/, and its queries.
+
+use serde_json::Value;
+
+use super::read;
+
+pub const DASHBOARD: &str = "deploy/grafana/psystrike.json";
+
+pub fn dashboard() -> Value {
+    serde_json::from_str(&read(DASHBOARD)).unwrap_or_else(|error| panic!("{DASHBOARD}: {error}"))
+}
+
+/// All panels, rows apart.
+pub fn panels() -> (Vec<Value>, Vec<Value>) {
+    let panels = dashboard()["panels"].take();
+    let panels = panels.as_array().expect("panels are an array");
+    panels.iter().cloned().partition(|panel| panel["type"] == "row")
+}
+
+/// The queries, each with the title of its panel.
+pub fn queries() -> Vec<(String, String)> {
+    let (_, panels) = panels();
+    let of = |panel: &Value| -> Vec<(String, String)> {
+        let title = panel["title"].as_str().expect("a panel has a title");
+        let targets = panel["targets"].as_array().expect("a panel has targets");
+        let expressions =
+            targets.iter().map(|target| target["expr"].as_str().expect("a target has an expression"));
+        expressions.map(|expression| (title.to_owned(), expression.to_owned())).collect()
+    };
+    panels.iter().flat_map(of).collect()
+}
+
+/// An expression as Grafana sends it when everything is chosen.
+pub fn interpolated(expression: &str) -> String {
+    let chosen = [
+        ("$__rate_interval", "10s"),
+        ("$job", "psystrike"),
+        ("$cluster", ".*"), // its `allValue`
+        ("$instance", "127.+"),
+    ];
+    let expression =
+        chosen.iter().fold(expression.to_owned(), |text, (name, value)| text.replace(name, value));
+    assert!(!expression.contains('$') || expression.contains("\"$1\""), "another variable in {expression}");
+    expression
+}

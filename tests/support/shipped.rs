@@ -1,0 +1,109 @@
+//! What deploy/prometheus/ has, as it is shipped, and what must be replaced to run it here: files stand in for the
+//! clusters, because Debian builds its Prometheus without discovery in Kubernetes.
+
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+
+use serde_json::{Value, json};
+
+use super::{exposition::Labels, prometheus::Prometheus, read};
+
+/// How long Prometheus may take: it has new targets for up to 5 seconds before it scrapes them.
+pub const IN_TIME: Duration = Duration::from_secs(30);
+
+pub const PROMETHEUS: &str = "prometheus.yml";
+pub const CLUSTERS: &str = "clusters.yml";
+pub const FILE_SD: &str = "file_sd.yml";
+pub const PODS: &str = "pods.yml";
+pub const RULES: &str = "psystrike.rules.yml";
+pub const RULES_TEST: &str = "psystrike.rules.test.yml";
+
+pub fn shipped(file: &str) -> String {
+    read(&format!("deploy/prometheus/{file}"))
+}
+
+pub fn parsed(file: &str) -> Value {
+    serde_saphyr::from_str(&shipped(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+/// A configuration as it is shipped, but for what must be replaced to run it here. Each of `replaced` must be there.
+pub fn configuration(file: &str, discovered: &[&str], replaced: &[(&str, &str)]) -> String {
+    let mut discovered = discovered.iter();
+    let mut text = String::new();
+    let mut in_discovery = false;
+    for line in shipped(file).lines() {
+        in_discovery &= line.starts_with("      ");
+        if line == "    kubernetes_sd_configs:" {
+            in_discovery = true;
+            let pods = discovered.next().unwrap_or_else(|| panic!("{file} discovers pods once more"));
+            text += &format!("    file_sd_configs: [{{ files: [{pods}] }}]\n");
+        } else if !in_discovery {
+            text += &format!("{line}\n");
+        }
+    }
+    assert_eq!(discovered.next(), None, "{file} discovers pods less often");
+    for (from, to) in replaced {
+        assert!(text.contains(from), "no {from:?} in {file}");
+        text = text.replace(from, to);
+    }
+    text
+}
+
+/// What every configuration needs to run here: it does all of it each second, and its alerts go nowhere.
+pub const AT_ONCE: [(&str, &str); 4] = [
+    ("scrape_interval: 30s", "scrape_interval: 1s"),
+    ("scrape_timeout: 10s", "scrape_timeout: 1s"),
+    ("evaluation_interval: 30s", "evaluation_interval: 1s"),
+    ("alertmanager.example:9093", "127.0.0.1:1"),
+];
+
+pub fn discovered_app(app: &str, address: &str, annotations: &[(&str, &str)]) -> Value {
+    let ip = address.parse().map_or(address.to_owned(), |address: SocketAddr| address.ip().to_string());
+    let mut labels = json!({
+        "__meta_kubernetes_pod_ip": ip,
+        "__meta_kubernetes_pod_phase": "Running",
+        "__meta_kubernetes_namespace": "default",
+        "__meta_kubernetes_pod_name": format!("{app}-at-{ip}"),
+        "__meta_kubernetes_pod_node_name": "node-1",
+        "__meta_kubernetes_pod_label_app": app,
+    });
+    for (name, value) in annotations {
+        labels[format!("__meta_kubernetes_pod_annotation_prometheus_io_{name}")] = (*value).into();
+    }
+    json!({ "targets": [address], "labels": labels })
+}
+
+/// One that is annotated to be scraped at the port of its address.
+pub fn annotated(app: &str, address: SocketAddr) -> Value {
+    let port = address.port().to_string();
+    discovered_app(app, &address.to_string(), &[("scrape", "true"), ("port", &port)])
+}
+
+/// All rules: recorded ones by their name, alerts by theirs.
+pub fn rules(kind: &str) -> Vec<(String, Value)> {
+    let rules = parsed(RULES);
+    let groups = rules["groups"].as_array().expect("it has groups");
+    let all = groups.iter().filter_map(|group| group["rules"].as_array()).flatten();
+    all.filter_map(|rule| Some((rule[kind].as_str()?.to_owned(), rule.clone()))).collect()
+}
+
+/// Waits until all of these are scraped, and no others, and all of them are up. Labels: those that `named` are.
+pub fn wait_for_targets(prometheus: &Prometheus, named: &[&str], expected: &[&[&str]]) {
+    let expected: BTreeSet<Vec<String>> =
+        expected.iter().map(|values| values.iter().map(|value| (*value).to_owned()).collect()).collect();
+    let label = |labels: &Labels, name: &&str| labels.get(*name).cloned().unwrap_or_default();
+    let found = |prometheus: &Prometheus| {
+        let targets = prometheus.targets();
+        let up = targets.iter().filter(|target| target.health == "up").count();
+        let of = targets.iter().map(|target| named.iter().map(|name| label(&target.labels, name)).collect());
+        up == targets.len() && targets.len() == expected.len() && of.collect::<BTreeSet<_>>() == expected
+    };
+    let in_time = prometheus.wait_until(IN_TIME, found);
+    assert!(in_time, "not {expected:#?}, but {:#?}\n{}", prometheus.targets(), prometheus.stderr());
+}
+
+/// The rules as Prometheus has them.
+pub fn loaded(prometheus: &Prometheus) -> Vec<Value> {
+    let groups = prometheus.api("rules")["groups"].take();
+    let groups = groups.as_array().expect("groups are an array");
+    groups.iter().filter_map(|group| group["rules"].as_array()).flatten().cloned().collect()
+}
