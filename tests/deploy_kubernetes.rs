@@ -203,7 +203,9 @@ fn what_is_yours_to_set_is_set_in_a_folder_of_your_own() {
         namespace: monitoring
         images: [{ name: registry.example/psystrike, newName: registry.example.org/team/psystrike, newTag: 9.9.9 }]
         configMapGenerator:
-          - { name: psystrike, behavior: merge, literals: ['PSYSTRIKE_ALLOW=127.1.0.0/16,fd00::/64', PSYSTRIKE_WORKERS=2] }";
+          - name: psystrike
+            behavior: merge
+            literals: ['PSYSTRIKE_ALLOW=127.1.0.0/16,fd00::/64', PSYSTRIKE_WORKERS=2]";
     scratch.write("own/kustomization.yaml", own);
     let Some(rendered) = kustomize(&scratch.path("own")) else { return };
     let Some(shipped) = render_overlay(HPA) else { return };

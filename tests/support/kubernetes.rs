@@ -1,4 +1,5 @@
-//! Manifests as kustomize and Helm render them, and who judges them: Kubernetes's schemas and its Pod Security Standard.
+//! Manifests as kustomize and Helm render them, and who judges them: Kubernetes's schemas and its Pod Security
+//! Standard.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
