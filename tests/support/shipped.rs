@@ -72,6 +72,14 @@ pub fn discovered_app(app: &str, address: &str, annotations: &[(&str, &str)]) ->
     json!({ "targets": [address], "labels": labels })
 }
 
+/// The same pod with the labels that the Helm chart gives it instead.
+pub fn by_the_chart(mut pod: Value) -> Value {
+    let labels = pod["labels"].as_object_mut().expect("it has labels");
+    let app = labels.remove("__meta_kubernetes_pod_label_app").expect("of an app");
+    labels.insert("__meta_kubernetes_pod_label_app_kubernetes_io_name".to_owned(), app);
+    pod
+}
+
 /// One that is annotated to be scraped at the port of its address.
 pub fn annotated(app: &str, address: SocketAddr) -> Value {
     let port = address.port().to_string();
