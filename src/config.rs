@@ -295,7 +295,7 @@ fn take_healthcheck(arguments: &mut Vec<OsString>) -> Option<Option<String>> {
 }
 
 fn variable_name(option: &str) -> String {
-    format!("PSYSTRIKE_{}", option.trim_start_matches('-').replace('-', "_").to_uppercase())
+    format!("PSYSTRIKE_{}", option.trim_start_matches('-').replace('-', "_").to_ascii_uppercase())
 }
 
 /// Reads one value. An error names the option, the value, and what is allowed.
