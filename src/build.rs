@@ -18,7 +18,9 @@ fn main() {
     // The kernel maps a binary in aligned pieces of 64 KiB around what is touched. Where its parts begin on such a
     // piece, fewer of them are, some 40 KiB at start. On aarch64 they do anyway.
     if env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|libc| libc == "musl") {
-        println!("cargo::rustc-link-arg-bins=-Wl,-z,max-page-size=65536");
+        // Two arguments, as C compilers and bare linkers alike take them; `-Wl,` is for the former only.
+        println!("cargo::rustc-link-arg-bins=-z");
+        println!("cargo::rustc-link-arg-bins=max-page-size=65536");
     }
 }
 

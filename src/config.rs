@@ -9,7 +9,8 @@ use log::LevelFilter;
 use pico_args::Arguments;
 
 use crate::{
-    net::splice,
+    healthcheck::Page,
+    net::{listener, splice},
     proxy::{
         duration,
         policy::{self, Policy, Ports},
@@ -62,6 +63,8 @@ How it ends, and what it says
   --log-level L              off, error, warn, info, debug or trace; --access-log is apart
                              [default: info]
   --access-log               log a line for each scrape
+  --healthcheck [URL]        ask a page of one that runs, and exit: with 0 if it answers 200,
+                             else with 1 [default: /healthz, where --listen says]
   --help                     print this
   --version                  print version and revision
 
@@ -87,6 +90,8 @@ pub enum Asked {
     Help,
     /// Print the version.
     Version,
+    /// Ask this page of one that runs.
+    Healthcheck(Page),
     /// Serve.
     Serve(Box<Config>),
 }
@@ -144,9 +149,10 @@ struct Source<V> {
 /// # Errors
 /// [`UsageError`], for the first thing that is wrong.
 pub fn parse(
-    arguments: Vec<OsString>,
+    mut arguments: Vec<OsString>,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Asked, UsageError> {
+    let healthcheck = take_healthcheck(&mut arguments);
     let mut arguments = Arguments::from_vec(arguments);
     if arguments.contains(["-h", "--help"]) {
         return Ok(Asked::Help);
@@ -188,6 +194,17 @@ pub fn parse(
             "unknown, or given more than once"
         };
         return Err(UsageError(format!("{unknown}: {why}; see psystrike --help")));
+    }
+    if let Some(url) = healthcheck {
+        let page = match url {
+            Some(url) => read_value("--healthcheck", &url, Page::from_str)?,
+            None => {
+                let address = listen.first().copied().unwrap_or_else(listener::default_address);
+                Page::healthz(address)
+                    .map_err(|why| UsageError(format!("--healthcheck at {address}: {why}")))?
+            }
+        };
+        return Ok(Asked::Healthcheck(page));
     }
     let rules = Rules { policy, timeouts, access_log };
     Ok(Asked::Serve(Box::new(Config {
@@ -274,8 +291,21 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
     }
 }
 
+/// Takes `--healthcheck` out of the arguments, and the URL with it that is behind it or its `=`. (To pico-args an
+/// option has a value or has none.)
+fn take_healthcheck(arguments: &mut Vec<OsString>) -> Option<Option<String>> {
+    const NAME: &str = "--healthcheck";
+    let text = |argument: &OsString| argument.to_string_lossy().into_owned();
+    let at = arguments.iter().position(|argument| text(argument).split('=').next() == Some(NAME))?;
+    if let Some((_, url)) = text(&arguments.remove(at)).split_once('=') {
+        return Some(Some(url.to_owned()));
+    }
+    let url = arguments.get(at).map(text).filter(|next| !next.starts_with('-'));
+    Some(url.inspect(|_| drop(arguments.remove(at))))
+}
+
 fn variable_name(option: &str) -> String {
-    format!("PSYSTRIKE_{}", option.trim_start_matches('-').replace('-', "_").to_uppercase())
+    format!("PSYSTRIKE_{}", option.trim_start_matches('-').replace('-', "_").to_ascii_uppercase())
 }
 
 /// Reads one value. An error names the option, the value, and what is allowed.

@@ -9,7 +9,7 @@
 //!
 //! | room | knows | never knows |
 //! | --- | --- | --- |
-//! | `main.rs`, [`config`], [`logging`] | the process: its arguments, its log, its end | a connection |
+//! | `main.rs`, [`config`], [`logging`], [`healthcheck`] | the process: its arguments, its log, its end | a client |
 //! | [`net`] | sockets: readiness, where connections live, moving bytes | a rule of HTTP |
 //! | [`proxy`] | decisions: routes, policy, the exchange, the pool, deadlines, counters | a descriptor, a clock |
 //! | [`http1`] | bytes: heads, framing, bodies, rewriting, replies | a clock, a socket, a pod |
@@ -39,6 +39,7 @@
 //! writes, where the answer is short.
 
 pub mod config;
+pub mod healthcheck;
 pub mod http1;
 pub mod logging;
 pub mod net;

@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use log::{error, info, warn};
 use psystrike::{
     config::{self, Asked, Config},
+    healthcheck::Page,
     logging,
     net::{
         event_loop::EventLoop,
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
     let config = match config::from_process() {
         Ok(Asked::Help) => return print(config::HELP),
         Ok(Asked::Version) => return print(&format!("psystrike {VERSION} ({REVISION})\n")),
+        Ok(Asked::Healthcheck(page)) => return healthcheck(&page),
         Ok(Asked::Serve(config)) => config,
         Err(error) => {
             complain(&error);
@@ -67,6 +69,16 @@ fn print(text: &str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
+            RUN_TIME.into()
+        }
+    }
+}
+
+fn healthcheck(page: &Page) -> ExitCode {
+    match page.ask() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            complain(&why);
             RUN_TIME.into()
         }
     }

@@ -1,0 +1,196 @@
+//! `--healthcheck`: asks one page of a psystrike that runs. Container health checks and exec probes run a program in
+//! the container, and the image has no other than this.
+//!
+//! Owns which URLs it takes, and how long the answer and its head may be. Looks up no name: `localhost` is loopback.
+
+use std::{
+    fmt,
+    io::{self, ErrorKind, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    str::FromStr,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    http1::head::{self, HeadError},
+    proxy::duration::Short,
+};
+
+/// How long it may take in all, connecting included.
+const TIME_MAX: Duration = Duration::from_secs(3);
+/// The longest head of an answer that is read. Those of our own pages have a few hundred bytes.
+const ANSWER_HEAD_BYTES_MAX: usize = 4096;
+
+/// The page that is asked for, and where.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Page {
+    address: SocketAddr,
+    /// Asked where nobody accepts at the first.
+    otherwise: Option<SocketAddr>,
+    /// With the query, if it has one.
+    path: String,
+}
+
+impl Page {
+    /// `/healthz` of a psystrike that listens on `address`.
+    ///
+    /// # Errors
+    /// There is no asking a port that is not known.
+    pub fn healthz(address: SocketAddr) -> Result<Self, &'static str> {
+        Self::new(address, "/healthz")
+    }
+
+    /// Who listens on all addresses is asked at loopback; on those of both families, where only one may be set up, at
+    /// either.
+    fn new(address: SocketAddr, path: &str) -> Result<Self, &'static str> {
+        let at = |ip: IpAddr| SocketAddr::new(ip, address.port());
+        let (v4, v6) = (at(Ipv4Addr::LOCALHOST.into()), at(Ipv6Addr::LOCALHOST.into()));
+        let (address, otherwise) = match address.ip() {
+            _ if address.port() == 0 => return Err("a port from 1 to 65535 is needed to ask there"),
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => (v4, None),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => (v4, Some(v6)),
+            _ => (address, None),
+        };
+        Ok(Self { address, otherwise, path: path.to_owned() })
+    }
+
+    /// Whether the page is answered with 200.
+    ///
+    /// # Errors
+    /// Why not, in one line.
+    pub fn ask(&self) -> Result<(), String> {
+        let until = Instant::now() + TIME_MAX;
+        let why = match self.connect(until).and_then(|stream| self.status(stream, until)) {
+            Ok(200) => return Ok(()),
+            Ok(status) => format!("status {status}"),
+            Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
+                format!("no answer within {}", Short(TIME_MAX))
+            }
+            Err(error) => error.to_string(),
+        };
+        Err(format!("{self}: {why}"))
+    }
+
+    fn connect(&self, until: Instant) -> io::Result<TcpStream> {
+        let connect = |address| TcpStream::connect_timeout(address, left(until)?);
+        connect(&self.address).or_else(|error| match &self.otherwise {
+            Some(address) => connect(address).map_err(|_| error),
+            None => Err(error),
+        })
+    }
+
+    fn status(&self, mut stream: TcpStream, until: Instant) -> io::Result<u16> {
+        let Self { address, path, .. } = self;
+        stream.set_write_timeout(Some(left(until)?))?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
+        let mut answer = [0; ANSWER_HEAD_BYTES_MAX];
+        let mut length = 0;
+        loop {
+            stream.set_read_timeout(Some(left(until)?))?;
+            length += match stream.read(&mut answer[length..]) {
+                Ok(0) => return Err(io::Error::other("the connection ended before an answer's head had")),
+                Ok(more) => more,
+                // By a process that was stopped and goes on (signal(7)).
+                Err(error) if error.kind() == ErrorKind::Interrupted => 0,
+                Err(error) => return Err(error),
+            };
+            let why = match head::answer(&answer[..length], |head| head.status) {
+                Ok(Some(status)) => return Ok(status),
+                Ok(None) if length < answer.len() => continue,
+                Ok(None) => "head over 4 KiB",
+                Err(HeadError::Malformed(why)) => why,
+                Err(_) => "not HTTP/1.1 as it should be",
+            };
+            return Err(io::Error::other(format!("malformed answer: {why}")));
+        }
+    }
+}
+
+/// The time that is left, which is some: a timeout of none would be no timeout.
+fn left(until: Instant) -> io::Result<Duration> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+/// Reads `http://host:port/path`, where the host is an IP address or `localhost`.
+impl FromStr for Page {
+    type Err = &'static str;
+
+    fn from_str(url: &str) -> Result<Self, &'static str> {
+        const ALLOWED: &str =
+            "http:// with an IP address or localhost is allowed: http://127.0.0.1:8080/healthz";
+        let rest = url.strip_prefix("http://").ok_or(ALLOWED)?;
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let authority = match authority.strip_prefix("localhost") {
+            Some(port) => format!("[::]{port}"),
+            None => authority.to_owned(),
+        };
+        let address = authority.parse().or_else(|_| format!("{authority}:80").parse());
+        // What is not of a URI's alphabet would not stay one request line.
+        if !path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+            return Err(ALLOWED);
+        }
+        Self::new(address.map_err(|_| ALLOWED)?, if path.is_empty() { "/" } else { path })
+    }
+}
+
+/// As a URL, with the address that is asked first.
+impl fmt::Display for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.address, self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_say_whom_to_ask() {
+        for (url, address, otherwise, path) in [
+            ("http://127.0.0.1:8080/healthz", "127.0.0.1:8080", None, "/healthz"),
+            ("http://10.1.2.3:80/readyz?x=/y", "10.1.2.3:80", None, "/readyz?x=/y"),
+            ("http://10.1.2.3", "10.1.2.3:80", None, "/"),
+            ("http://[fd00::1]:8080/", "[fd00::1]:8080", None, "/"),
+            ("http://[::1]/metrics", "[::1]:80", None, "/metrics"),
+            ("http://localhost:8080/healthz", "127.0.0.1:8080", Some("[::1]:8080"), "/healthz"),
+            ("http://localhost", "127.0.0.1:80", Some("[::1]:80"), "/"),
+            ("http://0.0.0.0:8080/healthz", "127.0.0.1:8080", None, "/healthz"),
+            ("http://[::]:8080/healthz", "127.0.0.1:8080", Some("[::1]:8080"), "/healthz"),
+        ] {
+            let expected = Page {
+                address: address.parse().unwrap(),
+                otherwise: otherwise.map(|address| address.parse().unwrap()),
+                path: path.to_owned(),
+            };
+            assert_eq!(url.parse(), Ok(expected), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_of_ours_is_refused() {
+        for url in [
+            "",
+            "/healthz",
+            "127.0.0.1:8080",
+            "https://127.0.0.1:8080/",
+            "http://",
+            "http:///healthz",
+            "http://psystrike:8080/",
+            "http://localhost.example/",
+            "http://me@127.0.0.1:8080/",
+            "http://127.0.0.1:0/",
+            "http://127.0.0.1:65536/",
+            "http://127.0.0.1:/",
+            "http://::1:8080/",
+            "http://127.0.0.1?x",
+            "http://127.0.0.1:8080/a b",
+            "http://127.0.0.1:8080/a#b",
+            "http://127.0.0.1:8080/\r\nX: y",
+            "http://127.0.0.1:8080/\u{e9}",
+        ] {
+            assert!(url.parse::<Page>().is_err(), "{url:?}");
+        }
+    }
+}
