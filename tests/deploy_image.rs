@@ -9,10 +9,8 @@ mod support;
 
 use std::{
     collections::BTreeMap,
-    env, fs,
-    io::{self, Write},
+    fs,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -22,116 +20,18 @@ use serde_json::Value;
 use support::{
     LIMIT, Scratch,
     http::{Client, get},
+    image::{
+        self, ARCHITECTURE, Dockerfile, IMAGE, Podman, REVISION, SOURCE, all, build, copy, key_and_value,
+        only, repository,
+    },
     pods::{Pod, Then},
-    program::Program,
     psystrike::Psystrike,
-    require_programs, require_working,
+    read, tell,
 };
-
-const REVISION: &str = "0123456789ab";
-const SOURCE: &str = "https://source.example/psystrike";
-const IMAGE: &str = "localhost/psystrike:latest";
 
 /// What an image may have, and its container.
 const IMAGE_BYTES_MAX: u64 = 1 << 20;
 const MEMORY_BYTES: u64 = 16 << 20;
-
-fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn read(file: &str) -> String {
-    fs::read_to_string(repository().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
-}
-
-/// Says it although the test passes: past libtest's capture.
-fn tell(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
-}
-
-// The Dockerfile
-
-/// An instruction's name and what stands behind it, on one line.
-type Instruction = (String, String);
-
-/// The instructions of one stage, its `FROM` first.
-type Stage = Vec<Instruction>;
-
-struct Dockerfile {
-    /// `ARG`s before the first stage.
-    arguments: BTreeMap<String, String>,
-    stages: Vec<Stage>,
-}
-
-impl Dockerfile {
-    fn read() -> Self {
-        let text = read("Dockerfile");
-        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
-        let text = lines.join("\n").replace("\\\n", " ");
-        let mut file = Self { arguments: BTreeMap::new(), stages: Vec::new() };
-        for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            let (name, rest) = line.split_once(' ').unwrap_or_else(|| panic!("{line:?} is no instruction"));
-            let rest = rest.split_whitespace().collect::<Vec<_>>().join(" ");
-            match (name, file.stages.last_mut()) {
-                ("FROM", _) => file.stages.push(vec![(name.to_owned(), rest)]),
-                ("ARG", None) => file.arguments.extend([key_and_value(&rest)]),
-                (_, Some(stage)) => stage.push((name.to_owned(), rest)),
-                (_, None) => panic!("{line:?} before any FROM"),
-            }
-        }
-        file
-    }
-
-    /// The stage that is called `name`, behind all those that it is based on.
-    fn stages_to(&self, name: &str, variables: &BTreeMap<String, String>) -> Vec<&Stage> {
-        let named = |stage: &&Stage| stage[0].1.ends_with(&format!(" AS {name}"));
-        let Some(stage) = self.stages.iter().find(named) else { return Vec::new() };
-        let words = stage[0].1.split(' ').filter(|word| !word.starts_with("--"));
-        let base = expand(words.clone().next().unwrap_or_default(), variables);
-        let mut stages = self.stages_to(&base, variables);
-        stages.push(stage);
-        stages
-    }
-
-    fn last_stage(&self) -> &Stage {
-        self.stages.last().expect("it has a stage")
-    }
-}
-
-fn key_and_value(text: &str) -> (String, String) {
-    let (key, value) = text.split_once('=').unwrap_or((text, ""));
-    (key.to_owned(), value.trim_matches('"').to_owned())
-}
-
-/// Puts in the values of `$NAME`, as Docker does.
-fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
-    let mut parts = text.split('$');
-    let mut expanded = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let length = part.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
-        let (name, rest) = part.split_at(length);
-        expanded += variables.get(name).unwrap_or_else(|| panic!("${name} in {text:?} is not set"));
-        expanded += rest;
-    }
-    expanded
-}
-
-/// Where to and from where a `COPY` copies in the build's context.
-fn copy(rest: &str) -> (Vec<&str>, &str) {
-    let mut words: Vec<&str> = rest.split(' ').collect();
-    let to = words.pop().expect("COPY has arguments");
-    (words, to)
-}
-
-fn all<'s>(stage: &'s Stage, name: &'s str) -> impl Iterator<Item = &'s str> {
-    stage.iter().filter(move |(known, _)| known == name).map(|(_, rest)| rest.as_str())
-}
-
-fn only<'s>(stage: &'s Stage, name: &'s str) -> &'s str {
-    let found: Vec<&str> = all(stage, name).collect();
-    assert_eq!(found.len(), 1, "{name} in {stage:?}");
-    found[0]
-}
 
 #[test]
 fn the_dockerfile_fits_the_rest() {
@@ -165,123 +65,12 @@ fn the_dockerfile_fits_the_rest() {
     assert!(only(last, "HEALTHCHECK").ends_with(" CMD [\"/psystrike\", \"--healthcheck\"]"));
 }
 
-// The binary
-
-/// This machine's architecture, as Docker and as Rust call it.
-const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-const TARGET: &str =
-    if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-musl" } else { "x86_64-unknown-linux-musl" };
-
-/// Does in `folder` what the Dockerfile does in its stage `build`, and gives the binary. The commands and their
-/// variables are the Dockerfile's, and so is the linker. Only its `apt-get` and `rustup` are left to the machine: where
-/// rustup cannot fetch std for musl, `MUSL_RUSTC` names a compiler that has one.
-fn build(folder: &Path, cargo_home: &Path) -> PathBuf {
-    let file = Dockerfile::read();
-    let mut variables = file.arguments.clone();
-    variables.insert("TARGETARCH".to_owned(), ARCHITECTURE.to_owned());
-    variables.insert("CARGO_HOME".to_owned(), cargo_home.display().to_string());
-    // What this test was built from is there already.
-    let mut environment = BTreeMap::from([("CARGO_NET_OFFLINE".to_owned(), "true".to_owned())]);
-    environment
-        .extend(variables.get_key_value("CARGO_HOME").map(|(name, value)| (name.clone(), value.clone())));
-    environment.extend(env::var("MUSL_RUSTC").map(|rustc| ("RUSTC".to_owned(), rustc)));
-    let stages = file.stages_to("build", &variables);
-    assert_eq!(stages.len(), 2, "a toolchain, and what is built with it");
-
-    let mut said = Vec::new();
-    for (name, rest) in stages.into_iter().flatten() {
-        match name.as_str() {
-            "FROM" | "WORKDIR" => {}
-            "ARG" => {
-                let (name, default) = key_and_value(rest);
-                let given = (name == "REVISION").then(|| REVISION.to_owned());
-                environment.insert(name, given.unwrap_or(default));
-            }
-            "ENV" => {
-                let set: Vec<_> =
-                    rest.split(' ').map(|one| key_and_value(&expand(one, &variables))).collect();
-                environment.extend(set.clone());
-                variables.extend(set);
-            }
-            "COPY" => {
-                let (sources, to) = copy(rest);
-                for source in sources {
-                    let from = repository().join(source);
-                    let to = if to.ends_with('/') { folder.join(to).join(source) } else { folder.join(to) };
-                    copy_with_age(&from, &to);
-                }
-            }
-            "RUN" if ["apt-get update ", "rustup target add "].iter().any(|tool| rest.starts_with(tool)) => {}
-            "RUN" => said.push(shell(rest, folder, &environment)),
-            _ => panic!("{name} {rest}: not known here"),
-        }
-    }
-    let compiled = |at: usize| {
-        let lines = said[at].lines().filter_map(|line| line.trim().strip_prefix("Compiling "));
-        lines.map(|line| line.split(' ').next().unwrap_or_default()).collect::<Vec<_>>()
-    };
-    assert_eq!(said.len(), 2, "dependencies, and psystrike");
-    assert!(compiled(0).contains(&"mio"), "{}", said[0]);
-    assert_eq!(compiled(1), ["psystrike"], "no dependency is built again for a change of the source");
-    folder.join("psystrike")
-}
-
-/// Copies a file or a folder as Docker does: with the time of its last change, by which cargo goes.
-fn copy_with_age(from: &Path, to: &Path) {
-    if from.is_dir() {
-        fs::create_dir_all(to).expect("a folder can be made");
-        for entry in fs::read_dir(from).expect("a folder can be read") {
-            let name = entry.expect("a folder can be read").file_name();
-            copy_with_age(&from.join(&name), &to.join(&name));
-        }
-        return;
-    }
-    fs::copy(from, to).unwrap_or_else(|error| panic!("{} to {}: {error}", from.display(), to.display()));
-    let changed = fs::metadata(from).and_then(|metadata| metadata.modified()).expect("files have a time");
-    let copy = fs::File::options().write(true).open(to).expect("it was just written");
-    copy.set_modified(changed).expect("a time can be set");
-}
-
-/// Runs a command as `RUN` does, and gives what it said.
-fn shell(command: &str, folder: &Path, environment: &BTreeMap<String, String>) -> String {
-    let mut shell = Command::new("sh");
-    shell.args(["-c", command]).current_dir(folder).stdin(Stdio::null());
-    for (name, _) in env::vars_os() {
-        let name = name.to_string_lossy().into_owned();
-        let of_another_build = [
-            "CARGO_TARGET_",
-            "CARGO_BUILD_",
-            "CARGO_PROFILE_",
-            "CARGO_ENCODED_",
-            "RUSTC",
-            "RUSTFLAGS",
-            "PSYSTRIKE_",
-        ];
-        if of_another_build.iter().any(|prefix| name.starts_with(prefix)) {
-            shell.env_remove(name);
-        }
-    }
-    succeed(shell.envs(environment)).1
-}
-
-/// Runs a command, which must succeed; gives its stdout and stderr.
-fn succeed(command: &mut Command) -> (String, String) {
-    let Output { status, stdout, stderr } =
-        command.output().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
-    let [stdout, stderr] = [stdout, stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    assert!(status.success(), "{command:?}: {status}\n{stdout}{stderr}");
-    (stdout.trim_end().to_owned(), stderr)
-}
-
 /// Two of it, built in different folders and with different folders of cargo's own.
 fn build_twice(scratch: &Scratch) -> [PathBuf; 2] {
-    let home = |name| env::var_os(name).map(PathBuf::from);
-    let cargo_home =
-        home("CARGO_HOME").or_else(|| Some(home("HOME")?.join(".cargo"))).expect("cargo has a home");
+    let cargo_home = image::cargo_home();
     let other_home = scratch.path("another-home");
     std::os::unix::fs::symlink(&cargo_home, &other_home).expect("a link can be made");
     let folders = ["first", "second/in/a/deeper/folder"].map(|name| scratch.path(name));
-    folders.iter().for_each(|folder| fs::create_dir_all(folder).expect("a folder can be made"));
     let began = Instant::now();
     let binaries = thread::scope(|scope| {
         let builds = [(&folders[0], &cargo_home), (&folders[1], &other_home)];
@@ -317,116 +106,9 @@ fn alignments(elf: &[u8]) -> Vec<u64> {
     entries.filter(|at| number(*at, 4) == LOAD).map(|at| number(at + 48, 8)).collect()
 }
 
-// The image
-
-/// Podman and buildah with storage of the test's own. Ends the containers before the storage goes.
-struct Podman<'s> {
-    scratch: &'s Scratch,
-}
-
-impl<'s> Podman<'s> {
-    fn new(scratch: &'s Scratch) -> Self {
-        // runc, because crun wants no hybrid of cgroups v1 and v2; no systemd, because there may be none.
-        let configuration = "[containers]\ndefault_ulimits = [\"nofile=20000:20000\", \"nproc=4096:4096\"]\n\
-                             [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n";
-        scratch.write("containers.conf", configuration);
-        Self { scratch }
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.env("CONTAINERS_CONF", self.scratch.path("containers.conf"));
-        command.env("DISABLE_HC_SYSTEMD", "true"); // the test runs health checks, no timer does
-        command.args(["--storage-driver", "vfs"]);
-        for (option, folder) in [("--root", "storage"), ("--runroot", "run")] {
-            command.arg(option).arg(self.scratch.path(folder));
-        }
-        if program == "podman" {
-            command.arg("--tmpdir").arg(self.scratch.path("run/libpod"));
-        }
-        command
-    }
-
-    fn podman(&self, arguments: &[&str]) -> String {
-        succeed(self.command("podman").args(arguments)).0
-    }
-
-    fn inspect(&self, kind: &str, name: &str) -> Value {
-        let said = self.podman(&["inspect", "--type", kind, name]);
-        let said: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
-        said[0].clone()
-    }
-
-    /// Makes the image of the Dockerfile with this binary: with an empty base image, in which no command can run. Gives
-    /// its digest.
-    fn build(&self, binary: &Path, name: &str, format: &str) -> String {
-        let context = self.scratch.path(&format!("context-of-{name}"));
-        fs::create_dir_all(&context).expect("a folder can be made");
-        for source in ["Cargo.toml", "Cargo.lock", "src"] {
-            copy_with_age(&repository().join(source), &context.join(source));
-        }
-        copy_with_age(binary, &context.join("psystrike"));
-        fs::write(context.join(".dockerignore"), read(".dockerignore") + "!psystrike\n")
-            .expect("it can be written");
-        let mut without_run = String::from("ARG RUST=scratch\n");
-        for stage in Dockerfile::read().stages {
-            let runs = all(&stage, "RUN").count();
-            let kept = stage.iter().filter(|(name, _)| name != "RUN");
-            for (name, rest) in kept {
-                // BuildKit knows this by itself here; buildah 1.28 does not.
-                let rest = if name == "FROM" { &rest.replace("$TARGETARCH", ARCHITECTURE) } else { rest };
-                without_run += &format!("{name} {rest}\n");
-            }
-            if runs > 0 {
-                without_run += "COPY psystrike ./\n";
-            }
-        }
-        fs::write(context.join("Dockerfile"), without_run).expect("it can be written");
-        let mut buildah = self.command("buildah");
-        let id = self.scratch.path(&format!("id-of-{name}"));
-        buildah.args(["bud", "--isolation", "chroot", "--format", format, "--timestamp", "0"]);
-        buildah.args([
-            "--build-arg",
-            &format!("REVISION={REVISION}"),
-            "--build-arg",
-            &format!("SOURCE={SOURCE}"),
-        ]);
-        buildah.args(["--tag", &format!("localhost/psystrike:{name}"), "--iidfile"]).arg(&id).arg(&context);
-        succeed(&mut buildah);
-        fs::read_to_string(id).expect("buildah names the image")
-    }
-
-    /// Runs a container of it under an operator's limits.
-    fn run(&self, name: &str, network: &[&str], arguments: &[&str]) -> Program {
-        let limits = [
-            &["run", "--name", name, "--pull", "never", "--memory", "16m", "--memory-swap", "16m"][..],
-            &["--cpus", "0.5", "--pids-limit", "32", "--read-only", "--read-only-tmpfs=false"],
-            &["--cap-drop", "all", "--security-opt", "no-new-privileges"],
-        ];
-        let mut run = self.command("podman");
-        run.args(limits.concat()).args(network).arg(IMAGE).args(arguments);
-        let program = Program::start(&mut run);
-        program.wait_for_line("listening on", LIMIT);
-        program
-    }
-
-    fn exit_status(&self, arguments: &[&str]) -> (Option<i32>, String) {
-        let output = self.command("podman").args(arguments).output().expect("podman starts");
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-    }
-}
-
-impl Drop for Podman<'_> {
-    fn drop(&mut self) {
-        let _ = self.command("podman").args(["rm", "--all", "--force", "--time", "0"]).output();
-    }
-}
-
 #[test]
 fn the_image_is_small_the_same_each_time_and_serves_under_tight_limits() {
-    const HAS_STD: &str = "test -d \"$(${MUSL_RUSTC:-rustc} --print target-libdir --target \"$0\")\" \
-                           || { echo \"no std for $0: rustup target add $0\" >&2; false; }";
-    if !require_programs(&["podman", "buildah", "runc"]) || !require_working(&["sh", "-c", HAS_STD, TARGET]) {
+    if !image::can_be_made() {
         return;
     }
     let scratch = Scratch::new("image");

@@ -10,6 +10,7 @@
 pub mod dashboard;
 pub mod exposition;
 pub mod http;
+pub mod image;
 pub mod kubernetes;
 pub mod markdown;
 pub mod pods;
@@ -124,7 +125,7 @@ pub fn settled<T: Copy + PartialEq + std::fmt::Debug>(what: &str, read: impl Fn(
 }
 
 /// Writes past libtest's capture, which would swallow what a passing test says.
-fn tell(line: &str) {
+pub fn tell(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 

@@ -1,0 +1,94 @@
+//! The operator's way, end to end: the image is made and runs under its limits; a real Prometheus with the shipped
+//! configuration and rules scrapes real pods through it; trouble raises its alert; and that Prometheus answers every
+//! query of the dashboard with data.
+//!
+//! Not here: the cluster. Files stand in for discovery, and podman for the kubelet.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use support::{
+    Scratch,
+    dashboard::{interpolated, queries},
+    image::{self, Podman},
+    pods::Refusing,
+    prometheus::{NodeExporter, Prometheus},
+    require_programs,
+    shipped::{
+        AT_ONCE, IN_TIME, PROMETHEUS, RULES, annotated, configuration, loaded, rules, shipped,
+        wait_for_targets,
+    },
+};
+
+/// Where psystrike listens: it is a pod too, and its own page is scraped through itself.
+const PSYSTRIKE: &str = "127.28.0.1:31000";
+
+#[test]
+fn from_the_dockerfile_to_the_dashboard() {
+    if !image::can_be_made() || !require_programs(&["prometheus", "prometheus-node-exporter"]) {
+        return;
+    }
+    let scratch = Scratch::new("operator");
+    let binary = image::build(&scratch.path("build"), &image::cargo_home());
+    let podman = Podman::new(&scratch);
+    podman.build(&binary, "latest", "docker");
+    let environment =
+        ["--env", &format!("PSYSTRIKE_LISTEN={PSYSTRIKE}"), "--env", "PSYSTRIKE_ALLOW=127.28.0.0/24"];
+    let _running = podman.run("operator", &[&["--network", "host"][..], &environment].concat(), &[]);
+
+    let (exporter, refusing) = (NodeExporter::start("127.28.0.2"), Refusing::on("127.28.0.3"));
+    let psystrike = annotated("psystrike", PSYSTRIKE.parse().expect("an address"));
+    let healthy = [psystrike, annotated("node-exporter", exporter.address())];
+    scratch.write("pods.json", &json!(healthy).to_string());
+    scratch.write(RULES, &shipped(RULES));
+    let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", PSYSTRIKE)]].concat();
+    scratch.write("prometheus.yml", &configuration(PROMETHEUS, &["pods.json"], &replaced));
+    let prometheus = Prometheus::start(&scratch);
+
+    let address = exporter.address().to_string();
+    wait_for_targets(
+        &prometheus,
+        &["job", "instance"],
+        &[&["psystrike", PSYSTRIKE], &["kubernetes-pods", &address]],
+    );
+    assert_eq!(prometheus.query("node_uname_info{job='kubernetes-pods'}").len(), 1, "a real exporter's page");
+    let names = |kind| rules(kind).into_iter().map(|(name, _)| name);
+    let all: BTreeSet<String> = names("record").chain(names("alert")).collect();
+    let known = loaded(&prometheus);
+    assert_eq!(
+        known.iter().filter_map(|rule| rule["name"].as_str()).collect::<BTreeSet<_>>().len(),
+        all.len()
+    );
+
+    // A pod that refuses, and one that may not be reached.
+    let elsewhere = annotated("elsewhere", "127.28.1.1:80".parse().expect("an address"));
+    let trouble = [annotated("refusing", refusing.address()), elsewhere];
+    scratch.write("pods.json", &json!([&healthy[..], &trouble].concat()).to_string());
+
+    // Both have an alert. (It waits for minutes before it fires.)
+    let expected = BTreeSet::from(["PsystrikePodsFailing", "PsystrikeRefusing"].map(str::to_owned));
+    let raised = |prometheus: &Prometheus| -> BTreeSet<String> {
+        let rules = loaded(prometheus);
+        let alerts = rules.iter().filter(|rule| rule["type"] == "alerting" && rule["state"] != "inactive");
+        alerts.filter_map(|rule| rule["name"].as_str().map(str::to_owned)).collect()
+    };
+    let in_time = prometheus.wait_until(IN_TIME, |prometheus| raised(prometheus).is_superset(&expected));
+    assert!(in_time, "{:?} of {known:#?}\n{:#?}", raised(&prometheus), prometheus.targets());
+
+    let unanswered = |prometheus: &Prometheus| -> Vec<String> {
+        let has_data = |expression: &str| {
+            prometheus.query(&interpolated(expression)).values().any(|value| value != "NaN")
+        };
+        let without = queries().into_iter().filter(|(_, expression)| !has_data(expression));
+        without.map(|(title, expression)| format!("{title}: {expression}")).collect()
+    };
+    let in_time = prometheus.wait_until(IN_TIME, |prometheus| unanswered(prometheus).is_empty());
+    assert!(in_time, "no data for\n{}\n{}", unanswered(&prometheus).join("\n"), prometheus.stderr());
+
+    let health = podman.exit_status(&["healthcheck", "run", "operator"]);
+    assert_eq!(health, (Some(0), String::new()));
+    let restarts: Value = podman.inspect("container", "operator")["RestartCount"].clone();
+    assert_eq!(restarts, 0, "it lived within its limits");
+}
