@@ -1,22 +1,70 @@
 # syntax=docker/dockerfile:1
-# psystrike: a static musl binary in an otherwise empty image.
+# psystrike: a static binary in an otherwise empty image, for amd64 and arm64. Needs BuildKit (Docker 23 or newer).
 #
-#   docker build --build-arg REVISION=$(git rev-parse --short=12 HEAD) -t psystrike .
+#   docker build --build-arg REVISION=$(git rev-parse --short=12 HEAD) -t registry.example/psystrike:0.1.0 .
+#
+# For both architectures, to a registry of yours, the same bytes each time that the same commit is built:
+#
+#   SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) docker buildx build --platform linux/amd64,linux/arm64 \
+#     --build-arg REVISION=$(git rev-parse --short=12 HEAD) --provenance=false \
+#     --push -t registry.example/psystrike:0.1.0 .
+#
+# A tag can be moved to other bytes. Who has to rule that out gives the base image by its digest, which
+# `docker buildx imagetools inspect rust:1.95.0-slim-bookworm` tells:
+#
+#   --build-arg RUST=rust:1.95.0-slim-bookworm@sha256:...
+ARG RUST=rust:1.95.0-slim-bookworm
 
-FROM rust:1.95-alpine AS build
-# The linker for musl comes with the image; nothing else is needed, no C is compiled.
+# The compiler runs on the builder's own architecture and writes code for either: nothing is emulated. No C is compiled;
+# of the other architecture only the linker is needed, which Debian has for each under such a name.
+FROM --platform=$BUILDPLATFORM $RUST AS toolchain-for-amd64
+ENV CARGO_BUILD_TARGET=x86_64-unknown-linux-musl \
+    CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=x86_64-linux-gnu-ld \
+    BINUTILS=binutils-x86-64-linux-gnu
+FROM --platform=$BUILDPLATFORM $RUST AS toolchain-for-arm64
+ENV CARGO_BUILD_TARGET=aarch64-unknown-linux-musl \
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=aarch64-linux-gnu-ld \
+    BINUTILS=binutils-aarch64-linux-gnu
+
+FROM toolchain-for-$TARGETARCH AS build
+RUN apt-get update && apt-get install -y --no-install-recommends "$BINUTILS" && rm -r /var/lib/apt/lists/*
+# Rust's std, and musl with it.
+RUN rustup target add "$CARGO_BUILD_TARGET"
+# No path of the builder gets into the binary.
+ENV RUSTFLAGS=--remap-path-prefix=$CARGO_HOME=/cargo
 WORKDIR /src
+# A layer of its own for the dependencies, built for a program that does nothing. It stays as it is until one of
+# these two files changes. (Unlike a cache mount it can be kept in a registry, by --cache-to, for builders that start
+# empty.)
 COPY Cargo.toml Cargo.lock ./
+RUN mkdir -p src benches/side_by_side \
+ && echo 'fn main() {}' | tee src/main.rs src/build.rs >benches/side_by_side/main.rs \
+ && touch src/lib.rs \
+ && cargo build --release --locked --bin psystrike
 COPY src ./src
-# The bench is named in Cargo.toml, so cargo wants to see it.
-COPY benches ./benches
 ARG REVISION=unknown
-RUN PSYSTRIKE_REVISION=$REVISION cargo build --release --locked --bin psystrike \
- && cp target/release/psystrike /psystrike
+ARG SOURCE_DATE_EPOCH=0
+# Cargo takes for changed what is younger than what it built last; files are copied with the age that they had.
+RUN find src -type f -exec touch {} + \
+ && PSYSTRIKE_REVISION=$REVISION cargo build --release --locked --bin psystrike \
+ && cp "target/$CARGO_BUILD_TARGET/release/psystrike" . \
+ && touch --date="@$SOURCE_DATE_EPOCH" psystrike
 
 FROM scratch
-COPY --from=build /psystrike /psystrike
-# Nobody in particular: a scratch image has no users to name.
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+# Where you keep the source: registries show it, and some link to it.
+ARG SOURCE=
+LABEL org.opencontainers.image.title="psystrike" \
+      org.opencontainers.image.description="A scrape forwarder: lets a Prometheus outside a cluster scrape the pods inside it" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.source="$SOURCE"
+COPY --from=build /src/psystrike /psystrike
+# Nobody in particular: an empty image has no users to name, and Kubernetes trusts but a number not to be root.
 USER 65532:65532
 EXPOSE 8080
+# For Docker and Podman (which Kubernetes does not heed). Asks /healthz where PSYSTRIKE_LISTEN says.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=5s CMD ["/psystrike", "--healthcheck"]
 ENTRYPOINT ["/psystrike"]
