@@ -212,6 +212,8 @@ pub fn succeed(command: &mut Command) -> (String, String) {
 /// Podman and buildah with storage of the test's own. Ends the containers before the storage goes.
 pub struct Podman<'s> {
     scratch: &'s Scratch,
+    /// Podman takes no long path for what it keeps while containers run.
+    run: PathBuf,
 }
 
 impl<'s> Podman<'s> {
@@ -220,7 +222,8 @@ impl<'s> Podman<'s> {
         let configuration = "[containers]\ndefault_ulimits = [\"nofile=20000:20000\", \"nproc=4096:4096\"]\n\
                              [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n";
         scratch.write("containers.conf", configuration);
-        Self { scratch }
+        let run = env::temp_dir().join(format!("psystrike-{}", std::process::id()));
+        Self { scratch, run }
     }
 
     pub fn command(&self, program: &str) -> Command {
@@ -228,11 +231,9 @@ impl<'s> Podman<'s> {
         command.env("CONTAINERS_CONF", self.scratch.path("containers.conf"));
         command.env("DISABLE_HC_SYSTEMD", "true"); // the test runs health checks, no timer does
         command.args(["--storage-driver", "vfs"]);
-        for (option, folder) in [("--root", "storage"), ("--runroot", "run")] {
-            command.arg(option).arg(self.scratch.path(folder));
-        }
+        command.arg("--root").arg(self.scratch.path("storage")).arg("--runroot").arg(&self.run);
         if program == "podman" {
-            command.arg("--tmpdir").arg(self.scratch.path("run/libpod"));
+            command.arg("--tmpdir").arg(self.run.join("libpod"));
         }
         command
     }
@@ -309,6 +310,7 @@ impl<'s> Podman<'s> {
 impl Drop for Podman<'_> {
     fn drop(&mut self) {
         let _ = self.command("podman").args(["rm", "--all", "--force", "--time", "0"]).output();
+        let _ = fs::remove_dir_all(&self.run);
     }
 }
 
