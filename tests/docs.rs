@@ -98,7 +98,7 @@ const COMMANDS: &[(&str, Fate)] = &[
 #[test]
 fn every_command_runs_or_it_is_said_why_not() {
     let ci = fs::read_to_string(repository().join(".ci/run")).expect(".ci/run is there");
-    let mut used = BTreeSet::new();
+    let (mut used, mut seen) = (BTreeSet::new(), BTreeSet::new());
     for document in Document::all() {
         for block in document.blocks() {
             // So that no command hides from this test behind another name for the shell.
@@ -111,8 +111,9 @@ fn every_command_runs_or_it_is_said_why_not() {
             let [(beginning, fate)] = fates.collect::<Vec<_>>()[..] else {
                 panic!("{}: not in COMMANDS, or more than once:\n{}", document.path, block.text);
             };
+            used.insert(beginning);
             match fate {
-                _ if !used.insert(beginning) => {} // in both READMEs, say
+                _ if !seen.insert(block.text.clone()) => {} // in both READMEs, say
                 Prints(programs, parts) if require_programs(programs) => run(&block.text, parts),
                 Prints(..) => {}
                 RunByCi(line) => {
@@ -205,7 +206,7 @@ const OPTIONS_OF_OTHERS: &str = "
         --output --pids-limit --platform --provenance --publish --push --read-only --restart --security-opt --ulimit --user
     git: --annotate --format --message --short
     helm: --set
-    kubectl: --clusterrole --duration --flatten --minify --previous --raw --resource --serviceaccount --verb
+    kubectl: --clusterrole --duration --flatten --minify --namespace --previous --raw --resource --serviceaccount --verb
     sha256sum: --check
     systemctl: --now
 ";
@@ -235,12 +236,17 @@ fn every_option_and_variable_exists() {
 #[test]
 fn every_metric_exists() {
     let page = Psystrike::start(&[]).get("/metrics").text();
-    let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
-    let known: BTreeSet<String> = families
-        .flat_map(|name| ["", "_bucket", "_count", "_sum"].map(|suffix| format!("{name}{suffix}")))
-        .collect();
-    for document in Document::all() {
-        let named = tokens(&document.text, "psystrike_", |c| c.is_ascii_lowercase() || c == '_');
+    let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let names = |(name, kind): (&str, &str)| {
+        let suffixes = if kind == "histogram" { &["", "_bucket", "_count", "_sum"][..] } else { &[""] };
+        suffixes.iter().map(|suffix| format!("{name}{suffix}")).collect::<Vec<_>>()
+    };
+    let known: BTreeSet<String> = families.flat_map(names).collect();
+    for (document, prefix) in Document::all()
+        .iter()
+        .flat_map(|document| ["psystrike_", "process_"].map(|prefix| (document, prefix)))
+    {
+        let named = tokens(&document.text, prefix, |c| c.is_ascii_lowercase() || c == '_');
         assert_eq!(&named - &known, BTreeSet::new(), "{}: metrics that psystrike has not", document.path);
     }
 }
