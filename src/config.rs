@@ -148,6 +148,7 @@ struct Source<V> {
 ///
 /// # Errors
 /// [`UsageError`], for the first thing that is wrong.
+#[cold]
 pub fn parse(
     mut arguments: Vec<OsString>,
     variable: impl Fn(&str) -> Option<OsString>,
@@ -223,6 +224,7 @@ pub fn parse(
 ///
 /// # Errors
 /// As those of [`parse`].
+#[cold]
 pub fn from_process() -> Result<Asked, UsageError> {
     parse(env::args_os().skip(1).collect(), |name| env::var_os(name))
 }
@@ -233,6 +235,7 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
     ///
     /// Variables that are no option's are none of ours: Kubernetes sets `PSYSTRIKE_PORT` and others for a
     /// Service of that name.
+    #[cold]
     fn texts(&mut self, option: &'static str) -> Result<(Vec<String>, String), UsageError> {
         let given = self.arguments.values_from_fn(option, |text| Ok::<_, &str>(text.to_owned()));
         let given = given.map_err(|error| match error {
@@ -249,6 +252,7 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
         }
     }
 
+    #[cold]
     fn one<T, E: fmt::Display>(
         &mut self,
         option: &'static str,
@@ -263,6 +267,7 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
         }
     }
 
+    #[cold]
     fn list<T: Clone, E: fmt::Display>(
         &mut self,
         option: &'static str,
@@ -277,6 +282,7 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
         values.map(|text| read_value(&name, text.trim(), &read)).collect()
     }
 
+    #[cold]
     fn flag(&mut self, option: &'static str) -> Result<bool, UsageError> {
         let variable = variable_name(option);
         let by_variable = match (self.variable)(&variable).filter(|text| !text.is_empty()) {
@@ -293,6 +299,7 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
 
 /// Takes `--healthcheck` out of the arguments, and the URL with it that is behind it or its `=`. (To pico-args an
 /// option has a value or has none.)
+#[cold]
 fn take_healthcheck(arguments: &mut Vec<OsString>) -> Option<Option<String>> {
     const NAME: &str = "--healthcheck";
     let text = |argument: &OsString| argument.to_string_lossy().into_owned();
@@ -304,11 +311,13 @@ fn take_healthcheck(arguments: &mut Vec<OsString>) -> Option<Option<String>> {
     Some(url.inspect(|_| drop(arguments.remove(at))))
 }
 
+#[cold]
 fn variable_name(option: &str) -> String {
     format!("PSYSTRIKE_{}", option.trim_start_matches('-').replace('-', "_").to_ascii_uppercase())
 }
 
 /// Reads one value. An error names the option, the value, and what is allowed.
+#[cold]
 fn read_value<T, E: fmt::Display>(
     name: &str,
     text: &str,
@@ -317,10 +326,12 @@ fn read_value<T, E: fmt::Display>(
     read(text).map_err(|allowed| UsageError(format!("{name} {text:?}: {allowed}")))
 }
 
+#[cold]
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "an IP address with a port is allowed: 0.0.0.0:8080 or [::]:8080")
 }
 
+#[cold]
 fn workers(text: &str) -> Result<usize, &'static str> {
     if text == "auto" {
         // std reads the cgroup's quota (v1 and v2) and the affinity mask.
@@ -330,6 +341,7 @@ fn workers(text: &str) -> Result<usize, &'static str> {
     workers.ok_or("a number from 1 to 256, or auto, is allowed")
 }
 
+#[cold]
 fn positive(text: &str) -> Result<Duration, &'static str> {
     match duration::parse(text) {
         Ok(Duration::ZERO) => Err("a duration above zero is allowed: 500ms, 3s, 2m"),
@@ -337,12 +349,14 @@ fn positive(text: &str) -> Result<Duration, &'static str> {
     }
 }
 
+#[cold]
 fn count(text: &str, min: usize) -> Result<usize, String> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse().ok().filter(|number| digits && (min..=1_000_000).contains(number));
     number.ok_or_else(|| format!("a number from {min} to 1000000 is allowed"))
 }
 
+#[cold]
 fn log_level(text: &str) -> Result<LevelFilter, &'static str> {
     text.parse().map_err(|_| "off, error, warn, info, debug or trace is allowed")
 }

@@ -58,6 +58,7 @@ impl Page {
     ///
     /// # Errors
     /// Why not, in one line.
+    #[cold]
     pub fn ask(&self) -> Result<(), String> {
         let until = Instant::now() + TIME_MAX;
         let why = match self.connect(until).and_then(|stream| self.status(stream, until)) {
@@ -71,6 +72,7 @@ impl Page {
         Err(format!("{self}: {why}"))
     }
 
+    #[cold]
     fn connect(&self, until: Instant) -> io::Result<TcpStream> {
         let connect = |address| TcpStream::connect_timeout(address, left(until)?);
         connect(&self.address).or_else(|error| match &self.otherwise {
@@ -79,6 +81,7 @@ impl Page {
         })
     }
 
+    #[cold]
     fn status(&self, mut stream: TcpStream, until: Instant) -> io::Result<u16> {
         let Self { address, path, .. } = self;
         stream.set_write_timeout(Some(left(until)?))?;
@@ -117,6 +120,7 @@ fn left(until: Instant) -> io::Result<Duration> {
 impl FromStr for Page {
     type Err = &'static str;
 
+    #[cold]
     fn from_str(url: &str) -> Result<Self, &'static str> {
         const ALLOWED: &str =
             "http:// with an IP address or localhost is allowed: http://127.0.0.1:8080/healthz";

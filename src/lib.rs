@@ -37,6 +37,9 @@
 //! phrase that Prometheus shows, the word in the log and the label on `/metrics`. What takes too long comes up in
 //! [`proxy::deadlines`]. And what a scrape costs in system calls is in steps 2, 4 and 5: two waits, two reads, two
 //! writes, where the answer is short.
+//!
+//! Functions that a process runs once at its start, or not at all, are `#[cold]`: the linker then puts them beside each
+//! other, out of the way of what runs on, and what they need of the stack is not in the frame of `main` (PERF.md).
 
 pub mod config;
 pub mod healthcheck;

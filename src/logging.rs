@@ -105,6 +105,7 @@ static DROPPED: AtomicU64 = AtomicU64::new(0);
 ///
 /// # Errors
 /// Why there is no thread for it.
+#[cold]
 pub fn init(level: LevelFilter, access_log: bool) -> std::io::Result<()> {
     let queue = Arc::new(Queue::default());
     let of_thread = Arc::clone(&queue);

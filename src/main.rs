@@ -64,6 +64,7 @@ fn main() -> ExitCode {
 }
 
 /// `print!` and `eprintln!` panic where nobody reads.
+#[cold]
 fn print(text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -74,6 +75,7 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
+#[cold]
 fn healthcheck(page: &Page) -> ExitCode {
     match page.ask() {
         Ok(()) => ExitCode::SUCCESS,
@@ -84,11 +86,13 @@ fn healthcheck(page: &Page) -> ExitCode {
     }
 }
 
+#[cold]
 fn complain(about: &dyn Display) {
     let _ = writeln!(io::stderr(), "psystrike: {about}"); // where nobody reads, the exit status has to do
 }
 
 /// Serves until a signal ends it, and gives the exit status.
+#[cold]
 fn serve(config: &Config) -> Result<u8, String> {
     logging::init(config.log_level, config.rules.access_log)
         .map_err(|error| format!("no thread for the log: {error}"))?;
@@ -111,6 +115,7 @@ fn serve(config: &Config) -> Result<u8, String> {
 }
 
 /// Binds every address, and then starts the workers: either all of it comes about, or nothing. Gives how many run.
+#[cold]
 fn start(config: &Config, shared: &Arc<Shared>, signals: &Signals) -> Result<Arc<AtomicUsize>, String> {
     let default = [listener::default_address()];
     let addresses: &[SocketAddr] = if config.listen.is_empty() { &default } else { &config.listen };

@@ -20,6 +20,7 @@ const REST: Duration = Duration::from_millis(100);
 
 /// Where clients connect if nothing is said: all addresses of both families, or of IPv4 where the machine has
 /// no IPv6.
+#[cold]
 pub fn default_address() -> SocketAddr {
     const PORT: u16 = 8080;
     match Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)) {
@@ -33,6 +34,7 @@ pub fn default_address() -> SocketAddr {
 ///
 /// # Errors
 /// As `bind(2)` and `listen(2)`. An address that somebody listens on already is one, whoever that is.
+#[cold]
 pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
     // SO_REUSEPORT would let a second psystrike take half of the first one's connections unnoticed. So the
     // address is tried without it first.
@@ -53,6 +55,7 @@ impl Listening {
     }
 }
 
+#[cold]
 fn listen(address: SocketAddr, shared: bool) -> io::Result<Listening> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {

@@ -9,6 +9,7 @@ pub const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 ///
 /// # Errors
 /// What is allowed, to be shown behind the value.
+#[cold]
 pub fn parse(text: &str) -> Result<Duration, &'static str> {
     const ALLOWED: &str = "a whole number with a unit is allowed: 500ms, 3s, 2m, 1h (at most 168h)";
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

@@ -55,6 +55,7 @@ pub struct Policy {
 
 impl Policy {
     /// Addresses in `allow` may be reached, but for those in `deny`; on them, `ports`.
+    #[cold]
     pub fn new(allow: Vec<IpNet>, deny: Vec<IpNet>, ports: Ports) -> Self {
         const IPV4: IpNet = v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96); // as `bits` has it
         let ranges = || allow.iter().chain(&deny).chain(&SPECIAL).chain(&[IPV4]);
@@ -159,6 +160,7 @@ fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
 ///
 /// # Errors
 /// What is wrong or allowed, to be shown behind the value.
+#[cold]
 pub fn parse_range(text: &str) -> Result<IpNet, String> {
     const ALLOWED: &str = "a range like 10.0.0.0/8 or fd00::/8, or one address, is allowed";
     let range = match IpAddr::from_str(text) {
@@ -182,6 +184,7 @@ pub struct Ports(Vec<RangeInclusive<u16>>);
 
 impl Ports {
     /// Every port that there is.
+    #[cold]
     pub fn all() -> Self {
         Self(vec![1..=u16::MAX])
     }
