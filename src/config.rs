@@ -68,10 +68,11 @@ How it ends, and what it says
   --help                     print this
   --version                  print version and revision
 
-Every option can be given as a variable: --connect-timeout is PSYSTRIKE_CONNECT_TIMEOUT;
-lists are comma-separated; the option wins; an empty variable counts for nothing. SIGTERM and
-SIGINT end it, a second one at once. The exit status is 0 then, 2 for a wrong option, 1 for what
-goes wrong later, and 143 after a second signal.
+Every option but the last three can be given as a variable: --connect-timeout is
+PSYSTRIKE_CONNECT_TIMEOUT; lists are comma-separated; the option wins; an empty variable counts
+for nothing, and a warning in the log names those that are no option's. SIGTERM and SIGINT end
+it, a second one at once. The exit status is 0 then, 2 for a wrong option, 1 for what goes wrong
+later, and 143 after a second signal.
 ";
 
 /// Descriptors that are neither a client's nor a pod's: standard streams, signals, `/proc`; and for each worker
@@ -82,6 +83,9 @@ const DESCRIPTORS_OTHER: usize = 32;
 const CONNECTIONS_DEFAULT_MAX: usize = 16 * 1024;
 /// More workers than any machine that this is meant for has cores.
 const WORKERS_MAX: usize = 256;
+
+/// What is asked on the command line alone.
+const WITHOUT_VARIABLE: [&str; 3] = ["--healthcheck", "--help", "--version"];
 
 /// What the program was asked to do.
 #[derive(Debug)]
@@ -229,12 +233,30 @@ pub fn from_process() -> Result<Asked, UsageError> {
     parse(env::args_os().skip(1).collect(), |name| env::var_os(name))
 }
 
+/// Of these variables, with their values, the names that look like an option's and are none's: misspelled ones, mostly.
+/// Those that Kubernetes sets for a Service called psystrike, or psystrike-something, are not among them.
+#[cold]
+pub fn misspelled(variables: impl Iterator<Item = (String, String)>) -> Vec<String> {
+    let options = HELP.lines().filter_map(|line| line.trim_start().split([' ', '[']).next());
+    let has_variable = |option: &&str| option.starts_with("--") && !WITHOUT_VARIABLE.contains(option);
+    let known: Vec<String> = options.filter(has_variable).map(variable_name).collect();
+    // https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
+    let of_a_service = |name: &str, value: &str| {
+        let port = name.contains("_PORT")
+            && (value.contains("://") || name.contains("_TCP") || name.contains("_UDP"));
+        port || name.contains("_SERVICE_HOST") || name.contains("_SERVICE_PORT")
+    };
+    let unknown = variables.filter(|(name, value)| {
+        name.starts_with("PSYSTRIKE_") && !known.contains(name) && !of_a_service(name, value)
+    });
+    unknown.map(|(name, _)| name).collect()
+}
+
 impl<V: Fn(&str) -> Option<OsString>> Source<V> {
     /// The texts that were given for an option, and what it was called there: the option's, or else the
     /// variable's. A variable that is set to nothing is one that a template left empty.
     ///
-    /// Variables that are no option's are none of ours: Kubernetes sets `PSYSTRIKE_PORT` and others for a
-    /// Service of that name.
+    /// Variables that are no option's change nothing ([`misspelled`]).
     #[cold]
     fn texts(&mut self, option: &'static str) -> Result<(Vec<String>, String), UsageError> {
         let given = self.arguments.values_from_fn(option, |text| Ok::<_, &str>(text.to_owned()));

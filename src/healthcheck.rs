@@ -116,14 +116,14 @@ fn left(until: Instant) -> io::Result<Duration> {
     if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-/// Reads `http://host:port/path`, where the host is an IP address or `localhost`.
+/// Reads `http://host:port/path`, where the host is an IP address or `localhost`. Without a path it is `/healthz`.
 impl FromStr for Page {
     type Err = &'static str;
 
     #[cold]
     fn from_str(url: &str) -> Result<Self, &'static str> {
         const ALLOWED: &str =
-            "http:// with an IP address or localhost is allowed: http://127.0.0.1:8080/healthz";
+            "an http:// URL with an IP address or localhost is allowed, such as http://127.0.0.1:8080/readyz";
         let rest = url.strip_prefix("http://").ok_or(ALLOWED)?;
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let authority = match authority.strip_prefix("localhost") {
@@ -135,7 +135,7 @@ impl FromStr for Page {
         if !path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
             return Err(ALLOWED);
         }
-        Self::new(address.map_err(|_| ALLOWED)?, if path.is_empty() { "/" } else { path })
+        Self::new(address.map_err(|_| ALLOWED)?, if path.is_empty() { "/healthz" } else { path })
     }
 }
 
@@ -155,11 +155,11 @@ mod tests {
         for (url, address, otherwise, path) in [
             ("http://127.0.0.1:8080/healthz", "127.0.0.1:8080", None, "/healthz"),
             ("http://10.1.2.3:80/readyz?x=/y", "10.1.2.3:80", None, "/readyz?x=/y"),
-            ("http://10.1.2.3", "10.1.2.3:80", None, "/"),
+            ("http://10.1.2.3", "10.1.2.3:80", None, "/healthz"),
             ("http://[fd00::1]:8080/", "[fd00::1]:8080", None, "/"),
             ("http://[::1]/metrics", "[::1]:80", None, "/metrics"),
             ("http://localhost:8080/healthz", "127.0.0.1:8080", Some("[::1]:8080"), "/healthz"),
-            ("http://localhost", "127.0.0.1:80", Some("[::1]:80"), "/"),
+            ("http://localhost", "127.0.0.1:80", Some("[::1]:80"), "/healthz"),
             ("http://0.0.0.0:8080/healthz", "127.0.0.1:8080", None, "/healthz"),
             ("http://[::]:8080/healthz", "127.0.0.1:8080", Some("[::1]:8080"), "/healthz"),
         ] {

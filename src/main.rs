@@ -101,6 +101,11 @@ fn serve(config: &Config) -> Result<u8, String> {
     let fixed = Fixed { version: VERSION, revision: REVISION, clients_max, upstreams_idle_max };
     let shared = Arc::new(Shared::new(config.rules.clone(), fixed, config.workers));
     let running = start(config, &shared, &signals)?;
+    // Not refused: who names a Service `psystrike-x` may get one of ours by accident.
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    for name in config::misspelled(std::env::vars_os().map(|(name, value)| (text(name), text(value)))) {
+        warn!("{name}: no option has this variable, so it changes nothing; see psystrike --help");
+    }
     info!(
         "psystrike {VERSION} ({REVISION}) serves, with clients_max={clients_max} workers={}",
         config.workers

@@ -315,10 +315,27 @@ fn variables_that_are_empty_or_not_ours_change_nothing() {
     let variables: Vec<_> = empty.chain(kubernetes).collect();
     let psystrike = Psystrike::start_with_env(&[], &variables);
     assert_eq!(psystrike.get("/readyz").status(), 200);
+    psystrike.wait_for_line("pods may be reached");
+    assert!(!psystrike.stderr().contains("WARN"), "{}", psystrike.stderr());
 
     let Ended { status, stderr, .. } =
         run(&["--listen", "nonsense"], &[("PSYSTRIKE_LISTEN", ""), ("PSYSTRIKE_PORT", "x")]);
     assert_eq!(status.code(), Some(2), "{stderr}");
+}
+
+#[test]
+fn a_misspelled_variable_is_told() {
+    let misspelled = ["PSYSTRIKE_ALOW", "PSYSTRIKE_DENNY", "PSYSTRIKE_ALLOW_PORT", "PSYSTRIKE_HEALTHCHECK"];
+    let variables = misspelled.map(|name| (name, "8080"));
+    let variables = [&variables[..], &[("PSYSTRIKE_DENY", "10.0.0.1")]].concat();
+    let psystrike = Psystrike::start_with_env(&[], &variables);
+    psystrike.wait_for_line("pods may be reached"); // said after it
+    let said = psystrike.stderr();
+    let warnings: Vec<&str> = said.lines().filter(|line| line.contains("WARN")).collect();
+    assert_eq!(warnings.len(), misspelled.len(), "{said}");
+    for name in misspelled {
+        assert!(warnings.iter().any(|line| line.contains(&format!(" {name}: no option has"))), "{said}");
+    }
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn an_answer_that_is_none_is_no_good_health() {
     });
     assert_eq!(ask(&format!("http://{}", slow.address())), content());
     let head = slow.wait_for("a request", |seen| seen.heads.len() == 1).heads.remove(0);
-    assert_eq!(head.start_line(), "GET / HTTP/1.1");
+    assert_eq!(head.start_line(), "GET /healthz HTTP/1.1");
     let expected =
         [("host".to_owned(), slow.address().to_string()), ("connection".to_owned(), "close".to_owned())];
     assert_eq!(head.fields(), expected);
@@ -180,7 +180,7 @@ fn wrong_usage_is_told_apart_from_bad_health() {
     for (arguments, expected) in [
         (
             &["--healthcheck", "https://127.26.0.5:8080/"][..],
-            &["--healthcheck", "https://", "http:// with"][..],
+            &["--healthcheck", "https://", "http:// URL with"][..],
         ),
         (&["--healthcheck", "http://psystrike:8080/"], &["--healthcheck", "IP address or localhost"]),
         (&["--healthcheck", "http://127.26.0.5:0/"], &["--healthcheck", "1 to 65535"]),
