@@ -9,8 +9,9 @@ use psystrike::config::HELP;
 use serde_json::{Value, json};
 use support::{
     Scratch,
-    kubernetes::{Rendered, VERSIONS, broken_rules, render_overlay, validate},
-    psystrike::Psystrike,
+    kubernetes::{Rendered, VERSIONS, admits, broken_rules, render_overlay, validate},
+    markdown::{Document, repository},
+    psystrike::{Psystrike, run as run_psystrike},
     require_programs,
 };
 
@@ -133,25 +134,74 @@ fn comparable(rendered: &Rendered) -> BTreeMap<String, Value> {
     objects.collect()
 }
 
+/// The comment that values.yaml begins with.
+fn head_of_values() -> String {
+    let values = fs::read_to_string(PathBuf::from(CHART).join("values.yaml")).expect("the chart has values");
+    let lines = values.lines().map_while(|line| line.strip_prefix('#'));
+    lines.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect()
+}
+
+/// The values there that make the chart an overlay.
+fn documented_overlays() -> BTreeMap<String, Value> {
+    let head = head_of_values();
+    let (_, overlays) = head.split_once("make it the others:\n").expect("it says how");
+    serde_saphyr::from_str(overlays).unwrap_or_else(|error| panic!("{error} in\n{overlays}"))
+}
+
+#[test]
+fn its_commands_are_what_a_shell_takes() {
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    let of_readme = Document::read("deploy/README.md").blocks();
+    let of_readme =
+        of_readme.iter().find(|block| block.text.starts_with("helm install ")).expect("a command");
+    let head = head_of_values();
+    let (_, of_values) = head.split_once("\n\n").expect("a command");
+    let (of_values, _) = of_values.split_once("\n\n").expect("and more behind");
+    for command in [&*of_readme.text, of_values] {
+        // With two ranges, which braces without quotes would take apart.
+        let command = command.replace("helm install ", "helm template ").replace("/16}", "/16,fd00::/64}");
+        assert!(command.contains("helm template ") && command.contains(",fd00::/64}"), "{command}");
+        let mut shell = Command::new("bash");
+        shell.args(["-euc", &command]).current_dir(repository());
+        let rendered = Rendered::by(&mut shell);
+        let allow = rendered.variables()["PSYSTRIKE_ALLOW"];
+        assert!(allow.starts_with("10.") && allow.ends_with(".0.0/16,fd00::/64"), "{command}: {allow}");
+    }
+}
+
+/// Prometheus's address alone would have each psystrike but the one that is asked down for Prometheus.
+#[test]
+fn who_may_ask_are_those_and_psystrike_itself() {
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    assert_eq!(render("").kind("NetworkPolicy")["spec"]["ingress"][0]["from"], Value::Null, "anybody");
+    let rendered = render("{ replicas: 3, networkPolicy: { from: [{ ipBlock: { cidr: 192.0.2.10/32 } }] } }");
+    let ingress = &rendered.kind("NetworkPolicy")["spec"]["ingress"];
+    assert_eq!(ingress.as_array().map(Vec::len), Some(1), "one rule: another would let in more");
+    let from = &ingress[0]["from"];
+    assert!(admits(from, &json!({ "ip": "192.0.2.10/32" })), "Prometheus: {from}");
+    let pod_labels = &rendered.workload()["spec"]["template"]["metadata"]["labels"];
+    assert!(admits(from, &json!({ "labels": pod_labels })), "another psystrike: {from}");
+    let mut other = pod_labels.clone();
+    other["app.kubernetes.io/instance"] = "another".into();
+    assert!(!admits(from, &json!({ "labels": other })), "{from}");
+}
+
 #[test]
 fn it_renders_what_the_overlays_are() {
     if !require_programs(&["helm"]) {
         return;
     }
-    let edge = "
-        kind: DaemonSet
-        service: { externalTrafficPolicy: Local }
-        nodeSelector: { node-role.kubernetes.io/edge: '' }
-        tolerations: [{ key: node-role.kubernetes.io/edge, operator: Exists, effect: NoSchedule }]";
-    for (overlay, values) in [
-        ("base", "service: { type: ClusterIP }"),
-        ("overlays/nodeport", ""),
-        ("overlays/replicas", "replicas: 3"),
-        ("overlays/hpa", "autoscaling: { enabled: true }"),
-        ("overlays/daemonset", edge),
-    ] {
+    let mut all: BTreeMap<String, Value> = documented_overlays();
+    all.insert("overlays/nodeport".to_owned(), json!({})); // by default
+    let expected = ["base", "overlays/daemonset", "overlays/hpa", "overlays/nodeport", "overlays/replicas"];
+    assert_eq!(all.keys().collect::<Vec<_>>(), expected);
+    for (overlay, values) in &all {
         let Some(by_kustomize) = render_overlay(overlay) else { return };
-        let by_helm = comparable(&render(values));
+        let by_helm = comparable(&render(&values.to_string()));
         for (kind, object) in comparable(&by_kustomize) {
             assert_eq!(by_helm.get(&kind), Some(&object), "{overlay}");
         }
@@ -278,6 +328,52 @@ fn its_options_are_those_of_the_binary() {
 }
 
 #[test]
+fn it_takes_the_durations_that_psystrike_takes() {
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    let changed = changed_values();
+    let options = changed["options"].as_object().expect("options are a map");
+    let is_duration = |value: &&Value| value.as_str().is_some_and(|text| text.ends_with(['s', 'm']));
+    let durations: Vec<&String> =
+        options.iter().filter(|(_, v)| is_duration(v)).map(|(name, _)| name).collect();
+    assert_eq!(durations.len(), 8, "{durations:?}");
+    let (mut taken, mut refused) = (0, 0);
+    for name in durations {
+        for value in ["0s", "0ms", "1ms", "168h", "169h", "10081m", "604800001ms", "9999999999h"] {
+            let variable = format!("PSYSTRIKE_{}", name.replace('-', "_").to_uppercase());
+            // Options are read first, and then nothing is there to be asked.
+            let ended = run_psystrike(&["--healthcheck", "http://127.0.0.1:1/"], &[(&variable, value)]);
+            let set = format!("options.{name}={value}");
+            let output = helm(&["template", "psystrike", CHART, "--set", &set]).output().expect("helm runs");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.success(), ended.status.code() == Some(1), "{set}: {ended:?}, {said}");
+            assert!(output.status.success() || said.contains(name.as_str()), "{said}");
+            *if output.status.success() { &mut taken } else { &mut refused } += 1;
+        }
+    }
+    // Two may be zero.
+    assert_eq!((taken, refused), (2 * 4 + 6 * 2, 2 * 4 + 6 * 6));
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    let bounds = |least, most| {
+        let values = format!(
+            "autoscaling.enabled=true,autoscaling.minReplicas={least},autoscaling.maxReplicas={most}"
+        );
+        helm(&["template", "psystrike", CHART, "--set", &values]).output().expect("helm runs")
+    };
+    assert!(bounds(3, 3).status.success());
+    let output = bounds(7, 6);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("minReplicas is above maxReplicas"), "{said}");
+}
+
+#[test]
 fn what_is_no_value_is_refused() {
     if !require_programs(&["helm"]) {
         return;
@@ -291,6 +387,7 @@ fn what_is_no_value_is_refused() {
         "options: { allow: 10.244.0.0/16 }",
         "options: { allow: [pods.example] }",
         "options: { timeout: 30 }",
+        "options: { timeout: 0s }",
         "options: { listen: '[::]:9090' }",
         "service: { type: ExternalName }",
         "service: { nodePort: 70000 }",

@@ -13,7 +13,8 @@ use std::{
 use serde_json::{Value, json};
 use support::{
     Scratch,
-    kubernetes::{MANIFESTS, VERSIONS, broken_rules, kustomize, render_overlay, texts, validate},
+    kubernetes::{MANIFESTS, VERSIONS, admits, broken_rules, kustomize, render_overlay, texts, validate},
+    markdown::{self, Document},
     psystrike::{BINARY, Psystrike},
     require_programs, require_working,
 };
@@ -140,6 +141,66 @@ fn the_network_lets_out_to_pods_and_in_at_the_scrape_port() {
         // All pods, and no name server over UDP; a range here would have to be one of --allow, too.
         let pods = json!([{ "to": [{ "namespaceSelector": {} }], "ports": [{ "protocol": "TCP" }] }]);
         assert_eq!(policy["egress"], pods, "{overlay}");
+    }
+}
+
+/// What the comment in networkpolicy.yaml says to change: Prometheus's address comes in, and so does each psystrike to
+/// another, whose page it scrapes.
+#[test]
+fn where_only_prometheus_is_let_in_they_scrape_each_other_still() {
+    let scratch = Scratch::new("only-prometheus");
+    let copied = Command::new("cp").arg("-R").arg(MANIFESTS).arg(scratch.path("kubernetes")).status();
+    assert!(copied.expect("cp runs").success());
+    let file = "kubernetes/base/networkpolicy.yaml";
+    let policy = fs::read_to_string(scratch.path(file)).expect("it was copied");
+    scratch.write(file, &policy.replace("#from: ", "from: ").replace("#- ipBlock: ", "- ipBlock: "));
+    let Some(rendered) = kustomize(&scratch.path("kubernetes/overlays/replicas")) else { return };
+    let policy = &rendered.kind("NetworkPolicy")["spec"];
+    assert_eq!(policy["ingress"].as_array().map(Vec::len), Some(1), "one rule: another would let in more");
+    let from = &policy["ingress"][0]["from"];
+    assert!(admits(from, &json!({ "ip": "192.0.2.10/32" })), "Prometheus: {from}");
+    let pod_labels = &rendered.workload()["spec"]["template"]["metadata"]["labels"];
+    assert!(admits(from, &json!({ "labels": pod_labels })), "another psystrike: {from}");
+    assert!(!admits(from, &json!({ "labels": { "app": "another" } })), "{from}");
+    assert_eq!(policy["egress"][0]["to"][1], json!({ "ipBlock": { "cidr": "192.0.2.0/24" } }));
+    if require_programs(&["kubernetes-validate"]) {
+        for version in VERSIONS {
+            assert_eq!(validate(version, &rendered.text), Ok(()), "{version:?}");
+        }
+    }
+}
+
+/// deploy/README.md, "Security".
+#[test]
+fn what_pods_are_told_to_admit_is_psystrike() {
+    let blocks = Document::read("deploy/README.md").blocks();
+    let block = blocks.iter().find(|block| block.text.starts_with("ingress:")).expect("it is said");
+    let rule: Value = serde_saphyr::from_str(&block.text).expect("YAML");
+    let from = &rule["ingress"][0]["from"];
+    let Some(rendered) = render_overlay(NODEPORT) else { return };
+    let labels = &rendered.workload()["spec"]["template"]["metadata"]["labels"];
+    let namespace = json!({ "kubernetes.io/metadata.name": "default" });
+    assert!(admits(from, &json!({ "labels": labels, "namespace": namespace })), "{from}");
+    assert!(!admits(from, &json!({ "labels": labels, "namespace": {} })), "{from}");
+    let other = json!({ "app": "other" });
+    assert!(!admits(from, &json!({ "labels": other, "namespace": namespace })), "{from}");
+}
+
+/// deploy/README.md, "From one overlay to another".
+#[test]
+fn what_another_overlay_leaves_is_named() {
+    let table = markdown::table(&Document::read("deploy/README.md").section("Kubernetes").prose);
+    let spans = |cell: &str| markdown::code_spans(cell).map(str::to_owned).collect::<Vec<_>>();
+    let overlays = [NODEPORT, REPLICAS, HPA, DAEMONSET];
+    for (from, to) in overlays.iter().flat_map(|from| overlays.map(|to| (*from, to))) {
+        let (Some(before), Some(after)) = (render_overlay(from), render_overlay(to)) else { return };
+        let left = &before.kinds() - &after.kinds();
+        let [of, into] = [from, to].map(|overlay| overlay.trim_start_matches("overlays/").to_owned());
+        let rows = table.iter().filter(|row| spans(&row[0]).contains(&of) && spans(&row[1]).contains(&into));
+        let commands: Vec<String> = rows.map(|row| spans(&row[2]).concat()).collect();
+        let kinds: Vec<String> = left.iter().map(|kind| kind.to_lowercase()).collect();
+        let expected = format!("kubectl delete {} psystrike", kinds.join(","));
+        assert_eq!(commands, if left.is_empty() { vec![] } else { vec![expected] }, "from {of} to {into}");
     }
 }
 

@@ -6,15 +6,17 @@ mod support;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    net::{SocketAddr, TcpListener},
     process::Command,
     time::Duration,
 };
 
 use support::{
     LIMIT, Scratch,
+    markdown::{Document, repository},
     pods::{Pod, Then},
     program::Signal,
-    psystrike::{BINARY, Psystrike},
+    psystrike::{BINARY, Psystrike, run as run_psystrike},
     require_programs, require_working,
 };
 
@@ -110,6 +112,72 @@ fn the_unit_runs_the_binary_as_it_is() {
     assert!(!given.contains_key("PSYSTRIKE_SHUTDOWN_TIMEOUT") && arguments.is_empty());
     assert!(seconds("TimeoutStopSec") > shutdown_timeout);
     assert!(settings("KillSignal").is_empty(), "SIGTERM is the default");
+}
+
+/// deploy/README.md, "systemd".
+#[test]
+fn the_page_says_of_the_unit_what_is_so() {
+    let page = Document::read("deploy/README.md");
+    let said = page.section("systemd").prose.split_whitespace().collect::<Vec<_>>().join(" ");
+    let unit = unit();
+    let (_, needs) = unit.split_once("# Needs systemd ").expect("it says what it needs");
+    let version = needs.split(' ').next().expect("a number");
+    assert!(version.parse::<u32>().is_ok(), "{version}");
+    assert!(said.contains(&format!("The unit needs systemd {version} or newer.")), "{version}: {said}");
+    let descriptors: u32 = setting("LimitNOFILE").parse().expect("a number");
+    let limits = format!(
+        "in {} MiB of memory and with {},{:03} descriptors",
+        setting("MemoryMax").trim_end_matches('M'),
+        descriptors / 1000,
+        descriptors % 1000
+    );
+    assert!(said.contains(&limits), "{limits}: {said}");
+
+    // The file that its commands write is one that psystrike starts with, where Prometheus's configurations ask.
+    let blocks = page.blocks();
+    let block = blocks.iter().find(|block| block.text.contains("> /etc/psystrike.env")).expect("commands");
+    let line = block.text.lines().find(|line| line.ends_with("> /etc/psystrike.env")).expect("a line");
+    let scratch = Scratch::new("systemd-env");
+    let file = scratch.write("psystrike.env", "");
+    let here = line.replace("/etc/psystrike.env", "\"$0\"");
+    assert!(Command::new("sh").args(["-euc", &here]).arg(&file).status().expect("sh runs").success());
+    let written = fs::read_to_string(&file).expect("it was written");
+    let mut variables: BTreeMap<&str, String> = written
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name, value.to_owned()))
+        .collect();
+    assert_eq!(variables.len(), written.lines().count(), "{written}");
+    let listen = &variables["PSYSTRIKE_LISTEN"];
+    let address: SocketAddr = listen.parse().expect("an address");
+    assert!(address.ip().is_unspecified(), "{address}");
+    for file in ["prometheus.yml", "clusters.yml", "file_sd.yml"] {
+        let path = repository().join("deploy/prometheus").join(file);
+        let text = fs::read_to_string(path).expect("a configuration");
+        assert!(text.contains(&format!(".example:{}", address.port())), "{file} asks at another port");
+    }
+    // At a port that is free here.
+    variables.insert("PSYSTRIKE_LISTEN", format!("{}", SocketAddr::new(address.ip(), 0)));
+    let variables: Vec<(&str, &str)> =
+        variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let psystrike = Psystrike::start_with_env(&[], &variables);
+    psystrike.wait_for_line("allow=10.42.0.0/16 deny=");
+}
+
+/// An address in use may be free a minute later, and a wrong option stays wrong.
+#[test]
+fn it_is_started_again_for_as_long_as_that_can_help() {
+    assert_eq!((setting("Restart"), setting("StartLimitIntervalSec")), ("on-failure".into(), "0".into()));
+    let unit = unit();
+    let (of_unit, _) = unit.split_once("[Service]").expect("sections");
+    assert!(of_unit.contains("\nStartLimitIntervalSec=0\n"), "systemd looks for it under [Unit] alone");
+    let never: i32 = setting("RestartPreventExitStatus").parse().expect("one status");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = taken.local_addr().expect("a listener's").to_string();
+    let exit_status = |variable| run_psystrike(&[] as &[&str], &[variable]).status.code();
+    let in_use = exit_status(("PSYSTRIKE_LISTEN", &taken));
+    assert!(in_use.is_some_and(|status| status != 0 && status != never), "{in_use:?}");
+    assert_eq!(exit_status(("PSYSTRIKE_TIMEOUT", "0s")), Some(never));
 }
 
 /// What a set of system calls has in it, sets within it included.

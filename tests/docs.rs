@@ -202,13 +202,14 @@ const OPTIONS_OF_OTHERS: &str = "
     cargo, rustc, rustup: --bench --bin --document-private-items --edges --format --locked --no-dedupe --no-deps --open
         --prefix --release --remap-path-prefix --target
     curl: --retry --retry-connrefused --retry-delay
-    docker, podman: --build-arg --cap-drop --cpus --detach --health-cmd --health-interval --memory --name --no-cache
+    docker, podman: --build-arg --cap-drop --detach --health-cmd --health-interval --memory --name --no-cache
         --output --pids-limit --platform --provenance --publish --push --read-only --restart --security-opt --ulimit --user
     git: --annotate --format --message --short
     helm: --set
-    kubectl: --clusterrole --duration --flatten --minify --namespace --previous --raw --resource --serviceaccount --verb
+    kubectl: --all-namespaces --clusterrole --duration --flatten --minify --namespace --previous --raw --resource
+        --serviceaccount --verb
     sha256sum: --check
-    systemctl: --now
+    systemctl: --now --user
 ";
 
 #[test]
@@ -350,11 +351,92 @@ fn every_alert_has_its_section() {
     assert_eq!(described, alerts);
 }
 
+// What the manifests set, and the sizing is for.
+const INTERVAL_SECONDS: f64 = 15.0;
+const CLIENTS_MAX: f64 = 1_000.0;
+const IDLE_MAX: f64 = 4_000.0;
+const MEMORY_KIB: f64 = 32.0 * 1024.0;
+/// Measured once, as deploy/README.md says.
+const KERNEL_KIB_EACH: f64 = 4.1;
+// src/net/relay.rs: what is kept at most for a client that stalls, and for so many of them.
+const STALLED_KIB: f64 = 64.0;
+const STALLED_AT_LENGTH_KIB: f64 = 528.0;
+const STALLED_AT_LENGTH: f64 = 8.0;
+
+/// What as many connections as the manifests allow take, of the process and of the kernel.
+fn used_by_connections_kib(start: f64, each_bytes: f64) -> f64 {
+    start + IDLE_MAX * each_bytes / 1024.0 + (IDLE_MAX + CLIENTS_MAX) * KERNEL_KIB_EACH
+}
+
+#[test]
+fn the_figures_in_the_manifests_are_what_the_measured_ones_come_to() {
+    let perf = Document::read("PERF.md");
+    let of = |title: &str, row, column| figure(&markdown::table(&perf.section(title).prose), row, column);
+    let scrape_us = of("16 KiB, length", "psystrike musl", "processor µs/scrape");
+    let (start, each) =
+        (of("Memory", "psystrike musl", "start"), of("Memory", "psystrike musl", "bytes per client"));
+    let pods = |cores: f64| cores * 1e6 / scrape_us * INTERVAL_SECONDS;
+    let one_digit = |number: f64| {
+        let scale = 10f64.powf(number.log10().floor());
+        thousands(&format!("{:.0}", (number / scale).round() * scale))
+    };
+    let connections = format!(
+        "With {} kept pod connections they take {:.0} of the {:.0} MiB,",
+        thousands(&IDLE_MAX.to_string()),
+        used_by_connections_kib(start, each) / 1024.0,
+        MEMORY_KIB / 1024.0
+    );
+    let limits = [format!("CLIENTS_MAX={CLIENTS_MAX}"), format!("UPSTREAMS_IDLE_MAX={IDLE_MAX}")];
+    let base = "deploy/kubernetes/base";
+    for (file, expected) in [
+        (
+            format!("{base}/deployment.yaml"),
+            vec![
+                format!(
+                    "cpu: 10m # {} pods of 16 KiB, each scraped every {INTERVAL_SECONDS} s: {scrape_us:.0} µs a scrape",
+                    two_digits(pods(0.01))
+                ),
+                format!(
+                    "memory: 8Mi # 500 pods: {:.1} MiB, and {KERNEL_KIB_EACH} KiB of the kernel's for each connection,",
+                    (start + 500.0 * each / 1024.0) / 1024.0
+                ),
+                format!("memory: {:.0}Mi", MEMORY_KIB / 1024.0),
+            ],
+        ),
+        (format!("{base}/kustomization.yaml"), [&limits[..], std::slice::from_ref(&connections)].concat()),
+        (
+            "deploy/systemd/psystrike.service".to_owned(),
+            [&limits[..], std::slice::from_ref(&connections)].concat(),
+        ),
+        (
+            "deploy/helm/values.yaml".to_owned(),
+            vec![
+                connections,
+                format!("clients-max: {CLIENTS_MAX}"),
+                format!("upstreams-idle-max: {IDLE_MAX}"),
+            ],
+        ),
+        (
+            "deploy/kubernetes/overlays/hpa/kustomization.yaml".to_owned(),
+            vec![format!(
+                "half a core, at which another one is added, is about {} scrapes of 16 KiB a second (PERF.md), or {} \
+                 pods each {INTERVAL_SECONDS} s.",
+                one_digit(pods(0.5) / INTERVAL_SECONDS),
+                one_digit(pods(0.5))
+            )],
+        ),
+    ] {
+        let text = fs::read_to_string(repository().join(&file)).expect("a text");
+        let lines = text.lines().map(|line| line.trim_start().trim_start_matches("# "));
+        let said = lines.collect::<Vec<_>>().join(" ");
+        for part in expected {
+            assert!(said.contains(&part), "{file} has to say, by PERF.md: {part}");
+        }
+    }
+}
+
 #[test]
 fn sizing_is_what_the_measured_figures_come_to() {
-    const INTERVAL_SECONDS: f64 = 15.0;
-    const CLIENTS_MAX: f64 = 1_000.0; // of the manifests
-    const KERNEL_KIB_EACH: f64 = 4.1; // measured once, as the page says
     let perf = Document::read("PERF.md");
     let of = |title: &str, row, column| figure(&markdown::table(&perf.section(title).prose), row, column);
     let small = of("16 KiB, length", "psystrike musl", "processor µs/scrape");
@@ -366,6 +448,18 @@ fn sizing_is_what_the_measured_figures_come_to() {
     let growth = perf.section("Growth").prose;
     let growth = markdown::table(growth.split("Growth with clients").nth(1).expect("growth with clients"));
     let (alone, crowd) = (figure(&growth, "1", "psystrike"), figure(&growth, "64", "psystrike"));
+
+    let left_kib = MEMORY_KIB - used_by_connections_kib(start, each);
+    let short = (left_kib - STALLED_AT_LENGTH * STALLED_AT_LENGTH_KIB) / STALLED_KIB;
+    let stalling = format!(
+        "Beside {} pod connections and {} clients that is {:.0} MiB of {:.0}: eight of them at {STALLED_AT_LENGTH_KIB} KiB \
+         and about {} at {STALLED_KIB} KiB,",
+        thousands(&IDLE_MAX.to_string()),
+        thousands(&CLIENTS_MAX.to_string()),
+        left_kib / 1024.0,
+        MEMORY_KIB / 1024.0,
+        two_digits(short)
+    );
 
     let mut expected = Vec::new();
     for pods in [100.0, 1_000.0, 10_000.0] {
@@ -389,6 +483,7 @@ fn sizing_is_what_the_measured_figures_come_to() {
         format!("{alone:.1} instead of {crowd:.1} µs"),
         format!("{start} KiB at the start and {each} bytes for each pod"),
         format!("64 such took {stalled} KiB"),
+        stalling,
         format!("{KERNEL_KIB_EACH} KiB for each open connection"),
     ]);
     let said = Document::read("deploy/README.md").section("Sizing").prose;

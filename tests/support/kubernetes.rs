@@ -81,6 +81,27 @@ pub fn texts(list: &Value) -> Vec<&str> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
+/// Whether one of a NetworkPolicy's peers is this one: `{ "ip": a range }`, or a pod by its `labels` and those of its
+/// `namespace`, where it is in another than the policy.
+pub fn admits(peers: &Value, peer: &Value) -> bool {
+    let selects = |selector: &Value, labels: &Value| {
+        assert!(selector["matchExpressions"].is_null(), "{selector}: not known here");
+        let wanted = selector["matchLabels"].as_object().into_iter().flatten();
+        wanted.into_iter().all(|(name, value)| labels[name] == *value)
+    };
+    peers.as_array().into_iter().flatten().any(|allowed| {
+        let (pods, namespaces) = (&allowed["podSelector"], &allowed["namespaceSelector"]);
+        if !allowed["ipBlock"].is_null() {
+            return !peer["ip"].is_null() && allowed["ipBlock"]["cidr"] == peer["ip"];
+        }
+        let of_namespace = match &peer["namespace"] {
+            Value::Null => namespaces.is_null() || namespaces.as_object().is_some_and(|all| all.is_empty()),
+            labels => !namespaces.is_null() && selects(namespaces, labels),
+        };
+        !peer["labels"].is_null() && of_namespace && selects(pods, &peer["labels"])
+    })
+}
+
 /// Kubernetes versions whose schemas manifests have to fit: the oldest that the validator has, and without a number
 /// its newest.
 pub const VERSIONS: [&[&str]; 2] = [&["-k", "1.25"], &[]];
