@@ -24,6 +24,7 @@ use support::{
     promql::Names,
     psystrike::Psystrike,
     require_programs, require_variable,
+    shipped::{RULES, shipped},
 };
 
 fn variables() -> BTreeMap<String, Value> {
@@ -115,6 +116,13 @@ fn its_queries_ask_for_what_psystrike_exports() {
             );
         }
         shown.extend(names.metrics);
+    }
+    // What is no scrape is the same here as to the alerts.
+    let no_scrapes = "page|head_timeout|http_version|body|method\"";
+    assert_eq!(shipped(RULES).matches(no_scrapes).count(), 1);
+    for title in ["Forwarded", "Scrapes that failed, by reason"] {
+        let (_, expression) = queries().into_iter().find(|query| query.0 == title).expect("its panel");
+        assert!(expression.contains(no_scrapes), "{title}: {expression}");
     }
     // A histogram is shown by its buckets.
     let all = page.keys().map(|labels| labels["__name__"].as_str());

@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use psystrike::proxy::outcome::{Class, Outcome};
 use serde_json::{Value, json};
 use support::{
-    Scratch, exposition,
+    Scratch,
+    dashboard::queries,
+    exposition,
     pods::{Pod, Then},
     prometheus::{Prometheus, promtool},
     promql::Names,
@@ -26,6 +28,14 @@ use support::{
 /// A pod with what service discovery says of it: its address with a container's port, and its annotations.
 fn discovered(address: &str, annotations: &[(&str, &str)]) -> Value {
     discovered_app("app", address, annotations)
+}
+
+/// The same pod with labels of its own that are called as what the configuration sets.
+fn presumptuous(mut pod: Value) -> Value {
+    for name in ["job", "instance", "cluster"] {
+        pod["labels"][format!("__meta_kubernetes_pod_label_{name}")] = "the-pods-own".into();
+    }
+    pod
 }
 
 const PAGE: &str = "# TYPE pod_up gauge\npod_up 1\n";
@@ -109,10 +119,18 @@ fn every_rule_has_a_test() {
         let tested = tested.filter_map(|case| case["alertname"].as_str().map(str::to_owned)).collect();
         assert_eq!(alerts, tested, "tested to be quiet: {quiet}");
     }
-    for (name, _) in rules("record") {
-        let tested = cases("promql_expr_test").filter(|case| !is_empty(&case["exp_samples"]));
-        let mut tested = tested.filter_map(|case| case["expr"].as_str());
-        assert!(tested.any(|expression| expression.starts_with(&name)), "{name} has no test");
+    // Two may share a name, and differ in labels.
+    for (name, rule) in rules("record") {
+        let tested = cases("promql_expr_test")
+            .filter(|case| case["expr"].as_str().is_some_and(|expression| expression.starts_with(&name)));
+        let samples = tested.filter_map(|case| case["exp_samples"].as_array()).flatten();
+        let mut samples = samples.filter_map(|sample| sample["labels"].as_str());
+        let own = rule["labels"].as_object().into_iter().flatten();
+        let own: Vec<String> = own.map(|(label, value)| format!("{label}={value}")).collect();
+        assert!(
+            samples.any(|labels| own.iter().all(|one| labels.contains(one))),
+            "{name} {own:?} has no test"
+        );
     }
 }
 
@@ -125,10 +143,27 @@ fn every_alert_says_what_to_do() {
         for annotation in ["summary", "description"] {
             assert!(alert["annotations"][annotation].is_string(), "{name} has no {annotation}");
         }
-        let anchor = format!("deploy/troubleshooting.md#{}", name.to_lowercase());
-        assert_eq!(alert["annotations"]["runbook"], anchor, "{name}");
+        let place = "https://git.example/psystrike"; // as the head of the file says
+        let section = format!("{place}/deploy/troubleshooting.md#{}", name.to_lowercase());
+        assert_eq!(alert["annotations"]["runbook_url"], section, "{name}");
         let is_there = troubleshooting.lines().any(|line| line == format!("### {name}"));
         assert!(is_there, "deploy/troubleshooting.md has no section {name}");
+    }
+}
+
+#[test]
+fn the_kernels_part_of_the_memory_is_that_of_sizing() {
+    let sizing = read("deploy/README.md");
+    let (before, _) = sizing.split_once(" KiB for each open connection").expect("Sizing says it");
+    let kib: f64 = before.rsplit(' ').next().and_then(|figure| figure.parse().ok()).expect("a figure");
+    let bytes = format!("{:.0} * (", (kib * 1024.0 / 100.0).round() * 100.0);
+    let (_, memory) =
+        rules("alert").into_iter().find(|(name, _)| name == "PsystrikeMemoryHigh").expect("its rule");
+    assert!(memory["expr"].as_str().is_some_and(|rule| rule.contains(&bytes)), "{bytes}: {memory}");
+    let description = memory["annotations"]["description"].as_str().unwrap_or_default();
+    assert!(description.contains(&format!("{kib} KiB of the kernel's")), "{kib}: {description}");
+    for (title, expression) in queries().iter().filter(|(title, _)| title.to_lowercase().contains("memory")) {
+        assert!(expression.contains(&bytes), "{title}: {expression}");
     }
 }
 
@@ -138,6 +173,11 @@ fn the_rules_ask_for_what_psystrike_exports() {
     let exported = |name: &str| page.keys().any(|labels| labels["__name__"] == name);
     let recorded: BTreeSet<String> = rules("record").into_iter().map(|(name, _)| name).collect();
     let of_targets = ["job", "instance", "cluster"];
+    let clusters = shipped(CLUSTERS);
+    let [psystrike_job, pods_job] = ["psystrike", "kubernetes-pods"];
+    for job in [psystrike_job, pods_job] {
+        assert!(clusters.contains(&format!("replacement: {job}\n")), "no job {job} in {CLUSTERS}");
+    }
     for (name, rule) in rules("record").into_iter().chain(rules("alert")) {
         let names = Names::of(rule["expr"].as_str().expect("a rule has an expression"));
         assert!(!names.metrics.is_empty(), "{name}: {names:?}");
@@ -150,7 +190,7 @@ fn the_rules_ask_for_what_psystrike_exports() {
         }
         for (label, value) in &names.values {
             let known = match label.as_str() {
-                "job" => value == "psystrike",
+                "job" => [psystrike_job, pods_job].contains(&&**value),
                 "quantile" => value == "0.5",
                 _ => page.keys().any(|labels| labels.get(label) == Some(value)),
             };
@@ -180,19 +220,20 @@ fn the_configuration_runs_and_a_healthy_psystrike_alerts_nobody() {
     scratch.write(RULES, &shipped(RULES));
     let mut ended = annotated("app", "127.10.4.2:8080".parse().expect("an address"));
     ended["labels"]["__meta_kubernetes_pod_phase"] = "Succeeded".into();
-    let pods = json!([annotated("psystrike", psystrike.address()), annotated("app", pod.address()), ended]);
+    let app = presumptuous(annotated("app", pod.address()));
+    let pods = json!([presumptuous(annotated("psystrike", psystrike.address())), app, ended]);
     scratch.write("pods.json", &pods.to_string());
     let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", &own)]].concat();
     scratch.write("prometheus.yml", &configuration(PROMETHEUS, &["pods.json"], &replaced));
     let prometheus = Prometheus::start(&scratch);
 
-    let named = ["job", "instance", "app", "kubernetes_pod_name"];
+    let named = ["cluster", "job", "instance", "app", "kubernetes_pod_name"];
     wait_for_targets(
         &prometheus,
         &named,
         &[
-            &["psystrike", &own, "psystrike", "psystrike-at-127.0.0.1"],
-            &["kubernetes-pods", &address, "app", "app-at-127.10.4.1"],
+            &["", "psystrike", &own, "psystrike", "psystrike-at-127.0.0.1"],
+            &["", "kubernetes-pods", &address, "app", "app-at-127.10.4.1"],
         ],
     );
     assert_eq!(prometheus.query("pod_up{job='kubernetes-pods'}").len(), 1);
@@ -215,10 +256,12 @@ fn the_configuration_runs_and_a_healthy_psystrike_alerts_nobody() {
     assert!(prometheus.wait_until(IN_TIME, is_quiet), "{:#?}", prometheus.api("alerts"));
     assert_eq!(loaded(&prometheus).len(), rules("record").len() + rules("alert").len());
 
-    // What counts as a scrape is what psystrike itself means by one.
+    // What counts as a scrape: whatever a Prometheus can be made to ask, but for psystrike's own pages.
     let outcomes = prometheus.query("instance_outcome:psystrike_scrapes:rate5m");
     let outcomes: BTreeSet<&str> = outcomes.keys().map(|labels| labels["outcome"].as_str()).collect();
-    let scrapes = Outcome::ALL.iter().filter(|o| o.class() != Class::Refused && **o != Outcome::Page);
+    let others = [Outcome::Page, Outcome::HeadTimeout, Outcome::Version, Outcome::Body, Outcome::Method];
+    assert!(others[1..].iter().all(|outcome| outcome.class() == Class::Refused));
+    let scrapes = Outcome::ALL.iter().filter(|outcome| !others.contains(outcome));
     assert_eq!(outcomes, scrapes.map(|outcome| outcome.label()).collect());
 }
 
@@ -234,7 +277,7 @@ fn several_clusters_are_told_apart() {
     for (cluster, psystrike) in [("tokyo", &tokyo), ("osaka", &osaka)] {
         let own = annotated("psystrike", psystrike.address());
         let own = if cluster == "osaka" { by_the_chart(own) } else { own };
-        let pods = [own, annotated("app", pod.address())];
+        let pods = [own, annotated("app", pod.address())].map(presumptuous);
         scratch.write(&format!("{cluster}.json"), &json!(pods).to_string());
     }
     let [tokyo_address, osaka_address] = [&tokyo, &osaka].map(|psystrike| psystrike.address().to_string());
@@ -319,7 +362,14 @@ fn prometheus_finds_its_targets_as_the_articles_does() {
         }
     }
     let seed: Value = serde_saphyr::from_str(&seed::relabel_configs(nobody)).expect("the article's rules");
-    let job = |name, rules: &Value, pods| json!({ "job_name": name, "file_sd_configs": [{ "files": [pods] }], "relabel_configs": rules });
+    let job = |name: &str, rules: &Value, pods| {
+        let mut rules = rules.clone();
+        let sets_job = |rule: &&mut Value| rule["replacement"] == "kubernetes-pods";
+        for rule in rules.as_array_mut().into_iter().flatten().filter(sets_job) {
+            rule["replacement"] = name.into();
+        }
+        json!({ "job_name": name, "file_sd_configs": [{ "files": [pods] }], "relabel_configs": rules })
+    };
     let jobs =
         [job("ours", &ours, "pods.json"), job("seed", &seed, "pods.json"), job("odd", &ours, "odd.json")];
     scratch.write("prometheus.yml", &json!({ "scrape_configs": jobs }).to_string());
