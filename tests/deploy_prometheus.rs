@@ -324,7 +324,8 @@ fn pods_come_from_a_file() {
         listed = listed.replace(from, to);
     }
     // Neither gets psystrike's own page for its own.
-    listed += "- targets: [127.10.6.9]\n- targets: [127.10.6.9:80]\n  labels: { __metrics_path__: metrics }\n";
+    listed +=
+        "- targets: [127.10.6.9]\n- targets: [127.10.6.9:80]\n  labels: { __metrics_path__: metrics }\n";
     scratch.write(PODS, &listed);
     let own = psystrike.address().to_string();
     let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", &own)]].concat();
