@@ -11,6 +11,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
@@ -24,7 +25,9 @@ use support::{
         self, ARCHITECTURE, Dockerfile, IMAGE, Podman, REVISION, SOURCE, all, build, copy, key_and_value,
         only, repository,
     },
+    markdown::Document,
     pods::{Pod, Then},
+    poll,
     psystrike::Psystrike,
     read, tell,
 };
@@ -124,6 +127,7 @@ fn the_image_is_small_the_same_each_time_and_serves_under_tight_limits() {
     check_what_is_in_it(&podman, fs::metadata(&first).expect("a binary").len());
     it_serves_under_tight_limits(&podman);
     its_health_is_checked_where_nothing_is_set(&podman);
+    it_runs_as_the_page_on_deploying_says(&podman);
 }
 
 fn check_what_is_in_it(podman: &Podman<'_>, binary_bytes: u64) {
@@ -223,6 +227,30 @@ fn its_health_is_checked_where_nothing_is_set(podman: &Podman<'_>) {
         assert_eq!(podman.exit_status(&["healthcheck", "run", name]), (Some(0), String::new()), "{name}");
         podman.podman(&["stop", "--time", "10", name]);
     }
+}
+
+/// By the page's own command, with this image, without a port of the machine's, and with the processes that a test may
+/// have.
+fn it_runs_as_the_page_on_deploying_says(podman: &Podman<'_>) {
+    let blocks = Document::read("deploy/README.md").blocks();
+    let block =
+        blocks.iter().find(|block| block.text.starts_with("podman run ")).expect("it has the command");
+    let named = block.text.split_whitespace().find(|word| word.contains("/psystrike:")).expect("an image");
+    podman.podman(&["tag", IMAGE, named]);
+    let command = block.text.replace("podman run ", "\"$@\" run --pull never --ulimit nproc=4096:4096 ");
+    let publish = "--publish 31000:8080";
+    assert!(command.contains(publish), "{command}");
+    let own = podman.command("podman");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &command.replace(publish, "--network none"), "sh", "podman"]).args(own.get_args());
+    shell.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    image::succeed(&mut shell);
+    let health = || podman.exit_status(&["healthcheck", "run", "psystrike"]);
+    poll("its health", health, |(status, _)| *status == Some(0));
+    let memory = &podman.inspect("container", "psystrike")["HostConfig"]["Memory"];
+    assert_eq!(*memory, 32 << 20, "{command}");
+    podman.podman(&["stop", "--time", "10", "psystrike"]);
+    assert_eq!(podman.inspect("container", "psystrike")["State"]["ExitCode"], 0);
 }
 
 /// Where the kernel keeps a process's limits: one folder (v2), or one for each controller (v1).

@@ -70,7 +70,9 @@ const COMMANDS: &[(&str, Fate)] = &[
     ("install -m 755 ", Cannot(SYSTEMD)),
     (
         "podman run ",
-        Cannot("needs the image from a registry; tests/deploy_image.rs runs one that is built there"),
+        Cannot(
+            "takes a port of the machine's; tests/deploy_image.rs runs it without, on an image built there",
+        ),
     ),
     ("psystrike --healthcheck ", Prints(&[], &[])),
     ("kubectl create token ", Cannot(CLUSTER)),
