@@ -9,7 +9,6 @@ mod support;
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
-    path::Path,
     process::Command,
     time::Duration,
 };
@@ -17,13 +16,13 @@ use std::{
 use serde_json::{Value, json};
 use support::{
     Scratch,
-    dashboard::{DASHBOARD, dashboard, interpolated, panels, queries},
+    dashboard::{DASHBOARD, dashboard, interpolated, panels, queries, unanswered},
     exposition,
     pods::{Pod, Refusing, Then},
     prometheus::{Prometheus, promtool},
     promql::Names,
     psystrike::Psystrike,
-    require_programs, require_variable,
+    repository, require_programs, require_variable,
     shipped::{RULES, shipped},
 };
 
@@ -36,8 +35,8 @@ fn variables() -> BTreeMap<String, Value> {
 #[test]
 fn grafanas_schema_allows_it() {
     let Some(folders) = require_variable("GRAFANA_FOUNDATION_SDK") else { return };
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/deploy_grafana.py");
-    let dashboard = Path::new(env!("CARGO_MANIFEST_DIR")).join(DASHBOARD);
+    let script = repository().join("tests/deploy_grafana.py");
+    let dashboard = repository().join(DASHBOARD);
     for sdk in env::split_paths(&folders) {
         assert!(sdk.is_dir(), "{} is no folder", sdk.display());
         let mut python = Command::new("python3");
@@ -172,11 +171,6 @@ fn a_real_prometheus_answers_every_query() {
     scratch.write("prometheus.yml", &configuration.to_string());
     let prometheus = Prometheus::start(&scratch);
 
-    let unanswered = |prometheus: &Prometheus| -> Vec<String> {
-        let has_data = |expression: &str| prometheus.query(expression).values().any(|value| value != "NaN");
-        let without = queries.iter().filter(|(_, expression)| !has_data(expression));
-        without.map(|(title, expression)| format!("{title}: {expression}")).collect()
-    };
     prometheus.wait_until(Duration::from_secs(30), |prometheus| unanswered(prometheus).is_empty());
     let unanswered = unanswered(&prometheus);
     assert!(unanswered.is_empty(), "no data for\n{}\n{}", unanswered.join("\n"), prometheus.stderr());

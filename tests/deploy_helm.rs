@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use support::{
     Scratch,
     kubernetes::{Rendered, VERSIONS, admits, broken_rules, render_overlay, validate},
-    markdown::{Document, repository},
+    markdown::Document,
     psystrike::{Psystrike, run as run_psystrike},
-    require_programs,
+    repository, require_programs,
 };
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/helm");

@@ -21,15 +21,13 @@ use serde_json::Value;
 use support::{
     LIMIT, Scratch,
     http::{Client, get},
-    image::{
-        self, ARCHITECTURE, Dockerfile, IMAGE, Podman, REVISION, SOURCE, all, build, copy, key_and_value,
-        only, repository,
-    },
+    image::{self, ARCHITECTURE, Dockerfile, IMAGE, REVISION, SOURCE, all, build, copy, key_and_value, only},
     markdown::Document,
+    podman::{Podman, succeed},
     pods::{Pod, Then},
     poll,
     psystrike::Psystrike,
-    read, tell,
+    read, repository, tell,
 };
 
 /// What an image may have, and its container.
@@ -118,10 +116,10 @@ fn the_image_is_small_the_same_each_time_and_serves_under_tight_limits() {
     let [first, second] = build_twice(&scratch);
     let podman = Podman::new(&scratch);
     let [one, other] =
-        [(&first, "one"), (&second, "other")].map(|(binary, name)| podman.build(binary, name, "oci"));
+        [(&first, "one"), (&second, "other")].map(|(binary, name)| image::make(&podman, binary, name, "oci"));
     assert_eq!(one, other, "two images of one source");
     // The OCI's format has no health checks; into Docker's buildah writes the name of the container it builds in.
-    podman.build(&first, "latest", "docker");
+    image::make(&podman, &first, "latest", "docker");
     let layers = |name: &str| podman.inspect("image", name)["RootFS"]["Layers"].clone();
     assert_eq!(layers(IMAGE), layers("localhost/psystrike:one"));
     check_what_is_in_it(&podman, fs::metadata(&first).expect("a binary").len());
@@ -159,7 +157,7 @@ fn it_serves_under_tight_limits(podman: &Podman<'_>) {
     const NAME: &str = "serves";
     let address = "127.27.0.1:8080".parse().expect("an address");
     let network = ["--network", "host", "--env", "PSYSTRIKE_LISTEN=127.27.0.1:8080"];
-    let mut running = podman.run(NAME, &network, &["--allow", "127.27.0.2"]);
+    let mut running = image::run(podman, NAME, &network, &["--allow", "127.27.0.2"]);
 
     let page = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}", 256 << 10, "x".repeat(256 << 10));
     let pod = Pod::answering("127.27.0.2", page, Then::Keep);
@@ -223,7 +221,7 @@ fn it_serves_under_tight_limits(podman: &Podman<'_>) {
 fn its_health_is_checked_where_nothing_is_set(podman: &Podman<'_>) {
     for (name, sysctl) in [("both", "0"), ("no-ipv6", "1")] {
         let sysctl = format!("net.ipv6.conf.all.disable_ipv6={sysctl}");
-        let _running = podman.run(name, &["--network", "none", "--sysctl", &sysctl], &[]);
+        let _running = image::run(podman, name, &["--network", "none", "--sysctl", &sysctl], &[]);
         assert_eq!(podman.exit_status(&["healthcheck", "run", name]), (Some(0), String::new()), "{name}");
         podman.podman(&["stop", "--time", "10", name]);
     }
@@ -237,14 +235,14 @@ fn it_runs_as_the_page_on_deploying_says(podman: &Podman<'_>) {
         blocks.iter().find(|block| block.text.starts_with("podman run ")).expect("it has the command");
     let named = block.text.split_whitespace().find(|word| word.contains("/psystrike:")).expect("an image");
     podman.podman(&["tag", IMAGE, named]);
-    let command = block.text.replace("podman run ", "\"$@\" run --pull never --ulimit nproc=4096:4096 ");
+    let command = block.text.replace("podman run ", "\"$0\" run --pull never --ulimit nproc=4096:4096 ");
     let publish = "--publish 31000:8080";
     assert!(command.contains(publish), "{command}");
-    let own = podman.command("podman");
     let mut shell = Command::new("sh");
-    shell.args(["-c", &command.replace(publish, "--network none"), "sh", "podman"]).args(own.get_args());
-    shell.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    image::succeed(&mut shell);
+    shell
+        .args(["-c", &command.replace(publish, "--network none")])
+        .arg(podman.command("podman").get_program());
+    succeed(&mut shell);
     let health = || podman.exit_status(&["healthcheck", "run", "psystrike"]);
     poll("its health", health, |(status, _)| *status == Some(0));
     let memory = &podman.inspect("container", "psystrike")["HostConfig"]["Memory"];

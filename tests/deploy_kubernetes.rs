@@ -5,8 +5,7 @@ mod support;
 
 use std::{
     collections::BTreeSet,
-    fs::{self, OpenOptions, Permissions},
-    os::unix::fs::PermissionsExt,
+    fs::{self, OpenOptions},
     process::Command,
 };
 
@@ -15,6 +14,7 @@ use support::{
     Scratch,
     kubernetes::{MANIFESTS, VERSIONS, admits, broken_rules, kustomize, render_overlay, texts, validate},
     markdown::{self, Document},
+    podman::Podman,
     psystrike::{BINARY, Psystrike},
     require_programs, require_working,
 };
@@ -324,50 +324,18 @@ fn a_pod_that_breaks_a_rule_is_told() {
     assert_eq!(broken_rules(&pod), BTreeSet::from(["HostPath Volumes", "Volume Types"]));
 }
 
-/// Podman and buildah with storage of the test's own. Ends the containers before the storage goes.
-struct Podman {
-    scratch: Scratch,
-}
-
-impl Podman {
-    fn new() -> Self {
-        let scratch = Scratch::new("kube-play");
-        // runc, because crun wants no hybrid of cgroups v1 and v2; no systemd, because there may be none.
-        let configuration = "[containers]\ndefault_ulimits = [\"nofile=20000:20000\", \"nproc=4096:4096\"]\n\
-                             [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n";
-        scratch.write("containers.conf", configuration);
-        // What the programs are called within a script.
-        for (program, more) in [("podman", "--tmpdir \"$dir/run/libpod\""), ("buildah", "")] {
-            let script = format!(
-                "#!/bin/sh\ndir=${{0%/*}}\nexport CONTAINERS_CONF=\"$dir/containers.conf\" DISABLE_HC_SYSTEMD=true\n\
-                 exec {program} --storage-driver vfs --root \"$dir/storage\" --runroot \"$dir/run\" {more} \"$@\"\n"
-            );
-            let path = scratch.write(&format!("own-{program}"), &script);
-            fs::set_permissions(path, Permissions::from_mode(0o755)).expect("it is ours");
-        }
-        Self { scratch }
-    }
-
-    /// Runs a script in a network namespace of its own, which must succeed, and gives what it printed.
-    fn script(&self, text: &str, arguments: &[&str]) -> String {
-        let script = format!("set -eu\nPATH=\"$1:$PATH\"; dir=$1; shift\nip link set lo up\n{text}");
-        let mut command = Command::new("unshare");
-        command.args(["--net", "sh", "-c", &script, "sh"]).arg(self.scratch.path("")).args(arguments);
-        // Into files: what stays behind to serve the pod would keep a pipe open.
-        let [out, err] = ["out", "err"].map(|name| self.scratch.write(name, ""));
-        let to = |path| OpenOptions::new().append(true).open(path).expect("it is ours");
-        let status = command.stdout(to(&out)).stderr(to(&err)).status().expect("unshare runs");
-        let [stdout, stderr] = [out, err].map(|path| fs::read_to_string(path).expect("it is ours"));
-        assert!(status.success(), "{text}: {status}\n{stdout}{stderr}");
-        stdout
-    }
-}
-
-impl Drop for Podman {
-    fn drop(&mut self) {
-        let podman = self.scratch.path("own-podman");
-        let _ = Command::new(podman).args(["pod", "rm", "--all", "--force", "--time", "0"]).output();
-    }
+/// Runs a script in a network namespace of its own, which must succeed, and gives what it printed.
+fn script(scratch: &Scratch, text: &str, arguments: &[&str]) -> String {
+    let script = format!("set -eu\nPATH=\"$1:$PATH\"; dir=$1; shift\nip link set lo up\n{text}");
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", &script, "sh"]).arg(scratch.path("")).args(arguments);
+    // Into files: what stays behind to serve the pod would keep a pipe open.
+    let [out, err] = ["out", "err"].map(|name| scratch.write(name, ""));
+    let to = |path| OpenOptions::new().append(true).open(path).expect("it is ours");
+    let status = command.stdout(to(&out)).stderr(to(&err)).status().expect("unshare runs");
+    let [stdout, stderr] = [out, err].map(|path| fs::read_to_string(path).expect("it is ours"));
+    assert!(status.success(), "{text}: {status}\n{stdout}{stderr}");
+    stdout
 }
 
 /// Podman knows Deployments and ConfigMaps, and so can be the node: with the kubelet's limits, another seccomp profile
@@ -380,19 +348,21 @@ fn the_pod_runs_as_it_is_rendered() {
         return;
     }
     let Some(rendered) = render_overlay(NODEPORT) else { return };
-    let podman = Podman::new();
+    let scratch = Scratch::new("kube-play");
+    let _podman = Podman::new(&scratch);
     let mut pod = rendered.workload().clone();
     // Not from a registry.
     pod["spec"]["template"]["spec"]["containers"][0]["imagePullPolicy"] = "Never".into();
     let manifests = format!("{}\n---\n{pod}\n", rendered.kind("ConfigMap")); // JSON is YAML
-    podman.scratch.write("manifests.yaml", &manifests);
+    scratch.write("manifests.yaml", &manifests);
     let image = rendered.container()["image"].as_str().expect("it has an image");
     let grace = &rendered.pod()["terminationGracePeriodSeconds"];
-    podman.scratch.write("Dockerfile", "FROM scratch\nCOPY . /\nENTRYPOINT [\"/psystrike\"]\n");
+    scratch.write("Dockerfile", "FROM scratch\nCOPY . /\nENTRYPOINT [\"/psystrike\"]\n");
 
     // The image has what this build of psystrike is linked to in it, too. The scrape is of psystrike itself, by an
     // address of the pod range; the pod's address is another.
-    let said = podman.script(
+    let said = script(
+        &scratch,
         r#"
         image=$1 binary=$2 grace=$3
         mkdir "$dir/image"

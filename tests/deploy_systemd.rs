@@ -13,11 +13,12 @@ use std::{
 
 use support::{
     LIMIT, Scratch,
-    markdown::{Document, repository},
+    markdown::Document,
     pods::{Pod, Then},
     program::Signal,
     psystrike::{BINARY, Psystrike, run as run_psystrike},
     require_programs, require_working,
+    shipped::shipped,
 };
 
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/systemd/psystrike.service");
@@ -152,9 +153,10 @@ fn the_page_says_of_the_unit_what_is_so() {
     let address: SocketAddr = listen.parse().expect("an address");
     assert!(address.ip().is_unspecified(), "{address}");
     for file in ["prometheus.yml", "clusters.yml", "file_sd.yml"] {
-        let path = repository().join("deploy/prometheus").join(file);
-        let text = fs::read_to_string(path).expect("a configuration");
-        assert!(text.contains(&format!(".example:{}", address.port())), "{file} asks at another port");
+        assert!(
+            shipped(file).contains(&format!(".example:{}", address.port())),
+            "{file} asks at another port"
+        );
     }
     // At a port that is free here.
     variables.insert("PSYSTRIKE_LISTEN", format!("{}", SocketAddr::new(address.ip(), 0)));

@@ -18,11 +18,12 @@ use psystrike::config::HELP;
 use serde_json::{Value, json};
 use support::{
     Scratch,
-    markdown::{self, Document, repository},
+    markdown::{self, Document},
     pods::{Pod, Refusing, Then, Unanswering},
     prometheus::Prometheus,
     psystrike::{BINARY, Psystrike, run as run_psystrike},
-    require_programs,
+    read, repository, require_programs,
+    shipped::rules,
 };
 
 /// What becomes of a shell block.
@@ -99,7 +100,7 @@ const COMMANDS: &[(&str, Fate)] = &[
 
 #[test]
 fn every_command_runs_or_it_is_said_why_not() {
-    let ci = fs::read_to_string(repository().join(".ci/run")).expect(".ci/run is there");
+    let ci = read(".ci/run");
     let (mut used, mut seen) = (BTreeSet::new(), BTreeSet::new());
     for document in Document::all() {
         for block in document.blocks() {
@@ -216,7 +217,7 @@ const OPTIONS_OF_OTHERS: &str = "
 
 #[test]
 fn every_option_and_variable_exists() {
-    let bench = fs::read_to_string(repository().join("benches/side_by_side/options.rs")).expect("the bench");
+    let bench = read("benches/side_by_side/options.rs");
     let options =
         |text: &str| tokens(text, "--", |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
     let ours = options(HELP);
@@ -341,11 +342,8 @@ fn prometheus_shows_errors_without_a_status_as_the_table_has_them() {
 
 #[test]
 fn every_alert_has_its_section() {
-    let file = fs::read_to_string(repository().join("deploy/prometheus/psystrike.rules.yml")).expect("rules");
-    let rules: Value = serde_saphyr::from_str(&file).expect("YAML");
-    let groups = rules["groups"].as_array().expect("groups").iter();
-    let rules = groups.flat_map(|group| group["rules"].as_array().expect("rules"));
-    let alerts: Vec<&str> = rules.filter_map(|rule| rule["alert"].as_str()).collect();
+    let alerts = rules("alert");
+    let alerts: Vec<&str> = alerts.iter().map(|(name, _)| name.as_str()).collect();
     assert!(!alerts.is_empty());
     let sections = Document::read("deploy/troubleshooting.md").sections();
     let behind = sections.iter().skip_while(|section| section.title != "Alerts").skip(1);
@@ -428,7 +426,7 @@ fn the_figures_in_the_manifests_are_what_the_measured_ones_come_to() {
             )],
         ),
     ] {
-        let text = fs::read_to_string(repository().join(&file)).expect("a text");
+        let text = read(&file);
         let lines = text.lines().map(|line| line.trim_start().trim_start_matches("# "));
         let said = lines.collect::<Vec<_>>().join(" ");
         for part in expected {

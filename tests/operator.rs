@@ -11,8 +11,9 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use support::{
     Scratch,
-    dashboard::{interpolated, queries},
-    image::{self, Podman},
+    dashboard::unanswered,
+    image,
+    podman::Podman,
     pods::Refusing,
     prometheus::{NodeExporter, Prometheus},
     require_programs,
@@ -33,10 +34,10 @@ fn from_the_dockerfile_to_the_dashboard() {
     let scratch = Scratch::new("operator");
     let binary = image::build(&scratch.path("build"), &image::cargo_home());
     let podman = Podman::new(&scratch);
-    podman.build(&binary, "latest", "docker");
+    image::make(&podman, &binary, "latest", "docker");
     let environment =
         ["--env", &format!("PSYSTRIKE_LISTEN={PSYSTRIKE}"), "--env", "PSYSTRIKE_ALLOW=127.28.0.0/24"];
-    let _running = podman.run("operator", &[&["--network", "host"][..], &environment].concat(), &[]);
+    let _running = image::run(&podman, "operator", &[&["--network", "host"][..], &environment].concat(), &[]);
 
     let (exporter, refusing) = (NodeExporter::start("127.28.0.2"), Refusing::on("127.28.0.3"));
     let psystrike = annotated("psystrike", PSYSTRIKE.parse().expect("an address"));
@@ -77,13 +78,6 @@ fn from_the_dockerfile_to_the_dashboard() {
     let in_time = prometheus.wait_until(IN_TIME, |prometheus| raised(prometheus).is_superset(&expected));
     assert!(in_time, "{:?} of {known:#?}\n{:#?}", raised(&prometheus), prometheus.targets());
 
-    let unanswered = |prometheus: &Prometheus| -> Vec<String> {
-        let has_data = |expression: &str| {
-            prometheus.query(&interpolated(expression)).values().any(|value| value != "NaN")
-        };
-        let without = queries().into_iter().filter(|(_, expression)| !has_data(expression));
-        without.map(|(title, expression)| format!("{title}: {expression}")).collect()
-    };
     let in_time = prometheus.wait_until(IN_TIME, |prometheus| unanswered(prometheus).is_empty());
     assert!(in_time, "no data for\n{}\n{}", unanswered(&prometheus).join("\n"), prometheus.stderr());
 

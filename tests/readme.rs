@@ -12,7 +12,10 @@ use psystrike::{
         outcome::Outcome,
     },
 };
-use support::markdown::{self, Document};
+use support::{
+    markdown::{self, Document},
+    shipped,
+};
 
 #[test]
 fn every_option_is_there_with_its_default() {
@@ -90,8 +93,8 @@ fn every_outcome_is_there_with_what_prometheus_shows() {
 fn its_relabelling_is_that_of_the_file_to_deploy() {
     let blocks = Document::read("README.md").blocks();
     let rules = blocks.iter().find(|block| block.text.contains("relabel_configs:")).expect("rules");
-    let file = std::fs::read_to_string(markdown::repository().join("deploy/prometheus/prometheus.yml"));
-    assert!(file.is_ok_and(|file| file.contains(&rules.text)), "{}", rules.text);
+    let file = shipped::shipped(shipped::PROMETHEUS);
+    assert!(file.contains(&rules.text), "{}", rules.text);
 }
 
 #[test]

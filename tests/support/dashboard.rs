@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::read;
+use super::{prometheus::Prometheus, read};
 
 pub const DASHBOARD: &str = "deploy/grafana/psystrike.json";
 
@@ -42,4 +42,12 @@ pub fn interpolated(expression: &str) -> String {
         chosen.iter().fold(expression.to_owned(), |text, (name, value)| text.replace(name, value));
     assert!(!expression.contains('$') || expression.contains("\"$1\""), "another variable in {expression}");
     expression
+}
+
+/// The queries that this Prometheus answers with nothing.
+pub fn unanswered(prometheus: &Prometheus) -> Vec<String> {
+    let has_data =
+        |expression: &str| prometheus.query(&interpolated(expression)).values().any(|value| value != "NaN");
+    let without = queries().into_iter().filter(|(_, expression)| !has_data(expression));
+    without.map(|(title, expression)| format!("{title}: {expression}")).collect()
 }

@@ -5,20 +5,19 @@ use std::{
     collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
 };
 
-use serde_json::Value;
-
-use super::{LIMIT, Scratch, program::Program, read, require_programs, require_working};
+use super::{
+    LIMIT,
+    podman::{Podman, succeed},
+    program::Program,
+    read, repository, require_programs, require_working,
+};
 
 pub const REVISION: &str = "0123456789ab";
 pub const SOURCE: &str = "https://source.example/psystrike";
 pub const IMAGE: &str = "localhost/psystrike:latest";
-
-pub fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
 
 /// An instruction's name and what stands behind it, on one line.
 pub type Instruction = (String, String);
@@ -200,118 +199,57 @@ pub fn shell(command: &str, folder: &Path, environment: &BTreeMap<String, String
     succeed(shell.envs(environment)).1
 }
 
-/// Runs a command, which must succeed; gives its stdout and stderr.
-pub fn succeed(command: &mut Command) -> (String, String) {
-    let Output { status, stdout, stderr } =
-        command.output().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
-    let [stdout, stderr] = [stdout, stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    assert!(status.success(), "{command:?}: {status}\n{stdout}{stderr}");
-    (stdout.trim_end().to_owned(), stderr)
+/// Makes the image of the Dockerfile with this binary: with an empty base image, in which no command can run. Gives
+/// its digest.
+pub fn make(podman: &Podman<'_>, binary: &Path, name: &str, format: &str) -> String {
+    let context = podman.scratch.path(&format!("context-of-{name}"));
+    fs::create_dir_all(&context).expect("a folder can be made");
+    for source in ["Cargo.toml", "Cargo.lock", "src"] {
+        copy_with_age(&repository().join(source), &context.join(source));
+    }
+    copy_with_age(binary, &context.join("psystrike"));
+    fs::write(context.join(".dockerignore"), read(".dockerignore") + "!psystrike\n")
+        .expect("it can be written");
+    let mut without_run = String::from("ARG RUST=scratch\n");
+    for stage in Dockerfile::read().stages {
+        let runs = all(&stage, "RUN").count();
+        let kept = stage.iter().filter(|(name, _)| name != "RUN");
+        for (name, rest) in kept {
+            // BuildKit knows this by itself here; buildah 1.28 does not.
+            let rest = if name == "FROM" { &rest.replace("$TARGETARCH", ARCHITECTURE) } else { rest };
+            without_run += &format!("{name} {rest}\n");
+        }
+        if runs > 0 {
+            without_run += "COPY psystrike ./\n";
+        }
+    }
+    fs::write(context.join("Dockerfile"), without_run).expect("it can be written");
+    let mut buildah = podman.command("buildah");
+    let id = podman.scratch.path(&format!("id-of-{name}"));
+    buildah.args(["bud", "--isolation", "chroot", "--format", format, "--timestamp", "0"]);
+    buildah.args([
+        "--build-arg",
+        &format!("REVISION={REVISION}"),
+        "--build-arg",
+        &format!("SOURCE={SOURCE}"),
+    ]);
+    buildah.args(["--tag", &format!("localhost/psystrike:{name}"), "--iidfile"]).arg(&id).arg(&context);
+    succeed(&mut buildah);
+    fs::read_to_string(id).expect("buildah names the image")
 }
 
-/// Podman and buildah with storage of the test's own. Ends the containers before the storage goes.
-pub struct Podman<'s> {
-    scratch: &'s Scratch,
-    /// Podman takes no long path for what it keeps while containers run.
-    run: PathBuf,
-}
-
-impl<'s> Podman<'s> {
-    pub fn new(scratch: &'s Scratch) -> Self {
-        // runc, because crun wants no hybrid of cgroups v1 and v2; no systemd, because there may be none.
-        let configuration = "[containers]\ndefault_ulimits = [\"nofile=20000:20000\", \"nproc=4096:4096\"]\n\
-                             [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n";
-        scratch.write("containers.conf", configuration);
-        let run = env::temp_dir().join(format!("psystrike-{}", std::process::id()));
-        Self { scratch, run }
-    }
-
-    pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.env("CONTAINERS_CONF", self.scratch.path("containers.conf"));
-        command.env("DISABLE_HC_SYSTEMD", "true"); // the test runs health checks, no timer does
-        command.args(["--storage-driver", "vfs"]);
-        command.arg("--root").arg(self.scratch.path("storage")).arg("--runroot").arg(&self.run);
-        if program == "podman" {
-            command.arg("--tmpdir").arg(self.run.join("libpod"));
-        }
-        command
-    }
-
-    pub fn podman(&self, arguments: &[&str]) -> String {
-        succeed(self.command("podman").args(arguments)).0
-    }
-
-    pub fn inspect(&self, kind: &str, name: &str) -> Value {
-        let said = self.podman(&["inspect", "--type", kind, name]);
-        let said: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
-        said[0].clone()
-    }
-
-    /// Makes the image of the Dockerfile with this binary: with an empty base image, in which no command can run. Gives
-    /// its digest.
-    pub fn build(&self, binary: &Path, name: &str, format: &str) -> String {
-        let context = self.scratch.path(&format!("context-of-{name}"));
-        fs::create_dir_all(&context).expect("a folder can be made");
-        for source in ["Cargo.toml", "Cargo.lock", "src"] {
-            copy_with_age(&repository().join(source), &context.join(source));
-        }
-        copy_with_age(binary, &context.join("psystrike"));
-        fs::write(context.join(".dockerignore"), read(".dockerignore") + "!psystrike\n")
-            .expect("it can be written");
-        let mut without_run = String::from("ARG RUST=scratch\n");
-        for stage in Dockerfile::read().stages {
-            let runs = all(&stage, "RUN").count();
-            let kept = stage.iter().filter(|(name, _)| name != "RUN");
-            for (name, rest) in kept {
-                // BuildKit knows this by itself here; buildah 1.28 does not.
-                let rest = if name == "FROM" { &rest.replace("$TARGETARCH", ARCHITECTURE) } else { rest };
-                without_run += &format!("{name} {rest}\n");
-            }
-            if runs > 0 {
-                without_run += "COPY psystrike ./\n";
-            }
-        }
-        fs::write(context.join("Dockerfile"), without_run).expect("it can be written");
-        let mut buildah = self.command("buildah");
-        let id = self.scratch.path(&format!("id-of-{name}"));
-        buildah.args(["bud", "--isolation", "chroot", "--format", format, "--timestamp", "0"]);
-        buildah.args([
-            "--build-arg",
-            &format!("REVISION={REVISION}"),
-            "--build-arg",
-            &format!("SOURCE={SOURCE}"),
-        ]);
-        buildah.args(["--tag", &format!("localhost/psystrike:{name}"), "--iidfile"]).arg(&id).arg(&context);
-        succeed(&mut buildah);
-        fs::read_to_string(id).expect("buildah names the image")
-    }
-
-    /// Runs a container of it under an operator's limits.
-    pub fn run(&self, name: &str, network: &[&str], arguments: &[&str]) -> Program {
-        let limits = [
-            &["run", "--name", name, "--pull", "never", "--memory", "16m", "--memory-swap", "16m"][..],
-            &["--cpus", "0.5", "--pids-limit", "32", "--read-only", "--read-only-tmpfs=false"],
-            &["--cap-drop", "all", "--security-opt", "no-new-privileges"],
-        ];
-        let mut run = self.command("podman");
-        run.args(limits.concat()).args(network).arg(IMAGE).args(arguments);
-        let program = Program::start(&mut run);
-        program.wait_for_line("listening on", LIMIT);
-        program
-    }
-
-    pub fn exit_status(&self, arguments: &[&str]) -> (Option<i32>, String) {
-        let output = self.command("podman").args(arguments).output().expect("podman starts");
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-    }
-}
-
-impl Drop for Podman<'_> {
-    fn drop(&mut self) {
-        let _ = self.command("podman").args(["rm", "--all", "--force", "--time", "0"]).output();
-        let _ = fs::remove_dir_all(&self.run);
-    }
+/// Runs a container of it under an operator's limits.
+pub fn run(podman: &Podman<'_>, name: &str, network: &[&str], arguments: &[&str]) -> Program {
+    let limits = [
+        &["run", "--name", name, "--pull", "never", "--memory", "16m", "--memory-swap", "16m"][..],
+        &["--cpus", "0.5", "--pids-limit", "32", "--read-only", "--read-only-tmpfs=false"],
+        &["--cap-drop", "all", "--security-opt", "no-new-privileges"],
+    ];
+    let mut run = podman.command("podman");
+    run.args(limits.concat()).args(network).arg(IMAGE).args(arguments);
+    let program = Program::start(&mut run);
+    program.wait_for_line("listening on", LIMIT);
+    program
 }
 
 /// Whether this machine has what it takes. If not, says so, for the caller to return.

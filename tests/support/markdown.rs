@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::{read, repository};
+
 /// One document.
 #[derive(Debug)]
 pub struct Document {
@@ -31,14 +33,9 @@ pub struct Section {
     pub prose: String,
 }
 
-pub fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
 impl Document {
     pub fn read(path: &str) -> Self {
-        let text = fs::read_to_string(repository().join(path));
-        Self { path: path.to_owned(), text: text.unwrap_or_else(|error| panic!("{path}: {error}")) }
+        Self { path: path.to_owned(), text: read(path) }
     }
 
     /// Every document of the repository.

@@ -13,6 +13,7 @@ pub mod http;
 pub mod image;
 pub mod kubernetes;
 pub mod markdown;
+pub mod podman;
 pub mod pods;
 pub mod process;
 pub mod program;
@@ -36,9 +37,14 @@ use std::{
 /// How long anything that should happen at once may take on a busy machine before a test gives up.
 pub const LIMIT: Duration = Duration::from_secs(10);
 
+/// The repository's top folder.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
 /// A file of the repository.
 pub fn read(file: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let path = repository().join(file);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -46,13 +52,16 @@ pub fn read(file: &str) -> String {
 /// caller to return; where `CI=true` promises that they are, fails.
 pub fn require_programs(programs: &[&str]) -> bool {
     let missing: Vec<&str> = programs.iter().copied().filter(|program| !is_installed(program)).collect();
-    if missing.is_empty() {
-        return true;
+    if !missing.is_empty() {
+        skip(&format!("not installed: {}", missing.join(", ")));
     }
-    let skipped = format!("SKIPPED: not installed: {}", missing.join(", "));
-    assert!(env::var("CI").as_deref() != Ok("true"), "{skipped}, and CI=true forbids to skip");
-    tell(&skipped);
-    false
+    missing.is_empty()
+}
+
+/// Says visibly that a test is skipped; where `CI=true` promises that it runs, fails.
+fn skip(why: &str) {
+    assert!(env::var("CI").as_deref() != Ok("true"), "SKIPPED: {why}, and CI=true forbids to skip");
+    tell(&format!("SKIPPED: {why}"));
 }
 
 fn is_installed(program: &str) -> bool {
@@ -63,9 +72,7 @@ fn is_installed(program: &str) -> bool {
 pub fn require_variable(name: &str) -> Option<OsString> {
     let value = env::var_os(name);
     if value.is_none() {
-        let skipped = format!("SKIPPED: the variable {name} is not set");
-        assert!(env::var("CI").as_deref() != Ok("true"), "{skipped}, and CI=true forbids to skip");
-        tell(&skipped);
+        skip(&format!("the variable {name} is not set"));
     }
     value
 }
@@ -78,14 +85,11 @@ pub fn require_working(command: &[&str]) -> bool {
     }
     let output = Command::new(command[0]).args(&command[1..]).stdin(Stdio::null()).output();
     let output = output.unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
-    if output.status.success() {
-        return true;
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr);
+        skip(&format!("not possible here: {}: {}", command.join(" "), why.trim_end()));
     }
-    let why = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
-    let skipped = format!("SKIPPED: not possible here: {}: {why}", command.join(" "));
-    assert!(env::var("CI").as_deref() != Ok("true"), "{skipped}, and CI=true forbids to skip");
-    tell(&skipped);
-    false
+    output.status.success()
 }
 
 /// Asks `now` again and again until it is `enough`, for what offers no event to wait for: `/proc`, a counter.
