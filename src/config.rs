@@ -10,7 +10,7 @@ use pico_args::Arguments;
 
 use crate::{
     healthcheck::Page,
-    net::{listener, splice},
+    net::{event_loop, listener, signals, splice},
     proxy::{
         duration,
         policy::{self, Policy, Ports},
@@ -54,8 +54,9 @@ How long things may take (500ms, 3s, 2m, 1h)
 How much there may be (by default half of the open-files limit, at most 16384)
   --clients-max N            client connections; at the bound the one that idled longest gives
                              way, or else the new one [default: from the open-files limit]
-  --upstreams-idle-max N     pod connections that are kept, by all workers; at the bound the
-                             least recently used goes [default: from the open-files limit]
+  --upstreams-idle-max N     pooled pod connections, divided among the workers, at least 1 each;
+                             0 pools none; at the limit the least recently used is closed
+                             [default: from the open-files limit]
 
 How it ends, and what it says
   --shutdown-delay D         after SIGTERM, serve on so long with /readyz failing [default: 0s]
@@ -124,11 +125,27 @@ pub struct Config {
 impl Config {
     /// The most client connections, and the most kept pod connections, with so many open files. A client that
     /// scrapes needs a second descriptor for its pod, for which a kept connection gives its own if need be.
+    ///
+    /// A worker without any kept connection would open one for each scrape, so there is one for each worker at least,
+    /// unless the operator wants none.
     pub fn limits(&self, open_files: u64) -> (usize, usize) {
         let other = DESCRIPTORS_OTHER + self.workers * (2 + splice::DESCRIPTORS + self.listen.len().max(1));
         let half = usize::try_from(open_files).unwrap_or(usize::MAX).saturating_sub(other) / 2;
         let default = half.clamp(1, CONNECTIONS_DEFAULT_MAX);
-        (self.clients_max.unwrap_or(default), self.upstreams_idle_max.unwrap_or(default))
+        let upstreams_idle_max = match self.upstreams_idle_max.unwrap_or(default) {
+            0 => 0,
+            most => most.max(self.workers),
+        };
+        (self.clients_max.unwrap_or(default), upstreams_idle_max)
+    }
+
+    /// How many files have to be open at least to serve one scrape at a time, where `open` are open at the start.
+    pub fn open_files_min(&self, open: u64) -> u64 {
+        // A worker cannot use the descriptor of a pod connection that another one keeps.
+        let pod = 1;
+        let worker = event_loop::DESCRIPTORS + self.listen.len().max(1) + pod;
+        let client = 1;
+        open + (signals::DESCRIPTORS + self.workers * worker + client) as u64
     }
 }
 
@@ -435,6 +452,19 @@ mod tests {
         assert_eq!(config.limits(36), (1, 1));
         assert_eq!(config.shutdown_delay, Duration::ZERO);
         assert_eq!(config.shutdown_timeout, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn each_worker_may_keep_a_pod_connection_unless_none_may() {
+        for (arguments, expected) in [
+            (&["--upstreams-idle-max=0", "--workers=3"][..], 0),
+            (&["--upstreams-idle-max=1", "--workers=3"], 3),
+            (&["--upstreams-idle-max=4", "--workers=3"], 4),
+            (&["--workers=3"], 3), // from so few open files
+        ] {
+            let (_, upstreams_idle_max) = config(arguments, &[]).unwrap().limits(55);
+            assert_eq!(upstreams_idle_max, expected, "{arguments:?}");
+        }
     }
 
     #[test]

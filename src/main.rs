@@ -96,7 +96,16 @@ fn complain(about: &dyn Display) {
 fn serve(config: &Config) -> Result<u8, String> {
     logging::init(config.log_level, config.rules.access_log)
         .map_err(|error| format!("no thread for the log: {error}"))?;
-    let (clients_max, upstreams_idle_max) = config.limits(process::raise_open_files());
+    let open_files = process::raise_open_files();
+    let needed = config.open_files_min(process::open_files_below(open_files));
+    if open_files < needed {
+        return Err(format!(
+            "the open-files limit of {open_files} is too low: at least {needed} are needed to serve a scrape with \
+             {} worker(s) (ulimit -n, or LimitNOFILE in a systemd unit)",
+            config.workers
+        ));
+    }
+    let (clients_max, upstreams_idle_max) = config.limits(open_files);
     let mut signals = Signals::receive().map_err(|error| format!("signals: {error}"))?;
     let fixed = Fixed { version: VERSION, revision: REVISION, clients_max, upstreams_idle_max };
     let shared = Arc::new(Shared::new(config.rules.clone(), fixed, config.workers));

@@ -25,6 +25,9 @@ use super::{
 };
 use crate::proxy::moment::Moment;
 
+/// Descriptors that an event loop takes beside its listeners: the poll, its registry's own, and the waker.
+pub const DESCRIPTORS: usize = 3;
+
 /// Events fetched at once.
 const EVENTS_MAX: usize = 256;
 /// Fetches in one turn: enough for an event of each of 64 Ki connections.

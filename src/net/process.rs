@@ -9,6 +9,9 @@ use crate::proxy::metrics::Process;
 /// In how many parts of a second the kernel tells processor time: `USER_HZ`, on every architecture that Rust has.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// The files that this process has open, by their numbers.
+const FOLDER: &str = "/proc/self/fd";
+
 /// Reads what the kernel says of a process that `started` then. What cannot be read is left out, as where there is
 /// no `/proc` or no descriptor left.
 pub fn read(started: SystemTime) -> Process {
@@ -43,11 +46,20 @@ fn bytes(status: &str, name: &str) -> Option<u64> {
 /// How many files are open. Since 6.2 the kernel says so in the size of the folder that lists them (proc(5)); to
 /// list tens of thousands of them would keep every connection waiting for milliseconds.
 fn open_files() -> io::Result<u64> {
-    const FOLDER: &str = "/proc/self/fd";
     match fs::metadata(FOLDER)?.len() {
         0 => Ok(fs::read_dir(FOLDER)?.count() as u64),
         files => Ok(files),
     }
+}
+
+/// How many of the descriptors below `limit`, which are all that this process may open, are taken. Those above it, from
+/// before the limit was set, take none of its places.
+pub fn open_files_below(limit: u64) -> u64 {
+    const STANDARD_STREAMS: u64 = 3; // std opens those that are closed
+    let Ok(files) = fs::read_dir(FOLDER) else { return STANDARD_STREAMS };
+    let number = |file: fs::DirEntry| file.file_name().to_str()?.parse::<u64>().ok();
+    let below = files.filter_map(|file| number(file.ok()?)).filter(|&number| number < limit);
+    (below.count() as u64).saturating_sub(1) // the folder itself is open for this
 }
 
 /// Raises the open-files limit as far as this process may, and says how many files it may have open then.

@@ -88,9 +88,10 @@ impl Shared {
         &self.rules
     }
 
-    /// How many kept pod connections one worker may have.
-    pub fn upstreams_idle_max_of_worker(&self) -> usize {
-        self.fixed.upstreams_idle_max / self.workers.len()
+    /// How many kept pod connections this worker may have. The parts of all workers add up to what there may be in all.
+    pub fn upstreams_idle_max_of_worker(&self, worker: usize) -> usize {
+        let (most, workers) = (self.fixed.upstreams_idle_max, self.workers.len());
+        most / workers + usize::from(worker < most % workers)
     }
 
     /// The counters of one worker.
@@ -193,5 +194,49 @@ impl Told for Shared {
 
     fn date(&self) -> SystemTime {
         SystemTime::now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::{
+        policy::{Policy, Ports},
+        rules::Timeouts,
+    };
+
+    fn shared(clients_max: usize, upstreams_idle_max: usize, workers: usize) -> Shared {
+        let second = Duration::from_secs(1);
+        let rules = Rules {
+            policy: Policy::new(Vec::new(), Vec::new(), Ports::all()),
+            timeouts: Timeouts {
+                scrape: second,
+                scrape_max: second,
+                connect: second,
+                header: second,
+                client_idle: second,
+                upstream_idle: second,
+            },
+            access_log: false,
+        };
+        Shared::new(rules, Fixed { version: "", revision: "", clients_max, upstreams_idle_max }, workers)
+    }
+
+    #[test]
+    fn kept_connections_are_divided_exactly() {
+        for (most, expected) in [
+            (0, &[0][..]),
+            (0, &[0, 0, 0]),
+            (1, &[1]),
+            (3, &[1, 1, 1]),
+            (4, &[2, 1, 1]),
+            (11, &[3, 3, 3, 2]),
+            (16_384, &[8192, 8192]),
+        ] {
+            let shared = shared(1, most, expected.len());
+            let workers = 0..expected.len();
+            let parts: Vec<_> = workers.map(|worker| shared.upstreams_idle_max_of_worker(worker)).collect();
+            assert_eq!(parts, expected, "{most}");
+        }
     }
 }

@@ -14,6 +14,9 @@ use signal_hook::{
     low_level::pipe,
 };
 
+/// Descriptors that [`Signals`] take: the poll, the waker, the receiver, and a sender for each signal.
+pub const DESCRIPTORS: usize = 5;
+
 const SIGNALS: Token = Token(0);
 const WAKER: Token = Token(1);
 

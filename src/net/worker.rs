@@ -120,7 +120,7 @@ pub struct Worker<N: Network> {
 impl<N: Network> Worker<N> {
     /// A worker without connections.
     pub fn new(network: N, shared: Arc<Shared>, index: usize) -> Self {
-        let idle_max = shared.upstreams_idle_max_of_worker();
+        let idle_max = shared.upstreams_idle_max_of_worker(index);
         Self {
             network,
             pool: Pool::new(idle_max, shared.rules().timeouts.upstream_idle),

@@ -152,6 +152,13 @@ pub fn run(arguments: &[impl AsRef<OsStr>], variables: &[(&str, &str)]) -> Ended
     Ended { status, stdout: program.whole_stdout(), stderr: program.stderr() }
 }
 
+/// Runs another program, which runs it, to its end, which must come by itself.
+pub fn run_under(wrapper: &str, arguments: &[&str]) -> Ended {
+    let mut program = Program::start(without_settings(wrapper).args(arguments));
+    let status = program.wait(LIMIT);
+    Ended { status, stdout: program.whole_stdout(), stderr: program.stderr() }
+}
+
 const LISTENING: &str = "listening on ";
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_psystrike");
