@@ -1,7 +1,9 @@
 //! The whole worker over simulated sockets and a virtual clock: seeded runs with random clients, pods and faults,
 //! and scenes that are played call by call.
 //!
-//! `PSYSTRIKE_SEEDS` is how many seeds are run; `PSYSTRIKE_SEED` runs one of them alone, and tells of every step.
+//! `PSYSTRIKE_SEEDS` is the number of seeds to run, `PSYSTRIKE_FIRST_SEED` the first of them; `PSYSTRIKE_SEED` runs one
+//! alone and prints every step. For a great many, build with optimisation:
+//! `PSYSTRIKE_FIRST_SEED=1000000 PSYSTRIKE_SEEDS=100000 cargo test --profile seeds --test simulation whatever`.
 
 #[path = "support/bytes.rs"]
 mod bytes;

@@ -822,10 +822,14 @@ impl Net {
         let patience = match ask.kind {
             Kind::Scrape(id) if whole.is_some() && this.has_place => {
                 let scrape = &self.scrapes[id];
-                let in_body = matches!(this.parser, Parser::PodBody { .. });
                 let last = scrape.attempts.last().map(|attempt| self.pods[attempt.pod].conn);
                 let lost = last.is_some_and(|conn| self.kernel.conns[conn].peer_left());
-                if in_body && (lost || scrape.fault() == Fault::MalformedBody) {
+                // The worker may be in the body while a slow client has yet to take what precedes it.
+                let breaks = match scrape.fault() {
+                    Fault::MalformedBody => scrape.is_read_beyond_sound(self),
+                    _ => lost && scrape.is_head_read(self),
+                };
+                if breaks {
                     return;
                 }
                 scrape.patience

@@ -383,6 +383,20 @@ impl Scrape {
         self.fault() == Fault::None && !self.attempts.is_empty()
     }
 
+    /// Whether the worker read the head of the final answer whole. From there on, it can tell of a failure only by
+    /// breaking off.
+    pub(crate) fn is_head_read(&self, net: &Net) -> bool {
+        let is_sound =
+            !matches!(self.fault(), Fault::MalformedHead | Fault::HeadTooLarge | Fault::SwitchedProtocols);
+        is_sound && self.answer_bytes_read(net).is_some_and(|read| read >= self.answer.body_at)
+    }
+
+    /// Whether the worker read what is malformed in the body.
+    pub(crate) fn is_read_beyond_sound(&self, net: &Net) -> bool {
+        let sound = self.answer.body_at + self.answer.sound;
+        self.answer_bytes_read(net).is_some_and(|read| read > sound)
+    }
+
     /// How much the worker read of the answer. `None`: nothing was asked for yet.
     pub(crate) fn answer_bytes_read(&self, net: &Net) -> Option<usize> {
         let Attempt { pod, from, .. } = self.attempts.last()?;

@@ -1,7 +1,8 @@
 //! What the tables of wire bytes share: how bytes are shown when a case fails, where they are cut, and seeded
 //! randomness.
 //!
-//! Knows nothing of HTTP. Every seed that fails is printed, and `PSYSTRIKE_SEED` runs it alone.
+//! Knows nothing of HTTP. Every seed that fails is printed, and `PSYSTRIKE_SEED` runs it alone;
+//! `PSYSTRIKE_FIRST_SEED` runs as many seeds as otherwise, beginning with another one.
 
 #![allow(dead_code)] // each test file takes what it needs
 
@@ -77,8 +78,8 @@ impl Random {
     }
 }
 
-/// Runs `test` with `count` seeds, or with the one in `PSYSTRIKE_SEED`. The seed of a panic is printed, wherever
-/// the panic comes from.
+/// Runs `test` with `count` seeds from `PSYSTRIKE_FIRST_SEED` (1 by default) on, or with the one in
+/// `PSYSTRIKE_SEED`. The seed of a panic is printed, wherever the panic comes from.
 pub(crate) fn with_seeds(count: u64, test: impl Fn(u64, &mut Random)) {
     struct Announce(u64);
     impl Drop for Announce {
@@ -88,9 +89,14 @@ pub(crate) fn with_seeds(count: u64, test: impl Fn(u64, &mut Random)) {
             }
         }
     }
-    let chosen = env::var("PSYSTRIKE_SEED").ok().map(|seed| seed.parse().expect("PSYSTRIKE_SEED: a number"));
-    let seeds = chosen.map_or(1..=count, |seed| seed..=seed);
-    for seed in seeds {
+    let chosen = |name| {
+        env::var(name).ok().map(|seed| seed.parse::<u64>().unwrap_or_else(|_| panic!("{name}: a number")))
+    };
+    let (first, count) = match chosen("PSYSTRIKE_SEED") {
+        Some(seed) => (seed, 1),
+        None => (chosen("PSYSTRIKE_FIRST_SEED").unwrap_or(1), count),
+    };
+    for seed in first..first + count {
         let announce = Announce(seed);
         test(seed, &mut Random::new(seed));
         drop(announce);
