@@ -19,7 +19,7 @@ use support::{
     pods::{Pod, Then},
     poll,
     program::{Program, Signal},
-    psystrike::{self, Psystrike},
+    psystrike::{self, Psystrike, start_with_stderr},
     require_working,
 };
 
@@ -261,15 +261,6 @@ fn signals_that_are_none_of_its_business_do_not_end_it() {
 }
 
 // Standard error
-
-/// Starts it with another stderr, whose reader is told nothing else by it than this address.
-fn start_with_stderr(arguments: &[&str], stderr: impl Into<Stdio>) -> (Program, SocketAddr) {
-    let mut command = psystrike::command();
-    command.args(["--listen", "127.0.0.1:0", "--allow", "127.0.0.0/8"]).args(arguments);
-    let program = Program::start_with_stderr(&mut command, stderr.into());
-    let address = program.process().wait_for_listeners(1)[0];
-    (program, address)
-}
 
 fn scrape_often(address: SocketAddr, pod: &Pod, times: usize) {
     let mut client = Client::connect(address);

@@ -5,7 +5,7 @@ use std::{
     env,
     ffi::OsStr,
     net::SocketAddr,
-    process::{Command, ExitStatus},
+    process::{Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -135,6 +135,15 @@ impl Psystrike {
         self.signal(Signal::TERM);
         self.wait(limit)
     }
+}
+
+/// Starts it with another stderr, whose reader is told nothing else by it than this address.
+pub fn start_with_stderr(arguments: &[&str], stderr: impl Into<Stdio>) -> (Program, SocketAddr) {
+    let mut command = command();
+    command.args(["--listen", "127.0.0.1:0", "--allow", "127.0.0.0/8"]).args(arguments);
+    let program = Program::start_with_stderr(&mut command, stderr.into());
+    let address = program.process().wait_for_listeners(1)[0];
+    (program, address)
 }
 
 /// How a run went that was to end by itself: `--help`, `--version`, wrong usage.
