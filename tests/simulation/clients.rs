@@ -825,11 +825,8 @@ impl Net {
                 let last = scrape.attempts.last().map(|attempt| self.pods[attempt.pod].conn);
                 let lost = last.is_some_and(|conn| self.kernel.conns[conn].peer_left());
                 // The worker may be in the body while a slow client has yet to take what precedes it.
-                let breaks = match scrape.fault() {
-                    Fault::MalformedBody => scrape.is_read_beyond_sound(self),
-                    _ => lost && scrape.is_head_read(self),
-                };
-                if breaks {
+                let malformed = scrape.fault() == Fault::MalformedBody && scrape.is_read_beyond_sound(self);
+                if malformed || (lost && scrape.is_head_read(self)) {
                     return;
                 }
                 scrape.patience
