@@ -52,7 +52,8 @@ fn requests() {
         (
             "hop by hop whatever Connection says",
             "Keep-Alive: timeout=5\r\nTE: trailers\r\nUpgrade: h2c\r\nExpect: 100-continue\r\n\
-             Proxy-Authorization: x\r\nProxy-Connection: keep-alive\r\nproxy-anything: y\r\nProxyless: z\r\n",
+             Proxy-Authorization: x\r\nProxy-Connection: keep-alive\r\nproxy-anything: y\r\nProxyless: z\r\n\
+             Proxy: http://10.0.0.9\r\npROXY: a\r\n",
             "Proxyless: z\r\n",
         ),
         (

@@ -33,6 +33,7 @@ pub enum Name {
     ScrapeTimeout,
     /// Hop-by-hop whatever `Connection` says: `Keep-Alive`, `TE`, `Upgrade`, `Expect`, `Proxy-*`.
     /// (RFC 9110 section 7.6.1 names most; an expectation is ours to meet, and with no body there is none.)
+    /// `Proxy` too: a CGI program takes it for the variable `HTTP_PROXY` (httpoxy, CVE-2016-5385).
     HopByHop,
     /// Anything else: goes on as it came.
     Other,
@@ -52,6 +53,7 @@ impl Name {
             (3, b'v') if is("Via") => Self::Via,
             (4, b'h') if is("Host") => Self::Host,
             (4, b'd') if is("Date") => Self::Date,
+            (5, b'p') if is("Proxy") => Self::HopByHop,
             (6, b'e') if is("Expect") => Self::HopByHop,
             (7, b't') if is("Trailer") => Self::Trailer,
             (7, b'u') if is("Upgrade") => Self::HopByHop,
@@ -63,7 +65,7 @@ impl Name {
             (16, b'c') if is("Content-Encoding") => Self::Content,
             (17, b't') if is("Transfer-Encoding") => Self::TransferEncoding,
             (35, b'x') if is("X-Prometheus-Scrape-Timeout-Seconds") => Self::ScrapeTimeout,
-            (7.., b'p') if bytes[..6].eq_ignore_ascii_case(b"Proxy-") => Self::HopByHop,
+            (6.., b'p') if bytes[..6].eq_ignore_ascii_case(b"Proxy-") => Self::HopByHop,
             _ => Self::Other,
         }
     }
@@ -242,7 +244,9 @@ mod tests {
             ("Expect", Name::HopByHop),
             ("Proxy-Authorization", Name::HopByHop),
             ("proxy-x", Name::HopByHop),
-            ("Proxy", Name::Other),
+            ("Proxy", Name::HopByHop),
+            ("Proxy-", Name::HopByHop),
+            ("Proxyless", Name::Other),
             ("Accept", Name::Other),
             ("Authorization", Name::Other),
             ("Content-Language", Name::Other),
