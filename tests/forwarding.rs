@@ -907,6 +907,7 @@ const REFUSED_AND_CLOSED: &[(&str, u16, &str)] = &[
     ("GET {pod}\x7f HTTP/1.1\r\nHost: x\r\n\r\n", 400, "malformed request: request "),
     ("GET {pod}é HTTP/1.1\r\nHost: x\r\n\r\n", 400, "malformed request: request "),
     ("GET  {pod} HTTP/1.1\r\nHost: x\r\n\r\n", 400, "malformed request: "),
+    ("GET {pod} b HTTP/1.1\r\nHost: x\r\n\r\n", 400, "malformed request: request line"),
     ("GET {pod}\r\n\r\n", 400, "malformed request: "),
     ("\x16\x03\x01\x02\0\x01\0\x01\u{fc}\x03\x03", 400, "malformed request: "),
     ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "only HTTP/1.1 and HTTP/1.0 are spoken here"),

@@ -113,6 +113,7 @@ pub fn request<'b, T>(
     let Some(bytes) = sound(within, status, parsed.headers) else {
         let parse = |bytes| httparse::Request::new(&mut []).parse_with_uninit_headers(bytes, &mut room);
         return match fault(within, status, parse) {
+            Some(HeadError::Version) if !names_a_version(within) => Err(HeadError::Malformed("request line")),
             Some(error) => Err(error),
             None if within.len() < REQUEST_HEAD_BYTES_MAX => Ok(None),
             // httparse skips empty lines before the request line, as RFC 9112 section 2.2 asks.
@@ -218,6 +219,14 @@ fn fault<'b>(
 fn before_bare_lf(bytes: &[u8]) -> &[u8] {
     let bare = memchr::memchr_iter(b'\n', bytes).find(|&at| at == 0 || bytes[at - 1] != b'\r');
     &bytes[..bare.unwrap_or(bytes.len())]
+}
+
+/// Whether what follows the target is a version at all (`HTTP/` and a digit, RFC 9112 section 2.3), or as in
+/// `GET /a b HTTP/1.1`, none. Decided by the byte at which httparse refuses it, so it does not matter what follows.
+#[cold]
+fn names_a_version(bytes: &[u8]) -> bool {
+    let version = bytes.trim_ascii_start().splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', ..])
 }
 
 fn version(minor: u8) -> Version {
