@@ -358,12 +358,15 @@ fn a_retry_has_no_more_time_than_the_scrape() {
 }
 
 #[test]
-fn once_a_byte_of_an_answer_came_nothing_is_retried() {
+fn once_an_answer_began_nothing_is_retried() {
     let interim = "HTTP/1.1 103 Early Hints\r\n\r\n";
     let reason = "pod closed the connection within its answer's head";
-    for reused in [true, false] {
+    for (reused, answers) in [
+        (true, ["HTTP/", "HTTP/1.1 200 OK\r\nA: b", interim]),
+        (false, ["H", "HTTP/1.1 200 OK\r\nA: b", interim]),
+    ] {
         for sent in [10, ASKED.len()] {
-            for answer in ["H", "HTTP/1.1 200 OK\r\nA: b", interim] {
+            for answer in answers {
                 for error in [None, Some(UpstreamError::Other)] {
                     let mut talk = Talk::sending(ASK, reused);
                     talk.sent(sent);
@@ -400,6 +403,80 @@ fn what_a_kept_connection_says_before_it_is_asked_answers_nothing() {
     let mut talk = Talk::sending(ASK, false);
     talk.pod(busy).gets(busy).upstream(CLOSE);
     talk.flushed().reports(Outcome::Forwarded, 503);
+}
+
+/// What a pod sends behind its answer to HEAD, or to say that it closes a connection that idles.
+#[test]
+fn what_a_reused_connection_says_first_that_answers_nothing_is_retried_once() {
+    let timeout = "HTTP/1.1 408 Request Timeout\r\nDate: x\r\nContent-Length: 0\r\n\r\n";
+    for stale in ["up 1\n", "X", "HTTP-", "HHTTP/1.1 200 OK\r\n\r\n", "\r\n", "\0", timeout] {
+        for cut in cuts(stale.len()) {
+            let mut talk = Talk::awaiting(ASK, true);
+            talk.wait(ms(100));
+            let (first, rest) = stale.split_at(cut);
+            let mut retried = false;
+            for part in [first, rest].into_iter().filter(|part| !part.is_empty()) {
+                if retried {
+                    break; // its connection is closed
+                }
+                let said = talk.pod(part);
+                retried = said.upstream == UpstreamAction::Retry(pod());
+                said.whatever();
+            }
+            assert!(retried, "{stale:?} cut at {cut}");
+            talk.wants(Wants::Connection);
+            talk.wait(ms(100));
+            talk.connected(false);
+            talk.sent_all();
+            talk.asked(ASKED);
+            talk.wait(ms(100));
+            if stale == timeout {
+                // On a fresh connection it is what the pod says to this request.
+                talk.pod(timeout).gets(timeout).upstream(KEEP);
+                talk.flushed().reports(Outcome::Forwarded, 408);
+            } else {
+                talk.pod(ANSWER).gets(ANSWER).upstream(KEEP);
+                let report = talk.flushed().report();
+                assert_eq!((report.outcome, report.first_byte), (Outcome::Forwarded, Some(ms(300))));
+            }
+        }
+    }
+    // A connection that ends where a status line could begin is stale as well.
+    for begin in ["H", "HTTP"] {
+        let mut talk = Talk::awaiting(ASK, true);
+        talk.pod(begin);
+        talk.pod_ends().upstream(UpstreamAction::Retry(pod()));
+        talk.connected(false);
+        talk.sent_all();
+        talk.pod(ANSWER).gets(ANSWER).upstream(KEEP);
+        talk.flushed().reports(Outcome::Forwarded, 200);
+    }
+    // Not behind an interim answer, which was for this request.
+    let mut talk = Talk::awaiting(ASK, true);
+    let interim = "HTTP/1.1 103 Early Hints\r\n\r\n";
+    talk.pod(interim).gets(interim);
+    talk.pod("X").gets(failure(502, "malformed answer from the pod: not HTTP/1", "", "0ms")).upstream(CLOSE);
+    let mut talk = Talk::awaiting(ASK, true);
+    talk.pod(interim).gets(interim);
+    talk.pod(timeout).gets(timeout).upstream(KEEP);
+}
+
+/// cheroot, waitress and civetweb send the body of a GET behind their answer to HEAD.
+#[test]
+fn a_connection_is_pooled_after_head_only_where_no_body_can_follow() {
+    for (head, pooled) in [
+        ("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 0\r\n\r\n", KEEP),
+        ("HTTP/1.1 204 No Content\r\nDate: x\r\n\r\n", KEEP),
+        ("HTTP/1.1 304 Not Modified\r\nDate: x\r\nContent-Length: 9\r\n\r\n", KEEP),
+        ("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 9\r\n\r\n", CLOSE),
+        ("HTTP/1.1 200 OK\r\nDate: x\r\nTransfer-Encoding: chunked\r\n\r\n", CLOSE),
+        ("HTTP/1.1 200 OK\r\nDate: x\r\n\r\n", CLOSE),
+    ] {
+        let mut talk = Talk::awaiting(ASK_HEAD, false);
+        talk.pod(head).gets(head).upstream(pooled);
+        talk.flushed().reports(Outcome::Forwarded, head[9..12].parse().expect("a status"));
+        talk.wants(Wants::Request);
+    }
 }
 
 /// What pods do that is no answer, before anything was sent to the client.
@@ -461,8 +538,8 @@ fn no_sound_answer() {
                 (ASK_10, CLOSES, Wants::Discard),
                 (ASK_10_KEEPS, KEEPS, Wants::Request),
             ] {
-                // A reused connection is not tried again: it did answer.
-                let mut talk = Talk::sending(ask, true);
+                // A reused connection is not tried again if it did answer.
+                let mut talk = Talk::sending(ask, answer.starts_with("HTTP/"));
                 talk.sent(sent);
                 talk.pod(answer).gets(failure(502, reason, lines, "0ms")).upstream(CLOSE);
                 let mut said = talk.flushed();
@@ -1014,7 +1091,7 @@ fn what_may_go_on_unseen_and_what_has_a_length() {
     let to_head = || {
         let mut talk = Talk::awaiting(ASK_HEAD, false);
         let head = long_head("Content-Length: 100000\r\n");
-        talk.pod(&head).gets(&head).upstream(KEEP);
+        talk.pod(&head).gets(&head).upstream(CLOSE);
         talk
     };
     let not_modified = || {
@@ -1243,7 +1320,7 @@ const WAYS: &[Way] = &[
         answer: "HTTP/1.1 200 OK\r\nDate: x\r\n\r\n",
         ends: false,
         gets: "HTTP/1.1 200 OK\r\nDate: x\r\n\r\n",
-        upstream: KEEP,
+        upstream: CLOSE,
         persists: true,
     },
     Way {
@@ -1251,7 +1328,7 @@ const WAYS: &[Way] = &[
         answer: "HTTP/1.1 200 OK\r\nDate: x\r\nTransfer-Encoding: chunked\r\n\r\n",
         ends: false,
         gets: "HTTP/1.1 200 OK\r\nDate: x\r\nTransfer-Encoding: chunked\r\n\r\n",
-        upstream: KEEP,
+        upstream: CLOSE,
         persists: true,
     },
     Way {
@@ -1337,7 +1414,7 @@ const WAYS: &[Way] = &[
         answer: "HTTP/1.1 200 OK\r\nDate: x\r\nTransfer-Encoding: chunked\r\n\r\n",
         ends: false,
         gets: "HTTP/1.1 200 OK\r\nDate: x\r\nConnection: keep-alive\r\n\r\n",
-        upstream: KEEP,
+        upstream: CLOSE,
         persists: true,
     },
     // Behind interim answers.

@@ -654,7 +654,9 @@ fn an_answer_to_head_has_no_body_whatever_its_fields_say() {
         }
         assert_eq!(client.rest(QUIET), (vec![], End::Open), "{fields:?}");
         assert!(pod.heads().iter().all(|head| head.method() == "HEAD"));
-        assert_eq!(pod.connections(), 1, "{fields:?}");
+        // Some pods send a body all the same, a moment later, and the next answer must not begin with it.
+        let connections = if fields == "Content-Length: 0\r\n" { 1 } else { 3 };
+        assert_eq!(pod.connections(), connections, "{fields:?}");
     }
     // A pod that sends one all the same: it is nobody's answer.
     let pod = Pod::answering("127.22.2.3", with_length(PAGE), Then::Keep);

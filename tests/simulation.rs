@@ -156,13 +156,48 @@ fn a_reused_connection_that_died_is_made_up_for_once_and_unseen() {
     assert_starts(&sim.take(client), "HTTP/1.1 502 pod closed the connection without an answer\r\n");
     assert_eq!(sim.shared.counters(0).retries.get(), 2);
 
-    // Once there is a byte of an answer, the scrape is not sent again.
+    // Once there is the start of an answer, the scrape is not sent again.
     let (client, pod) = scraped(&mut sim);
     sim.send(client, SCRAPE);
-    sim.send(pod, b"H");
+    sim.send(pod, b"HTTP/");
     sim.net().kernel.peer_end(pod);
     sim.settle();
     assert_starts(&sim.take(client), "HTTP/1.1 502 pod closed the connection within its answer's head\r\n");
+}
+
+#[test]
+fn what_a_reused_connection_says_first_that_answers_nothing_is_made_up_for() {
+    const TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    for stale in [&b"body of a HEAD answer\n"[..], TIMEOUT] {
+        for cut in [1, 7, stale.len()] {
+            let mut sim = sim();
+            let (client, pod) = scraped(&mut sim);
+            sim.send(client, SCRAPE);
+            sim.send(pod, &stale[..cut]);
+            if sim.is_held(pod) {
+                sim.send(pod, &stale[cut..]);
+            }
+            assert!(!sim.is_held(pod));
+            let [fresh] = sim.pods()[..] else { panic!("{:?}", sim.pods()) };
+            assert_answer(&mut sim, client, fresh);
+            assert_eq!(sim.shared.counters(0).retries.get(), 1);
+        }
+    }
+}
+
+#[test]
+fn the_body_behind_an_answer_to_head_reaches_nobody() {
+    let mut sim = sim();
+    let client = sim.client();
+    sim.send(client, b"HEAD /pods/10.0.0.1/80/m HTTP/1.1\r\nHost: p\r\n\r\n");
+    let pod = sim.pods()[0];
+    sim.take(pod);
+    sim.send(pod, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n");
+    assert_starts(&sim.take(client), "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n");
+    assert!(!sim.is_held(pod), "it may say more");
+    sim.send(client, SCRAPE);
+    let [fresh] = sim.pods()[..] else { panic!("{:?}", sim.pods()) };
+    assert_answer(&mut sim, client, fresh);
 }
 
 #[test]

@@ -194,7 +194,7 @@ impl<N: Network> Worker<N> {
             UpstreamAction::Close => self.close_upstream(key),
             UpstreamAction::Connect(origin) => self.connect(key, origin),
             UpstreamAction::Retry(origin) => {
-                debug!("{origin}: the kept connection turned out closed");
+                debug!("{origin}: the pooled connection was closed or stale; retrying on a new one");
                 self.counters().retries.add(1);
                 self.close_upstream(key);
                 self.open(key, origin);

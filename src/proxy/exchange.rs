@@ -10,7 +10,7 @@
 //! Reading: idle too long, drained                   -> Closed
 //! Reading -> Connecting -> Sending -> Awaiting -> Relaying -> Replying -> Reading | Lingering
 //! Connecting: refused, timed out                    -> Replying 502, 504
-//! Sending | Awaiting: a reused connection died before any byte of an answer -> Connecting (fresh, once)
+//! Sending | Awaiting: a reused connection died or was stale -> Connecting (fresh, once)
 //! Sending | Awaiting: no answer, or no sound one    -> Replying 502, 504
 //! Sending | Awaiting: 1xx                           -> as it was
 //! Sending: an answer before all is sent             -> Relaying
@@ -50,6 +50,8 @@ const INTERIM_ANSWERS_MAX: u8 = 8;
 /// input unread would reset it, and could destroy that answer before it is read.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: u32 = 256 * 1024;
+/// How every answer begins.
+const ANSWER_START: &[u8] = b"HTTP/";
 /// The largest buffer of a request that is kept for the next one.
 const SPARE_REQUEST_BYTES_MAX: usize = 2 * 1024;
 
@@ -260,7 +262,7 @@ impl Exchange {
             }
             // What a kept connection said before it was asked answers nothing. It must not become part of this.
             (Self::Sending(course), Input::Answer(_)) if course.reused && course.sent == 0 => {
-                course.lost(around, out)
+                course.retry(around, out)
             }
             (Self::Sending(course) | Self::Awaiting(course), Input::Answer(bytes)) => {
                 course.answer(bytes, around, out)
@@ -494,24 +496,28 @@ impl Course {
         target.split('?').next().unwrap_or(target)
     }
 
-    fn begun(&self) -> bool {
-        self.first_byte.is_some()
+    /// Whether it is sent on a reused connection that has not shown yet that it answers this request.
+    fn is_unanswered(&self) -> bool {
+        self.reused && self.interim_answers == 0 && self.seen < ANSWER_START.len()
     }
 
     /// The pod's connection is gone, and the answer's head never was whole.
-    fn lost(mut self: Box<Self>, around: &Surroundings<'_>, out: &mut Output) -> Exchange {
-        if self.begun() {
-            return self.give_up(Outcome::HeadCutShort.into(), around, out);
+    fn lost(self: Box<Self>, around: &Surroundings<'_>, out: &mut Output) -> Exchange {
+        match self.first_byte {
+            // RFC 9112 section 9.3.1: the pod closed the connection as we sent on it.
+            _ if self.is_unanswered() => self.retry(around, out),
+            Some(_) => self.give_up(Outcome::HeadCutShort.into(), around, out),
+            None => self.give_up(Outcome::NoAnswer.into(), around, out),
         }
-        match self.origin {
-            // RFC 9112 section 9.3.1: the pod closed the connection as we sent on it. GET and HEAD are idempotent.
-            Some(origin) if mem::take(&mut self.reused) => {
-                out.upstream = UpstreamAction::Retry(origin);
-                self.sent = 0;
-                self.connect(around)
-            }
-            _ => self.give_up(Outcome::NoAnswer.into(), around, out),
-        }
+    }
+
+    /// The reused connection was stale. GET and HEAD are idempotent: the request goes once more, on a fresh one.
+    #[cold]
+    fn retry(mut self: Box<Self>, around: &Surroundings<'_>, out: &mut Output) -> Exchange {
+        let Some(origin) = self.origin else { return self.give_up(Outcome::NoAnswer.into(), around, out) };
+        out.upstream = UpstreamAction::Retry(origin);
+        (self.reused, self.sent, self.seen, self.first_byte) = (false, 0, 0, None);
+        self.connect(around)
     }
 
     /// Nothing of an answer is sent yet, so the failure can still be told.
@@ -547,6 +553,10 @@ impl Course {
         around: &Surroundings<'_>,
         out: &mut Output,
     ) -> Exchange {
+        // What another answer left behind, such as a body behind the answer to a HEAD request, is not for this one.
+        if self.is_unanswered() && !starts_like_an_answer(bytes) {
+            return self.retry(around, out);
+        }
         self.first_byte.get_or_insert(around.now);
         let look = head::worth_another_look(bytes, self.seen, head::ANSWER_HEAD_BYTES_MAX);
         self.seen = bytes.len();
@@ -555,18 +565,20 @@ impl Course {
         }
         let read = head::answer(bytes, |head| match head.status {
             101 => Err(Outcome::SwitchedProtocols.into()),
-            100..=199 => self.interim(&head, out).map(|()| None),
-            _ => self.head(&head, around, out).map(|()| Some(head.bytes.len())),
+            100..=199 => self.interim(&head, out).map(|()| Head::Interim),
+            // RFC 9110 section 15.5.9: sent to a connection that idles, it crossed our request, which may be repeated.
+            408 if self.reused && self.interim_answers == 0 => Ok(Head::Stale),
+            _ => self.head(&head, around, out).map(|()| Head::Final(head.bytes.len())),
         });
         match read.map_err(Failure::of_answer).and_then(Option::transpose) {
             Ok(None) => self.wait(),
-            // An interim answer.
-            Ok(Some(None)) => {
+            Ok(Some(Head::Interim)) => {
                 self.interim_answers += 1;
                 self.seen = 0;
                 self.wait()
             }
-            Ok(Some(Some(head))) => {
+            Ok(Some(Head::Stale)) => self.retry(around, out),
+            Ok(Some(Head::Final(head))) => {
                 let pass = out.pass.start..head;
                 let moved = self.answer.follow(&mut bytes[head..]);
                 if let Then::Broken(error) = moved.0.then {
@@ -624,10 +636,35 @@ impl Course {
             scanner: BodyScanner::new(framing),
             unchunk,
             until_close,
-            upstream_persists: head.persistent() && framing != Framing::UntilClose && self.is_sent(),
+            upstream_persists: head.persistent()
+                && framing != Framing::UntilClose
+                && self.is_sent()
+                && (!self.terms.to_head || sends_no_body(head)),
         };
         Ok(())
     }
+}
+
+/// Whether an answer to HEAD shows that no body follows it. Some servers (cheroot, waitress, civetweb) send the body of
+/// a GET, which the next request on the connection would meet.
+#[cold]
+fn sends_no_body(head: &AnswerHead<'_, '_>) -> bool {
+    framing::of_answer(head, false) == Ok(Framing::Empty)
+}
+
+/// Whether these bytes, the first of a connection's answer, may be the beginning of one.
+fn starts_like_an_answer(bytes: &[u8]) -> bool {
+    bytes.iter().zip(ANSWER_START).all(|(byte, expected)| byte == expected)
+}
+
+/// What the head of an answer turned out to be.
+enum Head {
+    /// 1xx: another one follows.
+    Interim,
+    /// Of so many bytes.
+    Final(usize),
+    /// No answer to this request.
+    Stale,
 }
 
 impl Answer {

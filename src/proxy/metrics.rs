@@ -104,7 +104,7 @@ pub struct Counters {
     pub upstreams_opened: Counter,
     /// Times that a kept pod connection served again.
     pub upstreams_reused: Counter,
-    /// Scrapes that were sent once more, because their kept connection turned out closed.
+    /// Scrapes retried because their pooled connection was closed or stale.
     pub retries: Counter,
 }
 
@@ -199,7 +199,7 @@ const NUMBERS: [(&str, &str, Count); 6] = [
     }),
     (
         "psystrike_retries_total",
-        "Scrapes that were sent once more, because their kept connection turned out closed.",
+        "Scrapes retried because their pooled connection was closed or stale.",
         |worker| &worker.retries,
     ),
 ];

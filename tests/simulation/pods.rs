@@ -685,9 +685,11 @@ impl Net {
         if let [first, _] = scrape.attempts[..] {
             let conn = &self.kernel.conns[self.pods[first.pod].conn];
             assert!(first.reused && !attempt.reused, "scrape {id} is sent again without need");
-            assert_eq!(conn.to_worker.taken, first.from, "scrape {id} is sent again, and was answered");
+            let read = &scrape.answer.wire[..conn.to_worker.taken - first.from];
+            let stale = !read.iter().zip(b"HTTP/").all(|(read, expected)| read == expected);
+            assert!(stale || read.len() < 5, "scrape {id} is sent again, and was answered");
             assert!(
-                conn.peer_left() && !conn.is_held(),
+                (stale || conn.peer_left()) && !conn.is_held(),
                 "scrape {id} is sent again while it may be answered"
             );
             self.sent_again += 1;
