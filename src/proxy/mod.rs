@@ -6,6 +6,7 @@
 //! - [`route`]: which page or pod a request target means, and the way back for a `Location`;
 //! - [`pages`]: the pages of our own;
 //! - [`policy`]: which pods may be reached;
+//! - `special`: addresses that no wide range opens;
 //! - [`exchange`]: the state machine of one request, its pod and its answer;
 //! - [`dialogue`]: what an exchange is told, and what it says;
 //! - [`rules`]: what the operator set;
@@ -32,3 +33,4 @@ pub mod pool;
 pub mod recency;
 pub mod route;
 pub mod rules;
+mod special;

@@ -1,46 +1,20 @@
 //! Which addresses and ports may be reached. What makes psystrike no door into the cluster.
 //!
-//! Judges the address that is going to be connected to, never a name. Owns the list of addresses that no wide
-//! range opens.
+//! Judges the address that is going to be connected to, never a name.
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr},
     ops::RangeInclusive,
     str::FromStr,
 };
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
-use super::{outcome::Outcome, route::Origin};
+use super::{outcome::Outcome, route::Origin, special};
 
 /// The private ranges: RFC 1918, RFC 6598 (used for pods by several clouds) and RFC 4193.
 pub const ALLOW_DEFAULT: &str = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,fc00::/7";
-
-/// Ranges that are reached only through an `--allow` entry that lies inside them. Behind them stand the machine
-/// itself, its links, and the clouds' metadata services, which hand out credentials to whoever asks.
-const SPECIAL: [IpNet; 12] = [
-    v4([0, 0, 0, 0], 8),          // "this network" (RFC 1122); Linux takes 0.0.0.0 for itself
-    v4([127, 0, 0, 0], 8),        // loopback
-    v4([169, 254, 0, 0], 16),     // link-local (RFC 3927), the metadata service of most clouds
-    v4([100, 100, 100, 200], 32), // Alibaba Cloud's metadata service, within 100.64.0.0/10
-    v4([224, 0, 0, 0], 4),        // multicast
-    v4([255, 255, 255, 255], 32), // broadcast
-    v6([0, 0, 0, 0, 0, 0, 0, 0], 128), // unspecified
-    v6([0, 0, 0, 0, 0, 0, 0, 1], 128), // loopback
-    v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10), // link-local
-    v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), // multicast
-    v6([0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254], 128), // AWS's metadata service, within fc00::/7
-    v6([0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254], 128), // Google Cloud's, likewise
-];
-
-const fn v4([a, b, c, d]: [u8; 4], prefix: u8) -> IpNet {
-    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix))
-}
-
-const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], prefix: u8) -> IpNet {
-    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), prefix))
-}
 
 /// Which pods may be reached. What its lists say of an address is found out when it is made, so that judging one is
 /// a single search.
@@ -49,7 +23,7 @@ pub struct Policy {
     allow: Vec<IpNet>,
     deny: Vec<IpNet>,
     ports: Ports,
-    /// Where both lists and [`SPECIAL`] agree: first and last [`bits`], disjoint, in order.
+    /// Where both lists and [`special::RANGES`] agree: first and last [`bits`], disjoint, in order.
     allowed: Box<[(u128, u128)]>,
 }
 
@@ -57,8 +31,8 @@ impl Policy {
     /// Addresses in `allow` may be reached, but for those in `deny`; on them, `ports`.
     #[cold]
     pub fn new(allow: Vec<IpNet>, deny: Vec<IpNet>, ports: Ports) -> Self {
-        const IPV4: IpNet = v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96); // as `bits` has it
-        let ranges = || allow.iter().chain(&deny).chain(&SPECIAL).chain(&[IPV4]);
+        const IPV4: IpNet = special::v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96); // as `bits` has it
+        let ranges = || allow.iter().chain(&deny).chain(&special::RANGES).chain(&[IPV4]);
         // No list has an end between one of these and the next: what is true of the one is true up to the other.
         let mut starts: Vec<u128> = ranges().map(|range| bits(range.network())).collect();
         starts.extend(ranges().filter_map(|range| bits(range.broadcast()).checked_add(1)));
@@ -99,7 +73,7 @@ impl Policy {
         let ip = origin.ip();
         let embedded_pass = match ip {
             IpAddr::V4(_) => true,
-            IpAddr::V6(v6) => embedded(v6).into_iter().flatten().all(|v4| self.allows(v4.into())),
+            IpAddr::V6(v6) => special::embedded(v6).into_iter().flatten().all(|v4| self.allows(v4.into())),
         };
         if !self.allows(ip) || !embedded_pass {
             return Err(Outcome::AddressNotAllowed);
@@ -124,36 +98,10 @@ fn bits(ip: IpAddr) -> u128 {
 
 /// The rule that a policy is made from.
 fn lists_allow(allow: &[IpNet], deny: &[IpNet], ip: IpAddr) -> bool {
-    let special = SPECIAL.iter().filter(|range| range.contains(&ip));
+    let special = special::RANGES.iter().filter(|range| range.contains(&ip));
     // Every special range that holds the address must hold the entry that opens it.
     let opens = |entry: &IpNet| entry.contains(&ip) && special.clone().all(|range| range.contains(entry));
     allow.iter().any(opens) && !deny.iter().any(|entry| entry.contains(&ip))
-}
-
-/// The IPv4 addresses inside an IPv6 one, which a router or the kernel may unpack and go to.
-fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
-    const LOW_32_BITS: [IpNet; 4] = [
-        v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96), // NAT64 (RFC 6052)
-        v6([0x64, 0xff9b, 1, 0, 0, 0, 0, 0], 48), // NAT64, local use (RFC 8215), as its /96 prefixes have it
-        v6([0, 0, 0, 0, 0, 0, 0, 0], 96),         // IPv4-compatible (RFC 4291 section 2.5.5.1)
-        v6([0, 0, 0, 0, 0xffff, 0, 0, 0], 96),    // IPv4-translated (RFC 2765)
-    ];
-    const SIX_TO_FOUR: IpNet = v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16); // RFC 3056
-    const TEREDO: IpNet = v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32); // RFC 4380 section 4
-    if ip.is_unspecified() || ip.is_loopback() {
-        return [None, None]; // in ::/96, but addresses of their own
-    }
-    let [_, a, b, c, .., y, z] = ip.segments();
-    let v4 = |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
-    if LOW_32_BITS.iter().any(|range| range.contains(&IpAddr::V6(ip))) {
-        [v4(y, z), None]
-    } else if SIX_TO_FOUR.contains(&IpAddr::V6(ip)) {
-        [v4(a, b), None]
-    } else if TEREDO.contains(&IpAddr::V6(ip)) {
-        [v4(b, c), v4(!y, !z)] // the server, and the client, whose bits are inverted
-    } else {
-        [None, None]
-    }
 }
 
 /// Reads one entry of `--allow` or `--deny`: a range like `10.0.0.0/8`, or one address.
@@ -372,7 +320,7 @@ mod tests {
         for _ in 0..500 {
             let (allow, deny) = (some(3), some(8));
             let policy = Policy::new(allow.clone(), deny.clone(), Ports::all());
-            for range in all.iter().chain(&SPECIAL) {
+            for range in all.iter().chain(&special::RANGES) {
                 for end in [bits(range.network()), bits(range.broadcast())] {
                     for near in [end.wrapping_sub(1), end, end.wrapping_add(1), end ^ (1 << 17)] {
                         let ip = IpAddr::V6(Ipv6Addr::from_bits(near)).to_canonical();
