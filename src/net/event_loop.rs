@@ -14,7 +14,7 @@ use mio::{
     net::{TcpListener, TcpStream},
 };
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 
 use super::{
     listener::{Accept, BACKLOG, Listener},
@@ -34,6 +34,13 @@ const EVENTS_MAX: usize = 256;
 const FETCHES_MAX: usize = 256;
 /// Connections accepted in one turn, so that those that are there get theirs.
 const ACCEPTS_MAX: usize = 64;
+/// How long a request on a pooled connection may go unacknowledged (TCP_USER_TIMEOUT, tcp(7)) before it is sent on a
+/// new one: three of Linux's retransmissions on a fast network, after 200, 600 and 1,400 ms.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_millis(1500);
+/// A connection that is silent for so long is probed, and with TCP_USER_TIMEOUT fails if the first probe is not
+/// acknowledged before the second is due.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// Listeners have the tokens below, connections those above (the generations of [`super::slots`] start at 1).
 const WAKER: MioToken = MioToken(u32::MAX as usize);
 
@@ -222,6 +229,14 @@ impl Socket for TcpStream {
             Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    fn watch(&self) {
+        let socket = SockRef::from(self);
+        let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_INTERVAL);
+        // Where the kernel cannot, such a peer is found out by the scrape's deadline.
+        let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
+        let _ = socket.set_tcp_keepalive(&keepalive);
     }
 
     fn shutdown(&self) {

@@ -75,6 +75,8 @@ pub struct Upstream<S> {
     /// The beginning of an answer's head.
     pub(super) input: Box<[u8]>,
     pub(super) meets: Meets,
+    /// The kernel watches for the pod's vanishing ([`Socket::watch`]).
+    is_watched: bool,
 }
 
 impl<S: Socket> Client<S> {
@@ -369,6 +371,7 @@ impl<N: Network> Worker<N> {
                     client: Some(key),
                     input: Box::default(),
                     meets: Meets::default(),
+                    is_watched: false,
                 })
             });
             match opened {
@@ -399,6 +402,10 @@ impl<N: Network> Worker<N> {
         let origin = kept.origin;
         // Where the end of the body is not known to be the end of what is there, somebody has to look.
         let rested = self.piped == 0 && matches!(kept.stream.peek(&mut [0]), Ok(Read::NotReady));
+        // Once, and not before it is pooled: a new connection may take its time, within the scrape's.
+        if rested && !mem::replace(&mut kept.is_watched, true) {
+            kept.stream.socket().watch();
+        }
         self.counters().upstreams_active.sub(1);
         // Where more may be there to be read, it is bytes that answer nothing, or the pod's end.
         if !rested {

@@ -38,6 +38,10 @@ pub trait Socket {
     /// Why it is never going to be.
     fn connected(&self) -> io::Result<bool>;
 
+    /// Has the kernel find out that the other side vanished without a word: what was sent and is not acknowledged
+    /// fails the connection, and so does a long silence in which it does not answer a probe.
+    fn watch(&self);
+
     /// Ends our side; theirs can still be read.
     fn shutdown(&self);
 

@@ -106,6 +106,8 @@ pub(crate) struct Conn {
     pub(crate) worker_ended: bool,
     pub(crate) worker_closed: Option<Close>,
     reset_on_close: bool,
+    /// The kernel watches for the peer's vanishing.
+    pub(crate) watched: bool,
     /// A write found too little room since room was last told of.
     pub(crate) blocked: bool,
     /// The worker's last write was not taken whole: it holds the rest.
@@ -136,6 +138,7 @@ impl Conn {
             worker_ended: false,
             worker_closed: None,
             reset_on_close: false,
+            watched: false,
             blocked: false,
             stalled: false,
             woken: false,

@@ -458,6 +458,10 @@ impl Socket for SimSocket {
         result
     }
 
+    fn watch(&self) {
+        self.net.borrow_mut().kernel.conns[self.id].watched = true;
+    }
+
     fn shutdown(&self) {
         let net = &mut *self.net.borrow_mut();
         net.kernel.shutdown(self.id);

@@ -658,6 +658,7 @@ impl Net {
         }
         let conn = &self.kernel.conns[this.conn];
         let released = this.released.expect("the last answer was read to its end");
+        assert!(conn.watched, "pod {pod} is used again, and would be waited for if it had vanished");
         assert!(this.reusable && this.scrape.is_none(), "pod {pod} is used again");
         assert!(released < self.turn, "pod {pod} is used again in the turn that released it");
         assert_eq!(

@@ -13,6 +13,7 @@ pub mod http;
 pub mod image;
 pub mod kubernetes;
 pub mod markdown;
+pub mod netns;
 pub mod podman;
 pub mod pods;
 pub mod process;
