@@ -3,7 +3,6 @@
 //! If one worker ends before its time, the process ends: half a psystrike that looks whole is worse than none.
 
 use std::{
-    fmt::Display,
     io::{self, Write},
     net::SocketAddr,
     process::ExitCode,
@@ -49,7 +48,7 @@ fn main() -> ExitCode {
         Ok(Asked::Healthcheck(page)) => return healthcheck(&page),
         Ok(Asked::Serve(config)) => config,
         Err(error) => {
-            complain(&error);
+            logging::complain(&error);
             return USAGE.into();
         }
     };
@@ -57,7 +56,7 @@ fn main() -> ExitCode {
         Ok(status) => status.into(),
         Err(error) => {
             logging::flush();
-            complain(&error);
+            logging::complain(&error);
             RUN_TIME.into()
         }
     }
@@ -69,7 +68,7 @@ fn print(text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&error);
+            logging::complain(&error);
             RUN_TIME.into()
         }
     }
@@ -80,15 +79,10 @@ fn healthcheck(page: &Page) -> ExitCode {
     match page.ask() {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            complain(&why);
+            logging::complain(&why);
             RUN_TIME.into()
         }
     }
-}
-
-#[cold]
-fn complain(about: &dyn Display) {
-    let _ = writeln!(io::stderr(), "psystrike: {about}"); // where nobody reads, the exit status has to do
 }
 
 /// Serves until a signal ends it, and gives the exit status.

@@ -1,14 +1,12 @@
-//! The life of the real process: how it ends by signals, what it outlives, and what it does not accumulate.
+//! The life of the real process: how it ends by signals, and what it does not accumulate.
 
 mod support;
 
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, BufRead, BufReader, Read},
     net::{SocketAddr, TcpStream},
-    process::{Command, Stdio},
-    sync::{Arc, Condvar, Mutex, mpsc::channel},
+    sync::{Arc, Condvar, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -18,8 +16,8 @@ use support::{
     http::{Client, End, get},
     pods::{Pod, Then},
     poll,
-    program::{Program, Signal},
-    psystrike::{self, Psystrike, start_with_stderr},
+    program::Signal,
+    psystrike::Psystrike,
     require_working,
 };
 
@@ -258,100 +256,6 @@ fn signals_that_are_none_of_its_business_do_not_end_it() {
         assert_eq!(psystrike.get("/healthz").status(), 200, "after {signal:?}");
     }
     assert_eq!(psystrike.terminate(LIMIT).code(), Some(0));
-}
-
-// Standard error
-
-fn scrape_often(address: SocketAddr, pod: &Pod, times: usize) {
-    let mut client = Client::connect(address);
-    let target = Psystrike::target(pod.address(), "/");
-    for _ in 0..times {
-        assert_eq!(client.get(&target).status(), 200);
-    }
-}
-
-/// The first line with `part` in it, as it comes; `None` if that takes too long.
-fn find_line(reader: impl Read + Send + 'static, part: &'static str) -> Option<String> {
-    let (found, line) = channel();
-    thread::spawn(move || {
-        let mut lines = BufReader::new(reader).lines().map_while(Result::ok);
-        found.send(lines.find(|line| line.contains(part)))
-    });
-    line.recv_timeout(LIMIT).ok().flatten()
-}
-
-const TALKATIVE: &[&str] = &["--access-log", "--log-level", "trace"];
-
-#[test]
-fn a_log_that_nobody_reads_stops_neither_scrapes_nor_the_end() {
-    let pod = Pod::answering("127.24.1.1", PAGE, Then::Keep);
-    // More than the pipe and the queue before it hold.
-    let (_reader, writer) = io::pipe().expect("a pipe");
-    let (mut program, address) = start_with_stderr(TALKATIVE, writer);
-    scrape_often(address, &pod, 2500);
-    program.signal(Signal::TERM);
-    assert_eq!(program.wait(LIMIT).code(), Some(0));
-}
-
-#[test]
-fn lines_that_do_not_fit_are_dropped_and_counted() {
-    let pod = Pod::answering("127.24.1.2", PAGE, Then::Keep);
-    let (reader, writer) = io::pipe().expect("a pipe");
-    let (_program, address) = start_with_stderr(TALKATIVE, writer);
-    scrape_often(address, &pod, 2500);
-    let dropped = find_line(reader, "log lines were dropped").expect("it is said");
-    assert!(dropped.contains(" WARN "), "{dropped}");
-}
-
-#[test]
-fn a_log_whose_reader_is_gone_or_whose_disk_is_full_stops_nothing() {
-    let pod = Pod::answering("127.24.1.3", PAGE, Then::Keep);
-    let (reader, writer) = io::pipe().expect("a pipe");
-    let (mut orphan, address) = start_with_stderr(TALKATIVE, writer);
-    drop(reader);
-    scrape_often(address, &pod, 10);
-    orphan.signal(Signal::TERM);
-    assert_eq!(orphan.wait(LIMIT).code(), Some(0));
-
-    let full = fs::File::options().write(true).open("/dev/full").expect("it is there");
-    let (mut program, address) = start_with_stderr(TALKATIVE, full);
-    scrape_often(address, &pod, 10);
-    program.signal(Signal::TERM);
-    assert_eq!(program.wait(LIMIT).code(), Some(0));
-}
-
-#[test]
-fn the_log_goes_on_when_there_is_a_reader_again() {
-    if !require_working(&["mkfifo", "--version"]) {
-        return;
-    }
-    let pod = Pod::answering("127.24.1.4", PAGE, Then::Keep);
-    let scratch = Scratch::new("log-goes-on");
-    let fifo = scratch.path("log");
-    assert!(Command::new("mkfifo").arg(&fifo).status().expect("it starts").success());
-    // Opened for both, it can be opened for writing before anybody reads.
-    let both = fs::File::options().read(true).write(true).open(&fifo).expect("a pipe");
-    let writer = fs::File::options().write(true).open(&fifo).expect("a pipe");
-    let (_program, address) = start_with_stderr(TALKATIVE, writer);
-    drop(both); // the last reader
-    scrape_often(address, &pod, 10);
-    let reader = fs::File::open(&fifo).expect("a pipe");
-    scrape_often(address, &pod, 1);
-    let line = find_line(reader, "outcome=forwarded");
-    assert!(line.is_some(), "nothing is logged any more");
-}
-
-#[test]
-fn without_standard_streams_it_serves() {
-    let pod = Pod::answering("127.24.1.5", PAGE, Then::Keep);
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "exec \"$0\" \"$@\" <&- >&- 2>&-", psystrike::BINARY]);
-    shell.args(["--listen", "127.0.0.1:0", "--allow", "127.0.0.0/8"]).args(TALKATIVE);
-    let mut program = Program::start_with_stderr(&mut shell, Stdio::null());
-    let address = program.process().wait_for_listeners(1)[0];
-    scrape_often(address, &pod, 10);
-    program.signal(Signal::TERM);
-    assert_eq!(program.wait(LIMIT).code(), Some(0));
 }
 
 // What it costs

@@ -21,6 +21,7 @@ use crate::proxy::{
     duration::Short,
     exchange::Exchange,
     log_rate::LogRate,
+    logged,
     metrics::Counters,
     moment::Moment,
     outcome::{Class, Outcome},
@@ -37,7 +38,7 @@ pub const ACCESS_LOG: &str = "access";
 /// How long a client waits for another worker to make room for it, by closing one that idles there.
 const ROOM_TIMEOUT: Duration = Duration::from_millis(20);
 /// How much of a request is logged where it was refused.
-const LOGGED_CHARS_MAX: usize = 200;
+const LOGGED_BYTES_MAX: usize = 200;
 
 /// Where sockets come from.
 pub trait Network {
@@ -403,7 +404,7 @@ impl<N: Network> Worker<N> {
             match report.origin {
                 Some(pod) => self.log_trouble(*outcome, format_args!("{phrase}: pod {pod}, after {after}")),
                 None => {
-                    let request: String = request.chars().take(LOGGED_CHARS_MAX).collect();
+                    let request = logged::cut(request, LOGGED_BYTES_MAX);
                     self.log_trouble(
                         *outcome,
                         format_args!("{phrase}: client {client}, request {request:?}"),

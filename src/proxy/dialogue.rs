@@ -154,7 +154,7 @@ pub struct Report {
     pub detail: Option<&'static str>,
     /// Within which time something was to happen, where it did not.
     pub within: Duration,
-    /// Method and target, where [`Rules::access_log`] asks for it or the request was refused.
+    /// Method and target, where [`Rules::access_log`] asks for it or the request was refused; cut where they are long.
     pub request: Option<Box<str>>,
 }
 

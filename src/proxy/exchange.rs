@@ -28,6 +28,7 @@ use std::{mem, ops::Range, time::Duration};
 use super::{
     dialogue::{ClientAction, Input, Output, PageHead, Report, Surroundings, UpstreamAction, Wants},
     duration::Short,
+    logged,
     moment::Moment,
     outcome::{Failure, Outcome},
     route::{self, Origin, Page, PodTarget, Route, RouteName},
@@ -371,7 +372,8 @@ impl Reading {
         let persistent = head.persistent() && framing == Ok(Framing::Empty) && !self.turned_away;
         let terms = Terms { version: head.version, to_head, persistent: persistent && !around.draining };
         let mut course = Course::begin(terms, around, out);
-        let line = || Some(format!("{} {}", head.method, head.target).into());
+        let request = format_args!("{} {}", head.method, head.target);
+        let line = || Some(logged::cut(request, logged::REQUEST_BYTES_MAX).into());
         if around.rules.access_log {
             course.line = line();
         }

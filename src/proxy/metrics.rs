@@ -13,6 +13,7 @@ use std::{
 
 use super::{
     dialogue::Report,
+    log_losses::LogLoss,
     outcome::{Class, OUTCOMES, Outcome},
     route::{ROUTES, RouteName},
 };
@@ -229,6 +230,12 @@ pub fn render(out: &mut Vec<u8>, workers: &[&Counters], fixed: Fixed, process: &
     page.sample("psystrike_pod_connections", format_args!("state=\"active\""), active);
     page.sample("psystrike_pod_connections", format_args!("state=\"idle\""), idle);
 
+    page.family("psystrike_log_lines_lost_total", "Total lines missing from the log, by reason.");
+    for why in LogLoss::ALL {
+        let label = format_args!("reason=\"{}\"", why.label());
+        page.sample("psystrike_log_lines_lost_total", label, why.counted());
+    }
+
     let Fixed { version, revision, clients_max, upstreams_idle_max } = fixed;
     page.single("psystrike_workers", "Event loops, one thread each.", workers.len());
     page.single("psystrike_client_connections_max", "The most client connections there may be.", clients_max);
@@ -417,6 +424,8 @@ mod tests {
             "psystrike_pod_first_byte_seconds_count 3",
             "psystrike_client_connections 4",
             "psystrike_client_connections_max 7",
+            "psystrike_log_lines_lost_total{reason=\"queue_full\"} 0",
+            "psystrike_log_lines_lost_total{reason=\"write_failed\"} 0",
             "psystrike_build_info{version=\"1.2.3\",revision=\"abc\"} 1",
         ] {
             assert!(page.lines().any(|known| known == line), "{line} is missing in\n{page}");

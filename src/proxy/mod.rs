@@ -16,6 +16,8 @@
 //! - [`moment`]: points in time in eight bytes;
 //! - [`recency`]: which of many idle things idled longest;
 //! - [`log_rate`]: how often trouble is logged;
+//! - [`logged`]: how much of a request is logged;
+//! - [`log_losses`]: how many lines of the log were lost;
 //! - [`metrics`]: the counters, and the page that shows them;
 //! - [`duration`]: durations as operators write and read them.
 
@@ -23,7 +25,9 @@ pub mod deadlines;
 pub mod dialogue;
 pub mod duration;
 pub mod exchange;
+pub mod log_losses;
 pub mod log_rate;
+pub mod logged;
 pub mod metrics;
 pub mod moment;
 pub mod outcome;

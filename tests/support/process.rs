@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader},
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     process::Child,
     time::Duration,
 };
@@ -77,6 +78,11 @@ impl Process {
     pub fn waits(self) -> u64 {
         let waits = self.tasks().into_iter().filter_map(|task| task.status().ok()?.voluntary_ctxt_switches);
         waits.sum()
+    }
+
+    /// The root of the file system as the process sees it, with what is mounted in its namespace.
+    pub fn root(self) -> PathBuf {
+        format!("/proc/{}/root", self.0).into()
     }
 
     /// The names of its threads.

@@ -1,0 +1,368 @@
+//! The log of the real process on standard errors of all kinds: which lines arrive, that they arrive whole, and that
+//! nothing else depends on it.
+
+mod support;
+
+use std::{
+    fs::{self, File},
+    io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write},
+    net::{SocketAddr, TcpListener},
+    process::{Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::io::{ioctl_fionbio, ioctl_fionread};
+use support::{
+    LIMIT, Scratch, exposition,
+    http::Client,
+    pods::{Pod, Then},
+    poll,
+    program::{Program, Signal},
+    psystrike::{self, Psystrike, start_with_stderr},
+    require_working,
+};
+
+const PAGE: &str = "HTTP/1.1 200 OK\r\nDate: then\r\nContent-Length: 5\r\n\r\nup 1\n";
+/// A line for each scrape, and few others.
+const ACCESS_LOG: &[&str] = &["--access-log"];
+const LOST: &str = "psystrike_log_lines_lost_total";
+/// A process that waits for a blocked log at its end takes longer. Much more than it waits: machines are slow.
+const END: Duration = Duration::from_millis(1500);
+
+fn scrape_often(address: SocketAddr, pod: &Pod, path: &str, times: usize) {
+    let mut client = Client::connect(address);
+    let target = Psystrike::target(pod.address(), path);
+    for _ in 0..times {
+        assert_eq!(client.get(&target).status(), 200);
+    }
+}
+
+/// More than a pipe and the queue before it hold, in not many scrapes.
+fn scrape_more_than_fits(address: SocketAddr, pod: &Pod) -> usize {
+    const SCRAPES: usize = 500;
+    scrape_often(address, pod, &long_path(), SCRAPES);
+    SCRAPES
+}
+
+/// With the rest of its head it is just within what a request may have.
+fn long_path() -> String {
+    format!("/{}", "x".repeat(15_000))
+}
+
+/// What `/metrics` says of lost lines.
+fn lost(address: SocketAddr, reason: &str) -> u64 {
+    let page = Client::connect(address).get("/metrics").text();
+    let (series, _) = exposition::sample(&format!("{LOST}{{reason=\"{reason}\"}} 0")).expect("a sample");
+    exposition::parse(&page)[&series].parse().expect("a number")
+}
+
+/// What the log says of lost lines, in all.
+fn said_lost<'l>(lines: impl IntoIterator<Item = &'l String>) -> u64 {
+    let said = lines.into_iter().filter_map(|line| {
+        let (number, _) = line.split_once(" WARN  [psystrike] ")?.1.split_once(" log line")?;
+        number.parse::<u64>().ok()
+    });
+    said.sum()
+}
+
+/// How many of the lines are whole ones of the access log.
+fn accesses<'l>(lines: impl IntoIterator<Item = &'l String>) -> usize {
+    let whole = |line: &&String| line.contains(" [access] client=") && line.contains(" seconds=");
+    lines.into_iter().filter(whole).count()
+}
+
+/// Lines as they are read.
+struct Lines {
+    coming: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Lines {
+    fn of(reader: impl Read + Send + 'static) -> Self {
+        let (found, coming) = channel();
+        thread::spawn(move || {
+            let lines = BufReader::new(reader).lines().map_while(Result::ok);
+            lines.map(|line| found.send(line)).take_while(Result::is_ok).count()
+        });
+        Self { coming, seen: Vec::new() }
+    }
+
+    /// The next line with `part` in it, waited for. Those before it are kept, too.
+    fn wait_for(&mut self, part: &str) -> &str {
+        loop {
+            let line = self.coming.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("no line with {part:?}"));
+            self.seen.push(line);
+            if self.seen.last().is_some_and(|line| line.contains(part)) {
+                return &self.seen[self.seen.len() - 1];
+            }
+        }
+    }
+}
+
+/// A pipe that nobody reads, full.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = io::pipe().expect("a pipe");
+    ioctl_fionbio(&writer, true).expect("it can be set");
+    for bytes in [&[b'.'; 4096][..], b"."] {
+        while writer.write(bytes).is_ok() {}
+    }
+    ioctl_fionbio(&writer, false).expect("it can be set");
+    (reader, writer)
+}
+
+fn terminate(mut program: Program) -> Duration {
+    let began = Instant::now();
+    program.signal(Signal::TERM);
+    assert_eq!(program.wait(LIMIT).code(), Some(0));
+    began.elapsed()
+}
+
+// Nobody reads
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_neither_scrapes_nor_the_end_and_takes_no_memory() {
+    let pod = Pod::answering("127.24.1.1", PAGE, Then::Keep);
+    let (_reader, writer) = io::pipe().expect("a pipe");
+    let (program, address) = start_with_stderr(ACCESS_LOG, writer);
+    scrape_often(address, &pod, &long_path(), 10);
+    let before = program.process().resident_bytes();
+    for _ in 0..5 {
+        scrape_more_than_fits(address, &pod);
+    }
+    assert!(lost(address, "queue_full") > 0);
+    let more = program.process().resident_bytes().saturating_sub(before);
+    assert!(more < 1 << 20, "{more} bytes more than before");
+    let took = terminate(program);
+    assert!(took < END, "{took:?}");
+}
+
+#[test]
+fn one_that_cannot_serve_and_not_say_so_ends_all_the_same() {
+    let taken = TcpListener::bind("127.24.1.2:0").expect("an address");
+    let address = taken.local_addr().expect("it is bound").to_string();
+    for arguments in [&["--listen", &address][..], &["--listen", "nowhere"]] {
+        let (_reader, writer) = full_pipe();
+        let began = Instant::now();
+        let mut program = Program::start_with_stderr(psystrike::command().args(arguments), writer.into());
+        assert!(!program.wait(LIMIT).success(), "{arguments:?}");
+        assert!(began.elapsed() < END, "{arguments:?}: {:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn lines_that_do_not_fit_are_lost_and_counted() {
+    let pod = Pod::answering("127.24.1.3", PAGE, Then::Keep);
+    let (reader, writer) = io::pipe().expect("a pipe");
+    let (program, address) = start_with_stderr(ACCESS_LOG, writer);
+    let scrapes = scrape_more_than_fits(address, &pod);
+    let mut lines = Lines::of(reader);
+    let said = lines.wait_for("log lines were lost (queue_full=").to_owned();
+    assert!(said.contains(" WARN  [psystrike] "), "{said}");
+    scrape_often(address, &pod, "/after", 1);
+    lines.wait_for("/after");
+    assert_eq!(accesses(&lines.seen) as u64 + said_lost(&lines.seen), scrapes as u64 + 1);
+    assert_eq!(lost(address, "queue_full"), said_lost(&lines.seen));
+    assert_eq!(lost(address, "write_failed"), 0);
+    terminate(program);
+}
+
+#[test]
+fn what_a_reader_takes_is_written_at_the_end_however_slow_it_is() {
+    const SCRAPES: usize = 60;
+    let pod = Pod::answering("127.24.1.4", PAGE, Then::Keep);
+    let (mut reader, writer) = io::pipe().expect("a pipe");
+    let (mut program, address) = start_with_stderr(ACCESS_LOG, writer);
+    scrape_often(address, &pod, &long_path(), SCRAPES); // the pipe holds some 35
+    program.signal(Signal::TERM);
+    let (mut log, mut some) = (Vec::new(), [0; 8192]);
+    while let taken @ 1.. = reader.read(&mut some).expect("a pipe") {
+        log.extend(&some[..taken]);
+        thread::sleep(Duration::from_millis(5)); // this is how slow it is
+    }
+    assert_eq!(program.wait(LIMIT).code(), Some(0));
+    let log = String::from_utf8(log).expect("text");
+    let lines: Vec<String> = log.lines().map(str::to_owned).collect();
+    assert_eq!(accesses(&lines), SCRAPES);
+    assert!(log.ends_with("all is finished\n"), "{}", lines[lines.len() - 1]);
+}
+
+#[test]
+fn a_pipe_that_somebody_made_non_blocking_loses_nothing_and_is_waited_for() {
+    const SCRAPES: usize = 120;
+    let pod = Pod::answering("127.24.1.5", PAGE, Then::Keep);
+    let (reader, writer) = io::pipe().expect("a pipe");
+    ioctl_fionbio(&writer, true).expect("it can be set");
+    let (program, address) = start_with_stderr(ACCESS_LOG, writer);
+    scrape_often(address, &pod, &long_path(), SCRAPES); // the pipe holds some 35
+    let filled = || ioctl_fionread(&reader).expect("a pipe");
+    poll("a full pipe", filled, |bytes| *bytes > 50_000);
+    let before = program.process().cpu();
+    thread::sleep(Duration::from_millis(300)); // that nothing happens is what is looked at
+    let cpu = program.process().cpu() - before;
+    assert!(cpu <= Duration::from_millis(50), "{cpu:?} of processor time");
+    let mut lines = Lines::of(reader);
+    scrape_often(address, &pod, "/last", 1);
+    lines.wait_for("/last");
+    assert_eq!(accesses(&lines.seen), SCRAPES + 1);
+    assert_eq!((lost(address, "queue_full"), lost(address, "write_failed")), (0, 0));
+    terminate(program);
+}
+
+// It cannot be written
+
+#[test]
+fn a_log_whose_reader_is_gone_or_whose_disk_is_full_stops_nothing_and_is_counted() {
+    let pod = Pod::answering("127.24.1.6", PAGE, Then::Keep);
+    let (reader, writer) = io::pipe().expect("a pipe");
+    drop(reader);
+    let full = File::options().write(true).open("/dev/full").expect("it is there");
+    for stderr in [Stdio::from(writer), full.into()] {
+        let (program, address) = start_with_stderr(ACCESS_LOG, stderr);
+        scrape_often(address, &pod, "/", 10);
+        poll("lost lines", || lost(address, "write_failed"), |lost| *lost >= 10);
+        let took = terminate(program);
+        assert!(took < END, "{took:?}");
+    }
+}
+
+#[test]
+fn the_log_goes_on_when_there_is_a_reader_again() {
+    if !require_working(&["mkfifo", "--version"]) {
+        return;
+    }
+    let pod = Pod::answering("127.24.1.7", PAGE, Then::Keep);
+    let scratch = Scratch::new("log-goes-on");
+    let fifo = scratch.path("log");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("it starts").success());
+    // Opened for both, it can be opened for writing before anybody reads.
+    let both = File::options().read(true).write(true).open(&fifo).expect("a pipe");
+    let writer = File::options().write(true).open(&fifo).expect("a pipe");
+    let (_program, address) = start_with_stderr(ACCESS_LOG, writer);
+    drop(both); // the last reader
+    scrape_often(address, &pod, "/", 10);
+    poll("lost lines", || lost(address, "write_failed"), |lost| *lost >= 10);
+    let mut lines = Lines::of(File::open(&fifo).expect("a pipe"));
+    scrape_often(address, &pod, "/again", 1);
+    lines.wait_for("/again");
+    assert_eq!(said_lost(&lines.seen), lost(address, "write_failed"));
+}
+
+#[test]
+fn the_log_goes_on_when_a_full_disk_has_room_again() {
+    const SCRAPES: usize = 100;
+    const UNSHARE: &[&str] = &["unshare", "--user", "--map-root-user", "--mount"];
+    if !require_working(&[UNSHARE, &["mount", "-t", "tmpfs", "none", "/mnt"]].concat()) {
+        return;
+    }
+    // A disk of 32 KiB, of which one page is left for the log.
+    const DISK: &str = "mount -t tmpfs -o size=32k none \"$0\" && head -c 28672 /dev/zero >\"$0/filler\" && \
+                        exec \"$@\" 2>\"$0/log\"";
+    let scratch = Scratch::new("log-full-disk");
+    let disk = scratch.path("disk");
+    fs::create_dir(&disk).expect("a place for it");
+    let pod = Pod::answering("127.24.1.8", PAGE, Then::Keep);
+    let mut command = Command::new(UNSHARE[0]);
+    command.args(&UNSHARE[1..]).args(["sh", "-c", DISK]).arg(&disk).arg(psystrike::BINARY);
+    command.args(["--listen", "127.0.0.1:0", "--allow", "127.0.0.0/8"]).args(ACCESS_LOG);
+    let program = Program::start_with_stderr(&mut command, Stdio::null());
+    let address = program.process().wait_for_listeners(1)[0];
+    let seen_by_it = |name: &str| program.process().root().join(disk.strip_prefix("/").unwrap()).join(name);
+    let log = || {
+        let log = fs::read_to_string(seen_by_it("log")).expect("a log");
+        log.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+
+    scrape_often(address, &pod, "/metrics?of=a-pod", SCRAPES);
+    let accounted = || accesses(&log()) as u64 + lost(address, "write_failed");
+    poll("what became of the lines", accounted, |lines| *lines == SCRAPES as u64);
+    let before = log();
+    fs::remove_file(seen_by_it("filler")).expect("it is there");
+    scrape_often(address, &pod, "/again", 1);
+    let after = poll("a log that goes on", log, |lines| lines.iter().any(|line| line.contains("/again")));
+
+    assert_eq!(after[..before.len()], before, "a part of a line stays one");
+    assert!(lost(address, "write_failed") > 0);
+    assert_eq!(said_lost(&after), lost(address, "write_failed"));
+    assert!(after.iter().any(|line| line.contains("No space left on device")), "{after:?}");
+    assert_eq!(accesses(&after) as u64 + said_lost(&after), SCRAPES as u64 + 1);
+    terminate(program);
+}
+
+#[test]
+fn without_standard_streams_it_serves() {
+    let pod = Pod::answering("127.24.1.9", PAGE, Then::Keep);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$0\" \"$@\" <&- >&- 2>&-", psystrike::BINARY]);
+    shell.args(["--listen", "127.0.0.1:0", "--allow", "127.0.0.0/8"]).args(ACCESS_LOG);
+    let program = Program::start_with_stderr(&mut shell, Stdio::null());
+    let address = program.process().wait_for_listeners(1)[0];
+    scrape_often(address, &pod, "/", 10);
+    terminate(program);
+}
+
+// Lines are whole
+
+#[test]
+fn a_line_is_one_call_of_the_kernel() {
+    if !require_working(&["strace", "-o", "/dev/null", "true"]) {
+        return;
+    }
+    let scratch = Scratch::new("log-calls");
+    let trace = scratch.path("trace");
+    let trace_to = trace.display().to_string();
+    let strace = ["strace", "-f", "-qq", "-e", "trace=write,writev", "-s", "9999", "-o", &trace_to];
+    let mut psystrike = Psystrike::start_under(&strace, &[&["--allow", "127.0.0.0/8"], ACCESS_LOG].concat());
+    let pod = Pod::answering("127.24.1.10", PAGE, Then::Keep);
+    scrape_often(psystrike.address(), &pod, "/", 20);
+    scrape_often(psystrike.address(), &pod, &long_path(), 20);
+    psystrike.process().child().signal(Signal::TERM);
+    assert!(psystrike.wait(LIMIT).success());
+    let trace = fs::read_to_string(&trace).expect("strace has written it");
+    let calls: Vec<_> = trace.lines().filter(|line| line.contains("(2, ")).collect();
+    let log = psystrike.stderr();
+    assert_eq!(calls.len(), log.lines().count(), "{trace}");
+    assert!(calls.iter().all(|call| call.matches("\\n").count() == 1 && call.contains("\\n\", ")), "{trace}");
+    assert!(log.lines().count() > 40, "{log}");
+}
+
+#[test]
+fn lines_of_several_processes_on_one_pipe_are_whole() {
+    const SCRAPES: usize = 150;
+    let pod = Pod::answering("127.24.1.11", PAGE, Then::Keep);
+    let (reader, writer) = io::pipe().expect("a pipe");
+    let programs = [(); 3].map(|()| start_with_stderr(ACCESS_LOG, writer.try_clone().expect("a pipe")));
+    drop(writer);
+    let mut lines = Lines::of(reader);
+    thread::scope(|scope| {
+        for (_, address) in &programs {
+            scope.spawn(|| scrape_often(*address, &pod, "/metrics", SCRAPES));
+            scope.spawn(|| scrape_often(*address, &pod, &long_path(), SCRAPES));
+        }
+    });
+    programs.into_iter().for_each(|(program, _)| assert!(terminate(program) < LIMIT));
+    lines.seen.extend(lines.coming.iter());
+    let starts = |line: &&String| line.matches("Z INFO  [").count() == 1 && line.starts_with("20");
+    let torn: Vec<_> = lines.seen.iter().filter(|line| !starts(line)).collect();
+    assert_eq!(torn, [""; 0]);
+    assert_eq!(accesses(&lines.seen), 3 * 2 * SCRAPES);
+}
+
+#[test]
+fn a_long_request_is_cut_and_the_rest_of_its_line_is_there() {
+    let pod = Pod::answering("127.24.1.12", PAGE, Then::Keep);
+    let mut psystrike = Psystrike::start(&[&["--allow", "127.0.0.0/8"], ACCESS_LOG].concat());
+    // What stands in quotes has more bytes there.
+    for path in [long_path(), format!("/{}", "\"".repeat(15_000))] {
+        scrape_often(psystrike.address(), &pod, &path, 1);
+    }
+    assert!(psystrike.terminate(LIMIT).success());
+    let log = psystrike.stderr();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains(" [access] ")).collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    for line in lines {
+        assert!(line.contains("…\" code=200 outcome=forwarded bytes="), "{line}");
+        assert!((1800..4096).contains(&line.len()), "{} bytes: {line}", line.len());
+    }
+}
