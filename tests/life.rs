@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fs,
     net::{SocketAddr, TcpStream},
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, mpsc::channel},
     thread,
     time::{Duration, Instant},
 };
@@ -310,8 +310,14 @@ fn an_idle_process_does_nothing() {
 }
 
 /// Scrapes so often on one connection, of a pod that keeps its own too, and counts the calls of the kernel in
-/// between. The answer to `/readyz?begins` is in there too.
-fn calls_of_scrapes(name: &str, pod: &Pod, scrapes: usize) -> Option<BTreeMap<String, usize>> {
+/// between. The answer to `/readyz?begins` is in there too. `under_way` is called in every scrape, before the answer is
+/// taken.
+fn calls_of_scrapes(
+    name: &str,
+    pod: &Pod,
+    scrapes: usize,
+    under_way: impl Fn(&mut Client),
+) -> Option<BTreeMap<String, usize>> {
     if !require_working(&["strace", "-o", "/dev/null", "true"]) {
         return None;
     }
@@ -321,9 +327,14 @@ fn calls_of_scrapes(name: &str, pod: &Pod, scrapes: usize) -> Option<BTreeMap<St
     let mut psystrike = Psystrike::start_under(&strace, &["--allow", "127.0.0.0/8"]);
     let target = Psystrike::target(pod.address(), "/");
     let mut client = psystrike.client();
-    (0..20).for_each(|_| drop(client.get(&target)));
+    let scrape = |client: &mut Client| {
+        client.send(get(&target));
+        under_way(client);
+        assert_eq!(client.response().expect("a whole answer").status(), 200);
+    };
+    (0..20).for_each(|_| scrape(&mut client));
     client.get("/readyz?begins");
-    (0..scrapes).for_each(|_| assert_eq!(client.get(&target).status(), 200));
+    (0..scrapes).for_each(|_| scrape(&mut client));
     client.get("/readyz?ends");
     psystrike.process().child().signal(Signal::TERM);
     assert!(psystrike.wait(LIMIT).success());
@@ -336,7 +347,8 @@ fn calls_of_scrapes(name: &str, pod: &Pod, scrapes: usize) -> Option<BTreeMap<St
         // `1234 recvfrom(9, ...`; a call that another thread's interrupts is counted where it begins.
         let call = line.split_whitespace().nth(1).and_then(|call| call.split_once('('));
         if let Some((call, _)) = call.filter(|(name, _)| !name.starts_with(['<', '+', '-'])) {
-            *calls.entry(call.to_owned()).or_default() += 1;
+            let of_body = if line.contains(", \"xxx") { OF_BODY } else { "" };
+            *calls.entry(format!("{call}{of_body}")).or_default() += 1;
         }
     }
     Some(calls)
@@ -347,6 +359,10 @@ fn take(calls: &mut BTreeMap<String, usize>, names: &[&str]) -> usize {
     names.iter().filter_map(|name| calls.remove(*name)).sum()
 }
 
+/// Stands behind the name of a call whose bytes are those of a body of `x`, without a head before them.
+const OF_BODY: &str = " of a body";
+const READ_BODY: &[&str] = &["recvfrom of a body", "read of a body"];
+const WRITTEN_BODY: &[&str] = &["sendto of a body"];
 const READS: &[&str] = &["recvfrom", "read", "readv"];
 const WRITES: &[&str] = &["sendto", "write", "writev", "sendmsg"];
 const WAITS: &[&str] = &["epoll_wait", "epoll_pwait"];
@@ -355,7 +371,7 @@ const WAITS: &[&str] = &["epoll_wait", "epoll_pwait"];
 fn a_kept_scrape_takes_two_reads_two_writes_two_waits_and_nothing_else() {
     const SCRAPES: usize = 200;
     let pod = Pod::answering("127.24.2.4", PAGE, Then::Keep);
-    let Some(all) = calls_of_scrapes("system-calls", &pod, SCRAPES) else { return };
+    let Some(all) = calls_of_scrapes("system-calls", &pod, SCRAPES, |_| ()) else { return };
     let mut others = all.clone();
     let [reads, writes, waits] = [READS, WRITES, WAITS].map(|names| take(&mut others, names));
     let most = 2 * SCRAPES + 2;
@@ -371,18 +387,54 @@ fn a_kept_long_scrape_takes_a_look_more_than_two_splices_and_nothing_else_but_wa
     const BODY: usize = 64 << 10;
     let head = format!("HTTP/1.1 200 OK\r\nDate: then\r\nContent-Length: {BODY}\r\n\r\n");
     let pod = Pod::answering("127.24.2.5", head + &"x".repeat(BODY), Then::Keep);
-    let Some(all) = calls_of_scrapes("system-calls-long", &pod, SCRAPES) else { return };
+    let Some(all) = calls_of_scrapes("system-calls-long", &pod, SCRAPES, |_| ()) else { return };
     let mut others = all.clone();
+    let [read, written] = [READ_BODY, WRITTEN_BODY].map(|names| take(&mut others, names));
     let [reads, writes, waits] = [READS, WRITES, WAITS].map(|names| take(&mut others, names));
     let [splices, tees] = ["splice", "tee"].map(|name| take(&mut others, &[name]));
     // Reads are of the request, of the head in the pipe, and one behind the answer's end. Where the kernel has only
     // a part of the answer at first, the rest takes two splices more, or three with one that finds out that no more
-    // is there.
+    // is there; a short rest takes a read and a write instead, as the next test shows.
     let in_parts = SCRAPES / 4;
-    assert!((3 * SCRAPES..=3 * SCRAPES + 2 + in_parts).contains(&reads), "{all:?}");
+    assert!((3 * SCRAPES..=3 * SCRAPES + 2 + in_parts).contains(&(reads + read)), "{all:?}");
+    assert!(read <= in_parts && written <= read, "{all:?}");
     assert!((SCRAPES..=SCRAPES + 2).contains(&writes), "{all:?}");
     assert!((SCRAPES..=SCRAPES + 2).contains(&tees), "{all:?}");
     assert!((2 * SCRAPES..=2 * SCRAPES + 3 * in_parts).contains(&splices), "{all:?}");
     assert!(waits <= 2 * SCRAPES + 2 + SCRAPES / 20 + 2 * in_parts, "{all:?}");
     assert!(others.values().sum::<usize>() <= 2, "{all:?}");
+}
+
+#[test]
+fn the_rest_of_a_long_answer_that_comes_later_is_read_and_written_where_it_is_short() {
+    const SCRAPES: usize = 50;
+    const BODY: usize = 64 << 10;
+    for (rest, is_short) in [(16 << 10, true), (40 << 10, false)] {
+        let head = format!("HTTP/1.1 200 OK\r\nDate: then\r\nContent-Length: {BODY}\r\n\r\n");
+        let first = head + &"x".repeat(BODY - rest);
+        let length = first.len();
+        let (has_come, come) = channel();
+        let come = Mutex::new(come);
+        let pod = Pod::serve("127.24.2.6", move |_, client| {
+            client.send(&first)?;
+            come.lock().unwrap().recv_timeout(LIMIT).expect("the first part comes");
+            client.send("x".repeat(rest)).map(|()| Then::Keep)
+        });
+        let under_way = |client: &mut Client| {
+            let mut first = vec![0; length];
+            let peeked = || client.stream().peek(&mut first).expect("it is connected");
+            poll("the first part of an answer", peeked, |bytes| *bytes == length);
+            has_come.send(()).expect("the pod waits for it");
+        };
+        let Some(all) = calls_of_scrapes("system-calls-in-parts", &pod, SCRAPES, under_way) else { return };
+        let mut others = all.clone();
+        let bodies = [READ_BODY, WRITTEN_BODY].map(|names| take(&mut others, names));
+        let [writes, splices] = [WRITES, &["splice"]].map(|names| take(&mut others, names));
+        let expected = if is_short { [SCRAPES; 2] } else { [0; 2] };
+        assert_eq!(bodies, expected, "{rest}: {all:?}");
+        assert!((SCRAPES..=SCRAPES + 2).contains(&writes), "{rest}: {all:?}");
+        // Two for each part of the answer; where the second is long, one that finds out that it is not there yet.
+        let expected = if is_short { 2 * SCRAPES..=2 * SCRAPES } else { 4 * SCRAPES..=5 * SCRAPES };
+        assert!(expected.contains(&splices), "{rest}: {all:?}");
+    }
 }
