@@ -1,8 +1,8 @@
 //! The log: lines on standard error, in simple_logger's form, written by a thread of their own.
 //!
 //! Standard error can block, on a full pipe or a slow disk, and a worker that waits for it would let all of its
-//! connections wait. So a line is formatted where it is logged ([`line`]) and goes into a queue of bounded size
-//! ([`queue`]); a thread takes it from there and writes it in one call ([`writer`]). A line that does not fit, or
+//! connections wait. So a line is formatted where it is logged (`line.rs`) and goes into a queue of bounded size
+//! (`queue.rs`); a thread takes it from there and writes it in one call (`writer.rs`). A line that does not fit, or
 //! that cannot be written, is lost: it is counted ([`crate::proxy::log_losses`]), and the log says how many were as
 //! soon as it goes on. Nothing that happens to standard error ends the process or the log.
 //!

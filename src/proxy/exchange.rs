@@ -372,8 +372,7 @@ impl Reading {
         let persistent = head.persistent() && framing == Ok(Framing::Empty) && !self.turned_away;
         let terms = Terms { version: head.version, to_head, persistent: persistent && !around.draining };
         let mut course = Course::begin(terms, around, out);
-        let request = format_args!("{} {}", head.method, head.target);
-        let line = || Some(logged::cut(request, logged::REQUEST_BYTES_MAX).into());
+        let line = || Some(logged::request(head.method, head.target).into());
         if around.rules.access_log {
             course.line = line();
         }

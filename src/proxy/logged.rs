@@ -1,6 +1,9 @@
 //! How much of a request is logged.
 
-use std::fmt::{self, Display, Write};
+use std::{
+    borrow::Cow,
+    fmt::{self, Display, Write},
+};
 
 /// The most of a request's method and target in the access log, in bytes. With every byte of it escaped, a line is
 /// still within what a pipe takes at once (`PIPE_BUF`, 4096 bytes).
@@ -8,13 +11,24 @@ pub const REQUEST_BYTES_MAX: usize = 1800;
 /// Stands where text was cut.
 pub const CUT: &str = "…";
 
-/// The first `most` bytes of a text, less what is left of a character that does not fit; what is missing is marked.
-pub fn cut(text: impl Display, most: usize) -> String {
-    let mut cut = Cut { text: String::new(), most };
-    if write!(cut, "{text}").is_err() {
+/// A usual request has no more; others cost another allocation.
+const REQUEST_BYTES_USUAL: usize = 128;
+
+/// A request's method and target, or what is logged of them: at most [`REQUEST_BYTES_MAX`], and a mark.
+pub fn request(method: &str, target: impl Display) -> String {
+    let mut cut = Cut { text: String::with_capacity(REQUEST_BYTES_USUAL), most: REQUEST_BYTES_MAX };
+    if write!(cut, "{method} {target}").is_err() {
         cut.text.push_str(CUT);
     }
     cut.text
+}
+
+/// The first `most` bytes of a text, less what is left of a character that does not fit; what is missing is marked.
+pub fn cut(text: &str, most: usize) -> Cow<'_, str> {
+    match text.len() <= most {
+        true => text.into(),
+        false => format!("{}{CUT}", &text[..text.floor_char_boundary(most)]).into(),
+    }
 }
 
 struct Cut {
@@ -51,11 +65,18 @@ mod tests {
     }
 
     #[test]
-    fn of_several_parts_none_comes_after_the_cut() {
-        let parts = |most| cut(format_args!("{} {}?{}", "GET", "/path", "a"), most);
-        assert_eq!(parts(11), "GET /path?a");
-        assert_eq!(parts(10), "GET /path?…");
-        assert_eq!(parts(6), "GET /p…");
-        assert_eq!(parts(2), "GE…");
+    fn a_request_is_cut_and_nothing_comes_after_the_cut() {
+        assert_eq!(request("GET", "/path"), "GET /path");
+        let whole = "x".repeat(REQUEST_BYTES_MAX - 4);
+        for (path, query, expected) in [
+            (&whole[..whole.len() - 2], "a", format!("GET {}?a", &whole[2..])),
+            (&whole[..whole.len() - 2], "ab", format!("GET {}?a…", &whole[2..])),
+            (&whole, "a", format!("GET {whole}…")),
+            (&whole[1..], "é", format!("GET {}?…", &whole[1..])),
+            (&whole[3..], "éé", format!("GET {}?é…", &whole[3..])),
+        ] {
+            assert_eq!(request("GET", format_args!("{path}?{query}")), expected);
+        }
+        assert_eq!(request(&"M".repeat(9000), "/").len(), REQUEST_BYTES_MAX + CUT.len());
     }
 }
