@@ -176,7 +176,13 @@ fn supervise(
     signals: &mut Signals,
     running: &AtomicUsize,
 ) -> Result<u8, String> {
-    let mut wait = |until| signals.wait(until).map_err(|error| format!("signals: {error}"));
+    let mut wait = |until| loop {
+        match signals.wait(until) {
+            // What a later version reads from files it reads again; this one reads none.
+            Ok(Happened::Hangup) => info!("received SIGHUP; there are no files to reload"),
+            happened => return happened.map_err(|error| format!("signals: {error}")),
+        }
+    };
     let enter = |phase| {
         shared.enter(phase);
         shared.wake_all().map_err(|error| format!("waking: {error}"))
@@ -192,7 +198,7 @@ fn supervise(
         match wait(Some(until))? {
             Happened::Signal => return Ok(ENDED_AT_ONCE),
             Happened::WorkerEnded => return Err("a worker ended while draining".to_owned()),
-            Happened::Timeout => {}
+            Happened::Timeout | Happened::Hangup => {}
         }
     }
 
@@ -202,7 +208,7 @@ fn supervise(
     while running.load(Ordering::Acquire) > 0 {
         match wait(Some(until))? {
             Happened::Signal => return Ok(ENDED_AT_ONCE),
-            Happened::WorkerEnded => {}
+            Happened::WorkerEnded | Happened::Hangup => {}
             Happened::Timeout => {
                 warn!("the time is up: what still runs is broken off");
                 return Ok(0);

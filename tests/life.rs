@@ -258,6 +258,26 @@ fn signals_that_are_none_of_its_business_do_not_end_it() {
     assert_eq!(psystrike.terminate(LIMIT).code(), Some(0));
 }
 
+#[test]
+fn it_serves_on_after_sighup_which_is_logged_and_sigusr1_and_sigusr2() {
+    let mut psystrike = start(&["--shutdown-delay", "1h"]);
+    let pod = Pod::answering("127.24.1.9", PAGE, Then::Keep);
+    let target = Psystrike::target(pod.address(), "/");
+    for signal in [Signal::USR1, Signal::HUP, Signal::USR2, Signal::HUP] {
+        psystrike.signal(signal);
+        assert_eq!(psystrike.get(&target).status(), 200, "after {signal:?}");
+    }
+    const RELOAD: &str = "received SIGHUP; there are no files to reload";
+    psystrike.wait_for_lines(RELOAD, 2);
+    // Nor does one end it early, while it drains.
+    psystrike.signal(Signal::TERM);
+    psystrike.wait_for_line("a signal came");
+    psystrike.signal(Signal::HUP);
+    psystrike.wait_for_lines(RELOAD, 3);
+    assert_eq!(psystrike.get(&target).status(), 200);
+    assert_eq!(psystrike.terminate(LIMIT).code(), Some(143));
+}
+
 // What it costs
 
 #[test]

@@ -1,30 +1,35 @@
-//! SIGTERM and SIGINT, and the end of a worker, as events that one thread can wait for.
+//! Signals, and the end of a worker, as events that one thread can wait for.
 //!
-//! Signal handlers of our own make SIGTERM work in PID 1 too, whose default is to ignore it.
+//! Signal handlers of our own make SIGTERM work in PID 1 too, whose default is to ignore it, and keep SIGHUP, SIGUSR1
+//! and SIGUSR2 from ending the process, which is their default (signal(7)).
 
 use std::{
     io::{self, ErrorKind, Read as _},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
 use mio::{Events, Interest, Poll, Token, Waker, net::UnixStream};
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2},
+    flag,
     low_level::pipe,
 };
 
-/// Descriptors that [`Signals`] take: the poll, the waker, the receiver, and a sender for each signal.
-pub const DESCRIPTORS: usize = 5;
+/// Descriptors that [`Signals`] take: the poll, the waker, two receivers, and a sender for each signal.
+pub const DESCRIPTORS: usize = 7;
 
 const SIGNALS: Token = Token(0);
-const WAKER: Token = Token(1);
+const HANGUPS: Token = Token(1);
+const WAKER: Token = Token(2);
 
 /// What was waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Happened {
     /// SIGTERM or SIGINT came.
     Signal,
+    /// SIGHUP came: "read your files again".
+    Hangup,
     /// A worker ended.
     WorkerEnded,
     /// The time is up.
@@ -37,25 +42,33 @@ pub struct Signals {
     poll: Poll,
     events: Events,
     receiver: UnixStream,
+    hangups: UnixStream,
     /// A worker's end was heard of, and has not been told yet.
     woken: bool,
     waker: Arc<Waker>,
 }
 
 impl Signals {
-    /// Takes SIGTERM and SIGINT over.
+    /// Takes SIGTERM, SIGINT and SIGHUP over, and has SIGUSR1 and SIGUSR2 do nothing.
     ///
     /// # Errors
     /// As `epoll_create1(2)`, `socketpair(2)` and `sigaction(2)`.
     pub fn receive() -> io::Result<Self> {
         let poll = Poll::new()?;
-        let (mut receiver, sender) = UnixStream::pair()?;
-        poll.registry().register(&mut receiver, SIGNALS, Interest::READABLE)?;
+        let pair = |token| -> io::Result<_> {
+            let (mut receiver, sender) = UnixStream::pair()?;
+            poll.registry().register(&mut receiver, token, Interest::READABLE)?;
+            Ok((receiver, std::os::unix::net::UnixStream::from(std::os::fd::OwnedFd::from(sender))))
+        };
+        let ((receiver, sender), (hangups, hangup_sender)) = (pair(SIGNALS)?, pair(HANGUPS)?);
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let sender = std::os::unix::net::UnixStream::from(std::os::fd::OwnedFd::from(sender));
         pipe::register(SIGTERM, sender.try_clone()?)?;
         pipe::register(SIGINT, sender)?;
-        Ok(Self { poll, events: Events::with_capacity(4), receiver, woken: false, waker })
+        pipe::register(SIGHUP, hangup_sender)?;
+        for ignored in [SIGUSR1, SIGUSR2] {
+            flag::register(ignored, Arc::new(AtomicBool::new(false)))?;
+        }
+        Ok(Self { poll, events: Events::with_capacity(4), receiver, hangups, woken: false, waker })
     }
 
     /// For a worker to say that it ended.
@@ -72,6 +85,9 @@ impl Signals {
             // One byte a signal, one signal a call: two that came at once are still two.
             if matches!(self.receiver.read(&mut [0]), Ok(1)) {
                 return Ok(Happened::Signal);
+            }
+            if matches!(self.hangups.read(&mut [0]), Ok(1)) {
+                return Ok(Happened::Hangup);
             }
             if std::mem::take(&mut self.woken) {
                 return Ok(Happened::WorkerEnded);
