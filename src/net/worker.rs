@@ -75,6 +75,9 @@ pub enum Token {
     Upstream(Key),
 }
 
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("psystrike needs a 64-bit target: the token of a connection has 64 bits, and mio's have a pointer's");
+
 impl Token {
     const UPSTREAM: u64 = 1 << 63;
 
