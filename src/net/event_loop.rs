@@ -80,19 +80,18 @@ impl EventLoop {
         loop {
             let next = self.listeners.iter().filter_map(|listener| listener.next_wake(now));
             let next = next.chain(self.worker.next_wake()).min();
-            let timeout = next.map(|at| at.since(now));
-            self.fetch(&mut events, timeout)?;
-            now = self.shared.now();
-            self.shared.turn_begins(self.index, now);
+            // From now on, and not from when the last turn began, which may have taken its time.
+            let mut timeout = next.map(|at| at.since(self.shared.now()));
             // All that is known is heard before anybody goes on: a kept pod connection whose event has yet to
             // be fetched would pass for one that has said nothing.
-            for _ in 0..FETCHES_MAX {
+            until_heard(|| {
+                self.fetch(&mut events, timeout)?;
+                timeout = Some(Duration::ZERO);
+                now = self.shared.now();
+                self.shared.turn_begins(self.index, now);
                 events.iter().for_each(|event| self.hear(event));
-                if events.iter().count() < EVENTS_MAX {
-                    break;
-                }
-                self.fetch(&mut events, Some(Duration::ZERO))?;
-            }
+                Ok(events.iter().count())
+            })?;
             self.worker.turn(now);
             if self.shared.phase() == Phase::Closing {
                 // In this order: who is accepted only now has a turn to say something.
@@ -162,6 +161,17 @@ impl EventLoop {
     }
 }
 
+/// Has events fetched and heard until there are none left, or enough for one turn. An event that is fetched and not
+/// heard would be lost: it does not come again (edge-triggered, epoll(7)).
+fn until_heard(mut fetch_and_hear: impl FnMut() -> io::Result<usize>) -> io::Result<()> {
+    for _ in 0..FETCHES_MAX {
+        if fetch_and_hear()? < EVENTS_MAX {
+            break;
+        }
+    }
+    Ok(())
+}
+
 fn ready(event: &mio::event::Event) -> Ready {
     let add = |ready: Ready, is: bool, what: Ready| if is { ready.with(what) } else { ready };
     // A failed connection is ready for everything: the next call tells of the failure.
@@ -169,6 +179,7 @@ fn ready(event: &mio::event::Event) -> Ready {
     let ended = event.is_read_closed() || failed;
     let ready = add(Ready::NONE, event.is_readable() || ended, Ready::READ);
     let ready = add(ready, event.is_writable() || failed, Ready::WRITE);
+    let ready = add(ready, event.is_priority(), Ready::URGENT);
     add(ready, ended, Ready::END)
 }
 
@@ -185,7 +196,7 @@ impl Network for Mio {
         // A head and the first bytes of a body go out in one write; there is nothing to gather (Nagle).
         socket.set_nodelay(true)?;
         let token = MioToken(token.to_bits() as usize);
-        self.registry.register(socket, token, Interest::READABLE | Interest::WRITABLE)
+        self.registry.register(socket, token, Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY)
     }
 
     fn connect(&mut self, to: SocketAddr, token: Token) -> io::Result<TcpStream> {
@@ -252,5 +263,33 @@ impl Socket for TcpStream {
     fn peer(&self) -> Option<SocketAddr> {
         let peer = self.peer_addr().ok()?;
         Some(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_fetched_is_heard_and_one_turn_has_an_end() {
+        for (waiting, fetches) in [
+            (0, 1),
+            (EVENTS_MAX - 1, 1),
+            (EVENTS_MAX, 2),
+            (3 * EVENTS_MAX + 1, 4),
+            (FETCHES_MAX * EVENTS_MAX, FETCHES_MAX),
+            (usize::MAX, FETCHES_MAX),
+        ] {
+            let (mut left, mut fetched) = (waiting, 0);
+            until_heard(|| {
+                let events = left.min(EVENTS_MAX);
+                left -= events;
+                fetched += 1;
+                Ok(events)
+            })
+            .expect("no error");
+            assert_eq!(fetched, fetches, "of {waiting} events");
+            assert!(left == 0 || fetched == FETCHES_MAX, "{left} of {waiting} events wait for nothing");
+        }
     }
 }

@@ -17,7 +17,7 @@ use super::{
     pump::{Client, Outbox, READ_BYTES_MAX},
     slots::Key,
     splice::Pipe,
-    stream::{Read, upstream_error},
+    stream::{Read, Ready, upstream_error},
     worker::{Network, Worker},
 };
 use crate::proxy::{
@@ -69,7 +69,9 @@ impl<N: Network> Worker<N> {
         let Some(upstream) = self.upstream_of(key) else { return false };
         let (held, meets) = (upstream.input.len(), upstream.meets);
         let looks = meets != Meets::Read && held == 0;
-        if (unseen >= BULK_BYTES_MIN || looks) && self.has_pipe() {
+        // At a mark of urgent data splice(2) says EAGAIN, although there is more behind it.
+        let is_urgent = upstream.stream.is_ready(Ready::URGENT);
+        if (unseen >= BULK_BYTES_MIN || looks) && !is_urgent && self.has_pipe() {
             let most = match meets {
                 _ if unseen >= BULK_BYTES_MIN => unseen,
                 Meets::Head => PASS_BYTES_MAX as u64,
@@ -78,7 +80,7 @@ impl<N: Network> Worker<N> {
             match self.fill_pipe(key, most) {
                 Ok(Read::Bytes(bytes)) if unseen >= BULK_BYTES_MIN => self.pour_answer(key, 0, bytes),
                 Ok(Read::Bytes(bytes)) => self.look_at_answer(key, scratch, meets, bytes),
-                // splice(2) gives nothing at a mark of urgent data too, before which the end may have come.
+                // splice(2) gives nothing at a mark of urgent data too, where the pod has ended its side.
                 Ok(Read::End) => return self.read_bytes(key, scratch, held),
                 read => return self.no_answer(key, read),
             }

@@ -65,6 +65,8 @@ impl Ready {
     pub const WRITE: Self = Self(2);
     /// The other side ended its own, or the connection failed. Never taken away.
     pub const END: Self = Self(4);
+    /// Urgent data came: a read ends at its mark, whatever is behind it (tcp(7)). Never taken away.
+    pub const URGENT: Self = Self(8);
 
     /// Whether all of `other` is in here.
     pub fn has(self, other: Self) -> bool {
@@ -135,8 +137,9 @@ impl<S: Socket> Stream<S> {
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<Read> {
         let read = self.take(|socket| socket.read(into))?;
         // A short read emptied the socket, and what comes next brings an event; but for an end that had come
-        // already: its event was this one.
-        if matches!(read, Read::Bytes(bytes) if bytes < into.len()) && !self.is_ready(Ready::END) {
+        // already: its event was this one. And but for a read that ended at a mark of urgent data.
+        let is_short = matches!(read, Read::Bytes(bytes) if bytes < into.len());
+        if is_short && !self.is_ready(Ready::END) && !self.is_ready(Ready::URGENT) {
             self.ready = self.ready.without(Ready::READ);
         }
         Ok(read)

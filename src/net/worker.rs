@@ -76,7 +76,9 @@ pub enum Token {
 }
 
 #[cfg(not(target_pointer_width = "64"))]
-compile_error!("psystrike needs a 64-bit target: the token of a connection has 64 bits, and mio's have a pointer's");
+compile_error!(
+    "psystrike needs a 64-bit target: the token of a connection has 64 bits, and mio's have a pointer's"
+);
 
 impl Token {
     const UPSTREAM: u64 = 1 << 63;
