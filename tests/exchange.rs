@@ -93,6 +93,14 @@ fn lingering() -> Talk {
     talk
 }
 
+/// The client has ended its side, and not taken all of the answer.
+fn lingering_ended() -> Talk {
+    let mut talk = lingering();
+    talk.client_ended();
+    talk.wants(Wants::Delivery);
+    talk
+}
+
 fn closed() -> Talk {
     let mut talk = lingering();
     talk.client_gone().client(ClientAction::Close);
@@ -661,6 +669,32 @@ fn interim_answers() {
         .upstream(CLOSE);
 }
 
+/// What happens shows as this outcome, and to the client by this action: a reset comes when all that was sent before is
+/// delivered.
+fn breaks_off(talk: &mut Talk, breaks: fn(&mut Talk) -> Said, outcome: Outcome, action: ClientAction) {
+    let said = breaks(talk).upstream(CLOSE);
+    match (outcome, action) {
+        (Outcome::ClientGone, _) => drop(said.client(ClientAction::Close).reports(outcome, 200)),
+        // It had its time.
+        (Outcome::ClientTimeout, _) => drop(said.client(ClientAction::Reset).reports(outcome, 200)),
+        (_, ClientAction::Reset) => {
+            drop(said.reports(outcome, 200));
+            talk.wants(Wants::Delivery);
+            talk.after_stalled(ms(0));
+            for _ in 0..5 {
+                talk.after_stalled(ms(50));
+            }
+            drop(talk.after(ms(50)).client(ClientAction::Reset));
+        }
+        (_, action) => {
+            drop(said.client(action).reports(outcome, 200));
+            talk.wants(Wants::Discard);
+            drop(talk.client_gone().client(ClientAction::Close));
+        }
+    }
+    talk.wants(Wants::Nothing);
+}
+
 #[test]
 fn what_breaks_behind_the_head_is_seen_to_be_broken() {
     type Break = fn(&mut Talk) -> Said;
@@ -672,8 +706,8 @@ fn what_breaks_behind_the_head_is_seen_to_be_broken() {
         (|talk| talk.client_gone(), Outcome::ClientGone),
     ];
     let rows: &[(&str, Begin, ClientAction)] = &[
-        ("length", relaying_length, ClientAction::Close),
-        ("chunked", relaying_chunked, ClientAction::Close),
+        ("length", relaying_length, ClientAction::Shutdown),
+        ("chunked", relaying_chunked, ClientAction::Shutdown),
         // There, an orderly close would be an end.
         ("until close", relaying_until_close, ClientAction::Reset),
         ("HTTP/1.0, unchunked", relaying_unchunked, ClientAction::Reset),
@@ -684,10 +718,7 @@ fn what_breaks_behind_the_head_is_seen_to_be_broken() {
                 continue; // this is its end
             }
             let mut talk = relaying();
-            // A client that is gone needs no reset.
-            let action = if outcome == Outcome::ClientGone { ClientAction::Close } else { action };
-            breaks(&mut talk).upstream(CLOSE).client(action).reports(outcome, 200);
-            talk.wants(Wants::Nothing);
+            breaks_off(&mut talk, breaks, outcome, action);
         }
     }
     // What breaks the coding: the sound bytes before it go on, and nothing after them.
@@ -698,12 +729,12 @@ fn what_breaks_behind_the_head_is_seen_to_be_broken() {
         ("p\n\r\n0\r\nA b\r\n\r\n", "p\n\r\n0\r\nA"),
     ] {
         let mut talk = relaying_chunked();
-        let said = talk.pod(came).gets(goes).upstream(CLOSE).client(ClientAction::Close);
+        let said = talk.pod(came).gets(goes).upstream(CLOSE).client(ClientAction::Shutdown);
         said.reports(Outcome::BodyMalformed, 200);
     }
     let mut talk = relaying_unchunked();
-    let said = talk.pod("p\nX").gets("p\n").upstream(CLOSE).client(ClientAction::Reset);
-    said.reports(Outcome::BodyMalformed, 200);
+    talk.pod("p\nX").gets("p\n").upstream(CLOSE).reports(Outcome::BodyMalformed, 200);
+    talk.after(ms(0)).client(ClientAction::Reset);
 }
 
 fn relaying_unchunked() -> Talk {
@@ -868,6 +899,60 @@ fn empty_lines_before_a_request_are_no_request() {
     talk.expires(ms(10_000)).client(ClientAction::Close);
 }
 
+// --------------------------------------------------------------------------------- the last answer
+
+#[test]
+fn a_last_answer_is_delivered_before_its_connection_closes() {
+    // Behind it the client's end, or nothing at all: looked at every 50 ms, until it is delivered.
+    for ends in [true, false] {
+        let mut talk = lingering();
+        if ends {
+            talk.client_ended();
+            talk.wants(Wants::Delivery);
+        }
+        talk.after_stalled(ms(2000));
+        for _ in 0..20 {
+            talk.after_stalled(ms(50));
+        }
+        talk.after(ms(50)).client(ClientAction::Close);
+        talk.wants(Wants::Nothing);
+    }
+    // No longer than the scrape may take. (The close is a reset then: src/net/stream.rs.)
+    let mut talk = lingering();
+    talk.after_stalled(ms(29_999));
+    talk.expires_stalled(ms(30_000)).client(ClientAction::Close);
+    // What is sent on is read all the while.
+    let mut talk = lingering();
+    talk.after_stalled(ms(10_000));
+    talk.wants(Wants::Discard);
+    talk.discarded(1000);
+}
+
+#[test]
+fn a_broken_answer_waits_no_longer_than_two_seconds() {
+    let mut talk = relaying_until_close();
+    talk.pod_fails(UpstreamError::Other).upstream(CLOSE).reports(Outcome::BodyCutShort, 200);
+    talk.after_stalled(ms(1999));
+    talk.expires_stalled(ms(2000)).client(ClientAction::Reset);
+    talk.wants(Wants::Nothing);
+
+    let mut talk = relaying_length();
+    talk.pod_ends().upstream(CLOSE).client(ClientAction::Shutdown).reports(Outcome::BodyCutShort, 200);
+    talk.expires_stalled(ms(2000)).client(ClientAction::Close);
+    talk.wants(Wants::Nothing);
+}
+
+#[test]
+fn who_ends_between_requests_still_gets_the_answer_before() {
+    let mut talk = replying();
+    talk.flushed().reports(Outcome::Forwarded, 200);
+    talk.client_ended().client(ClientAction::Shutdown);
+    talk.wants(Wants::Delivery);
+    talk.after_stalled(ms(50));
+    talk.after(ms(50)).client(ClientAction::Close);
+    talk.wants(Wants::Nothing);
+}
+
 // ---------------------------------------------------------------------------- what changes nothing
 
 #[test]
@@ -886,7 +971,8 @@ fn what_a_state_does_not_wait_for_changes_nothing() {
         ("end", |talk| talk.changes(Input::UpstreamEnd)),
         ("failed", |talk| talk.changes(Input::UpstreamFailed(UpstreamError::Other))),
         ("failed", |talk| talk.changes(Input::UpstreamFailed(UpstreamError::Refused))),
-        ("drain", |talk| talk.changes(Input::Drain)),
+        ("drain", |talk| talk.changes(Input::Drain { client_stalled: false })),
+        ("the client's end", |talk| talk.changes(Input::ClientEnded)),
         ("early", |talk| talk.changes(Input::Tick { client_stalled: false })),
         ("early", |talk| talk.changes(Input::Tick { client_stalled: true })),
         ("late", |talk| {
@@ -904,13 +990,13 @@ fn what_a_state_does_not_wait_for_changes_nothing() {
     let relay = &["client gone", "answer", "passed", "end", "failed", "late"];
     let send = &["client gone", "sent", "answer", "end", "failed", "late"];
     let states: &[State] = &[
-        ("new", || Talk::new("new"), &["request", "client gone", "drain", "late"]),
+        ("new", || Talk::new("new"), &["request", "client gone", "the client's end", "drain", "late"]),
         (
             "turned away",
             || Talk::with_rules("turned away", rules(), true),
-            &["request", "client gone", "drain", "late"],
+            &["request", "client gone", "the client's end", "drain", "late"],
         ),
-        ("reading", reading_begun, &["request", "client gone", "late"]),
+        ("reading", reading_begun, &["request", "client gone", "the client's end", "late"]),
         ("connecting", || Talk::connecting(ASK), &["client gone", "connected", "failed", "late"]),
         ("sending", || Talk::sending(ASK, false), send),
         ("sending, reused", || Talk::sending(ASK, true), send),
@@ -925,7 +1011,8 @@ fn what_a_state_does_not_wait_for_changes_nothing() {
         ("replying", replying, &["client gone", "flushed", "late"]),
         ("replying, page", replying_page, &["client gone", "flushed", "late"]),
         ("replying, refusal", replying_refusal, &["client gone", "flushed", "late"]),
-        ("lingering", lingering, &["client gone", "discarded", "late"]),
+        ("lingering", lingering, &["client gone", "the client's end", "discarded", "late"]),
+        ("lingering, ended", lingering_ended, &["client gone", "discarded", "late"]),
         ("closed", closed, &[]),
     ];
     for (name, state, waits_for) in states {
@@ -1037,8 +1124,8 @@ fn what_breaks_behind_what_nobody_looked_at_is_seen_to_be_broken() {
         (|talk| talk.client_gone(), Outcome::ClientGone),
     ];
     let rows: &[(&str, Begin, &[u64], ClientAction)] = &[
-        ("length", relaying_long, &[1, LONG - 1], ClientAction::Close),
-        ("chunked, in data and behind it", relaying_long_chunk, &[1, 65_535, 65_536], ClientAction::Close),
+        ("length", relaying_long, &[1, LONG - 1], ClientAction::Shutdown),
+        ("chunked, in data and behind it", relaying_long_chunk, &[1, 65_535, 65_536], ClientAction::Shutdown),
         ("until close", relaying_until_close, &[1, LONG], ClientAction::Reset),
     ];
     for &(name, relaying, passed, action) in rows {
@@ -1049,16 +1136,14 @@ fn what_breaks_behind_what_nobody_looked_at_is_seen_to_be_broken() {
                 }
                 let mut talk = relaying();
                 talk.passed(bytes);
-                let action = if outcome == Outcome::ClientGone { ClientAction::Close } else { action };
-                breaks(&mut talk).upstream(CLOSE).client(action).reports(outcome, 200);
-                talk.wants(Wants::Nothing);
+                breaks_off(&mut talk, breaks, outcome, action);
             }
         }
     }
     // What breaks the coding, behind data that nobody looked at.
     let mut talk = relaying_long_chunk();
     talk.passed(65_536);
-    let said = talk.pod("X\r\n0\r\n\r\n").upstream(CLOSE).client(ClientAction::Close);
+    let said = talk.pod("X\r\n0\r\n\r\n").upstream(CLOSE).client(ClientAction::Shutdown);
     said.reports(Outcome::BodyMalformed, 200);
 }
 
@@ -2047,8 +2132,10 @@ fn hears(ask: &str, parts: &[&[u8]], ends: bool) -> Heard {
     if ends {
         note(&mut talk.pod_ends());
     }
-    if talk.exchange.wants() == Wants::Flush {
-        note(&mut talk.flushed());
+    match talk.exchange.wants() {
+        Wants::Flush => note(&mut talk.flushed()),
+        Wants::Delivery => note(&mut talk.after(ms(0))),
+        _ => {}
     }
     heard.got = talk.got.clone();
     heard
@@ -2106,7 +2193,7 @@ fn an_end_is_never_faked() {
                         let until_close = String::from_utf8_lossy(got)
                             .contains("\r\nConnection: close\r\n\r\n")
                             && !String::from_utf8_lossy(got).contains("Content-Length");
-                        let action = if until_close { ClientAction::Reset } else { ClientAction::Close };
+                        let action = if until_close { ClientAction::Reset } else { ClientAction::Shutdown };
                         assert_eq!(*client, action, "{context}");
                         assert!(whole.got.starts_with(got), "{context}");
                         assert!(until_close || got.len() < whole.got.len(), "{context}");
@@ -2134,7 +2221,7 @@ fn a_broken_answer_is_never_completed() {
         ("3 x\r\nup\n\r\n0\r\n\r\n", "3 ", ""),
     ] {
         for (ask, head, sound, action) in [
-            (ASK, chunked, sound, ClientAction::Close),
+            (ASK, chunked, sound, ClientAction::Shutdown),
             (ASK_10_KEEPS, unchunked, content, ClientAction::Reset),
         ] {
             let answer = format!("{chunked}{body}");

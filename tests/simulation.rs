@@ -92,6 +92,17 @@ fn assert_starts(answer: &str, start: &str) {
     assert!(answer.starts_with(start), "{answer}");
 }
 
+/// The client takes all that is there, and ends when it sees the end. Says how the worker closes then.
+fn end_of(sim: &mut Sim, client: ConnId) -> Option<Close> {
+    sim.take(client);
+    sim.pass(Duration::from_millis(100));
+    if sim.net().kernel.conns[client].worker_ended && sim.is_held(client) {
+        sim.net().kernel.peer_end(client);
+        sim.settle();
+    }
+    close_of(sim, client)
+}
+
 fn close_of(sim: &Sim, id: ConnId) -> Option<Close> {
     sim.net().kernel.conns[id].worker_closed
 }
@@ -808,7 +819,7 @@ fn a_pod_that_goes_within_a_long_body_leaves_it_visibly_broken() {
                     assert!(said[head..].starts_with(got), "{case}");
                     let shows = expected == Close::Fin && how != 3;
                     assert!(!shows || said[head..].len() == got.len(), "{case}");
-                    assert_eq!(close_of(&sim, client), Some(expected), "{case}");
+                    assert_eq!(end_of(&mut sim, client), Some(expected), "{case}");
                     assert_eq!((sim.pods(), sim.count(Outcome::BodyCutShort)), (vec![], 1), "{case}");
                     // Nothing of it is left in the way of others.
                     let client = sim.client();
@@ -956,7 +967,8 @@ fn a_client_that_stalls_within_a_long_body_for_too_long_is_given_up() {
         sim.send(pod, &answer.as_bytes()[..40_000]);
         sim.take(client);
         sim.pass(Duration::from_millis(3100));
-        assert!(!sim.is_held(client) && !sim.is_held(pod));
+        assert!(!sim.is_held(pod));
+        assert_eq!(end_of(&mut sim, client), Some(Close::Fin));
         assert_eq!((sim.count(Outcome::BodyTimeout), sim.count(Outcome::ClientTimeout)), (1, 1));
     }
 }
@@ -1049,8 +1061,9 @@ fn requests_with_an_end_behind_them_are_answered_but_for_scrapes() {
     sim.net().kernel.peer_send(client, &PAGE.repeat(10));
     sim.net().kernel.peer_end(client);
     sim.settle();
+    assert_eq!(close_of(&sim, client), None, "it has yet to take them");
     assert_eq!(sim.take(client).matches("HTTP/1.1 200 OK\r\n").count(), 10);
-    assert_eq!(close_of(&sim, client), Some(Close::Fin));
+    assert_eq!(end_of(&mut sim, client), Some(Close::Fin));
 
     // Whoever ended its side does not wait for what takes its time.
     let client = sim.client();
@@ -1127,8 +1140,21 @@ fn a_broken_answer_shows() {
             sim.net().kernel.peer_end(pod);
         }
         sim.settle();
-        assert_eq!(close_of(&sim, client), Some(expected));
+        assert_eq!(close_of(&sim, client), None, "what was sent before is still delivered");
+        assert_eq!(end_of(&mut sim, client), Some(expected));
         assert_eq!((sim.pods(), sim.count(Outcome::BodyCutShort)), (vec![], 1));
+
+        // A client that does not take it is waited for, and then nothing is left in the kernel.
+        let client = sim.client();
+        sim.send(client, SCRAPE);
+        let pod = sim.pods()[0];
+        sim.send(pod, answer);
+        sim.net().kernel.peer_reset(pod, false);
+        sim.settle();
+        sim.pass(Duration::from_millis(1900));
+        assert_eq!(close_of(&sim, client), None);
+        sim.pass(Duration::from_millis(200));
+        assert_eq!(close_of(&sim, client), Some(Close::Reset));
 
         // Out of time is no better.
         let client = sim.client();
@@ -1136,7 +1162,7 @@ fn a_broken_answer_shows() {
         let pod = sim.pods()[0];
         sim.send(pod, answer);
         sim.pass(Duration::from_secs(3));
-        assert_eq!(close_of(&sim, client), Some(expected));
+        assert_eq!(end_of(&mut sim, client), Some(expected));
         assert_eq!((sim.pods(), sim.count(Outcome::BodyTimeout)), (vec![], 1));
     }
 }

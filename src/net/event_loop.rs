@@ -3,6 +3,7 @@
 //! Owns the poll, the listeners and the waker. What an event means to a connection is the worker's to say.
 
 use std::{
+    ffi::c_int,
     io::{self, ErrorKind, IoSlice, Write},
     net::{Shutdown, SocketAddr},
     sync::Arc,
@@ -13,7 +14,10 @@ use mio::{
     Events, Interest, Poll, Registry, Token as MioToken, Waker,
     net::{TcpListener, TcpStream},
 };
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::{
+    ioctl,
+    net::{RecvFlags, SendFlags, recv, send},
+};
 use socket2::{SockRef, TcpKeepalive};
 
 use super::{
@@ -253,6 +257,17 @@ impl Socket for TcpStream {
     fn shutdown(&self) {
         // It fails where the client has reset the connection, which ends our side as well.
         let _ = self.shutdown(Shutdown::Write);
+    }
+
+    fn has_undelivered(&self) -> bool {
+        const SIOCOUTQ: u32 = 0x5411; // tcp(7), linux/sockios.h
+        #[expect(
+            unsafe_code,
+            reason = "no crate has this ioctl; it writes an int, which is what the getter is for"
+        )]
+        // SAFETY: SIOCOUTQ takes a pointer to an int and writes the number of unacknowledged bytes there.
+        let bytes = unsafe { ioctl::ioctl(self, ioctl::Getter::<SIOCOUTQ, c_int>::new()) };
+        bytes.is_ok_and(|bytes| bytes > 0)
     }
 
     fn reset_on_close(&self) {

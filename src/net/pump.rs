@@ -108,12 +108,17 @@ impl<S: Socket> Client<S> {
         self.outbox.is_some()
     }
 
+    /// The same, and before it is closed, of bytes in the kernel too.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_stalled() || (self.exchange.lingers() && self.stream.socket().has_undelivered())
+    }
+
     /// Whether the client went away while somebody works for it.
     fn is_gone(&self) -> bool {
         let works = match self.exchange.wants() {
             Wants::Connection | Wants::Send | Wants::Answer => true,
             Wants::Flush => self.is_stalled(),
-            Wants::Request | Wants::Discard | Wants::Nothing => false,
+            Wants::Request | Wants::Discard | Wants::Delivery | Wants::Nothing => false,
         };
         works && self.stream.is_ready(Ready::END)
     }
@@ -137,7 +142,7 @@ impl<N: Network> Worker<N> {
                 Wants::Flush if client.is_stalled() => false,
                 Wants::Flush => self.step(key, Input::Flushed, &[]),
                 Wants::Discard => self.discard(key, scratch),
-                Wants::Nothing => false,
+                Wants::Delivery | Wants::Nothing => false,
             };
             if !moved {
                 return false;
@@ -208,6 +213,7 @@ impl<N: Network> Worker<N> {
                 if let Some(client) = self.clients.get_mut(key) {
                     client.stream.socket().shutdown();
                     client.input = Box::default();
+                    self.stalled -= usize::from(client.outbox.take().is_some());
                 }
             }
             ClientAction::Close => self.remove_client(key),
@@ -290,6 +296,9 @@ impl<N: Network> Worker<N> {
         let bytes = match read {
             Ok(Read::Bytes(bytes)) => &mut scratch[..held + bytes],
             Ok(Read::NotReady) => return false,
+            Ok(Read::End) if client.stream.socket().has_undelivered() => {
+                return self.step(key, Input::ClientEnded, &[]);
+            }
             Ok(Read::End) | Err(_) => return self.step(key, Input::ClientGone, &[]),
         };
         bytes[..held].copy_from_slice(&client.input);
@@ -334,6 +343,9 @@ impl<N: Network> Worker<N> {
         match client.stream.read(&mut scratch[..READ_BYTES_MAX]) {
             Ok(Read::Bytes(bytes)) => self.step(key, Input::Discarded(bytes), &[]),
             Ok(Read::NotReady) => false,
+            Ok(Read::End) if client.stream.socket().has_undelivered() => {
+                self.step(key, Input::ClientEnded, &[])
+            }
             Ok(Read::End) | Err(_) => self.step(key, Input::ClientGone, &[]),
         }
     }
@@ -409,7 +421,7 @@ impl<N: Network> Worker<N> {
         self.counters().upstreams_active.sub(1);
         // Where more may be there to be read, it is bytes that answer nothing, or the pod's end.
         if !rested {
-            self.upstreams.remove(upstream);
+            self.upstreams.remove(upstream).into_iter().for_each(|upstream| upstream.stream.close());
             return;
         }
         debug!("{origin}: the connection is kept");
@@ -422,7 +434,8 @@ impl<N: Network> Worker<N> {
 
     fn close_upstream(&mut self, key: Key) {
         let upstream = self.clients.get_mut(key).and_then(|client| client.upstream.take());
-        if upstream.and_then(|upstream| self.upstreams.remove(upstream)).is_some() {
+        if let Some(upstream) = upstream.and_then(|upstream| self.upstreams.remove(upstream)) {
+            upstream.stream.close();
             self.counters().upstreams_active.sub(1);
         }
     }

@@ -45,6 +45,10 @@ pub trait Socket {
     /// Ends our side; theirs can still be read.
     fn shutdown(&self);
 
+    /// Whether the other side has yet to acknowledge bytes that were written. After a close they would stay in the
+    /// kernel for as long as it likes, and no limit would count them.
+    fn has_undelivered(&self) -> bool;
+
     /// Makes the close that follows a reset.
     fn reset_on_close(&self);
 
@@ -108,6 +112,13 @@ impl<S: Socket> Stream<S> {
     /// A socket of which nothing is known yet.
     pub fn new(socket: S) -> Self {
         Self { socket, ready: Ready::NONE }
+    }
+
+    /// Closes the connection: by a reset, if bytes are on their way that nobody is going to wait for.
+    pub fn close(self) {
+        if self.socket.has_undelivered() {
+            self.socket.reset_on_close();
+        }
     }
 
     /// The socket.

@@ -190,7 +190,7 @@ impl<N: Network> Worker<N> {
         while let Some((key, at)) = self.deadlines.pop_due(now) {
             let Some(client) = self.clients.get_mut(key) else { continue };
             if client.armed.spend(at) {
-                let client_stalled = client.is_stalled();
+                let client_stalled = client.is_behind();
                 self.step(key, Input::Tick { client_stalled }, &[]);
                 self.run(key, &mut scratch);
             }
@@ -321,7 +321,7 @@ impl<N: Network> Worker<N> {
     fn close_idle_client(&mut self) -> bool {
         let oldest = self.idle_clients.oldest().and_then(|slot| self.clients.key_at(slot));
         oldest.is_some_and(|key| {
-            self.step(key, Input::Drain, &[]);
+            self.step(key, Input::Drain { client_stalled: false }, &[]);
             self.clients.get(key).is_none()
         })
     }
@@ -337,9 +337,13 @@ impl<N: Network> Worker<N> {
         let keys: Vec<_> = self.clients.keys().collect();
         for key in keys {
             // One that has something to say, or may have, is heard first.
-            let rests = |client: &Client<_>| !client.queued && !client.stream.is_ready(Ready::READ);
-            if self.clients.get(key).is_some_and(rests) {
-                self.step(key, Input::Drain, &[]);
+            let rests = |client: &Client<_>| {
+                client.exchange.idles() && !client.queued && !client.stream.is_ready(Ready::READ)
+            };
+            if let Some(client) = self.clients.get(key).filter(|client| rests(client)) {
+                let client_stalled = client.stream.socket().has_undelivered();
+                self.step(key, Input::Drain { client_stalled }, &[]);
+                self.enqueue(key); // it may linger
             }
         }
     }
@@ -353,7 +357,7 @@ impl<N: Network> Worker<N> {
     pub(super) fn close_idle_upstream(&mut self, slot: u32) {
         self.pool.remove(slot);
         if let Some(key) = self.upstreams.key_at(slot) {
-            self.upstreams.remove(key);
+            self.upstreams.remove(key).into_iter().for_each(|upstream| upstream.stream.close());
             self.counters().upstreams_idle.sub(1);
         }
     }
@@ -371,6 +375,7 @@ impl<N: Network> Worker<N> {
             true => self.shared.give_place_back(),
             false => self.turned_away -= 1,
         }
+        client.stream.close();
     }
 
     pub(super) fn counters(&self) -> &Counters {

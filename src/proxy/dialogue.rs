@@ -59,6 +59,8 @@ pub enum Input<'b> {
     Flushed,
     /// The client sent so many bytes that nobody is going to look at.
     Discarded(usize),
+    /// The client ended its side, and has yet to take bytes of an answer.
+    ClientEnded,
     /// There is a connection to the pod.
     Connected {
         /// It has served before, so it may be closed by now without our knowing.
@@ -76,11 +78,15 @@ pub enum Input<'b> {
     UpstreamFailed(UpstreamError),
     /// The deadline may have passed.
     Tick {
-        /// The client has yet to take bytes that were handed over.
+        /// The client has yet to take bytes that were handed over. Before a connection is closed, those in the kernel
+        /// count as well.
         client_stalled: bool,
     },
     /// Whoever idles is to leave.
-    Drain,
+    Drain {
+        /// The client has yet to take bytes of an answer.
+        client_stalled: bool,
+    },
 }
 
 /// What is to be done, in the order of the fields. Belongs to the worker and is used again for each step.
@@ -180,6 +186,8 @@ pub enum Wants {
     Flush,
     /// The client's end; what comes before is discarded.
     Discard,
+    /// That the client takes what is in the kernel. Nothing is read; the next tick tells.
+    Delivery,
     /// Nothing. It is over.
     Nothing,
 }

@@ -14,9 +14,10 @@
 //! Sending | Awaiting: no answer, or no sound one    -> Replying 502, 504
 //! Sending | Awaiting: 1xx                           -> as it was
 //! Sending: an answer before all is sent             -> Relaying
-//! Relaying: cut short, malformed, out of time       -> Closed, visibly broken; an end is never faked
+//! Relaying: cut short, malformed, out of time       -> Lingering, visibly broken; an end is never faked
+//! Relaying: out of time, and the client is behind   -> Closed
 //! Replying: out of time                             -> Closed, reset
-//! Lingering: the client ended, or time is up        -> Closed
+//! Lingering: all is delivered, or time is up        -> Closed
 //! any: the client went away                         -> Closed, and the pod's connection with it
 //! ```
 //!
@@ -50,6 +51,8 @@ const INTERIM_ANSWERS_MAX: u8 = 8;
 /// How long, and for how many bytes, a connection is read on after our last answer on it. To close it with
 /// input unread would reset it, and could destroy that answer before it is read.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a connection that is about to be closed is looked at, for whether the last answer on it is delivered.
+const LINGER_TICK: Duration = Duration::from_millis(50);
 const LINGER_BYTES_MAX: u32 = 256 * 1024;
 /// How every answer begins.
 const ANSWER_START: &[u8] = b"HTTP/";
@@ -79,13 +82,8 @@ pub enum Exchange {
     Relaying(Box<Course>),
     /// All is handed over that the client is to get.
     Replying(Box<Course>),
-    /// Our last answer is sent; the client has not ended its side.
-    Lingering {
-        /// When we no longer wait for it.
-        until: Moment,
-        /// How much more is read.
-        bytes_left: u32,
-    },
+    /// Our last answer is sent; the client has not taken all of it, or not ended its side.
+    Lingering(Lingering),
     /// Over.
     Closed,
 }
@@ -97,6 +95,40 @@ pub struct Reading {
     /// So many bytes of a head are here and were looked at.
     seen: u32,
     turned_away: bool,
+}
+
+/// The wait for our last answer to be delivered.
+#[derive(Clone, Copy, Debug)]
+pub struct Lingering {
+    /// When the client is looked at next.
+    until: Moment,
+    /// When it is closed even if it has not taken all.
+    limit: Moment,
+    /// How much more is read.
+    bytes_left: u32,
+    /// The client has ended its side: nothing more is read.
+    ended: bool,
+    /// Only a reset shows that the last answer is broken.
+    resets: bool,
+}
+
+impl Lingering {
+    /// For at most as long as `limit` after a whole answer.
+    fn until(until: Moment, limit: Moment) -> Self {
+        Self { until, limit: limit.max(until), bytes_left: LINGER_BYTES_MAX, ended: false, resets: false }
+    }
+
+    /// It was looked at. An answer that is still being delivered is not destroyed by a close.
+    fn tick(self, client_stalled: bool, now: Moment, out: &mut Output) -> Exchange {
+        if client_stalled && now < self.limit {
+            return Exchange::Lingering(Self { until: self.limit.min(now + LINGER_TICK), ..self });
+        }
+        if self.resets {
+            out.client = ClientAction::Reset;
+            return Exchange::Closed;
+        }
+        Exchange::close(out)
+    }
 }
 
 impl Reading {
@@ -181,7 +213,8 @@ impl Exchange {
             Self::Sending(_) => Wants::Send,
             Self::Awaiting(_) | Self::Relaying(_) => Wants::Answer,
             Self::Replying(_) => Wants::Flush,
-            Self::Lingering { .. } => Wants::Discard,
+            Self::Lingering(Lingering { ended: false, .. }) => Wants::Discard,
+            Self::Lingering(_) => Wants::Delivery,
             Self::Closed => Wants::Nothing,
         }
     }
@@ -191,7 +224,7 @@ impl Exchange {
         match self {
             Self::Reading(Reading { until, .. })
             | Self::Connecting { until, .. }
-            | Self::Lingering { until, .. } => Some(*until),
+            | Self::Lingering(Lingering { until, .. }) => Some(*until),
             Self::Sending(course)
             | Self::Awaiting(course)
             | Self::Relaying(course)
@@ -203,6 +236,11 @@ impl Exchange {
     /// Whether the client idles: no byte of a request is here, and none of an answer is due.
     pub fn idles(&self) -> bool {
         matches!(self, Self::Reading(Reading { seen: 0, .. }))
+    }
+
+    /// Whether it waits for our last answer to be delivered.
+    pub fn lingers(&self) -> bool {
+        matches!(self, Self::Lingering(_))
     }
 
     /// What is left to send to the pod.
@@ -241,7 +279,15 @@ impl Exchange {
                 course.fail(Outcome::HeadTimeout.into(), around.rules.timeouts.header, around, out)
             }
             (Self::Reading(_), Input::Tick { .. } | Input::ClientGone) => Self::close(out),
-            (Self::Reading(reading), Input::Drain) if !reading.begun() => Self::close(out),
+            (Self::Reading(_), Input::ClientEnded) => Self::deliver(true, around, out),
+            (Self::Reading(reading), Input::Drain { client_stalled }) if !reading.begun() => {
+                // At the end of the process it may have its answer; where another needs its place, it gives it.
+                if client_stalled && around.draining {
+                    Self::deliver(false, around, out)
+                } else {
+                    Self::close(out)
+                }
+            }
 
             (Self::Connecting { mut course, .. }, Input::Connected { reused }) => {
                 course.reused = reused;
@@ -285,10 +331,10 @@ impl Exchange {
             (Self::Relaying(course), Input::UpstreamFailed(_)) => {
                 course.broken(Outcome::BodyCutShort.into(), around, out)
             }
-            (Self::Relaying(course), Input::Tick { client_stalled }) => {
-                let late = if client_stalled { Outcome::ClientTimeout } else { Outcome::BodyTimeout };
-                course.broken(late.into(), around, out)
+            (Self::Relaying(course), Input::Tick { client_stalled: false }) => {
+                course.broken(Outcome::BodyTimeout.into(), around, out)
             }
+            (Self::Relaying(course), Input::Tick { client_stalled: true }) => course.stalled(around, out),
 
             // A tick may come before the word that the client took all of it.
             (Self::Replying(course), Input::Flushed | Input::Tick { client_stalled: false }) => {
@@ -300,14 +346,18 @@ impl Exchange {
                 Self::Closed
             }
 
-            (Self::Lingering { until, bytes_left }, Input::Discarded(bytes))
-                if bytes <= bytes_left as usize =>
+            (Self::Lingering(lingering), Input::Discarded(bytes))
+                if bytes <= lingering.bytes_left as usize =>
             {
-                Self::Lingering { until, bytes_left: bytes_left - bytes as u32 }
+                Self::Lingering(Lingering { bytes_left: lingering.bytes_left - bytes as u32, ..lingering })
             }
-            (Self::Lingering { .. }, Input::Discarded(_) | Input::Tick { .. } | Input::ClientGone) => {
-                Self::close(out)
+            (Self::Lingering(lingering), Input::ClientEnded) => {
+                Self::Lingering(Lingering { ended: true, ..lingering })
             }
+            (Self::Lingering(lingering), Input::Tick { client_stalled }) => {
+                lingering.tick(client_stalled, around.now, out)
+            }
+            (Self::Lingering(_), Input::Discarded(_) | Input::ClientGone) => Self::close(out),
 
             (
                 Self::Connecting { course, .. }
@@ -329,6 +379,14 @@ impl Exchange {
     fn close(out: &mut Output) -> Self {
         out.client = ClientAction::Close;
         Self::Closed
+    }
+
+    /// Waits for the last answer to be delivered, no longer than for a scrape.
+    #[cold]
+    fn deliver(ended: bool, around: &Surroundings<'_>, out: &mut Output) -> Self {
+        out.client = ClientAction::Shutdown;
+        let limit = around.now + around.rules.timeouts.scrape;
+        Self::Lingering(Lingering { ended, ..Lingering::until(around.now + LINGER_TICK, limit) })
     }
 }
 
@@ -737,8 +795,24 @@ impl Course {
         self.detail = failure.detail;
         self.within = self.patience();
         out.upstream = UpstreamAction::Close;
-        out.client = if self.answer.until_close { ClientAction::Reset } else { ClientAction::Close };
+        // What was sent before, another answer above all, is still delivered: first this, then the end that shows.
+        let limit = around.now + LINGER_TIMEOUT;
+        let lingering = if self.answer.until_close {
+            Lingering { resets: true, ended: true, ..Lingering::until(around.now, limit) }
+        } else {
+            out.client = ClientAction::Shutdown;
+            Lingering::until(limit, limit)
+        };
         self.report(failure.outcome, around, out);
+        Exchange::Lingering(lingering)
+    }
+
+    /// The client did not take its answer in time, and part of it is sent.
+    fn stalled(mut self: Box<Self>, around: &Surroundings<'_>, out: &mut Output) -> Exchange {
+        self.within = self.patience();
+        out.upstream = UpstreamAction::Close;
+        out.client = ClientAction::Reset;
+        self.report(Outcome::ClientTimeout, around, out);
         Exchange::Closed
     }
 
@@ -801,7 +875,7 @@ impl Course {
             Exchange::Reading(Reading { until, seen: 0, turned_away: false })
         } else {
             out.client = ClientAction::Shutdown;
-            Exchange::Lingering { until: now + LINGER_TIMEOUT, bytes_left: LINGER_BYTES_MAX }
+            Exchange::Lingering(Lingering::until(now + LINGER_TIMEOUT, self.until))
         };
         let outcome = self.outcome;
         self.report(outcome, around, out);

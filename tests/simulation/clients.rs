@@ -22,6 +22,7 @@ use super::{
 pub(crate) const SLACK: Duration = Duration::from_millis(20);
 /// What the worker gives a client to end its side, after its last answer.
 const LINGER: Duration = Duration::from_secs(2);
+const LINGER_TICK: Duration = Duration::from_millis(50);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// What may be kept for a client, beyond what was read at once: a head that grew as it was rewritten.
 const KEPT_BYTES_MAX: usize = 528 * 1024 + 1024;
@@ -112,6 +113,8 @@ enum Parser {
     },
     /// The last answer on this connection is over, since then.
     Over(Moment),
+    /// An answer was broken off, since then.
+    Broken(Moment),
 }
 
 pub(crate) struct Client {
@@ -203,7 +206,7 @@ impl Client {
     }
 
     fn is_over(&self) -> bool {
-        matches!(self.parser, Parser::Over(_))
+        matches!(self.parser, Parser::Over(_) | Parser::Broken(_))
     }
 
     /// Whether bytes of an answer are with it that is not complete.
@@ -211,7 +214,7 @@ impl Client {
         match &self.parser {
             Parser::Head(head) => !head.is_empty(),
             Parser::PodBody { .. } | Parser::OurBody { .. } => true,
-            Parser::Over(_) => false,
+            Parser::Over(_) | Parser::Broken(_) => false,
         }
     }
 
@@ -528,7 +531,9 @@ impl Net {
         let mut rest = bytes;
         while !rest.is_empty() {
             rest = match &mut self.clients[client].parser {
-                Parser::Over(_) => panic!("client {client}: bytes behind its last answer: {}", Shown(rest)),
+                Parser::Over(_) | Parser::Broken(_) => {
+                    panic!("client {client}: bytes behind its last answer: {}", Shown(rest))
+                }
                 Parser::Head(head) => {
                     let held = head.len();
                     head.extend_from_slice(rest);
@@ -701,11 +706,27 @@ impl Net {
 
     /// The worker ended its side of a client's connection.
     pub(crate) fn client_ended(&mut self, client: usize) {
-        match self.clients[client].parser {
-            Parser::Over(_) => {}
-            Parser::PodBody { scrape, got, .. } => self.client_answer_ended(client, scrape, got),
-            ref other => panic!("client {client}: ended in {other:?}"),
+        let this = &self.clients[client];
+        match this.parser {
+            Parser::Over(_) => return,
+            Parser::PodBody { scrape, got, .. } => {
+                let http10 = this.asks[this.answered].http10;
+                if self.scrapes[scrape].answer.ends_by_close(http10) {
+                    return self.client_answer_ended(client, scrape, got);
+                }
+            }
+            _ => {}
         }
+        if this.is_answering() || this.exchange_since().is_some() {
+            self.unfinished += 1;
+            if !self.client_left(client) {
+                self.justify_break(client);
+            }
+        } else {
+            let ends = self.client_left(client) || self.call == Call::Drain;
+            assert!(ends, "client {client}: ended between requests");
+        }
+        self.clients[client].parser = Parser::Broken(self.now);
     }
 
     /// An answer ended with the connection.
@@ -742,6 +763,9 @@ impl Net {
             let loses = close == Close::Reset && !conn.from_worker.is_empty() && !conn.peer_left();
             let sent_much = this.wire.len() > LINGER_BYTES_MAX;
             assert!(!(patient && loses) || sent_much, "client {client}: reset destroys its last answer");
+            return;
+        }
+        if let Parser::Broken(_) = this.parser {
             return;
         }
         let begun = this.current().is_some_and(|ask| read > ask.start);
@@ -846,10 +870,12 @@ impl Net {
         if !conn.is_held() {
             return;
         }
-        let Timeouts { header, client_idle, scrape, .. } = self.rules.timeouts;
+        let Timeouts { header, client_idle, scrape, scrape_max, .. } = self.rules.timeouts;
         let read = conn.to_worker.taken;
         let due = match (&this.parser, this.current()) {
-            (Parser::Over(since), _) => *since + LINGER,
+            // It may be delivered for as long as a scrape may take.
+            (Parser::Over(since), _) => *since + LINGER.max(scrape.max(scrape_max) + header) + LINGER_TICK,
+            (Parser::Broken(since), _) => *since + LINGER.max(scrape) + LINGER_TICK,
             (_, None) => this.idle_since + client_idle,
             (_, Some(ask)) => match (ask.kind, this.exchange_since(), ask.begun_at) {
                 (Kind::Scrape(id), Some(since), _) if this.has_place => {
@@ -860,8 +886,8 @@ impl Net {
                         let kept = read.saturating_sub(ask.written);
                         assert!(kept <= KEPT_BYTES_MAX, "client {client}: {kept} bytes are kept for it");
                     }
-                    // A failure is still told to a client that takes it slowly.
-                    since + scrape.patience + header
+                    // A failure is still told to a client that takes it slowly, and what came before a break delivered.
+                    since + scrape.patience + header.max(LINGER) + LINGER_TICK
                 }
                 (_, Some(since), _) => since + scrape + header,
                 (_, None, Some(begun_at)) => begun_at.max(this.idle_since) + header + scrape.max(header),
@@ -888,7 +914,8 @@ impl Net {
         if !conn.has_news() {
             return;
         }
-        let busy = this.exchange_since().is_some() || this.is_answering() || conn.stalled;
+        let delivers = this.is_over() && (conn.peer_ended || !conn.from_worker.is_empty());
+        let busy = this.exchange_since().is_some() || this.is_answering() || conn.stalled || delivers;
         assert!(busy, "the worker sleeps on what client {client} sent");
     }
 

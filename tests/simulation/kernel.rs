@@ -360,6 +360,11 @@ impl Kernel {
         self.conns[id].worker_ended = true;
     }
 
+    pub(crate) fn has_undelivered(&self, id: ConnId) -> bool {
+        let conn = &self.conns[id];
+        !conn.from_worker.is_empty() && !conn.failed
+    }
+
     pub(crate) fn reset_on_close(&mut self, id: ConnId) {
         self.conns[id].reset_on_close = true;
     }

@@ -29,7 +29,7 @@ use rustix::io::Errno;
 use super::{
     bytes::Random,
     clients::Client,
-    kernel::{ConnId, Kernel, Link},
+    kernel::{Close, ConnId, Kernel, Link},
     pods::{Pod, Scrape},
 };
 
@@ -267,7 +267,10 @@ impl Net {
 
     fn closed(&mut self, id: ConnId) {
         let random = &mut self.random;
+        let undelivered = self.kernel.has_undelivered(id);
         let close = self.kernel.close(id, |end| random.below(end));
+        let is_orphan = undelivered && close == Close::Fin && self.call != Call::Drop;
+        assert!(!is_orphan, "{id} is closed with bytes in the kernel that nobody may ever take");
         self.progress = true;
         self.trace(|| format!("worker closes {id}, {:?}'s: {close:?}", self.owners[id]));
         match self.owners[id] {
@@ -471,6 +474,10 @@ impl Socket for SimSocket {
             Owner::Client(client) => net.client_ended(client),
             Owner::Pod(_) => panic!("only clients' connections are closed half"),
         }
+    }
+
+    fn has_undelivered(&self) -> bool {
+        self.net.borrow().kernel.has_undelivered(self.id)
     }
 
     fn reset_on_close(&self) {

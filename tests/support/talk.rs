@@ -301,7 +301,12 @@ impl Talk {
 
     #[track_caller]
     pub(crate) fn drain(&mut self) -> Said {
-        self.tell(Input::Drain)
+        self.tell(Input::Drain { client_stalled: false })
+    }
+
+    #[track_caller]
+    pub(crate) fn client_ended(&mut self) -> Said {
+        self.tell(Input::ClientEnded)
     }
 
     /// Time passes, and nobody is told.

@@ -1,0 +1,118 @@
+//! What stays in the kernel of answers that nobody is going to take: nothing.
+//!
+//! After an orderly close the unread bytes of an answer would stay in the send buffer, up to megabytes for each, where
+//! no limit, gauge or descriptor sees them.
+
+mod support;
+
+use std::{
+    fs,
+    io::Read as _,
+    net::{Shutdown, SocketAddr},
+    process::Command,
+    time::Duration,
+};
+
+use support::{
+    http::{Client, get},
+    netns::in_new_namespace,
+    pods::{Pod, Then},
+    poll,
+    psystrike::Psystrike,
+};
+
+const CLIENTS: usize = 200;
+const BODY: usize = 4 << 20;
+
+/// Unacknowledged bytes of all connections at this address, whoever holds them, and the kernel's own figures.
+fn unsent_bytes(address: SocketAddr) -> (u64, String) {
+    let sockets = Command::new("ss").args(["-Htan", "src", &address.to_string()]).output().expect("ss runs");
+    let sockets = String::from_utf8(sockets.stdout).expect("text");
+    let queued = |line: &str| line.split_whitespace().nth(2).and_then(|bytes| bytes.parse::<u64>().ok());
+    // A listener's third column is its backlog.
+    let connections = sockets.lines().filter(|line| !line.starts_with("LISTEN"));
+    let sockstat = fs::read_to_string("/proc/thread-self/net/sockstat").expect("procfs");
+    let tcp = sockstat.lines().find(|line| line.starts_with("TCP:")).unwrap_or_default();
+    (connections.filter_map(queued).sum(), tcp.to_owned())
+}
+
+fn long_answers() -> Pod {
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n{}", "x".repeat(BODY));
+    Pod::answering("10.1.2.3", answer, Then::Keep)
+}
+
+/// Takes the first byte of an answer, and no more.
+fn begin_to_take(client: &Client) {
+    assert_eq!(client.stream().read(&mut [0]).expect("an answer"), 1);
+}
+
+fn nothing_stays(psystrike: &Psystrike) {
+    let clients = || psystrike.metric("psystrike_client_connections");
+    poll("the only client that is left", clients, |clients| *clients == 1.0);
+    let (bytes, _) =
+        poll("bytes in the kernel", || unsent_bytes(psystrike.address()), |(bytes, _)| *bytes < 64 << 10);
+    assert!(bytes < 64 << 10);
+}
+
+#[test]
+fn of_clients_that_go_without_reading_nothing_stays() {
+    in_new_namespace(|| {
+        let psystrike = Psystrike::start(&["--clients-max", "20"]);
+        let pod = long_answers();
+        let target = Psystrike::target(pod.address(), "/");
+        let gone: Vec<Client> = (0..CLIENTS)
+            .map(|_| {
+                let mut client = psystrike.client();
+                client.send(get(&target));
+                begin_to_take(&client);
+                client.stream().shutdown(Shutdown::Write).expect("a connection");
+                client
+            })
+            .collect();
+        nothing_stays(&psystrike);
+        drop(gone);
+    });
+}
+
+#[test]
+fn of_clients_that_do_not_read_nothing_stays_after_their_time() {
+    in_new_namespace(|| {
+        let psystrike = Psystrike::start(&["--timeout", "1s"]);
+        let pod = long_answers();
+        let target = Psystrike::target(pod.address(), "/");
+        let stalled: Vec<Client> = (0..CLIENTS / 4)
+            .map(|_| {
+                let mut client = psystrike.client();
+                client.send(get(&target));
+                begin_to_take(&client);
+                client
+            })
+            .collect();
+        nothing_stays(&psystrike);
+        drop(stalled);
+    });
+}
+
+/// A whole answer is another matter: a client that takes it slowly gets all of it, though its connection is over.
+#[test]
+fn a_last_answer_reaches_a_slow_client() {
+    in_new_namespace(|| {
+        let psystrike = Psystrike::start(&[]);
+        let pod = Pod::answering(
+            "10.1.2.4",
+            format!("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n{}", "x".repeat(1_000_000)),
+            Then::Keep,
+        );
+        let mut client = psystrike.client();
+        let target = Psystrike::target(pod.address(), "/");
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
+        begin_to_take(&client);
+        let forwarded = || psystrike.outcomes("forwarded");
+        poll("the outcome", forwarded, |forwarded| *forwarded == 1.0);
+        // Longer than the two seconds in which a client should end its side: this is what is tested.
+        std::thread::sleep(Duration::from_millis(2500));
+        let mut rest = Vec::new();
+        client.stream().read_to_end(&mut rest).expect("no reset");
+        assert!(rest.ends_with(b"xxx") && rest.len() > 1_000_000, "{} bytes", rest.len());
+    });
+}
