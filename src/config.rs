@@ -10,11 +10,13 @@ use pico_args::Arguments;
 
 use crate::{
     healthcheck::Page,
-    net::{event_loop, listener, signals, splice},
+    net::{event_loop, listener, signals},
     proxy::{
+        budget::SHARE_MIN,
         duration,
         policy::{self, Policy, Ports},
         rules::{Rules, Timeouts},
+        size::{self, Exact},
     },
 };
 
@@ -51,12 +53,17 @@ How long things may take (500ms, 3s, 2m, 1h)
                              stay above that [default: 6m]
   --upstream-idle-timeout D  a pod connection that is kept [default: 3m]
 
-How much there may be (by default half of the open-files limit, at most 16384)
+How much there may be (the log says what the defaults come to)
   --clients-max N            client connections; at the bound the one that idled longest gives
-                             way, or else the new one [default: from the open-files limit]
+                             way, or else the new one [default: as many as half of the open
+                             files and a quarter of the cgroup's memory allow, at most 16384]
   --upstreams-idle-max N     pooled pod connections, divided among the workers, at least 1 each;
                              0 pools none; at the limit the least recently used is closed
-                             [default: from the open-files limit]
+                             [default: likewise]
+  --buffers-max SIZE         bytes held for clients and pods (512KiB, 8MiB, 1GiB), beyond 4 KiB
+                             for each client; at the limit reading pauses, and then the session
+                             that has stalled longest is ended [default: 64MiB, at most
+                             a quarter of the cgroup's memory limit]
 
 How it ends, and what it says
   --shutdown-delay D         after SIGTERM, serve on so long with /readyz failing [default: 0s]
@@ -76,12 +83,6 @@ it, a second one at once. The exit status is 0 then, 2 for a wrong option, 1 for
 later, and 143 after a second signal.
 ";
 
-/// Descriptors that are neither a client's nor a pod's: standard streams, signals, `/proc`; and for each worker
-/// its epoll, its waker, its pipes and its listeners.
-const DESCRIPTORS_OTHER: usize = 32;
-/// The most clients, and kept pod connections, that the open-files limit alone leads to: containers often have a
-/// limit of a million, and nobody means them to take the memory for it.
-const CONNECTIONS_DEFAULT_MAX: usize = 16 * 1024;
 /// More workers than any machine that this is meant for has cores.
 const WORKERS_MAX: usize = 256;
 
@@ -114,6 +115,8 @@ pub struct Config {
     pub clients_max: Option<usize>,
     /// The most kept pod connections, if that was said.
     pub upstreams_idle_max: Option<usize>,
+    /// The most bytes held for clients and pods, if that was said.
+    pub buffers_max: Option<u64>,
     /// How long to serve on after SIGTERM.
     pub shutdown_delay: Duration,
     /// How long to finish what runs, then.
@@ -123,22 +126,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// The most client connections, and the most kept pod connections, with so many open files. A client that
-    /// scrapes needs a second descriptor for its pod, for which a kept connection gives its own if need be.
-    ///
-    /// A worker without any kept connection would open one for each scrape, so there is one for each worker at least,
-    /// unless the operator wants none.
-    pub fn limits(&self, open_files: u64) -> (usize, usize) {
-        let other = DESCRIPTORS_OTHER + self.workers * (2 + splice::DESCRIPTORS + self.listen.len().max(1));
-        let half = usize::try_from(open_files).unwrap_or(usize::MAX).saturating_sub(other) / 2;
-        let default = half.clamp(1, CONNECTIONS_DEFAULT_MAX);
-        let upstreams_idle_max = match self.upstreams_idle_max.unwrap_or(default) {
-            0 => 0,
-            most => most.max(self.workers),
-        };
-        (self.clients_max.unwrap_or(default), upstreams_idle_max)
-    }
-
     /// How many files have to be open at least to serve one scrape at a time, where `open` are open at the start.
     pub fn open_files_min(&self, open: u64) -> u64 {
         // A worker cannot use the descriptor of a pod connection that another one keeps.
@@ -203,6 +190,7 @@ pub fn parse(
     };
     let clients_max = source.one("--clients-max", None, |text| count(text, 1).map(Some))?;
     let upstreams_idle_max = source.one("--upstreams-idle-max", None, |text| count(text, 0).map(Some))?;
+    let buffers_max = source.one("--buffers-max", None, |text| buffers(text, workers).map(Some))?;
     let shutdown_delay = source.one("--shutdown-delay", Duration::ZERO, duration::parse)?;
     let shutdown_timeout = source.one("--shutdown-timeout", seconds(30), duration::parse)?;
     let log_level = source.one("--log-level", LevelFilter::Info, log_level)?;
@@ -235,6 +223,7 @@ pub fn parse(
         rules,
         clients_max,
         upstreams_idle_max,
+        buffers_max,
         shutdown_delay,
         shutdown_timeout,
         log_level,
@@ -395,6 +384,17 @@ fn count(text: &str, min: usize) -> Result<usize, String> {
     number.ok_or_else(|| format!("a number from {min} to 1000000 is allowed"))
 }
 
+/// The longest head of an answer has to fit in, in every worker's share.
+#[cold]
+fn buffers(text: &str, workers: usize) -> Result<u64, String> {
+    let bytes = size::parse(text)?;
+    let least = (workers * SHARE_MIN) as u64;
+    if bytes < least {
+        return Err(format!("at least {} is needed with {workers} worker(s)", Exact(least)));
+    }
+    Ok(bytes)
+}
+
 #[cold]
 fn log_level(text: &str) -> Result<LevelFilter, &'static str> {
     text.parse().map_err(|_| "off, error, warn, info, debug or trace is allowed")
@@ -447,24 +447,10 @@ mod tests {
         assert_eq!(config.rules.policy.ports().to_string(), "1-65535");
         assert_eq!((config.workers, config.log_level), (1, LevelFilter::Info));
         assert!(!config.rules.access_log);
-        assert_eq!(config.limits(20_000), (9_980, 9_980));
-        assert_eq!(config.limits(1_048_576), (16_384, 16_384));
-        assert_eq!(config.limits(36), (1, 1));
+        let limits = (config.clients_max, config.upstreams_idle_max, config.buffers_max);
+        assert_eq!(limits, (None, None, None), "they follow from the surroundings");
         assert_eq!(config.shutdown_delay, Duration::ZERO);
         assert_eq!(config.shutdown_timeout, Duration::from_secs(30));
-    }
-
-    #[test]
-    fn each_worker_may_keep_a_pod_connection_unless_none_may() {
-        for (arguments, expected) in [
-            (&["--upstreams-idle-max=0", "--workers=3"][..], 0),
-            (&["--upstreams-idle-max=1", "--workers=3"], 3),
-            (&["--upstreams-idle-max=4", "--workers=3"], 4),
-            (&["--workers=3"], 3), // from so few open files
-        ] {
-            let (_, upstreams_idle_max) = config(arguments, &[]).unwrap().limits(55);
-            assert_eq!(upstreams_idle_max, expected, "{arguments:?}");
-        }
     }
 
     #[test]
@@ -483,6 +469,9 @@ mod tests {
             (&["--workers", "0"], &[], &["--workers", "\"0\"", "1 to 256", "auto"]),
             (&["--clients-max", "0"], &[], &["--clients-max", "\"0\"", "from 1"]),
             (&["--upstreams-idle-max", "-1"], &[], &["--upstreams-idle-max", "\"-1\"", "from 0"]),
+            (&["--buffers-max", "8M"], &[], &["--buffers-max", "\"8M\"", "8MiB"]),
+            (&["--buffers-max", "64KiB"], &[], &["--buffers-max", "\"64KiB\"", "at least 128KiB"]),
+            (&["--buffers-max", "1MiB", "--workers=9"], &[], &["--buffers-max", "at least 1152KiB"]),
             (&["--log-level", "loud"], &[], &["--log-level", "\"loud\"", "debug"]),
             (&[], &[("PSYSTRIKE_ACCESS_LOG", "yes")], &["PSYSTRIKE_ACCESS_LOG", "\"yes\"", "true"]),
             (&["--nonsense"], &[], &["--nonsense", "unknown"]),

@@ -9,7 +9,7 @@
 //!
 //! | room | knows | never knows |
 //! | --- | --- | --- |
-//! | `main.rs`, [`config`], [`logging`], [`healthcheck`] | the process: its arguments, its log, its end | a client |
+//! | `main.rs`, [`config`], [`limits`], [`logging`], [`healthcheck`] | the process: its arguments, its log, its end | a client |
 //! | [`net`] | sockets: readiness, where connections live, moving bytes | a rule of HTTP |
 //! | [`proxy`] | decisions: routes, policy, the exchange, the pool, deadlines, counters | a descriptor, a clock |
 //! | [`http1`] | bytes: heads, framing, bodies, rewriting, replies | a clock, a socket, a pod |
@@ -35,7 +35,7 @@
 //!
 //! What goes wrong on the way is an [`Outcome`](proxy::outcome::Outcome): one enum is the status and the reason
 //! phrase that Prometheus shows, the word in the log and the label on `/metrics`. What takes too long comes up in
-//! [`proxy::deadlines`]. And what a scrape costs in system calls is in steps 2, 4 and 5: two waits, two reads, two
+//! [`proxy::deadlines`]; who makes psystrike hold more bytes than it may, in [`proxy::budget`]. And what a scrape costs in system calls is in steps 2, 4 and 5: two waits, two reads, two
 //! writes, where the answer is short.
 //!
 //! Functions that a process runs once at its start, or not at all, are `#[cold]`: the linker then puts them beside each
@@ -44,6 +44,7 @@
 pub mod config;
 pub mod healthcheck;
 pub mod http1;
+pub mod limits;
 pub mod logging;
 pub mod net;
 pub mod proxy;

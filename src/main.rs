@@ -19,8 +19,10 @@ use log::{error, info, warn};
 use psystrike::{
     config::{self, Asked, Config},
     healthcheck::Page,
+    limits::Limits,
     logging,
     net::{
+        cgroup,
         event_loop::EventLoop,
         listener, process,
         shared::{Phase, Shared, Wake},
@@ -99,9 +101,15 @@ fn serve(config: &Config) -> Result<u8, String> {
             config.workers
         ));
     }
-    let (clients_max, upstreams_idle_max) = config.limits(open_files);
+    let limits = Limits::new(config, open_files, cgroup::memory_limit());
     let mut signals = Signals::receive().map_err(|error| format!("signals: {error}"))?;
-    let fixed = Fixed { version: VERSION, revision: REVISION, clients_max, upstreams_idle_max };
+    let fixed = Fixed {
+        version: VERSION,
+        revision: REVISION,
+        clients_max: limits.clients.most,
+        upstreams_idle_max: limits.upstreams_idle.most,
+        buffers_max: limits.buffers.most,
+    };
     let shared = Arc::new(Shared::new(config.rules.clone(), fixed, config.workers));
     let running = start(config, &shared, &signals)?;
     // Not refused: who names a Service `psystrike-x` may get one of ours by accident.
@@ -109,10 +117,7 @@ fn serve(config: &Config) -> Result<u8, String> {
     for name in config::misspelled(std::env::vars_os().map(|(name, value)| (text(name), text(value)))) {
         warn!("{name}: no option has this variable, so it changes nothing; see psystrike --help");
     }
-    info!(
-        "psystrike {VERSION} ({REVISION}) serves, with clients_max={clients_max} workers={}",
-        config.workers
-    );
+    info!("psystrike {VERSION} ({REVISION}) serves, with workers={} {limits}", config.workers);
     let policy = &config.rules.policy;
     let list = |ranges: &[IpNet]| ranges.iter().map(IpNet::to_string).collect::<Vec<_>>().join(",");
     let (allow, deny, ports) = (list(policy.allow()), list(policy.deny()), policy.ports());

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use psystrike::config::HELP;
+use psystrike::{config::HELP, proxy::budget::ALLOWANCE_BYTES};
 use serde_json::{Value, json};
 use support::{
     Scratch,
@@ -354,18 +354,23 @@ fn every_alert_has_its_section() {
 // What the manifests set, and the sizing is for.
 const INTERVAL_SECONDS: f64 = 15.0;
 const CLIENTS_MAX: f64 = 1_000.0;
-const IDLE_MAX: f64 = 4_000.0;
+const IDLE_MAX: f64 = 2_000.0;
 const MEMORY_KIB: f64 = 32.0 * 1024.0;
 /// Measured once, as deploy/README.md says.
 const KERNEL_KIB_EACH: f64 = 4.1;
-// src/net/relay.rs: what is kept at most for a client that stalls, and for so many of them.
-const STALLED_KIB: f64 = 64.0;
-const STALLED_AT_LENGTH_KIB: f64 = 528.0;
-const STALLED_AT_LENGTH: f64 = 8.0;
+// src/limits.rs and src/proxy/budget.rs: what is held for those that stall, and what each client may hold beside.
+const BUFFERS_PART: f64 = 4.0;
+const ALLOWANCE_KIB: f64 = ALLOWANCE_BYTES as f64 / 1024.0;
 
 /// What as many connections as the manifests allow take, of the process and of the kernel.
 fn used_by_connections_kib(start: f64, each_bytes: f64) -> f64 {
     start + IDLE_MAX * each_bytes / 1024.0 + (IDLE_MAX + CLIENTS_MAX) * KERNEL_KIB_EACH
+}
+
+/// What there can be at most: all those connections, a pod's for each client too, and full buffers.
+fn used_at_most_kib(start: f64, each_bytes: f64) -> f64 {
+    let for_clients = CLIENTS_MAX * (KERNEL_KIB_EACH + ALLOWANCE_KIB);
+    used_by_connections_kib(start, each_bytes) + for_clients + MEMORY_KIB / BUFFERS_PART
 }
 
 #[test]
@@ -449,16 +454,16 @@ fn sizing_is_what_the_measured_figures_come_to() {
     let growth = markdown::table(growth.split("Growth with clients").nth(1).expect("growth with clients"));
     let (alone, crowd) = (figure(&growth, "1", "psystrike"), figure(&growth, "64", "psystrike"));
 
-    let left_kib = MEMORY_KIB - used_by_connections_kib(start, each);
-    let short = (left_kib - STALLED_AT_LENGTH * STALLED_AT_LENGTH_KIB) / STALLED_KIB;
-    let stalling = format!(
-        "Beside {} pod connections and {} clients that is {:.0} MiB of {:.0}: eight of them at {STALLED_AT_LENGTH_KIB} KiB \
-         and about {} at {STALLED_KIB} KiB,",
+    let most_kib = used_at_most_kib(start, each);
+    assert!(most_kib < MEMORY_KIB, "{most_kib} KiB do not fit into the limit of the manifests");
+    let at_most = format!(
+        "with {} pooled pod connections, {} clients that all scrape, and full buffers, that is {:.0} of the {:.0} MiB: \
+         a pod connection and {ALLOWANCE_KIB} KiB more for each client, and {:.0} MiB of buffers.",
         thousands(&IDLE_MAX.to_string()),
         thousands(&CLIENTS_MAX.to_string()),
-        left_kib / 1024.0,
+        most_kib / 1024.0,
         MEMORY_KIB / 1024.0,
-        two_digits(short)
+        MEMORY_KIB / BUFFERS_PART / 1024.0,
     );
 
     let mut expected = Vec::new();
@@ -482,8 +487,8 @@ fn sizing_is_what_the_measured_figures_come_to() {
         format!("scrapes/s × {small:.1} µs for a page of 16 KiB, or {large:.1} µs for one of 256 KiB,"),
         format!("{alone:.1} instead of {crowd:.1} µs"),
         format!("{start} KiB at the start and {each} bytes for each pod"),
-        format!("64 such took {stalled} KiB"),
-        stalling,
+        format!("64 clients that stop reading in the middle of an answer took {stalled} KiB of the process"),
+        at_most,
         format!("{KERNEL_KIB_EACH} KiB for each open connection"),
     ]);
     let said = Document::read("deploy/README.md").section("Sizing").prose;

@@ -569,6 +569,7 @@ fn no_sound_answer() {
 fn every_outcome_of_class_pod_is_met_in_these_tests() {
     let failures = [
         Outcome::NoDescriptors,
+        Outcome::BuffersFull,
         Outcome::ConnectionRefused,
         Outcome::Unreachable,
         Outcome::ConnectFailed,

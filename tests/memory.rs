@@ -1,18 +1,193 @@
-//! A limited cgroup: what peers who stall make psystrike hold is bounded, and the kernel never kills it for that.
+//! A limited cgroup: what peers who stall make psystrike hold is bounded, the kernel never kills it for that, and
+//! ordinary scrapes go on beside.
 
 mod support;
 
-use support::{cgroup::Cgroup, psystrike::Psystrike};
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Socket, Type};
+use support::{
+    LIMIT,
+    cgroup::Cgroup,
+    http::get,
+    pods::{Pod, Then},
+    poll,
+    psystrike::Psystrike,
+};
 
 const MIB: u64 = 1 << 20;
 const LIMIT_BYTES: u64 = 16 * MIB;
+const ORDINARY_BYTES: usize = 100_000;
+/// Peers that attack.
+const ATTACKERS: usize = 500;
+const SCRAPES_MIN: usize = 30;
+/// The longest that an ordinary scrape may take beside them, on a busy machine.
+const SLOW: Duration = Duration::from_secs(3);
+
+/// A psystrike in a cgroup of so many bytes.
+fn start_in(group: &Cgroup, arguments: &[&str]) -> Psystrike {
+    let wrapper = group.wrapper();
+    let arguments = [&["--allow", "127.0.0.0/8"], arguments].concat();
+    Psystrike::start_under(&wrapper.each_ref().map(String::as_str), &arguments)
+}
+
+/// Scrapes an ordinary pod again and again while `attack` goes on; every scrape has to be whole, and in time. Gives how
+/// many there were.
+fn scraping_beside(psystrike: &Psystrike, ip: &str, attack: impl FnOnce()) -> usize {
+    let body = "x".repeat(ORDINARY_BYTES);
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {ORDINARY_BYTES}\r\n\r\n{body}");
+    let pod = Pod::answering(ip, answer, Then::Keep);
+    let mut client = psystrike.client();
+    let target = Psystrike::target(pod.address(), "/metrics");
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let scraper = scope.spawn(|| {
+            let mut scrapes = 0;
+            while scrapes < SCRAPES_MIN || !over.load(Ordering::SeqCst) {
+                let began = Instant::now();
+                let response = client.get(&target);
+                assert_eq!((response.status(), response.body.len()), (200, ORDINARY_BYTES), "{scrapes}");
+                assert!(began.elapsed() < SLOW, "scrape {scrapes} took {:?}", began.elapsed());
+                scrapes += 1;
+            }
+            scrapes
+        });
+        attack();
+        over.store(true, Ordering::SeqCst);
+        scraper.join().expect("every scrape is whole")
+    })
+}
+
+/// What holds after an attack: nothing was killed, and the budget was kept.
+fn assert_survived(what: &str, group: &Cgroup, psystrike: &Psystrike, scrapes: usize) {
+    let peak = group.peak() as f64 / MIB as f64;
+    assert_eq!(group.kills(), 0, "{what}");
+    assert_eq!(psystrike.get("/healthz").status(), 200);
+    let (held, most) =
+        (psystrike.metric("psystrike_buffered_bytes"), psystrike.metric("psystrike_buffered_bytes_max"));
+    let (pauses, ended) = (psystrike.metric("psystrike_pauses_total"), psystrike.outcomes("buffers_full"));
+    support::tell(&format!(
+        "{what}: peak {peak:.1} MiB, {held} of {most} bytes held, {pauses} pauses, {ended} ended, {scrapes} ordinary \
+         scrapes beside"
+    ));
+    assert!(held <= most, "{what}: {held} bytes are held, of {most}");
+}
+
+/// A pod that begins an answer's head, of so many bytes, and says nothing more. Counts those that it began.
+struct SlowHeads {
+    address: SocketAddr,
+    begun: Arc<AtomicUsize>,
+    _acceptor: JoinHandle<()>,
+}
+
+impl SlowHeads {
+    fn on(ip: &str, bytes: usize) -> Self {
+        let listener = TcpListener::bind((ip, 0)).expect("an address to listen on");
+        let address = listener.local_addr().expect("an address");
+        let begun = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&begun);
+        let head = format!("HTTP/1.1 200 OK\r\nX-Slow: {}", "s".repeat(bytes - 25));
+        let acceptor = thread::spawn(move || {
+            let mut kept = Vec::new();
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let asked = stream.read(&mut [0; 4096]).is_ok_and(|bytes| bytes > 0);
+                if asked && stream.write_all(head.as_bytes()).is_ok() {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                    kept.push(stream);
+                }
+            }
+        });
+        Self { address, begun, _acceptor: acceptor }
+    }
+}
+
+/// A connection that takes no more than the kernel has to.
+fn stingy(to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a buffer size can be set");
+    socket.connect(&to.into()).expect("a connection");
+    socket.into()
+}
+
+fn write_what_goes(stream: &mut TcpStream, bytes: &[u8]) {
+    stream.set_write_timeout(Some(LIMIT)).expect("a time limit");
+    let _ = stream.write_all(bytes); // one that is turned away, or ended, takes no more
+}
 
 #[test]
-fn a_program_in_a_cgroup_is_counted_and_killed_at_its_limit() {
+fn pods_that_never_end_their_heads() {
     let Some(group) = Cgroup::with_memory(LIMIT_BYTES) else { return };
-    let wrapper = group.wrapper();
-    let psystrike = Psystrike::start_under(&wrapper.each_ref().map(String::as_str), &[]);
-    assert_eq!(psystrike.get("/healthz").status(), 200);
-    assert!(group.usage() > 0 && group.peak() >= group.usage(), "{group:?}");
-    assert_eq!(group.kills(), 0);
+    let psystrike = start_in(&group, &["--clients-max", "600"]);
+    let slow = SlowHeads::on("127.40.0.1", 64 * 1024 - 100);
+    let request = get(&Psystrike::target(slow.address, "/"));
+    let mut clients = Vec::new();
+    let scrapes = scraping_beside(&psystrike, "127.40.0.2", || {
+        for _ in 0..ATTACKERS {
+            let mut client = TcpStream::connect(psystrike.address()).expect("a connection");
+            write_what_goes(&mut client, request.as_bytes());
+            clients.push(client);
+        }
+        let begun = || slow.begun.load(Ordering::SeqCst);
+        poll("heads that begin", begun, |begun| *begun == ATTACKERS);
+        let ended = || psystrike.outcomes("buffers_full");
+        poll("scrapes that give way", ended, |ended| *ended > 10.0);
+    });
+    assert_survived("slow heads of pods", &group, &psystrike, scrapes);
+    // The first ones stalled longest, and are told.
+    let first = &mut clients[0];
+    let mut told = [0; 80];
+    first.set_read_timeout(Some(LIMIT)).expect("a time limit");
+    first.read_exact(&mut told).expect("an answer");
+    let told = String::from_utf8_lossy(&told);
+    assert!(told.starts_with("HTTP/1.1 503 psystrike's buffers are full, and this scrape stalled"), "{told}");
+}
+
+#[test]
+fn clients_that_never_end_their_heads() {
+    let Some(group) = Cgroup::with_memory(LIMIT_BYTES) else { return };
+    let psystrike = start_in(&group, &["--clients-max", "900"]);
+    let head = format!("GET /healthz HTTP/1.1\r\nX-Slow: {}", "s".repeat(15_000));
+    let mut clients = Vec::new();
+    let scrapes = scraping_beside(&psystrike, "127.40.0.3", || {
+        for _ in 0..800 {
+            let mut client = TcpStream::connect(psystrike.address()).expect("a connection");
+            write_what_goes(&mut client, head.as_bytes());
+            clients.push(client);
+        }
+        let paused = || psystrike.metric("psystrike_pauses_total") + psystrike.outcomes("buffers_full");
+        poll("clients that are paused or give way", paused, |paused| *paused > 100.0);
+    });
+    assert_survived("slow heads of clients", &group, &psystrike, scrapes);
+}
+
+#[test]
+fn clients_that_do_not_read() {
+    let Some(group) = Cgroup::with_memory(2 * LIMIT_BYTES) else { return };
+    let psystrike = start_in(&group, &["--clients-max", "1000"]);
+    // More than the buffers of the kernel's hold.
+    let body = "y".repeat(8 << 20);
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let pod = Pod::answering("127.40.0.4", answer, Then::Keep);
+    let request = get(&Psystrike::target(pod.address(), "/"));
+    let mut clients = Vec::new();
+    let scrapes = scraping_beside(&psystrike, "127.40.0.5", || {
+        for _ in 0..990 {
+            let mut client = stingy(psystrike.address());
+            write_what_goes(&mut client, request.as_bytes());
+            clients.push(client);
+        }
+        pod.wait_for("all requests", |seen| seen.heads.len() == 990);
+        support::settled("what is held", || psystrike.metric("psystrike_buffered_bytes") as u64);
+    });
+    assert_survived("stalled readers", &group, &psystrike, scrapes);
 }

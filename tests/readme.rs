@@ -44,7 +44,7 @@ fn every_option_is_there_with_its_default() {
 #[test]
 fn every_metric_is_there() {
     let mut page = Vec::new();
-    let fixed = Fixed { version: "", revision: "", clients_max: 0, upstreams_idle_max: 0 };
+    let fixed = Fixed { version: "", revision: "", clients_max: 0, upstreams_idle_max: 0, buffers_max: 0 };
     let process = Process {
         cpu_seconds: Some(0.0),
         resident_bytes: Some(0),

@@ -6,14 +6,18 @@
 //! - [`worker`]: the connections of one event loop: their slots, their deadlines, the pool;
 //! - [`pump`]: moves the bytes of one exchange until nothing moves or its turn is over;
 //! - [`relay`]: how an answer gets from a pod's connection to a client's;
+//! - [`buffers`]: what is kept for clients and pods, and what happens when that is as much as may be;
 //! - [`stream`]: a socket and what is known of its readiness;
 //! - [`splice`]: a pipe through which bytes go on unseen;
 //! - [`slots`]: where connections live, and the tokens that outlive them;
 //! - [`listener`]: SO_REUSEPORT listeners, and what each error of accept means;
 //! - [`shared`]: what the workers of a process have in common;
 //! - [`signals`]: SIGTERM and SIGINT, and the end of a worker, as events;
+//! - [`cgroup`]: how much memory the kernel grants this process;
 //! - [`process`]: what the kernel says of this process, and the open-files limit.
 
+pub mod buffers;
+pub mod cgroup;
 pub mod event_loop;
 pub mod listener;
 pub mod process;

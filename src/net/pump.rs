@@ -18,6 +18,7 @@ use super::{
 use crate::{
     http1::head::{ANSWER_HEAD_BYTES_MAX, REQUEST_HEAD_BYTES_MAX},
     proxy::{
+        budget::{ALLOWANCE_BYTES, REWRITE_BYTES},
         deadlines::Armed,
         dialogue::{ClientAction, Input, Surroundings, UpstreamAction, Wants},
         exchange::Exchange,
@@ -32,6 +33,8 @@ use crate::{
 pub const READ_BYTES_MAX: usize = ANSWER_HEAD_BYTES_MAX;
 /// The worker's buffer: what is looked at, at most. It takes no memory as far as nobody has used it.
 pub const SCRATCH_BYTES: usize = super::relay::LOOK_BYTES_MAX;
+/// A request that is so short, and all that is kept of it, is within what each session may hold.
+const SETTLED_BYTES_MAX: usize = ALLOWANCE_BYTES - REWRITE_BYTES;
 /// Reads, writes and transitions in one turn, so that one exchange does not starve the others.
 const MOVES_MAX: usize = 16;
 
@@ -42,9 +45,9 @@ pub struct Client<S> {
     pub(super) exchange: Exchange,
     pub(super) upstream: Option<Key>,
     /// The beginning of a request, or requests that wait for their turn.
-    input: Box<[u8]>,
+    pub(super) input: Box<[u8]>,
     /// The exchange has not seen `input` yet.
-    input_is_new: bool,
+    pub(super) input_is_new: bool,
     pub(super) outbox: Option<Box<Outbox>>,
     /// It did not take at once all that it was sent of this answer.
     pub(super) is_slow: bool,
@@ -56,6 +59,13 @@ pub struct Client<S> {
     pub(super) has_place: bool,
     /// Until then it waits for another worker to make room for it.
     pub(super) waits_until: Option<Moment>,
+    /// What it and its pod hold, as far as the budget counts it.
+    pub(super) counted: u32,
+    /// It waits for room in the buffers; and so it does as of this turn.
+    pub(super) paused: bool,
+    pub(super) lacks_room: bool,
+    /// What is kept for it may have changed.
+    pub(super) unsettled: bool,
 }
 
 /// What a client has yet to take: some bytes, always.
@@ -94,12 +104,17 @@ impl<S: Socket> Client<S> {
             queued: false,
             has_place,
             waits_until: None,
+            counted: 0,
+            paused: false,
+            lacks_room: false,
+            unsettled: false,
         }
     }
 
     /// Keeps what it did not take.
     pub(super) fn keep(&mut self, outbox: Outbox) {
         self.outbox = Some(Box::new(outbox));
+        self.unsettled = true;
         self.is_slow = true;
     }
 
@@ -191,6 +206,9 @@ impl<N: Network> Worker<N> {
         if let (Some(report), Some(client)) = (report, self.clients.get_mut(key)) {
             let sent_bytes = mem::take(&mut client.sent_bytes);
             client.is_slow = false;
+            if client.counted > 0 {
+                self.budget.renew(key.slot());
+            }
             let is_named = report.request.is_some() || report.outcome.class() != Class::Answered;
             let peer = is_named.then(|| client.stream.socket().peer()).flatten();
             self.record(&report, peer, sent_bytes);
@@ -248,6 +266,7 @@ impl<N: Network> Worker<N> {
                 self.stalled += 1;
             }
             let Some(outbox) = &mut client.outbox else { return true };
+            outbox.bytes.reserve_exact(all - taken);
             let mut skip = taken;
             for part in &parts {
                 let skipped = skip.min(part.len());
@@ -286,12 +305,15 @@ impl<N: Network> Worker<N> {
     }
 
     fn read_request(&mut self, key: Key, scratch: &mut [u8]) -> bool {
+        let room = self.room_to_read(key, REQUEST_HEAD_BYTES_MAX);
         let Some(client) = self.clients.get_mut(key) else { return false };
         let held = client.input.len();
         let read = if mem::take(&mut client.input_is_new) {
             Ok(Read::Bytes(0))
+        } else if room == 0 {
+            return self.pause_client(key);
         } else {
-            client.stream.read(&mut scratch[held..REQUEST_HEAD_BYTES_MAX])
+            client.stream.read(&mut scratch[held..REQUEST_HEAD_BYTES_MAX.min(held + room)])
         };
         let bytes = match read {
             Ok(Read::Bytes(bytes)) => &mut scratch[..held + bytes],
@@ -305,6 +327,7 @@ impl<N: Network> Worker<N> {
         self.advance(key, Input::Request(bytes));
         let rest = &bytes[self.out.used..];
         if let Some(client) = self.clients.get_mut(key) {
+            client.unsettled |= !rest.is_empty() || bytes.len() > SETTLED_BYTES_MAX;
             client.input = rest.into();
             client.input_is_new = client.exchange.wants() != Wants::Request && !rest.is_empty();
         }

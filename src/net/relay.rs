@@ -31,7 +31,7 @@ const BULK_BYTES_MIN: u64 = 32 * 1024;
 /// The most that goes through the pipe at once, and so the most that is ever kept for a client that does not take
 /// it: a body of 512 KiB with its head. Once a client did not take all of an answer, or so many clients take nothing,
 /// it is as little as is read.
-const PASS_BYTES_MAX: usize = 528 * 1024;
+pub const PASS_BYTES_MAX: usize = 528 * 1024;
 const STALLED_AT_LENGTH_MAX: usize = 8;
 /// The most that is looked at, all of it, at once: a body of 256 KiB with its head and chunks.
 pub const LOOK_BYTES_MAX: usize = 272 * 1024;
@@ -71,28 +71,35 @@ impl<N: Network> Worker<N> {
         let looks = meets != Meets::Read && held == 0;
         // At a mark of urgent data splice(2) says EAGAIN, although there is more behind it.
         let is_urgent = upstream.stream.is_ready(Ready::URGENT);
-        if (unseen >= BULK_BYTES_MIN || looks) && !is_urgent && self.has_pipe() {
+        let room = self.room_to_read(key, PASS_BYTES_MAX) as u64;
+        if room == 0 {
+            return self.pause_upstream(key);
+        }
+        let may_splice = room >= BULK_BYTES_MIN && !is_urgent;
+        if may_splice && (unseen >= BULK_BYTES_MIN || looks) && self.has_pipe() {
             let most = match meets {
                 _ if unseen >= BULK_BYTES_MIN => unseen,
                 Meets::Head => PASS_BYTES_MAX as u64,
                 Meets::All | Meets::Read => LOOK_BYTES_MAX as u64,
             };
+            let most = most.min(room);
             match self.fill_pipe(key, most) {
                 Ok(Read::Bytes(bytes)) if unseen >= BULK_BYTES_MIN => self.pour_answer(key, 0, bytes),
                 Ok(Read::Bytes(bytes)) => self.look_at_answer(key, scratch, meets, bytes),
                 // splice(2) gives nothing at a mark of urgent data too, where the pod has ended its side.
-                Ok(Read::End) => return self.read_bytes(key, scratch, held),
+                Ok(Read::End) => return self.read_bytes(key, scratch, held, room),
                 read => return self.no_answer(key, read),
             }
             return true;
         }
-        self.read_bytes(key, scratch, held)
+        self.read_bytes(key, scratch, held, room)
     }
 
-    /// Reads bytes of an answer, behind those that are `held` back.
-    fn read_bytes(&mut self, key: Key, scratch: &mut [u8], held: usize) -> bool {
+    /// Reads at most `room` bytes of an answer, behind those that are `held` back.
+    fn read_bytes(&mut self, key: Key, scratch: &mut [u8], held: usize, room: u64) -> bool {
         let Some(upstream) = self.upstream_of(key) else { return false };
-        let bytes = match upstream.stream.read(&mut scratch[held..READ_BYTES_MAX]) {
+        let most = READ_BYTES_MAX.min(held + room as usize);
+        let bytes = match upstream.stream.read(&mut scratch[held..most]) {
             Ok(Read::Bytes(bytes)) => held + bytes,
             read => return self.no_answer(key, read),
         };
@@ -144,6 +151,9 @@ impl<N: Network> Worker<N> {
             if used == 0 {
                 if let Some(upstream) = self.upstream_of(key) {
                     upstream.input = (&*bytes).into();
+                }
+                if let Some(client) = self.clients.get_mut(key) {
+                    client.unsettled = true;
                 }
                 return;
             }

@@ -94,6 +94,11 @@ impl Shared {
         most / workers + usize::from(worker < most % workers)
     }
 
+    /// How many bytes each worker may hold for others.
+    pub fn buffers_max_of_worker(&self) -> usize {
+        self.fixed.buffers_max / self.workers.len()
+    }
+
     /// The counters of one worker.
     pub fn counters(&self, worker: usize) -> &Counters {
         &self.workers[worker].counters
@@ -219,7 +224,11 @@ mod tests {
             },
             access_log: false,
         };
-        Shared::new(rules, Fixed { version: "", revision: "", clients_max, upstreams_idle_max }, workers)
+        Shared::new(
+            rules,
+            Fixed { version: "", revision: "", clients_max, upstreams_idle_max, buffers_max: 0 },
+            workers,
+        )
     }
 
     #[test]

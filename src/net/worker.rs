@@ -16,6 +16,7 @@ use super::{
     stream::{Ready, Socket, Stream},
 };
 use crate::proxy::{
+    budget::Budget,
     deadlines::Deadlines,
     dialogue::{Input, Output, Report},
     duration::Short,
@@ -120,6 +121,8 @@ pub struct Worker<N: Network> {
     pub(super) piped: usize,
     /// Clients for which bytes are kept.
     pub(super) stalled: usize,
+    /// What is kept, in bytes.
+    pub(super) budget: Budget,
     pub(super) out: Output,
 }
 
@@ -127,6 +130,7 @@ impl<N: Network> Worker<N> {
     /// A worker without connections.
     pub fn new(network: N, shared: Arc<Shared>, index: usize) -> Self {
         let idle_max = shared.upstreams_idle_max_of_worker(index);
+        let budget = Budget::new(shared.buffers_max_of_worker());
         Self {
             network,
             pool: Pool::new(idle_max, shared.rules().timeouts.upstream_idle),
@@ -144,6 +148,7 @@ impl<N: Network> Worker<N> {
             pipe: None,
             piped: 0,
             stalled: 0,
+            budget,
             out: Output::default(),
         }
     }
@@ -170,7 +175,7 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    fn enqueue(&mut self, key: Key) {
+    pub(super) fn enqueue(&mut self, key: Key) {
         if let Some(client) = self.clients.get_mut(key).filter(|client| !client.queued) {
             client.queued = true;
             self.runnable.push_back(key);
@@ -195,6 +200,7 @@ impl<N: Network> Worker<N> {
                 self.run(key, &mut scratch);
             }
         }
+        self.make_room_in_buffers(&mut scratch);
         self.scratch = scratch;
         while let Some(slot) = self.pool.expired(now) {
             self.close_idle_upstream(slot);
@@ -207,14 +213,19 @@ impl<N: Network> Worker<N> {
         self.deadlines.sweep(clients.len(), |key| clients.get(key).map(|client| client.armed));
     }
 
-    fn run(&mut self, key: Key, scratch: &mut [u8]) {
+    pub(super) fn run(&mut self, key: Key, scratch: &mut [u8]) {
         if self.waits_for_room(key) {
             return;
         }
         if self.pump(key, scratch) {
             self.enqueue(key);
         }
-        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(mut client) = self.clients.get_mut(key) else { return };
+        if client.unsettled {
+            self.settle(key, scratch);
+            let Some(settled) = self.clients.get_mut(key) else { return };
+            client = settled;
+        }
         if let Some(at) = client.exchange.deadline() {
             self.deadlines.arm(key, &mut client.armed, at);
         }
@@ -253,7 +264,10 @@ impl<N: Network> Worker<N> {
         if !self.runnable.is_empty() {
             return Some(self.now);
         }
-        [self.deadlines.next(), self.pool.next_expiry()].into_iter().flatten().min()
+        {
+            let next = [self.deadlines.next(), self.pool.next_expiry()].into_iter().flatten().min();
+            if self.budget.is_tight() { next.into_iter().chain(self.budget.next_wake()).min() } else { next }
+        }
     }
 
     /// A client connected.
@@ -367,6 +381,7 @@ impl<N: Network> Worker<N> {
         let Some(client) = self.clients.remove(key) else { return };
         self.idle_clients.remove(key.slot());
         self.stalled -= usize::from(client.is_stalled());
+        self.forget_held(key.slot(), &client);
         self.counters().clients.sub(1);
         if client.waits_until.is_some() {
             self.shared.take_wish_for_room();

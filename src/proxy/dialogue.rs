@@ -87,6 +87,11 @@ pub enum Input<'b> {
         /// The client has yet to take bytes of an answer.
         client_stalled: bool,
     },
+    /// What is held for this exchange has to go: others need the room.
+    NoRoom {
+        /// The client has yet to take bytes that were handed over.
+        client_stalled: bool,
+    },
 }
 
 /// What is to be done, in the order of the fields. Belongs to the worker and is used again for each step.

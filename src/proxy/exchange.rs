@@ -18,6 +18,9 @@
 //! Relaying: out of time, and the client is behind   -> Closed
 //! Replying: out of time                             -> Closed, reset
 //! Lingering: all is delivered, or time is up        -> Closed
+//! Reading .. Awaiting: buffers are full             -> Replying 503
+//! Relaying: buffers are full                        -> Lingering, visibly broken
+//! any: buffers are full, and the client is behind   -> Closed, reset
 //! any: the client went away                         -> Closed, and the pod's connection with it
 //! ```
 //!
@@ -251,6 +254,18 @@ impl Exchange {
         }
     }
 
+    /// How many bytes it holds for the pod.
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Self::Reading(_) | Self::Lingering(_) | Self::Closed => 0,
+            Self::Connecting { course, .. }
+            | Self::Sending(course)
+            | Self::Awaiting(course)
+            | Self::Relaying(course)
+            | Self::Replying(course) => course.request.capacity(),
+        }
+    }
+
     /// How many of the next bytes of an answer may go on to the client without being looked at. What went on so
     /// comes in as [`Input::Passed`].
     pub fn unseen(&self) -> u64 {
@@ -334,7 +349,9 @@ impl Exchange {
             (Self::Relaying(course), Input::Tick { client_stalled: false }) => {
                 course.broken(Outcome::BodyTimeout.into(), around, out)
             }
-            (Self::Relaying(course), Input::Tick { client_stalled: true }) => course.stalled(around, out),
+            (Self::Relaying(course), Input::Tick { client_stalled: true }) => {
+                course.reset(Outcome::ClientTimeout, around, out)
+            }
 
             // A tick may come before the word that the client took all of it.
             (Self::Replying(course), Input::Flushed | Input::Tick { client_stalled: false }) => {
@@ -359,6 +376,8 @@ impl Exchange {
             }
             (Self::Lingering(_), Input::Discarded(_) | Input::ClientGone) => Self::close(out),
 
+            (state, Input::NoRoom { client_stalled }) => state.give_way(client_stalled, around, out),
+
             (
                 Self::Connecting { course, .. }
                 | Self::Sending(course)
@@ -373,6 +392,41 @@ impl Exchange {
             }
 
             (state, _) => state,
+        }
+    }
+
+    /// Nothing may be held for it any more. Where nothing of an answer is on its way, the client is told.
+    fn give_way(self, client_stalled: bool, around: &Surroundings<'_>, out: &mut Output) -> Self {
+        let outcome = Outcome::BuffersFull;
+        match self {
+            Self::Reading(reading) if reading.begun() => {
+                let course = Course::begin(Terms::UNREAD, around, out);
+                course.fail(outcome.into(), Duration::ZERO, around, out)
+            }
+            Self::Connecting { mut course, .. } | Self::Sending(mut course) | Self::Awaiting(mut course)
+                if !client_stalled =>
+            {
+                // What the client sent beyond this request goes too.
+                course.terms.persistent = false;
+                course.clear();
+                course.give_up(outcome.into(), around, out)
+            }
+            Self::Replying(mut course) if !client_stalled => {
+                course.terms.persistent = false;
+                course.flushed(around, out)
+            }
+            Self::Connecting { course, .. }
+            | Self::Sending(course)
+            | Self::Awaiting(course)
+            | Self::Relaying(course)
+            | Self::Replying(course) => {
+                if client_stalled {
+                    course.reset(outcome, around, out)
+                } else {
+                    course.broken(outcome.into(), around, out)
+                }
+            }
+            Self::Reading(_) | Self::Lingering(_) | Self::Closed => Self::close(out),
         }
     }
 
@@ -525,6 +579,7 @@ impl Course {
     ) -> Exchange {
         self.until = self.started + around.rules.timeouts.patience(head.first(Name::ScrapeTimeout));
         rewrite::request(&mut self.request, head, &target.parts(), origin.socket_addr());
+        self.request.shrink_to(SPARE_REQUEST_BYTES_MAX);
         out.upstream = UpstreamAction::Connect(origin);
         self.connect(around)
     }
@@ -807,12 +862,12 @@ impl Course {
         Exchange::Lingering(lingering)
     }
 
-    /// The client did not take its answer in time, and part of it is sent.
-    fn stalled(mut self: Box<Self>, around: &Surroundings<'_>, out: &mut Output) -> Exchange {
+    /// The client did not take its answer, and part of it is sent.
+    fn reset(mut self: Box<Self>, outcome: Outcome, around: &Surroundings<'_>, out: &mut Output) -> Exchange {
         self.within = self.patience();
         out.upstream = UpstreamAction::Close;
         out.client = ClientAction::Reset;
-        self.report(Outcome::ClientTimeout, around, out);
+        self.report(outcome, around, out);
         Exchange::Closed
     }
 

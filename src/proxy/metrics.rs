@@ -36,6 +36,11 @@ impl Counter {
         self.add(number.wrapping_neg());
     }
 
+    /// Sets what is a level. Only for the thread that owns the counter.
+    pub fn set(&self, number: u64) {
+        self.0.store(number, Relaxed);
+    }
+
     /// The number now.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
@@ -107,6 +112,10 @@ pub struct Counters {
     pub upstreams_reused: Counter,
     /// Scrapes retried because their pooled connection was closed or stale.
     pub retries: Counter,
+    /// Bytes that are held for clients and pods now, without what every session may hold.
+    pub buffered_bytes: Counter,
+    /// Times that a client or a pod was not read from, because there was no room to keep what it sent.
+    pub pauses: Counter,
 }
 
 impl Default for Counters {
@@ -124,6 +133,8 @@ impl Default for Counters {
             upstreams_opened: <_>::default(),
             upstreams_reused: <_>::default(),
             retries: <_>::default(),
+            buffered_bytes: <_>::default(),
+            pauses: <_>::default(),
         }
     }
 }
@@ -178,13 +189,15 @@ pub struct Fixed {
     pub clients_max: usize,
     /// The most kept pod connections.
     pub upstreams_idle_max: usize,
+    /// The most bytes that are held for clients and pods.
+    pub buffers_max: usize,
 }
 
 /// How a worker counts one number.
 type Count = fn(&Counters) -> &Counter;
 
 /// Counters and levels without labels: the name, what it is, and how a worker counts it.
-const NUMBERS: [(&str, &str, Count); 6] = [
+const NUMBERS: [(&str, &str, Count); 8] = [
     ("psystrike_client_sent_bytes_total", "Bytes that were sent to clients, heads included.", |worker| {
         &worker.client_sent_bytes
     }),
@@ -202,6 +215,16 @@ const NUMBERS: [(&str, &str, Count); 6] = [
         "psystrike_retries_total",
         "Scrapes retried because their pooled connection was closed or stale.",
         |worker| &worker.retries,
+    ),
+    (
+        "psystrike_buffered_bytes",
+        "Bytes held for clients and pods now, without the first 4 KiB of each client and its pod.",
+        |worker| &worker.buffered_bytes,
+    ),
+    (
+        "psystrike_pauses_total",
+        "Times that reading from a client or a pod was paused, because the buffers were full.",
+        |worker| &worker.pauses,
     ),
 ];
 
@@ -236,13 +259,18 @@ pub fn render(out: &mut Vec<u8>, workers: &[&Counters], fixed: Fixed, process: &
         page.sample("psystrike_log_lines_lost_total", label, why.counted());
     }
 
-    let Fixed { version, revision, clients_max, upstreams_idle_max } = fixed;
+    let Fixed { version, revision, clients_max, upstreams_idle_max, buffers_max } = fixed;
     page.single("psystrike_workers", "Event loops, one thread each.", workers.len());
     page.single("psystrike_client_connections_max", "The most client connections there may be.", clients_max);
     page.single(
         "psystrike_pod_connections_idle_max",
         "The most pod connections that are kept for later.",
         upstreams_idle_max,
+    );
+    page.single(
+        "psystrike_buffered_bytes_max",
+        "The most bytes that may be held for clients and pods.",
+        buffers_max,
     );
     page.family("psystrike_build_info", "What runs here; always 1.");
     let labels = format_args!("version=\"{version}\",revision=\"{revision}\"");
@@ -374,7 +402,8 @@ mod tests {
     use super::*;
     use crate::proxy::route::Origin;
 
-    const FIXED: Fixed = Fixed { version: "1.2.3", revision: "abc", clients_max: 7, upstreams_idle_max: 8 };
+    const FIXED: Fixed =
+        Fixed { version: "1.2.3", revision: "abc", clients_max: 7, upstreams_idle_max: 8, buffers_max: 9 };
 
     fn page(workers: &[&Counters], process: &Process) -> String {
         let mut out = Vec::new();

@@ -12,6 +12,7 @@
 //! - [`rules`]: what the operator set;
 //! - [`outcome`]: every way an exchange can end, with its status, reason and label;
 //! - [`pool`]: which kept pod connection is used again, and which goes first;
+//! - [`budget`]: how many bytes are held for others, and who gives way;
 //! - [`deadlines`]: what is due, and when the next thing will be;
 //! - [`moment`]: points in time in eight bytes;
 //! - [`recency`]: which of many idle things idled longest;
@@ -19,8 +20,9 @@
 //! - [`logged`]: how much of a request is logged;
 //! - [`log_losses`]: how many lines of the log were lost;
 //! - [`metrics`]: the counters, and the page that shows them;
-//! - [`duration`]: durations as operators write and read them.
+//! - [`duration`], [`size`]: durations and sizes as operators write and read them.
 
+pub mod budget;
 pub mod deadlines;
 pub mod dialogue;
 pub mod duration;
@@ -37,4 +39,5 @@ pub mod pool;
 pub mod recency;
 pub mod route;
 pub mod rules;
+pub mod size;
 mod special;

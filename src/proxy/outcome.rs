@@ -98,6 +98,9 @@ outcomes! {
 
     /// We had no file descriptor for a connection to the pod.
     NoDescriptors "no_descriptors" Pod 503 "no file descriptor left for a connection to the pod";
+    /// The bytes that are held for others were as many as may be, and this exchange had held some for longest. The
+    /// client's connection was broken off if part of an answer was sent.
+    BuffersFull "buffers_full" Pod 503 "psystrike's buffers are full, and this scrape stalled longest";
     /// Nothing listens there.
     ConnectionRefused "connection_refused" Pod 502 "pod refused the connection";
     /// No way to it, says the kernel or the network.

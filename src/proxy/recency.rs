@@ -60,6 +60,11 @@ impl Recency {
         self.links[slot as usize] = absent(slot);
     }
 
+    /// Whether a slot is in the list.
+    pub fn contains(&self, slot: u32) -> bool {
+        self.links.get(slot as usize).is_some_and(|&link| link != absent(slot))
+    }
+
     /// The slot that was added longest ago.
     pub fn oldest(&self) -> Option<u32> {
         (self.oldest != NONE).then_some(self.oldest)

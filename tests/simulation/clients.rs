@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use psystrike::proxy::{
+    budget::{ALLOWANCE_BYTES, RESERVE_BYTES},
     moment::Moment,
     outcome::{Class, Outcome},
     rules::Timeouts,
@@ -26,6 +27,14 @@ const LINGER_TICK: Duration = Duration::from_millis(50);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// What may be kept for a client, beyond what was read at once: a head that grew as it was rewritten.
 const KEPT_BYTES_MAX: usize = 528 * 1024 + 1024;
+
+/// Half of what the worker keeps for a client is not seen from outside: how a head changed as it was rewritten. With
+/// these bytes more, or fewer, than are seen, a client holds something surely, or possibly.
+pub(crate) const HOLDS_SURELY: isize = 2048;
+const HOLDS_POSSIBLY: isize = -2048;
+
+/// Where there is so much room, everybody goes on.
+const ROOM_MIN: usize = 4 * 1024;
 
 /// What a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +150,10 @@ pub(crate) struct Client {
     pub(crate) admitted: bool,
     /// In which turn.
     admitted_in: usize,
+    /// Since when the worker has surely, or possibly, held counted bytes for its current exchange; and how many were
+    /// answered then.
+    holds_since: [Option<Moment>; 2],
+    held_answered: usize,
 }
 
 impl Client {
@@ -202,6 +215,8 @@ impl Client {
             has_place: true,
             admitted: false,
             admitted_in: 0,
+            holds_since: [None; 2],
+            held_answered: 0,
         }
     }
 
@@ -660,6 +675,10 @@ impl Net {
         let mut closes_expected = !ask.persists;
         match (ask.kind, outcome) {
             (_, Outcome::TooManyClients) if !this.has_place => closes_expected = true,
+            (_, Outcome::BuffersFull) => {
+                self.justify_end_for_room(client);
+                closes_expected = true;
+            }
             (_, Outcome::HeadTimeout) => {
                 let begun_at = ask.begun_at.expect("a request had begun").max(this.idle_since);
                 assert!(
@@ -679,7 +698,9 @@ impl Net {
         let this = &self.clients[client];
         let ask = &this.asks[this.answered];
         assert!(closes == closes_expected || (closes && self.draining), "client {client}: {head:?}");
-        let to_head = ask.to_head && outcome != Outcome::HeadTimeout;
+        let unread =
+            outcome == Outcome::HeadTimeout || outcome == Outcome::BuffersFull && ask.read_at.is_none();
+        let to_head = ask.to_head && !unread;
         let length: usize = head.one("content-length").unwrap().parse().unwrap();
         let left = if to_head { 0 } else { length };
         self.clients[client].parser = Parser::OurBody { outcome, left, closes };
@@ -782,7 +803,9 @@ impl Net {
             // It takes no answer, not even that its head came too late, or is none.
             let begun_at = this.current().and_then(|ask| ask.begun_at).unwrap().max(this.idle_since);
             self.unsure += 1;
-            assert!(now >= begun_at + self.rules.timeouts.header, "client {client}: closed within a head");
+            if now < begun_at + self.rules.timeouts.header {
+                self.justify_end_for_room(client);
+            }
             return;
         }
         assert!(!begun, "client {client}: closed within a request's head");
@@ -857,7 +880,89 @@ impl Net {
             }
             _ => self.rules.timeouts.scrape.min(self.rules.timeouts.header),
         };
-        assert!(self.now >= since + patience, "client {client}: {:?} broken off without a reason", ask.kind);
+        if self.now < since + patience {
+            assert!(self.is_tight(), "client {client}: {:?} broken off without a reason", ask.kind);
+            self.justify_end_for_room(client);
+        }
+    }
+}
+
+/// What the worker holds for clients.
+impl Net {
+    /// So many counted bytes are held for a client and its pod: of those that are seen, all but `unseen` and what is
+    /// free for everybody.
+    pub(crate) fn client_holds(&self, client: &Client, unseen: isize) -> usize {
+        let Some(conn) = client.conn.filter(|_| client.admitted && !client.is_over()) else { return 0 };
+        let conn = &self.kernel.conns[conn];
+        let Some(ask) = client.current().filter(|_| conn.is_held()) else { return 0 };
+        let read = conn.to_worker.taken;
+        let begins = if client.exchange_since().is_some() { ask.head_end } else { ask.start };
+        // What is refused, or answered before it is whole, is not kept.
+        let refused = matches!(ask.kind, Kind::Refused(_)) || ask.written > 0 || conn.stalled;
+        if client.exchange_since().is_none() && refused {
+            return 0;
+        }
+        // To an HTTP/1.0 client not everything goes on; and what a lost pod said may be given up.
+        let kept = match ask.kind {
+            Kind::Scrape(id) if !ask.http10 && client.exchange_since().is_some() => {
+                let scrape = &self.scrapes[id];
+                let last = scrape.attempts.last().map(|attempt| self.pods[attempt.pod].conn);
+                let held = last.is_some_and(|conn| self.kernel.conns[conn].is_held());
+                let read = scrape.answer_bytes_read(self).filter(|_| held).unwrap_or(0);
+                read.saturating_sub(ask.written)
+            }
+            _ => 0,
+        };
+        // What it sent beyond its request goes when it is ended for room, and may before all of that is written.
+        let waits = if ask.written == 0 && !conn.stalled { read.saturating_sub(begins) } else { 0 };
+        let seen = waits + kept;
+        seen.saturating_sub(ALLOWANCE_BYTES).saturating_add_signed(-unseen.min(seen as isize))
+    }
+
+    fn is_tight(&self) -> bool {
+        self.buffers_max < 1 << 20
+    }
+
+    /// Notes who holds something now, and since when.
+    pub(crate) fn note_what_clients_hold(&mut self) {
+        if !self.is_tight() {
+            return;
+        }
+        for client in 0..self.clients.len() {
+            let holds = [HOLDS_SURELY, HOLDS_POSSIBLY]
+                .map(|unseen| self.client_holds(&self.clients[client], unseen) > 0);
+            let now = self.now;
+            let this = &mut self.clients[client];
+            if this.held_answered != this.answered {
+                (this.held_answered, this.holds_since) = (this.answered, [None; 2]);
+            }
+            for (since, holds) in this.holds_since.iter_mut().zip(holds) {
+                *since = if holds { Some(since.unwrap_or(now)) } else { None };
+            }
+        }
+    }
+
+    /// Why a client was ended although it did nothing wrong, and in time: others needed room, and nobody had held
+    /// bytes for longer.
+    fn justify_end_for_room(&self, client: usize) {
+        assert!(self.is_tight(), "client {client}: ended for room that there is");
+        let possibly = self.clients[client].holds_since[1];
+        // Several may be ended in one turn.
+        let lives = |known: &&Client| {
+            let held = known.conn.is_some_and(|conn| self.kernel.conns[conn].is_held());
+            held && !known.is_over() && known.held_answered == known.answered
+        };
+        for (other, known) in self.clients.iter().enumerate().filter(|(_, known)| lives(known)) {
+            if let (Some(possibly), Some(surely)) = (possibly, known.holds_since[0]) {
+                assert!(surely + SLACK >= possibly, "client {client} ended for room: {other} held longer");
+            }
+        }
+    }
+
+    /// Whether there is so little room that some are not read from.
+    pub(crate) fn is_full(&self) -> bool {
+        let common = self.buffers_max - RESERVE_BYTES.min(self.buffers_max / 2);
+        self.is_tight() && self.buffered + ROOM_MIN > common
     }
 }
 
@@ -916,7 +1021,7 @@ impl Net {
         }
         let delivers = this.is_over() && (conn.peer_ended || !conn.from_worker.is_empty());
         let busy = this.exchange_since().is_some() || this.is_answering() || conn.stalled || delivers;
-        assert!(busy, "the worker sleeps on what client {client} sent");
+        assert!(busy || self.is_full(), "the worker sleeps on what client {client} sent");
     }
 
     /// Whether a client is only waiting to ask something, and holds a place.

@@ -112,6 +112,10 @@ pub(crate) struct Net {
     pub(crate) pods: Vec<Pod>,
     pub(crate) scrapes: Vec<Scrape>,
     pub(crate) rules: psystrike::proxy::rules::Rules,
+    /// The most that the worker may hold for others.
+    pub(crate) buffers_max: usize,
+    /// What it says that it holds.
+    pub(crate) buffered: usize,
     /// Most bodies are long.
     pub(crate) long: bool,
     pub(crate) traced: bool,
@@ -168,6 +172,8 @@ impl Net {
             pods: Vec::new(),
             scrapes: Vec::new(),
             rules,
+            buffers_max: usize::MAX,
+            buffered: 0,
             long: false,
             traced: std::env::var_os("PSYSTRIKE_SEED").is_some(),
         }

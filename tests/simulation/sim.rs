@@ -28,13 +28,17 @@ use psystrike::{
 
 use super::{
     bytes::Random,
-    clients::{Client, Draws},
+    clients::{Client, Draws, HOLDS_SURELY},
     kernel::{ConnId, Link},
     net::{Call, Chaos, Net, Owner, SimNetwork},
 };
 
 /// Turns in a row that move nothing, although the worker asked for them at once.
 const IDLE_TURNS_MAX: usize = 3;
+/// What may be held for clients and pods, where a test is about something else.
+const BUFFERS_MAX: usize = 64 * 1024 * 1024;
+/// What may be held where that is soon too little.
+const TIGHT_BUFFERS_MAX: [usize; 4] = [8 * 1024, 20 * 1024, 64 * 1024, 160 * 1024];
 /// More than any run needs.
 const STEPS_MAX: usize = 400_000;
 
@@ -72,9 +76,20 @@ pub(crate) struct Sim {
 
 impl Sim {
     pub(crate) fn new(seed: u64, clients_max: usize, upstreams_idle_max: usize) -> Self {
-        let fixed = Fixed { version: "0", revision: "0", clients_max, upstreams_idle_max };
+        Self::with_buffers(seed, clients_max, upstreams_idle_max, BUFFERS_MAX)
+    }
+
+    /// With at most so many bytes that are held for clients and pods.
+    pub(crate) fn with_buffers(
+        seed: u64,
+        clients_max: usize,
+        upstreams_idle_max: usize,
+        buffers_max: usize,
+    ) -> Self {
+        let fixed = Fixed { version: "0", revision: "0", clients_max, upstreams_idle_max, buffers_max };
         let shared = Arc::new(Shared::new(rules(), fixed, 1));
-        let net = Net::new(seed, rules());
+        let mut net = Net::new(seed, rules());
+        net.buffers_max = buffers_max;
         let network = SimNetwork(Rc::new(RefCell::new(net)));
         let worker = Worker::new(network.clone(), Arc::clone(&shared), 0);
         Self {
@@ -95,7 +110,11 @@ impl Sim {
         let random = &mut Random::new(seed);
         let clients_max = random.pick(&[1, 2, 100, 100, 100]);
         let idle_max = random.pick(&[0, 1, 2, 100, 100]);
-        let sim = Self::new(random.next(), clients_max, idle_max);
+        // Apart from the rest, so that it changes nothing of what else a seed means.
+        let buffers = &mut Random::new(seed ^ 0xb0ff);
+        let tight = buffers.one_in(4);
+        let buffers_max = if tight { buffers.pick(&TIGHT_BUFFERS_MAX) } else { BUFFERS_MAX };
+        let sim = Self::with_buffers(random.next(), clients_max, idle_max, buffers_max);
         let mut net = sim.net();
         net.chaos = Chaos {
             mid_turn: random.pick(&[0, 8, 2]),
@@ -402,6 +421,13 @@ impl Sim {
             if !wants_more {
                 assert_eq!(told[1..], [held_pods - idle, idle], "pods that are active, and that idle");
             }
+            let held = counters.buffered_bytes.get() as usize;
+            let least: usize = net.clients.iter().map(|client| net.client_holds(client, HOLDS_SURELY)).sum();
+            let most = self.fixed.buffers_max;
+            assert!(
+                (least..=most).contains(&held),
+                "{held} bytes are held: at least {least}, at most {most}"
+            );
             assert!(told[2] <= self.fixed.upstreams_idle_max, "{} pods idle", told[2]);
             let waits = net.clients.iter().filter(|client| {
                 client.conn.is_some_and(|conn| {
@@ -414,7 +440,10 @@ impl Sim {
             assert_eq!(counters.upstreams_opened.get(), net.opened);
             assert_eq!(counters.client_sent_bytes.get(), net.bytes_to_clients);
         }
+        let buffered = counters.buffered_bytes.get() as usize;
         drop(net);
+        self.net().buffered = buffered;
+        self.net().note_what_clients_hold();
         self.idle_turns = idle_turns;
     }
 

@@ -1,0 +1,215 @@
+//! How much there may be of what costs memory: clients, pooled pod connections, bytes that are held for them.
+//!
+//! What the operator says counts. Where nothing is said, two quantities of this process's surroundings decide: how many
+//! files it may open, and how much memory its cgroup grants. Of the memory a quarter each is for the bytes that are
+//! held, for clients, and for pooled pod connections; the last is for the program itself and for the kernel's socket
+//! buffers.
+
+use std::fmt;
+
+use crate::{
+    config::Config,
+    net::splice,
+    proxy::{budget::SHARE_MIN, size::Exact},
+};
+
+/// Descriptors that are neither a client's nor a pod's: standard streams, signals, `/proc`; and for each worker
+/// its epoll, its waker, its pipes and its listeners.
+const DESCRIPTORS_OTHER: usize = 32;
+/// The most clients, and kept pod connections, that the surroundings alone lead to: containers often have an
+/// open-files limit of a million, and nobody means them to take the memory for it.
+const CONNECTIONS_DEFAULT_MAX: usize = 16 * 1024;
+/// The most bytes that are held for others where nothing is said.
+const BUFFERS_DEFAULT_MAX: u64 = 64 * 1024 * 1024;
+/// Into so many parts the granted memory is divided.
+const PARTS: u64 = 4;
+/// What a pooled pod connection takes, of which 4.2 KiB are the kernel's.
+const UPSTREAM_BYTES: u64 = 4_500;
+/// What a client takes that scrapes: its connection, that to its pod, and what it may hold beside the budget.
+const CLIENT_BYTES: u64 = 2 * UPSTREAM_BYTES + crate::proxy::budget::ALLOWANCE_BYTES as u64;
+
+/// Where a limit comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Basis {
+    /// The operator said it.
+    Option,
+    /// The open-files limit leads to it.
+    OpenFiles,
+    /// The memory that the cgroup grants leads to it.
+    Memory,
+    /// Neither is lower than the most that there is by default.
+    Default,
+    /// It is the least that works.
+    Least,
+}
+
+impl fmt::Display for Basis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Option => "as set",
+            Self::OpenFiles => "from the open-files limit",
+            Self::Memory => "from the cgroup's memory limit",
+            Self::Default => "default",
+            Self::Least => "the least that works",
+        })
+    }
+}
+
+/// A limit and where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// The limit: a number, or bytes.
+    pub most: usize,
+    /// Where it comes from.
+    pub from: Basis,
+}
+
+/// What there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The most client connections.
+    pub clients: Limit,
+    /// The most pooled pod connections.
+    pub upstreams_idle: Limit,
+    /// The most bytes that are held for others.
+    pub buffers: Limit,
+}
+
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { clients, upstreams_idle, buffers } = self;
+        write!(f, "clients_max={} ({}) ", clients.most, clients.from)?;
+        write!(f, "upstreams_idle_max={} ({}) ", upstreams_idle.most, upstreams_idle.from)?;
+        write!(f, "buffers_max={} ({})", Exact(buffers.most as u64), buffers.from)
+    }
+}
+
+impl Limits {
+    /// With so many open files, and so much memory granted. A client that scrapes needs a second descriptor for its
+    /// pod, for which a kept connection gives its own if need be.
+    ///
+    /// A worker without any kept connection would open one for each scrape, so there is one for each worker at least,
+    /// unless the operator wants none.
+    #[cold]
+    pub fn new(config: &Config, open_files: u64, memory: Option<u64>) -> Self {
+        let workers = config.workers;
+        let other = DESCRIPTORS_OTHER + workers * (2 + splice::DESCRIPTORS + config.listen.len().max(1));
+        let half = usize::try_from(open_files).unwrap_or(usize::MAX).saturating_sub(other) / 2;
+        let connections = |set: Option<usize>, each: u64| {
+            let by_files = Limit { most: half.max(1), from: Basis::OpenFiles };
+            let by_memory = memory.map(|memory| (memory / PARTS / each).max(1));
+            let by_memory = by_memory.map(|most| Limit { most: to_usize(most), from: Basis::Memory });
+            let default = Limit { most: CONNECTIONS_DEFAULT_MAX, from: Basis::Default };
+            let set = set.map(|most| Limit { most, from: Basis::Option });
+            set.unwrap_or_else(|| {
+                [Some(default), Some(by_files), by_memory].into_iter().flatten().fold(default, least)
+            })
+        };
+        let mut upstreams_idle = connections(config.upstreams_idle_max, UPSTREAM_BYTES);
+        if (1..workers).contains(&upstreams_idle.most) {
+            upstreams_idle = Limit { most: workers, from: Basis::Least };
+        }
+        let clients = connections(config.clients_max, CLIENT_BYTES);
+        Self { clients, upstreams_idle, buffers: buffers(config, memory) }
+    }
+}
+
+fn buffers(config: &Config, memory: Option<u64>) -> Limit {
+    let default = Limit { most: to_usize(BUFFERS_DEFAULT_MAX), from: Basis::Default };
+    let by_memory = memory.map(|memory| Limit { most: to_usize(memory / PARTS), from: Basis::Memory });
+    let set = config.buffers_max.map(|bytes| Limit { most: to_usize(bytes), from: Basis::Option });
+    let limit = set.unwrap_or_else(|| by_memory.map_or(default, |limit| least(default, limit)));
+    let floor = config.workers * SHARE_MIN;
+    if limit.most < floor { Limit { most: floor, from: Basis::Least } } else { limit }
+}
+
+fn least(one: Limit, other: Limit) -> Limit {
+    if other.most < one.most { other } else { one }
+}
+
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Asked, parse};
+
+    const MIB: u64 = 1 << 20;
+
+    fn limits(arguments: &[&str], open_files: u64, memory: Option<u64>) -> Limits {
+        match parse(arguments.iter().map(Into::into).collect(), |_| None) {
+            Ok(Asked::Serve(config)) => Limits::new(&config, open_files, memory),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_set_follows_from_open_files_and_memory() {
+        use Basis as B;
+        for (arguments, open_files, memory, clients, upstreams_idle, buffers) in [
+            (&[][..], 20_000, None, (9_980, B::OpenFiles), (9_980, B::OpenFiles), (64 * MIB, B::Default)),
+            (&[], 1_048_576, None, (16_384, B::Default), (16_384, B::Default), (64 * MIB, B::Default)),
+            (&[], 36, None, (1, B::OpenFiles), (1, B::OpenFiles), (64 * MIB, B::Default)),
+            (&[], 20_000, Some(16 * MIB), (320, B::Memory), (932, B::Memory), (4 * MIB, B::Memory)),
+            (&[], 20_000, Some(32 * MIB), (640, B::Memory), (1_864, B::Memory), (8 * MIB, B::Memory)),
+            (&[], 1_000, Some(32 * MIB), (480, B::OpenFiles), (480, B::OpenFiles), (8 * MIB, B::Memory)),
+            (
+                &[],
+                1_048_576,
+                Some(1 << 40),
+                (16_384, B::Default),
+                (16_384, B::Default),
+                (64 * MIB, B::Default),
+            ),
+            (&[], 20_000, Some(0), (1, B::Memory), (1, B::Memory), (MIB / 8, B::Least)),
+            (
+                &["--clients-max=7", "--upstreams-idle-max=8", "--buffers-max=2MiB"],
+                20_000,
+                Some(16 * MIB),
+                (7, B::Option),
+                (8, B::Option),
+                (2 * MIB, B::Option),
+            ),
+            (
+                &["--workers=4", "--buffers-max=1MiB"],
+                20_000,
+                Some(MIB),
+                (20, B::Memory),
+                (58, B::Memory),
+                (MIB, B::Option),
+            ),
+            (&["--workers=4"], 20_000, Some(MIB), (20, B::Memory), (58, B::Memory), (MIB / 2, B::Least)),
+        ] {
+            let limits = limits(arguments, open_files, memory);
+            let expected = Limits {
+                clients: Limit { most: clients.0, from: clients.1 },
+                upstreams_idle: Limit { most: upstreams_idle.0, from: upstreams_idle.1 },
+                buffers: Limit { most: buffers.0 as usize, from: buffers.1 },
+            };
+            assert_eq!(limits, expected, "{arguments:?} {open_files} {memory:?}");
+        }
+    }
+
+    #[test]
+    fn each_worker_may_keep_a_pod_connection_unless_none_may() {
+        for (arguments, expected) in [
+            (&["--upstreams-idle-max=0", "--workers=3"][..], 0),
+            (&["--upstreams-idle-max=1", "--workers=3"], 3),
+            (&["--upstreams-idle-max=4", "--workers=3"], 4),
+            (&["--workers=3"], 3), // from so few open files
+        ] {
+            let most = limits(arguments, 55, None).upstreams_idle.most;
+            assert_eq!(most, expected, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn they_are_said_in_one_line() {
+        let said = limits(&["--clients-max=7"], 1_000, Some(16 * MIB)).to_string();
+        let expected = "clients_max=7 (as set) upstreams_idle_max=480 (from the open-files limit) \
+                        buffers_max=4MiB (from the cgroup's memory limit)";
+        assert_eq!(said, expected);
+    }
+}

@@ -1,0 +1,142 @@
+//! What a worker keeps for its clients and their pods between turns, in bytes, and what happens when that is as much
+//! as it may keep: reading pauses, and then the session that has held bytes longest is ended.
+//!
+//! The sum and the order are [`crate::proxy::budget`]'s. Here is what is counted, and what is done.
+
+use std::mem;
+
+use super::{
+    pump::Client,
+    relay::PASS_BYTES_MAX,
+    slots::Key,
+    stream::Ready,
+    worker::{Network, Worker},
+};
+use crate::proxy::{budget::REWRITE_BYTES, dialogue::Input};
+
+/// More than a session can add to what is held by one read: where there is room for that, nothing is looked up.
+const ROOM_FOR_ANY: usize = PASS_BYTES_MAX + REWRITE_BYTES;
+
+impl<N: Network> Worker<N> {
+    /// How many of `most` bytes may be read for a client or its pod, as the budget has room to keep them.
+    #[inline]
+    pub(super) fn room_to_read(&self, key: Key, most: usize) -> usize {
+        if self.budget.has_room_for(ROOM_FOR_ANY) {
+            return most; // as almost always
+        }
+        self.scarce_room(key).min(most)
+    }
+
+    #[cold]
+    fn scarce_room(&self, key: Key) -> usize {
+        let Some(client) = self.clients.get(key) else { return 0 };
+        self.budget.room(key.slot(), client.counted, self.held_bytes(client))
+    }
+
+    /// What is kept for a client and its pod.
+    fn held_bytes(&self, client: &Client<N::Socket>) -> usize {
+        let upstream = client.upstream.and_then(|upstream| self.upstreams.get(upstream));
+        let outbox = client.outbox.as_ref().map_or(0, |outbox| outbox.bytes.capacity());
+        let input = client.input.len() + upstream.map_or(0, |upstream| upstream.input.len());
+        client.exchange.held_bytes() + outbox + input
+    }
+
+    /// There is no room for what would be read for a client. Nothing moved.
+    pub(super) fn pause_client(&mut self, key: Key) -> bool {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.lacks_room = client.stream.is_ready(Ready::READ);
+            client.unsettled |= client.lacks_room;
+        }
+        false
+    }
+
+    /// There is no room for what would be read from a client's pod. Nothing moved.
+    pub(super) fn pause_upstream(&mut self, key: Key) -> bool {
+        let says = self.upstream_of(key).is_some_and(|upstream| upstream.stream.is_ready(Ready::READ));
+        if let Some(client) = self.clients.get_mut(key) {
+            client.lacks_room = says;
+            client.unsettled |= says;
+        }
+        false
+    }
+
+    /// Counts what is kept for a client after it went on, and notes whether it has to wait for room.
+    #[cold]
+    pub(super) fn settle(&mut self, key: Key, scratch: &mut [u8]) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let (paused, pauses, mut counted) =
+            (client.paused, mem::take(&mut client.lacks_room), client.counted);
+        let Some(client) = self.clients.get(key) else { return };
+        let holds = self.held_bytes(client);
+        let is_too_much = self.budget.settle(key.slot(), &mut counted, holds);
+        match (paused, pauses) {
+            (false, true) => {
+                self.budget.pause(key.slot(), self.now);
+                self.counters().pauses.add(1);
+            }
+            (true, false) => self.budget.resume(key.slot()),
+            _ => {}
+        }
+        if let Some(client) = self.clients.get_mut(key) {
+            (client.counted, client.paused) = (counted, pauses);
+            client.unsettled = counted > 0 || pauses || client.is_stalled();
+        }
+        self.counters().buffered_bytes.set(self.budget.held() as u64);
+        if is_too_much {
+            // A page of ours, which nobody asked the budget for.
+            self.end_for_room(key, scratch);
+        }
+    }
+
+    /// A client is gone, and what was kept for it.
+    pub(super) fn forget_held(&mut self, slot: u32, client: &Client<N::Socket>) {
+        if client.counted > 0 || client.paused {
+            self.budget.forget(slot, client.counted);
+            self.counters().buffered_bytes.set(self.budget.held() as u64);
+        }
+    }
+
+    /// Has those go on for whom there is room by now. Where none came for too long, ends who has held bytes longest.
+    pub(super) fn make_room_in_buffers(&mut self, scratch: &mut [u8]) {
+        if !self.budget.is_tight() {
+            return; // as almost always
+        }
+        self.resume_paused();
+        let mut ended = false;
+        while let Some(key) = self.budget.next_to_end(self.now).and_then(|slot| self.clients.key_at(slot)) {
+            self.end_for_room(key, scratch);
+            ended = true;
+        }
+        if ended {
+            self.budget.made_room(self.now);
+            self.resume_paused();
+        }
+    }
+
+    fn resume_paused(&mut self) {
+        let mut woken = 0;
+        while let Some(slot) = self.budget.next_to_resume(woken, self.now) {
+            woken += 1;
+            let Some(key) = self.clients.key_at(slot) else { continue };
+            if let Some(client) = self.clients.get_mut(key) {
+                client.paused = false;
+            }
+            self.enqueue(key);
+        }
+    }
+
+    /// Ends a session for what it holds, which is gone then.
+    fn end_for_room(&mut self, key: Key, scratch: &mut [u8]) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let client_stalled = client.is_stalled();
+        client.input = Box::default();
+        client.input_is_new = false;
+        self.step(key, Input::NoRoom { client_stalled }, &[]);
+        self.run(key, scratch);
+        // What it is told is less than every session may hold. If it holds more after all, it goes untold.
+        if self.clients.get(key).is_some_and(|client| client.counted > 0 || client.paused) {
+            self.step(key, Input::NoRoom { client_stalled: true }, &[]);
+            self.remove_client(key);
+        }
+    }
+}
