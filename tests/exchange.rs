@@ -836,6 +836,55 @@ fn a_client_that_goes_away_takes_the_pods_connection_with_it() {
 }
 
 #[test]
+fn for_room_that_others_need_it_is_told_or_visibly_broken() {
+    let reason = Outcome::BuffersFull.reason();
+    for state in
+        [|| Talk::connecting(ASK), sending_part, || Talk::awaiting(ASK, true), awaiting_begun] as [Begin; 4]
+    {
+        let mut talk = state();
+        talk.no_room(false).gets(failure(503, reason, CLOSES, "0ms")).upstream(CLOSE);
+        assert_eq!(
+            talk.exchange.held_bytes().min(4096),
+            talk.exchange.held_bytes(),
+            "nothing to speak of is held"
+        );
+        let mut said = talk.flushed();
+        let report = said.report();
+        assert_eq!(
+            (report.route, report.outcome, report.status),
+            (RouteName::Pods, Outcome::BuffersFull, 503)
+        );
+        drop(said.client(ClientAction::Shutdown));
+    }
+    // A client that takes nothing is not told. One that does gets what was sent before, and sees that it is not all.
+    for (state, status, stalled, action, wants) in [
+        (awaiting_begun as Begin, 503, true, ClientAction::Reset, Wants::Nothing),
+        (relaying_length, 200, true, ClientAction::Reset, Wants::Nothing),
+        (relaying_length, 200, false, ClientAction::Shutdown, Wants::Discard),
+        (relaying_until_close, 200, false, ClientAction::None, Wants::Delivery),
+        (replying, 200, true, ClientAction::Reset, Wants::Nothing),
+    ] {
+        let mut talk = state();
+        let mut said = talk.no_room(stalled);
+        let report = said.report();
+        assert_eq!((report.outcome, report.status), (Outcome::BuffersFull, status));
+        drop(said.upstream(CLOSE).client(action));
+        talk.wants(wants);
+    }
+    // What is handed over whole is whole, but no other request follows.
+    let mut talk = replying();
+    talk.no_room(false).reports(Outcome::Forwarded, 200).client(ClientAction::Shutdown);
+    talk.wants(Wants::Discard);
+    let mut talk = reading_begun();
+    talk.no_room(false).gets(reply(503, reason, CLOSES, &format!("{reason}\n")));
+    talk.flushed().client(ClientAction::Shutdown).reports(Outcome::BuffersFull, 503);
+    for mut talk in [Talk::new("new"), lingering()] {
+        talk.no_room(false).client(ClientAction::Close);
+        talk.wants(Wants::Nothing);
+    }
+}
+
+#[test]
 fn a_head_that_does_not_end() {
     // However it drips, from its first byte on.
     let mut talk = Talk::new("drips");

@@ -213,6 +213,12 @@ impl Talk {
         [&self.request[..], &self.wire].concat()
     }
 
+    /// Others need the room of what is held for it, while the client has yet to take something or not.
+    #[track_caller]
+    pub(crate) fn no_room(&mut self, client_stalled: bool) -> Said {
+        self.tell(Input::NoRoom { client_stalled })
+    }
+
     /// The client ends its side, or its connection fails.
     #[track_caller]
     pub(crate) fn client_gone(&mut self) -> Said {
