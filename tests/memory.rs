@@ -125,6 +125,26 @@ fn write_what_goes(stream: &mut TcpStream, bytes: &[u8]) {
 }
 
 #[test]
+fn the_limits_follow_from_the_memory_that_the_cgroup_grants() {
+    let Some(group) = Cgroup::with_memory(LIMIT_BYTES) else { return };
+    let psystrike = start_in(&group, &[]);
+    psystrike.wait_for_line(
+        "clients_max=320 (from the cgroup's memory limit) upstreams_idle_max=932 (from the cgroup's memory limit) \
+         buffers_max=4MiB (from the cgroup's memory limit)",
+    );
+    for (metric, most) in [
+        ("psystrike_client_connections_max", 320.0),
+        ("psystrike_pod_connections_idle_max", 932.0),
+        ("psystrike_buffered_bytes_max", 4.0 * MIB as f64),
+    ] {
+        assert_eq!(psystrike.metric(metric), most, "{metric}");
+    }
+    let psystrike = start_in(&group, &["--buffers-max", "1MiB", "--workers", "2"]);
+    psystrike.wait_for_line("workers=2 clients_max=320 (from the cgroup's memory limit)");
+    psystrike.wait_for_line("buffers_max=1MiB (as set)");
+}
+
+#[test]
 fn pods_that_never_end_their_heads() {
     let Some(group) = Cgroup::with_memory(LIMIT_BYTES) else { return };
     let psystrike = start_in(&group, &["--clients-max", "600"]);
@@ -155,11 +175,11 @@ fn pods_that_never_end_their_heads() {
 #[test]
 fn clients_that_never_end_their_heads() {
     let Some(group) = Cgroup::with_memory(LIMIT_BYTES) else { return };
-    let psystrike = start_in(&group, &["--clients-max", "900"]);
+    let psystrike = start_in(&group, &["--clients-max", "1100"]);
     let head = format!("GET /healthz HTTP/1.1\r\nX-Slow: {}", "s".repeat(15_000));
     let mut clients = Vec::new();
     let scrapes = scraping_beside(&psystrike, "127.40.0.3", || {
-        for _ in 0..800 {
+        for _ in 0..1000 {
             let mut client = TcpStream::connect(psystrike.address()).expect("a connection");
             write_what_goes(&mut client, head.as_bytes());
             clients.push(client);
