@@ -22,7 +22,7 @@ use psystrike::{
     limits::Limits,
     logging,
     net::{
-        cgroup,
+        cgroup::{self, Pressure},
         event_loop::EventLoop,
         listener, process,
         shared::{Phase, Shared, Wake},
@@ -92,6 +92,7 @@ fn healthcheck(page: &Page) -> ExitCode {
 fn serve(config: &Config) -> Result<u8, String> {
     logging::init(config.log_level, config.rules.access_log)
         .map_err(|error| format!("no thread for the log: {error}"))?;
+    let pressure = Pressure::watch(); // its descriptor is counted below
     let open_files = process::raise_open_files();
     let needed = config.open_files_min(process::open_files_below(open_files));
     if open_files < needed {
@@ -111,6 +112,9 @@ fn serve(config: &Config) -> Result<u8, String> {
         buffers_max: limits.buffers.most,
     };
     let shared = Arc::new(Shared::new(config.rules.clone(), fixed, config.workers));
+    if let Some(pressure) = pressure {
+        shared.set_pressure(pressure);
+    }
     let running = start(config, &shared, &signals)?;
     // Not refused: who names a Service `psystrike-x` may get one of ours by accident.
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();

@@ -1124,6 +1124,42 @@ fn clients_that_do_not_read_hold_no_more_than_the_budget() {
 }
 
 #[test]
+fn short_of_memory_those_that_stalled_longest_go() {
+    let mut sim = sim();
+    let quick = sim.client();
+    sim.send(quick, PAGE);
+    sim.take(quick);
+    let answer = long_answer("stalled", 900_000);
+    let stalled: Vec<_> = (0..9)
+        .map(|_| {
+            let client = sim.client();
+            sim.send(client, SCRAPE);
+            let pod = *sim.pods().last().unwrap();
+            let mut left = answer.as_bytes();
+            while sim.worker().stalled() == 0 || !left.is_empty() {
+                let sent = sim.net().kernel.peer_send(pod, left);
+                left = &left[sent..];
+                sim.settle();
+                if sent == 0 {
+                    break;
+                }
+            }
+            client
+        })
+        .collect();
+    assert_eq!(sim.worker().stalled(), 9);
+    sim.worker().relieve();
+    assert_eq!(sim.count(Outcome::BuffersFull), 2, "one in eight, rounded up");
+    let ended = stalled.iter().map(|&client| close_of(&sim, client));
+    let ended: Vec<_> = ended.collect();
+    assert!(
+        ended[..2].iter().all(|close| *close == Some(Close::Reset)) && ended[2..].iter().all(Option::is_none)
+    );
+    sim.send(quick, PAGE);
+    assert_starts(&sim.take(quick), "HTTP/1.1 200 OK\r\n");
+}
+
+#[test]
 fn without_a_descriptor_for_a_pipe_a_long_answer_goes_on() {
     for from in 0..3 {
         let mut sim = sim_with_pipes(1);

@@ -79,7 +79,9 @@ impl<N: Network> Worker<N> {
         }
         if let Some(client) = self.clients.get_mut(key) {
             (client.counted, client.paused) = (counted, pauses);
-            client.unsettled = counted > 0 || pauses || client.is_stalled();
+            let stalls = pauses || client.is_behind();
+            client.unsettled = counted > 0 || stalls;
+            self.budget.set_stalled(key.slot(), stalls);
         }
         self.counters().buffered_bytes.set(self.budget.held() as u64);
         if is_too_much {
@@ -90,7 +92,7 @@ impl<N: Network> Worker<N> {
 
     /// A client is gone, and what was kept for it.
     pub(super) fn forget_held(&mut self, slot: u32, client: &Client<N::Socket>) {
-        if client.counted > 0 || client.paused {
+        if client.unsettled {
             self.budget.forget(slot, client.counted);
             self.counters().buffered_bytes.set(self.budget.held() as u64);
         }
@@ -111,6 +113,24 @@ impl<N: Network> Worker<N> {
             self.budget.made_room(self.now);
             self.resume_paused();
         }
+    }
+
+    /// How many sessions stall: for them bytes may wait in the kernel's buffers, which nobody here counts.
+    pub fn stalled(&self) -> usize {
+        self.budget.stalled_count()
+    }
+
+    /// The process is about to be out of memory, although what is counted is within bounds. Ends one in eight of the
+    /// sessions that stall, those that have stalled longest.
+    #[cold]
+    pub fn relieve(&mut self) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for _ in 0..self.stalled().div_ceil(8) {
+            let longest = self.budget.longest_stalled().and_then(|slot| self.clients.key_at(slot));
+            let Some(key) = longest else { break };
+            self.end_for_room(key, &mut scratch);
+        }
+        self.scratch = scratch;
     }
 
     fn resume_paused(&mut self) {

@@ -2,22 +2,73 @@
 //! whichever is least. Both versions of cgroups; containers mount their own part of the tree as if it were all of it.
 
 use std::{
-    fs,
+    fs::{self, File},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
 /// Limits from here on are none: version 1 has the largest number of pages there is where nothing was set.
 const NO_LIMIT: u64 = 1 << 60;
 
+/// More than `memory.stat` has ever had before the lines that are read here.
+const STAT_BYTES: usize = 4096;
+
 /// The memory limit in bytes. `None`: there is none, or it cannot be read.
 #[cold]
 pub fn memory_limit() -> Option<u64> {
+    limit_and_folder().map(|(limit, _)| limit)
+}
+
+#[cold]
+fn limit_and_folder() -> Option<(u64, PathBuf)> {
     let [mounts, own] = ["mountinfo", "cgroup"].map(|name| fs::read_to_string(format!("/proc/self/{name}")));
     least(&mounts.ok()?, &own.ok()?, |file| fs::read_to_string(file).ok())
 }
 
+/// How near its limit the memory is, socket buffers included, that the kernel cannot take back: only that leads to a
+/// kill. Known of cgroups of version 2; version 1 does not count socket buffers towards its limit.
+#[derive(Debug)]
+pub struct Pressure {
+    stat: File,
+    limit: u64,
+}
+
+impl Pressure {
+    /// That of the cgroup whose limit is [`memory_limit`]. `None` where there is none of version 2. Takes a descriptor.
+    #[cold]
+    pub fn watch() -> Option<Self> {
+        let (limit, folder) = limit_and_folder()?;
+        let stat = File::open(folder.join("memory.stat")).ok()?;
+        let pressure = Self { stat, limit };
+        pressure.bytes().map(|_| pressure)
+    }
+
+    /// Whether more than seven eighths of the limit are in use.
+    pub fn is_high(&self) -> bool {
+        self.bytes().is_some_and(|bytes| bytes > self.limit / 8 * 7)
+    }
+
+    fn bytes(&self) -> Option<u64> {
+        let mut text = [0; STAT_BYTES];
+        let read = self.stat.read_at(&mut text, 0).ok()?;
+        let text = &text[..read];
+        let whole = text.iter().rposition(|&byte| byte == b'\n')?;
+        unreclaimable(str::from_utf8(&text[..whole]).ok()?)
+    }
+}
+
+/// Of `memory.stat` (Documentation/admin-guide/cgroup-v2.rst): `anon`, `sock` and, since 5.18, `kernel`. Pages of files
+/// are not in it, which can be read again. `None` for version 1, which has no such lines.
+fn unreclaimable(stat: &str) -> Option<u64> {
+    let bytes = |name: &str| {
+        let value = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.parse::<u64>().ok())
+    };
+    Some(bytes("anon")? + bytes("sock")? + bytes("kernel").unwrap_or(0))
+}
+
 /// The least limit by `/proc/self/mountinfo` (proc_pid_mountinfo(5)) and `/proc/self/cgroup` (cgroups(7)).
-fn least(mounts: &str, own: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
+fn least(mounts: &str, own: &str, read: impl Fn(&Path) -> Option<String>) -> Option<(u64, PathBuf)> {
     let files = mounts.lines().filter_map(|mount| folder(mount, own)).flat_map(|(top, folder, file)| {
         let folders: Vec<PathBuf> = folder
             .ancestors()
@@ -26,8 +77,10 @@ fn least(mounts: &str, own: &str, read: impl Fn(&Path) -> Option<String>) -> Opt
             .collect();
         folders
     });
-    let limits = files.filter_map(|file| read(&file)?.trim().parse().ok()); // `max` is no number
-    limits.filter(|&limit: &u64| limit < NO_LIMIT).min()
+    // `max` is no number.
+    let limits =
+        files.filter_map(|file| Some((read(&file)?.trim().parse().ok()?, file.parent()?.to_owned())));
+    limits.filter(|(limit, _): &(u64, _)| *limit < NO_LIMIT).min()
 }
 
 /// For one mount, if it has the memory of cgroups: where it is, where our own cgroup is below it, and the name of the
@@ -113,7 +166,26 @@ mod tests {
                 let known = |(folder, name, _): &&(&str, &str, &str)| Path::new(folder).join(name) == file;
                 files.iter().find(known).map(|(_, _, text)| (*text).to_owned())
             };
-            assert_eq!(least(mounts, own, read), expected, "{mounts} with {own}");
+            let found = least(mounts, own, read);
+            assert_eq!(found.as_ref().map(|(limit, _)| *limit), expected, "{mounts} with {own}");
+            let at = |(limit, folder): (u64, PathBuf)| {
+                files
+                    .iter()
+                    .any(|(known, _, text)| folder == Path::new(known) && text.trim() == limit.to_string())
+            };
+            assert!(found.is_none_or(at), "{mounts} with {own}: the folder is that of the limit");
+        }
+    }
+
+    #[test]
+    fn files_are_not_counted_and_socket_buffers_are() {
+        for (stat, expected) in [
+            ("anon 100\nfile 7000\nkernel 30\nkernel_stack 9\npercpu 1\nsock 5\nshmem 0", Some(135)),
+            ("anon 100\nfile 7000\nkernel_stack 9\nsock 5", Some(105)),
+            ("cache 1\nrss 100\nmapped_file 3", None),
+            ("", None),
+        ] {
+            assert_eq!(unreclaimable(stat), expected, "{stat:?}");
         }
     }
 }

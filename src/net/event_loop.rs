@@ -32,6 +32,8 @@ use crate::proxy::moment::Moment;
 /// Descriptors that an event loop takes beside its listeners: the poll, its registry's own, and the waker.
 pub const DESCRIPTORS: usize = 3;
 
+/// How often it is looked whether the memory is nearly used up, while sessions stall and something happens.
+const PRESSURE_INTERVAL: Duration = Duration::from_millis(20);
 /// Events fetched at once.
 const EVENTS_MAX: usize = 256;
 /// Fetches in one turn: enough for an event of each of 64 Ki connections.
@@ -55,6 +57,8 @@ pub struct EventLoop {
     worker: Worker<Mio>,
     shared: Arc<Shared>,
     index: usize,
+    /// When the next look at the memory is due, where sessions stall.
+    pressure_next: Moment,
 }
 
 impl EventLoop {
@@ -71,7 +75,8 @@ impl EventLoop {
         }
         let network = Mio { registry: poll.registry().try_clone()? };
         let worker = Worker::new(network, Arc::clone(&shared), index);
-        Ok((Self { poll, listeners, worker, shared, index }, waker))
+        let pressure_next = Moment::default();
+        Ok((Self { poll, listeners, worker, shared, index, pressure_next }, waker))
     }
 
     /// Serves until the process closes and the last exchange is over.
@@ -97,6 +102,12 @@ impl EventLoop {
                 Ok(events.iter().count())
             })?;
             self.worker.turn(now);
+            if self.worker.stalled() > 0 && now >= self.pressure_next {
+                self.pressure_next = now + PRESSURE_INTERVAL;
+                if self.shared.is_short_of_memory() {
+                    self.worker.relieve();
+                }
+            }
             if self.shared.phase() == Phase::Closing {
                 // In this order: who is accepted only now has a turn to say something.
                 self.worker.drain();

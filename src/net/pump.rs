@@ -232,6 +232,7 @@ impl<N: Network> Worker<N> {
                     client.stream.socket().shutdown();
                     client.input = Box::default();
                     self.stalled -= usize::from(client.outbox.take().is_some());
+                    client.unsettled = true;
                 }
             }
             ClientAction::Close => self.remove_client(key),

@@ -13,7 +13,7 @@ use std::{
 
 use mio::Waker;
 
-use super::process;
+use super::{cgroup::Pressure, process};
 use crate::proxy::{
     metrics::{Counters, Fixed, Process},
     moment::Moment,
@@ -57,6 +57,7 @@ pub struct Shared {
     room_wanted: AtomicUsize,
     workers: Box<[WorkerShare]>,
     wakes: OnceLock<Vec<Wake>>,
+    pressure: OnceLock<Pressure>,
 }
 
 /// Wakes an event loop from another thread, to look at what is shared.
@@ -74,6 +75,7 @@ impl Shared {
             clients: AtomicUsize::new(0),
             room_wanted: AtomicUsize::new(0),
             wakes: OnceLock::new(),
+            pressure: OnceLock::new(),
             workers: (0..workers).map(|_| WorkerShare::default()).collect(),
         }
     }
@@ -132,6 +134,16 @@ impl Shared {
     /// How the workers are woken, in their order. Said once, when all of them are there.
     pub fn set_wakes(&self, wakes: Vec<Wake>) {
         let _ = self.wakes.set(wakes); // a second time changes nothing
+    }
+
+    /// Where the kernel tells how near its limit the memory is. Said once, if there is such a limit.
+    pub fn set_pressure(&self, pressure: Pressure) {
+        let _ = self.pressure.set(pressure); // a second time changes nothing
+    }
+
+    /// Whether the process is about to be out of memory.
+    pub fn is_short_of_memory(&self) -> bool {
+        self.pressure.get().is_some_and(Pressure::is_high)
     }
 
     /// Wakes all workers.

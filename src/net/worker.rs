@@ -114,7 +114,7 @@ pub struct Worker<N: Network> {
     turned_away: usize,
     log_rate: LogRate,
     /// What is read goes here first: one buffer for all connections, so that none needs its own.
-    scratch: Box<[u8]>,
+    pub(super) scratch: Box<[u8]>,
     /// Empty, and made when the first long body comes.
     pub(super) pipe: Option<N::Pipe>,
     /// What it holds while bytes are being moved.

@@ -39,6 +39,9 @@ pub struct Budget {
     /// Sessions that hold counted bytes, in the order in which they began to.
     holders: Recency,
     paused: Recency,
+    /// Sessions that are paused, or whose client does not read, in the order in which they began to be.
+    stalled: Recency,
+    stalled_count: usize,
     /// Since then no room has come for those that are paused.
     tight_since: Moment,
 }
@@ -52,6 +55,8 @@ impl Budget {
             held: 0,
             holders: Recency::default(),
             paused: Recency::default(),
+            stalled: Recency::default(),
+            stalled_count: 0,
             tight_since: Moment::default(),
         }
     }
@@ -98,6 +103,32 @@ impl Budget {
     pub fn forget(&mut self, slot: u32, counted: u32) {
         self.settle(slot, &mut { counted }, 0);
         self.paused.remove(slot);
+        self.set_stalled(slot, false);
+    }
+
+    /// Notes whether a session stalls. For it bytes may wait in the kernel too.
+    pub fn set_stalled(&mut self, slot: u32, stalls: bool) {
+        match (self.stalled.contains(slot), stalls) {
+            (false, true) => {
+                self.stalled.push(slot);
+                self.stalled_count += 1;
+            }
+            (true, false) => {
+                self.stalled.remove(slot);
+                self.stalled_count -= 1;
+            }
+            _ => {}
+        }
+    }
+
+    /// How many sessions stall.
+    pub fn stalled_count(&self) -> usize {
+        self.stalled_count
+    }
+
+    /// The session that has stalled longest.
+    pub fn longest_stalled(&self) -> Option<u32> {
+        self.stalled.oldest()
     }
 
     /// There is no room for what a session would read.
