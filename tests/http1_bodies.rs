@@ -7,9 +7,11 @@
 #[path = "support/bytes.rs"]
 mod bytes;
 
+use std::collections::VecDeque;
+
 use bytes::{Random, Shown, cuts, with_seeds};
 use psystrike::http1::body::{
-    BodyError, BodyScanner, CHUNK_LINE_BYTES_MAX, Scanned, TRAILER_BYTES_MAX, Then,
+    BodyError, BodyScanner, CHUNK_LINE_BYTES_MAX, Kind, Scanned, TRAILER_BYTES_MAX, Then,
 };
 use psystrike::http1::framing::Framing;
 
@@ -36,7 +38,8 @@ fn follow(framing: Framing, parts: &[&[u8]]) -> Followed {
     if scanner.ended() {
         followed.then = Then::Ended;
     }
-    for &part in parts {
+    let mut parts: VecDeque<&[u8]> = parts.iter().copied().collect();
+    while let Some(part) = parts.pop_front() {
         let before = scanner.clone();
         let Scanned { bytes, then } = scanner.scan(part);
         assert!(bytes <= part.len(), "{before:?} took {bytes} of {}", Shown(part));
@@ -53,6 +56,21 @@ fn follow(framing: Framing, parts: &[&[u8]]) -> Followed {
                     "nothing comes behind the end"
                 );
                 break;
+            }
+            Then::Blank => {
+                let blank = scanner.piece(&part[bytes..]);
+                assert_eq!(by_piece.piece(&part[bytes..]), blank);
+                let blank = match blank {
+                    Ok(blank) => blank,
+                    Err(error) => {
+                        followed.then = Then::Broken(error);
+                        break;
+                    }
+                };
+                assert_eq!(blank.kind, Kind::Blank, "{before:?}: {}", Shown(part));
+                followed.bytes += blank.bytes;
+                followed.then = Then::More;
+                parts.push_front(&part[bytes + blank.bytes..]);
             }
             Then::Broken(error) => {
                 assert_eq!(
@@ -81,7 +99,8 @@ fn pieces(scanner: &mut BodyScanner, bytes: &[u8], content: &mut Vec<u8>) {
     while at < bytes.len() {
         let piece = scanner.piece(&bytes[at..]).expect("sound bytes");
         assert!(piece.bytes > 0, "{scanner:?} stands still");
-        if piece.content {
+        assert_ne!(piece.kind, Kind::Blank, "{scanner:?} goes on with white space");
+        if piece.kind == Kind::Content {
             content.extend_from_slice(&bytes[at..at + piece.bytes]);
         }
         at += piece.bytes;
@@ -152,6 +171,7 @@ fn chunked_bodies_that_end() {
         ("data that looks like coding", b"7\r\n0\r\n\r\n\r\n\r\n0\r\n\r\n", b"0\r\n\r\n\r\n"),
         ("an extension", b"5;a=b\r\nhello\r\n0;c\r\n\r\n", b"hello"),
         ("white space before an extension", b"5 \t;a=b\r\nhello\r\n0 ;c\r\n\r\n", b"hello"),
+        ("white space behind a size", b"5 \r\nhello\r\n0\t \r\n\r\n", b"hello"),
         ("white space in an extension", b"5; a = b ; c\r\nhello\r\n0;\tc\r\n\r\n", b"hello"),
         ("a quoted extension", b"5;a=\"b;\\\"c, d\"\r\nhello\r\n0\r\n\r\n", b"hello"),
         ("an extension not in ASCII", b"5;a=\"\xff\x80\"\r\nhello\r\n0\r\n\r\n", b"hello"),
@@ -198,11 +218,9 @@ fn chunked_bodies_that_break() {
         ("a head instead of a size", b"HTTP/1.1 200 OK\r\n", 0, SIZE, b""),
         ("17 digits", b"00000000000000005\r\nhello\r\n", 16, "chunk size too large", b""),
         ("17 digits that overflow", b"10000000000000000\r\n", 16, "chunk size too large", b""),
-        ("white space behind a size", b"5 \r\nhello\r\n", 2, EXTENSION, b""),
         ("digits behind white space", b"5 5\r\nhello\r\n", 2, EXTENSION, b""),
         ("HTAB and digits", b"5\t5\r\n", 2, EXTENSION, b""),
         ("digits behind more white space", b"5 \t 5\r\n", 4, EXTENSION, b""),
-        ("more white space behind a size", b"5  \r\nhello\r\n", 3, EXTENSION, b""),
         ("NUL in an extension", b"5;a\0\r\n", 3, EXTENSION, b""),
         ("DEL in an extension", b"5;a=\"\x7f\"\r\n", 5, EXTENSION, b""),
         ("bare LF behind a size", b"5\nhello\r\n", 1, SIZE, b""),
@@ -274,7 +292,7 @@ fn every_byte_at_every_place() {
         ("size", "", |byte| byte.is_ascii_hexdigit()),
         ("size's second digit", "1", |byte| byte.is_ascii_hexdigit() || b"\r; \t".contains(&byte)),
         ("size's 17th digit", "0123456789abcdef", |byte| b"\r; \t".contains(&byte)),
-        ("white space behind a size", "1 ", |byte| b"; \t".contains(&byte)),
+        ("white space behind a size", "1 ", |byte| b"\r; \t".contains(&byte)),
         ("extension", "1;", TEXT),
         ("extension's second byte", "1 ;a", TEXT),
         ("LF behind a size", "1\r", |byte| byte == b'\n'),
@@ -297,7 +315,7 @@ fn every_byte_at_every_place() {
             let got = follow(Framing::Chunked, &[&bytes]);
             let sound = match got.then {
                 Then::Broken(_) => !fits(byte) && got.bytes == before.len(),
-                Then::More | Then::Ended => fits(byte) && got.bytes == bytes.len(),
+                Then::More | Then::Blank | Then::Ended => fits(byte) && got.bytes == bytes.len(),
             };
             assert!(sound, "{name}, byte {byte:#04x}: {}\n got: {got:?}", Shown(&bytes));
         }
@@ -469,6 +487,7 @@ fn how_much_need_not_be_looked_at_in_every_state() {
         let mut scanner = BodyScanner::new(Framing::Chunked);
         let scanned = scanner.scan(before);
         assert_eq!(scanned.bytes, before.len(), "{}", Shown(before));
+        assert_ne!(scanned.then, Then::Blank);
         scanner
     };
     // The state, how much of it need not be looked at; and what is more than that changes nothing more.
@@ -481,7 +500,6 @@ fn how_much_need_not_be_looked_at_in_every_state() {
         ("size", chunked(b""), 0),
         ("size's second digit", chunked(b"5"), 0),
         ("extension", chunked(b"5;a"), 0),
-        ("white space", chunked(b"5 "), 0),
         ("LF behind a size", chunked(b"5\r"), 0),
         ("data", chunked(b"5\r\n"), 5),
         ("data's second byte", chunked(b"5\r\nh"), 4),
@@ -531,6 +549,29 @@ fn how_much_need_not_be_looked_at_in_every_state() {
             );
             let left = if *scanner == BodyScanner::UntilClose { u64::MAX } else { 1 };
             assert_eq!(passing.unseen(), left, "{name}");
+        }
+    }
+}
+
+/// White space behind a size goes on nowhere; everything else does.
+#[test]
+fn what_goes_on_of_a_body_with_white_space() {
+    for (came, goes) in [
+        ("5 \r\nhello\r\n0\r\n\r\n", "5\r\nhello\r\n0\r\n\r\n"),
+        ("5 \t ;a = b \r\nhello\r\n0  \r\nA: b\r\n\r\n", "5;a = b \r\nhello\r\n0\r\nA: b\r\n\r\n"),
+        ("4\r\n5 \r\n\r\n1 \r\nx\r\n0\r\n\r\n", "4\r\n5 \r\n\r\n1\r\nx\r\n0\r\n\r\n"),
+    ] {
+        for cut in 0..=came.len() {
+            let mut scanner = BodyScanner::new(Framing::Chunked);
+            let mut got = Vec::new();
+            for part in [&came[..cut], &came[cut..]] {
+                let mut part = part.as_bytes().to_vec();
+                let (scanned, kept) = scanner.sound_to_front(&mut part);
+                assert_eq!(scanned.bytes, part.len(), "{came:?} cut at {cut}");
+                got.extend_from_slice(&part[..kept]);
+            }
+            assert!(scanner.ended(), "{came:?} cut at {cut}");
+            assert_eq!(String::from_utf8_lossy(&got), goes, "{came:?} cut at {cut}");
         }
     }
 }

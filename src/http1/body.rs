@@ -1,7 +1,8 @@
 //! Finds the end of a body while its bytes go by, and never copies one of them.
 //!
-//! Where RFC 9112 section 7.1 leaves a recipient room (bare LF, white space around a chunk's size, an empty
-//! size), the scanner takes none: what it lets by must mean the same to whoever reads it next.
+//! Where RFC 9112 section 7.1 leaves a recipient room (bare LF, an empty size), the scanner takes none: what it lets by
+//! must mean the same to whoever reads it next. White space behind a chunk's size, which some servers send
+//! (ESPAsyncWebServer, old Tomcat) and Go's client takes, is taken, and left out of what goes on.
 
 use super::framing::Framing;
 
@@ -40,7 +41,7 @@ pub enum Chunked {
         bytes: u64,
         /// How long the line is by now.
         line_bytes: u32,
-        /// Only white space stands behind the size yet; `;` must follow it.
+        /// Only white space stands behind the size yet; `;` or the line's end must follow it.
         white: bool,
     },
     /// CR ended the chunk's line, LF must follow.
@@ -88,8 +89,19 @@ pub enum Chunked {
 pub struct Piece {
     /// How long it is.
     pub bytes: usize,
-    /// Whether it is content, or else the coding around it.
-    pub content: bool,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What a run of bytes of a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Content.
+    Content,
+    /// The coding around it.
+    Coding,
+    /// White space behind a chunk's size, which does not go on.
+    Blank,
 }
 
 /// What became of the bytes that were scanned.
@@ -108,6 +120,8 @@ pub enum Then {
     More,
     /// The body ended. Bytes behind its end are none of its own.
     Ended,
+    /// White space that does not go on ([`BodyScanner::sound_to_front`]).
+    Blank,
     /// The next byte breaks the coding.
     Broken(BodyError),
 }
@@ -164,20 +178,31 @@ impl BodyScanner {
         taken
     }
 
-    /// Follows the body through `bytes`.
+    /// Follows the body through `bytes`, up to the first of them that does not go on.
     pub fn scan(&mut self, bytes: &[u8]) -> Scanned {
         self.follow(bytes.len(), |scanner, at| match scanner.whole_chunks(&bytes[at..]) {
-            0 => scanner.piece(&bytes[at..]).map(|piece| piece.bytes),
+            0 if scanner.is_before_blank(bytes[at]) => Err(Then::Blank),
+            0 => scanner.piece(&bytes[at..]).map(|piece| piece.bytes).map_err(Then::Broken),
             chunks => Ok(chunks),
         })
     }
 
     /// Follows the body through `bytes`, and moves its content together at their start: so many bytes of it.
     pub fn content_to_front(&mut self, bytes: &mut [u8]) -> (Scanned, usize) {
+        self.gather(bytes, |kind| kind == Kind::Content)
+    }
+
+    /// The same of content and coding: of all that goes on.
+    pub fn sound_to_front(&mut self, bytes: &mut [u8]) -> (Scanned, usize) {
+        self.gather(bytes, |kind| kind != Kind::Blank)
+    }
+
+    /// Follows the body through `bytes`, and moves what `keeps` wants together at their start.
+    fn gather(&mut self, bytes: &mut [u8], keeps: impl Fn(Kind) -> bool) -> (Scanned, usize) {
         let mut kept = 0;
         let scanned = self.follow(bytes.len(), |scanner, at| {
-            let piece = scanner.piece(&bytes[at..])?;
-            if piece.content {
+            let piece = scanner.piece(&bytes[at..]).map_err(Then::Broken)?;
+            if keeps(piece.kind) {
                 bytes.copy_within(at..at + piece.bytes, kept);
                 kept += piece.bytes;
             }
@@ -190,13 +215,13 @@ impl BodyScanner {
     fn follow(
         &mut self,
         bytes: usize,
-        mut run_at: impl FnMut(&mut Self, usize) -> Result<usize, BodyError>,
+        mut run_at: impl FnMut(&mut Self, usize) -> Result<usize, Then>,
     ) -> Scanned {
         let mut at = 0;
         while at < bytes && !self.ended() {
             match run_at(self, at) {
                 Ok(run) => at += run,
-                Err(error) => return Scanned { bytes: at, then: Then::Broken(error) },
+                Err(then) => return Scanned { bytes: at, then },
             }
         }
         Scanned { bytes: at, then: if self.ended() { Then::Ended } else { Then::More } }
@@ -218,18 +243,33 @@ impl BodyScanner {
         at
     }
 
-    /// The next run of bytes that are all content, or all coding. `bytes` is not empty and the body is not over.
+    /// Whether `byte` is next, and is white space that does not go on.
+    fn is_before_blank(&self, byte: u8) -> bool {
+        let behind_size = matches!(
+            self,
+            Self::Chunked(Chunked::Size { digits: 1.., .. } | Chunked::Extension { white: true, .. })
+        );
+        behind_size && is_blank(byte)
+    }
+
+    /// The next run of bytes that are all content, all coding, or all blank. `bytes` is not empty and the body is not over.
     ///
     /// # Errors
     /// [`BodyError::Coding`] at the first byte that breaks the coding.
     pub fn piece(&mut self, bytes: &[u8]) -> Result<Piece, BodyError> {
         match self {
             Self::UntilClose | Self::Length(_) | Self::Chunked(Chunked::Data { .. }) => {
-                Ok(Piece { bytes: self.content(bytes.len() as u64) as usize, content: true })
+                let bytes = self.content(bytes.len() as u64) as usize;
+                Ok(Piece { bytes, kind: Kind::Content })
             }
-            Self::Chunked(state) => {
+            Self::Chunked(_) => {
+                let blank = self.is_before_blank(bytes[0]);
                 let mut at = 0;
-                while at < bytes.len() && !matches!(state, Chunked::Data { .. } | Chunked::Ended) {
+                while at < bytes.len() && self.is_before_blank(bytes[at]) == blank {
+                    let Self::Chunked(state) = self else { break };
+                    if matches!(state, Chunked::Data { .. } | Chunked::Ended) {
+                        break;
+                    }
                     match state.step(bytes[at]) {
                         Ok(next) => *state = next,
                         // The sound bytes first; the broken one comes up again at the next call.
@@ -238,7 +278,7 @@ impl BodyScanner {
                     }
                     at += 1;
                 }
-                Ok(Piece { bytes: at, content: false })
+                Ok(Piece { bytes: at, kind: if blank { Kind::Blank } else { Kind::Coding } })
             }
         }
     }
@@ -281,16 +321,14 @@ impl Chunked {
                 Self::Size { bytes: bytes << 4 | digit, digits: digits + 1 }
             }
             (Self::Size { digits: 0, .. }, _) => return broken("chunk size"),
-            (&Self::Size { bytes, .. } | &Self::Extension { bytes, white: false, .. }, b'\r') => {
-                Self::SizeLf { bytes }
-            }
+            (&Self::Size { bytes, .. } | &Self::Extension { bytes, .. }, b'\r') => Self::SizeLf { bytes },
             (&Self::Size { bytes, .. }, b';') => Self::Extension { bytes, line_bytes: 0, white: false },
             (&Self::Size { bytes, .. }, b' ' | b'\t') => {
                 Self::Extension { bytes, line_bytes: 0, white: true }
             }
             (Self::Size { .. }, _) => return broken("chunk size"),
             (&Self::Extension { bytes, line_bytes, white }, _) => {
-                let blank = matches!(byte, b' ' | b'\t');
+                let blank = is_blank(byte);
                 if line_bytes >= CHUNK_LINE_BYTES_MAX {
                     return broken("chunk extension too long");
                 }
@@ -325,6 +363,10 @@ impl Chunked {
             (Self::Data { .. } | Self::Ended, _) => unreachable!("not walked byte by byte"),
         })
     }
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
 }
 
 /// A byte of a field value or of a quoted string: no control but HTAB.

@@ -6,6 +6,7 @@
 //! - [`field`]: the field names that mean something to a forwarder, and the values they carry;
 //! - [`framing`]: where a message's body ends, as a table;
 //! - [`body`]: finds that end while the bytes go by;
+//! - [`lenient`]: what a pod's answer means that breaks the grammar;
 //! - [`rewrite`]: the head that goes on to the other side;
 //! - [`reply`]: the small answers of our own.
 
@@ -13,5 +14,6 @@ pub mod body;
 pub mod field;
 pub mod framing;
 pub mod head;
+pub mod lenient;
 pub mod reply;
 pub mod rewrite;

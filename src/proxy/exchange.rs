@@ -43,6 +43,7 @@ use crate::http1::{
     field::Name,
     framing::{self, Framing},
     head::{self, AnswerHead, RequestHead, Target, Version},
+    lenient::{self, Lenient},
     reply::{self, Reply},
     rewrite::{self, AnswerEdit, Persistence},
 };
@@ -677,14 +678,14 @@ impl Course {
         if !look {
             return self.wait();
         }
-        let read = head::answer(bytes, |head| match head.status {
-            101 => Err(Outcome::SwitchedProtocols.into()),
-            100..=199 => self.interim(&head, out).map(|()| Head::Interim),
-            // RFC 9110 section 15.5.9: sent to a connection that idles, it crossed our request, which may be repeated.
-            408 if self.reused && self.interim_answers == 0 => Ok(Head::Stale),
-            _ => self.head(&head, around, out).map(|()| Head::Final(head.bytes.len())),
-        });
-        match read.map_err(Failure::of_answer).and_then(Option::transpose) {
+        let read = head::answer(bytes, |head| self.met(&head, around, out));
+        let read = match read.map_err(Failure::of_answer).and_then(Option::transpose) {
+            Err(failure) if failure.outcome == Outcome::MalformedAnswer => {
+                self.answer_leniently(bytes, failure, around, out)
+            }
+            read => read,
+        };
+        match read {
             Ok(None) => self.wait(),
             Ok(Some(Head::Interim)) => {
                 self.interim_answers += 1;
@@ -703,6 +704,56 @@ impl Course {
                 self.moved(moved, bytes.len() - head, pass, around, out)
             }
             Err(failure) => self.give_up(failure, around, out),
+        }
+    }
+
+    /// What a head turns out to be. What goes on of it is in `out`.
+    fn met(
+        &mut self,
+        head: &AnswerHead<'_, '_>,
+        around: &Surroundings<'_>,
+        out: &mut Output,
+    ) -> Result<Head, Failure> {
+        match head.status {
+            101 => Err(Outcome::SwitchedProtocols.into()),
+            100..=199 => self.interim(head, out).map(|()| Head::Interim),
+            // RFC 9110 section 15.5.9: sent to a connection that idles, it crossed our request, which may be repeated.
+            408 if self.reused && self.interim_answers == 0 => Ok(Head::Stale),
+            _ => self.head(head, around, out).map(|()| Head::Final(head.bytes.len())),
+        }
+    }
+
+    /// A head that breaks the grammar, as this `failure` says, may still mean one thing. Then that goes on.
+    #[cold]
+    fn answer_leniently(
+        &mut self,
+        bytes: &[u8],
+        failure: Failure,
+        around: &Surroundings<'_>,
+        out: &mut Output,
+    ) -> Result<Option<Head>, Failure> {
+        let (normalised, length) = match lenient::normalise(bytes) {
+            Lenient::Head { bytes, length } => (bytes, length),
+            Lenient::Partial if bytes.len() < head::ANSWER_HEAD_BYTES_MAX => return Ok(None),
+            Lenient::Partial => return Err(Outcome::AnswerHeadTooLarge.into()),
+            Lenient::Refused => return Err(failure),
+        };
+        out.head.clear();
+        let read = head::answer(&normalised, |head| self.met(&head, around, out));
+        let read = read.map_err(Failure::of_answer).and_then(Option::transpose)?;
+        match read {
+            Some(Head::Final(_)) => {
+                if !out.pass.is_empty() {
+                    out.head.extend_from_slice(&normalised);
+                }
+                out.pass = length..length;
+                Ok(Some(Head::Final(length)))
+            }
+            Some(Head::Interim) => {
+                out.used = length;
+                Ok(Some(Head::Interim))
+            }
+            read => Ok(read),
         }
     }
 
@@ -795,8 +846,12 @@ impl Answer {
         if self.unchunk {
             return self.scanner.content_to_front(bytes);
         }
-        let scanned = self.scanner.scan(bytes);
-        (scanned, scanned.bytes)
+        let sound = self.scanner.scan(bytes);
+        if sound.then != Then::Blank {
+            return (sound, sound.bytes);
+        }
+        let (scanned, kept) = self.scanner.sound_to_front(&mut bytes[sound.bytes..]);
+        (Scanned { bytes: sound.bytes + scanned.bytes, ..scanned }, sound.bytes + kept)
     }
 }
 
@@ -826,7 +881,7 @@ impl Course {
         out.pass = pass.start..pass.end + kept;
         out.used = pass.end + available;
         match scanned.then {
-            Then::More => Exchange::Relaying(self),
+            Then::More | Then::Blank => Exchange::Relaying(self),
             // Bytes behind the end are an answer to nothing. The connection they came on is not used again.
             Then::Ended => self.ended(scanned.bytes == available, out),
             Then::Broken(error) => self.broken(Failure::of_body(error), around, out),

@@ -240,9 +240,9 @@ impl Answer {
             ]);
             match fault {
                 Fault::MalformedHead => match random.below(5) {
-                    0 => head += " folded: 1\r\n",
-                    1 => head += "Content-Length: 1\r\nContent-Length: 1\r\n",
-                    2 => head += "Bare: 1\n",
+                    0 => head = format!("HTTP/1.1 200 OK\r\n folded: {id}\r\n"),
+                    1 => head += "Content-Length: 1\r\nContent-Length: 2\r\n",
+                    2 => head += "Bare\n",
                     3 => head = format!("HTTP/3.0 200 OK\r\nX-Scrape: {id}\r\n"),
                     _ => head = format!("220 smtp.example ready {id}\r\n"),
                 },
@@ -250,8 +250,16 @@ impl Answer {
                 _ => head = format!("HTTP/1.1 101 Switching Protocols\r\nX-Scrape: {id}\r\n"),
             }
         }
+        head += "\r\n";
+        if fault == Fault::None && random.one_in(12) {
+            // What breaks the grammar and means one thing is that thing.
+            head = match random.below(3) {
+                0 => head.replace("\r\n", "\n"),
+                1 => head.replacen("HTTP/1.1 ", "HTTP/1.2  ", 1),
+                _ => head.replace("\r\n\r\n", "\r\nAn Odd: \x01\r\n\r\n"),
+            };
+        }
         whole.extend_from_slice(head.as_bytes());
-        whole.extend_from_slice(b"\r\n");
         let body_at = whole.len();
         whole.extend_from_slice(&wire);
 
