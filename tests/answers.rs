@@ -17,7 +17,7 @@ use psystrike::http1::{
     head,
 };
 use support::{
-    LIMIT,
+    LIMIT, base64,
     http::{Client, Wire, get},
     pods::{Pod, Then as Next},
     psystrike::Psystrike,
@@ -234,7 +234,7 @@ fn by_go(rows: &[Row]) -> Vec<Outcome> {
     let mut go = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("go runs");
     let mut stdin = go.stdin.take().expect("a pipe");
     for row in rows {
-        writeln!(stdin, "{}", base64(&row.answer)).expect("it reads");
+        writeln!(stdin, "{}", base64::encode(&row.answer)).expect("it reads");
     }
     drop(stdin);
     let output = go.wait_with_output().expect("it ends");
@@ -242,33 +242,9 @@ fn by_go(rows: &[Row]) -> Vec<Outcome> {
     let lines = String::from_utf8(output.stdout).expect("text");
     let outcome = |line: &str| match line.split_once(' ').expect("two words") {
         ("error", why) => Err(why.to_owned()),
-        (status, body) => Ok((status.parse().expect("a status"), from_base64(body))),
+        (status, body) => Ok((status.parse().expect("a status"), base64::decode(body))),
     };
     lines.lines().map(outcome).collect()
-}
-
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-fn base64(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for three in bytes.chunks(3) {
-        let bits = three.iter().fold(0, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - three.len()));
-        for at in 0..4 {
-            let sixth = ALPHABET[(bits >> (18 - 6 * at) & 63) as usize];
-            text.push(if at > three.len() { '=' } else { sixth.into() });
-        }
-    }
-    text
-}
-
-fn from_base64(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for four in text.trim_end_matches('=').as_bytes().chunks(4) {
-        let value = |byte: &u8| ALPHABET.iter().position(|known| known == byte).expect("base64") as u32;
-        let bits = four.iter().fold(0, |bits, byte| bits << 6 | value(byte)) << (6 * (4 - four.len()));
-        bytes.extend(bits.to_be_bytes()[1..four.len()].iter());
-    }
-    bytes
 }
 
 /// What a client of psystrike gets, read by the strictest reader there is.
