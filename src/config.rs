@@ -54,9 +54,10 @@ How long things may take (500ms, 3s, 2m, 1h)
   --upstream-idle-timeout D  a pod connection that is kept [default: 3m]
 
 How much there may be (the log says what the defaults come to)
-  --clients-max N            client connections; at the bound the one that idled longest gives
-                             way, or else the new one [default: as many as half of the open
-                             files and a quarter of the cgroup's memory allow, at most 16384]
+  --clients-max N            client connections; at the limit the longest-idle one is closed; if
+                             none is idle, a new one waits up to 1.2s, then gets 503
+                             [default: as many as half of the open files and a quarter of the
+                             cgroup's memory allow, at most 16384]
   --upstreams-idle-max N     pooled pod connections, divided among the workers, at least 1 each;
                              0 pools none; at the limit the least recently used is closed
                              [default: likewise]

@@ -1023,6 +1023,7 @@ fn what_a_state_does_not_wait_for_changes_nothing() {
         ("failed", |talk| talk.changes(Input::UpstreamFailed(UpstreamError::Refused))),
         ("drain", |talk| talk.changes(Input::Drain { client_stalled: false })),
         ("the client's end", |talk| talk.changes(Input::ClientEnded)),
+        ("turn away", |talk| talk.changes(Input::TurnAway)),
         ("early", |talk| talk.changes(Input::Tick { client_stalled: false })),
         ("early", |talk| talk.changes(Input::Tick { client_stalled: true })),
         ("late", |talk| {
@@ -1040,11 +1041,15 @@ fn what_a_state_does_not_wait_for_changes_nothing() {
     let relay = &["client gone", "answer", "passed", "end", "failed", "late"];
     let send = &["client gone", "sent", "answer", "end", "failed", "late"];
     let states: &[State] = &[
-        ("new", || Talk::new("new"), &["request", "client gone", "the client's end", "drain", "late"]),
+        (
+            "new",
+            || Talk::new("new"),
+            &["request", "client gone", "the client's end", "drain", "turn away", "late"],
+        ),
         (
             "turned away",
             || Talk::with_rules("turned away", rules(), true),
-            &["request", "client gone", "the client's end", "drain", "late"],
+            &["request", "client gone", "the client's end", "drain", "turn away", "late"],
         ),
         ("reading", reading_begun, &["request", "client gone", "the client's end", "late"]),
         ("connecting", || Talk::connecting(ASK), &["client gone", "connected", "failed", "late"]),

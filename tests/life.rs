@@ -225,6 +225,31 @@ fn who_was_there_before_the_signal_is_answered() {
 }
 
 #[test]
+fn who_connected_at_the_last_moment_may_still_ask() {
+    for workers in ["1", "2"] {
+        let mut psystrike = start(&["--workers", workers]);
+        let pod = Pod::answering("127.24.0.10", PAGE, Then::Keep);
+        let request = get(&Psystrike::target(pod.address(), "/"));
+        psystrike.process().stop();
+        let mut clients: Vec<_> = (0..50).map(|_| psystrike.client()).collect();
+        psystrike.signal(Signal::TERM);
+        psystrike.signal(Signal::CONT);
+        psystrike.wait_for_line("finishing what runs");
+        wait_until_refused(psystrike.address());
+        let (mut asks, mut silent) = (clients.split_off(25), clients);
+        for (at, client) in asks.iter_mut().enumerate() {
+            client.send(&request);
+            let response = client.response().unwrap_or_else(|broken| panic!("client {at}: {broken:?}"));
+            assert_eq!((response.status(), response.head.values("Connection")), (200, vec!["close".into()]));
+        }
+        drop(asks);
+        silent.iter_mut().for_each(|client| assert_eq!(client.end(), End::Eof));
+        assert_eq!(psystrike.wait(LIMIT).code(), Some(0));
+        assert!(psystrike.stderr().contains("all is finished"), "{}", psystrike.stderr());
+    }
+}
+
+#[test]
 fn as_the_first_process_of_its_namespace_it_ends_by_a_signal_too() {
     const UNSHARE: &[&str] = &["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"];
     if !require_working(&[UNSHARE, &["true"]].concat()) {

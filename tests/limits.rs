@@ -548,11 +548,96 @@ fn a_client_that_idles_makes_room_whichever_worker_has_it() {
     // And where none idles, there is no room.
     let (pod, gate) = gated("127.23.2.3");
     let mut busy = scraping(&psystrike, &pod);
-    for nth in 0..10 {
+    for nth in 0..3 {
         assert_eq!(psystrike.get("/healthz").status(), 503, "client {nth}");
     }
     gate.open();
     assert_eq!(busy.response().expect("it is answered").status(), 200);
+}
+
+#[test]
+fn at_the_most_clients_those_that_ask_a_moment_later_are_answered() {
+    const CLIENTS: usize = 8;
+    const TRIES: usize = 60;
+    for workers in ["1", "2", "3"] {
+        let psystrike = start(&["--clients-max", "4", "--workers", workers]);
+        let pod = Pod::answering("127.23.2.9", PAGE, Then::Keep);
+        let target = Psystrike::target(pod.address(), "/");
+        let ask = || {
+            let mut client = psystrike.client();
+            thread::sleep(Duration::from_millis(5)); // the moment is the subject
+            // It may be turned away in that moment.
+            let _ = client.try_send(get(&target));
+            client.response().map(|response| response.status())
+        };
+        let answers: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..CLIENTS).map(|_| scope.spawn(|| (0..TRIES).map(|_| ask()).collect::<Vec<_>>())).collect();
+            threads.into_iter().flat_map(|thread| thread.join().expect("it ends")).collect()
+        });
+        let count =
+            |status| answers.iter().filter(|answer| matches!(answer, Ok(known) if *known == status)).count();
+        let (answered, told) = (count(200), count(503));
+        assert_eq!(
+            answered + told,
+            CLIENTS * TRIES,
+            "of {workers} workers: the rest without a word: {answers:?}"
+        );
+        assert!(told <= CLIENTS * TRIES / 50, "of {workers} workers: {told} told that there are too many");
+    }
+}
+
+#[test]
+fn at_the_most_clients_those_that_say_nothing_are_told_and_make_room() {
+    for workers in ["1", "2"] {
+        let psystrike = start(&["--clients-max", "5", "--workers", workers]);
+        let (pod, gate) = gated("127.23.2.10");
+        let began = Instant::now();
+        let mut silent: Vec<_> = (0..4).map(|_| psystrike.client()).collect();
+        poll("clients", || psystrike.metric("psystrike_client_connections"), |clients| *clients == 5.0);
+        let mut busy = scraping(&psystrike, &pod);
+        let mut asks: Vec<_> = (0..4).map(|_| psystrike.client()).collect();
+        asks.iter_mut().for_each(|client| client.send(get("/healthz")));
+        for client in &mut asks {
+            assert_eq!(client.response().expect("a whole answer").status(), 200);
+        }
+        assert!(began.elapsed() >= Duration::from_secs(1), "the silent ones have had no time to ask");
+        // The first to be answered may have made room for the next.
+        let told = silent.iter_mut().filter(|client| {
+            client.stream().set_read_timeout(Some(QUIET)).expect("it can be set");
+            client.stream().peek(&mut [0]).is_ok()
+        });
+        let told: Vec<_> = told.collect();
+        assert!(!told.is_empty());
+        for client in told {
+            client.stream().set_read_timeout(Some(LIMIT)).expect("it can be set");
+            let response = client.response().expect("a whole answer");
+            assert_eq!((response.status(), response.reason().as_str()), (503, "too many clients"));
+            assert_eq!(client.end(), End::Eof);
+        }
+        gate.open();
+        assert_eq!(busy.response().expect("it is answered").status(), 200);
+    }
+}
+
+#[test]
+fn the_client_that_idled_longest_makes_room_whichever_worker_has_it() {
+    const CLIENTS: usize = 12;
+    let psystrike = start(&["--clients-max", "12", "--workers", "3"]);
+    let client = || {
+        let mut client = psystrike.client();
+        assert_eq!(client.get("/healthz").status(), 200);
+        client
+    };
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| client()).collect();
+    // Whichever worker the new ones come to.
+    for nth in 0..2 * CLIENTS {
+        clients.push(client());
+        assert_eq!(clients.remove(0).end(), End::Eof, "client {nth}");
+    }
+    for client in &mut clients {
+        assert_eq!(client.get("/healthz").status(), 200);
+    }
 }
 
 #[test]

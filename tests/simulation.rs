@@ -62,6 +62,10 @@ fn whatever_happens_clients_get_their_own_pods_answers_or_see_that_they_do_not()
     }
 }
 
+/// How long a client waits for a place, and how long one that has a place may say nothing while others wait.
+const WAIT: Duration = Duration::from_millis(1200);
+const SILENCE: Duration = Duration::from_secs(1);
+
 const SCRAPE: &[u8] = b"GET /pods/10.0.0.1/80/m HTTP/1.1\r\nHost: p\r\n\r\n";
 const OTHER_SCRAPE: &[u8] = b"GET /pods/10.0.0.2/80/m HTTP/1.1\r\nHost: p\r\n\r\n";
 const PAGE: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: p\r\n\r\n";
@@ -361,10 +365,10 @@ fn when_all_places_are_taken_the_client_that_idled_longest_goes() {
     }
     sim.send(clients[1], SCRAPE);
     let new = sim.client();
-    assert_eq!(clients.map(|client| sim.is_held(client)), [false, true, true]);
+    assert_eq!(clients.map(|client| sim.is_served(client)), [false, true, true]);
     sim.send(new, SCRAPE);
     let newer = sim.client();
-    assert_eq!(clients.map(|client| sim.is_held(client)), [false, true, false]);
+    assert_eq!(clients.map(|client| sim.is_served(client)), [false, true, false]);
     sim.send(newer, SCRAPE);
     assert_eq!(sim.pods().len(), 3);
     assert_eq!(sim.count(Outcome::TooManyClients), 0);
@@ -382,6 +386,10 @@ fn whoever_is_turned_away_is_told_unless_there_are_too_many_of_them() {
     for client in turned_away {
         assert!(sim.is_held(client), "those that came later did not push it out");
         sim.send(client, SCRAPE);
+        assert_eq!(sim.take(client), "", "it waits for a place");
+    }
+    sim.pass(WAIT);
+    for client in turned_away {
         assert_starts(&sim.take(client), "HTTP/1.1 503 too many clients\r\n");
         assert!(sim.net().kernel.conns[client].worker_ended);
     }
@@ -394,6 +402,86 @@ fn whoever_is_turned_away_is_told_unless_there_are_too_many_of_them() {
     assert_starts(&sim.take(next), "HTTP/1.1 200 OK\r\n");
     sim.pass(Duration::from_secs(2));
     assert_eq!(sim.shared.counters(0).clients.get(), 1);
+}
+
+#[test]
+fn clients_that_wait_get_places_in_the_order_in_which_they_came() {
+    let mut sim = Sim::new(1, 1, 100);
+    let busy = sim.client();
+    sim.send(busy, SCRAPE);
+    let pod = sim.pods()[0];
+    let [first, gone, second] = [(); 3].map(|()| sim.client());
+    for client in [second, first] {
+        sim.send(client, PAGE);
+        assert_eq!(sim.take(client), "", "it waits for a place");
+    }
+    sim.net().kernel.peer_close(gone);
+    sim.settle();
+    assert!(!sim.is_held(gone), "it waits no more");
+    sim.pass(WAIT / 2);
+    // The answer makes a client idle, and that one makes room at once.
+    assert_answer(&mut sim, busy, pod);
+    assert_eq!((sim.is_served(busy), sim.is_served(first)), (false, false), "each is the next to make room");
+    assert_starts(&sim.take(first), "HTTP/1.1 200 OK\r\n");
+    assert_starts(&sim.take(second), "HTTP/1.1 200 OK\r\n");
+    assert!(sim.is_held(second));
+    assert_eq!(sim.count(Outcome::TooManyClients), 0);
+}
+
+#[test]
+fn a_wait_that_is_over_takes_no_room_of_another() {
+    let mut sim = Sim::new(1, 1, 100);
+    let busy = sim.client();
+    sim.send(busy, SCRAPE);
+    let pod = sim.pods()[0];
+    let early = sim.client();
+    sim.pass(WAIT / 2);
+    let late = sim.client();
+    sim.send(late, PAGE);
+    sim.pass(WAIT / 2);
+    assert_starts(&sim.take(early), "HTTP/1.1 503 too many clients\r\n");
+    assert_eq!(sim.take(late), "", "it waits on");
+    assert_answer(&mut sim, busy, pod);
+    assert_starts(&sim.take(late), "HTTP/1.1 200 OK\r\n");
+}
+
+#[test]
+fn a_new_client_is_not_closed_for_a_newer_one_before_it_had_time_to_ask() {
+    let mut sim = Sim::new(1, 2, 100);
+    let silent = sim.client();
+    sim.pass(SILENCE / 2);
+    let asks = sim.client();
+    let waits = sim.client();
+    sim.send(waits, PAGE);
+    assert!(sim.is_held(silent) && sim.is_held(asks) && sim.take(waits).is_empty());
+    // One that has its answer is the first to go, although another one is silent.
+    sim.send(asks, PAGE);
+    assert_starts(&sim.take(asks), "HTTP/1.1 200 OK\r\n");
+    assert_eq!((sim.is_served(asks), sim.is_served(silent)), (false, true));
+    assert_starts(&sim.take(waits), "HTTP/1.1 200 OK\r\n");
+
+    // With nobody else to go, the silent one is told when its time is up.
+    sim.send(waits, SCRAPE);
+    let waits = sim.client();
+    sim.send(waits, PAGE);
+    sim.pass(SILENCE / 2 - Duration::from_millis(1));
+    assert_eq!((sim.take(silent), sim.take(waits)), (String::new(), String::new()));
+    sim.pass(Duration::from_millis(1));
+    assert_starts(&sim.take(silent), "HTTP/1.1 503 too many clients\r\n");
+    assert_starts(&sim.take(waits), "HTTP/1.1 200 OK\r\n");
+    // What it asks for then does not destroy what it was told.
+    sim.send(silent, PAGE);
+    assert_eq!(sim.take(silent), "");
+    sim.net().kernel.peer_close(silent);
+    sim.settle();
+    assert_eq!(close_of(&sim, silent), Some(Close::Fin));
+
+    // In nobody's way, it has the time that a request's head has.
+    let silent = sim.client();
+    sim.pass(Duration::from_millis(1499));
+    assert!(sim.is_held(silent));
+    sim.pass(Duration::from_millis(1));
+    assert_eq!((sim.take(silent), sim.is_held(silent)), (String::new(), false));
 }
 
 #[test]
@@ -1296,11 +1384,17 @@ fn a_client_that_is_accepted_as_the_process_closes_is_heard() {
     let talks = sim.net().add_conn(net::Owner::Test, None, Link::Up, [4096; 2]);
     sim.net().kernel.peer_send(talks, PAGE);
     sim.admit(talks);
-    let says_nothing = sim.client();
+    let [says_nothing, speaks_later] = [(); 2].map(|()| sim.client());
     sim.worker().drain();
     sim.settle();
-    assert!(!sim.is_held(says_nothing));
     assert_starts(&sim.take(talks), "HTTP/1.1 200 OK\r\n");
+    sim.pass(SILENCE - Duration::from_millis(1));
+    assert!(sim.is_held(says_nothing));
+    sim.send(speaks_later, PAGE);
+    assert_starts(&sim.take(speaks_later), "HTTP/1.1 200 OK\r\n");
+    sim.pass(Duration::from_millis(1));
+    assert!(!sim.is_held(says_nothing));
+    assert_eq!(close_of(&sim, says_nothing), Some(Close::Fin));
 }
 
 #[test]

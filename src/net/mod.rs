@@ -4,6 +4,7 @@
 //!
 //! - [`event_loop`]: mio, the listeners and the waker; turns readiness into turns of a worker;
 //! - [`worker`]: the connections of one event loop: their slots, their deadlines, the pool;
+//! - `admission`: how clients come, wait for a place, and make room for others;
 //! - [`pump`]: moves the bytes of one exchange until nothing moves or its turn is over;
 //! - [`relay`]: how an answer gets from a pod's connection to a client's;
 //! - [`buffers`]: what is kept for clients and pods, and what happens when that is as much as may be;
@@ -11,11 +12,13 @@
 //! - [`splice`]: a pipe through which bytes go on unseen;
 //! - [`slots`]: where connections live, and the tokens that outlive them;
 //! - [`listener`]: SO_REUSEPORT listeners, and what each error of accept means;
+//! - [`room`]: places for clients, and which wait for one;
 //! - [`shared`]: what the workers of a process have in common;
 //! - [`signals`]: SIGTERM and SIGINT, and the end of a worker, as events;
 //! - [`cgroup`]: how much memory the kernel grants this process;
 //! - [`process`]: what the kernel says of this process, and the open-files limit.
 
+mod admission;
 pub mod buffers;
 pub mod cgroup;
 pub mod event_loop;
@@ -23,9 +26,9 @@ pub mod listener;
 pub mod process;
 pub mod pump;
 pub mod relay;
+pub mod room;
 pub mod shared;
 pub mod signals;
-
 pub mod slots;
 pub mod splice;
 pub mod stream;

@@ -57,7 +57,7 @@ pub struct Client<S> {
     pub(super) queued: bool,
     /// It counts towards the most clients there may be.
     pub(super) has_place: bool,
-    /// Until then it waits for another worker to make room for it.
+    /// Until then it waits for a place.
     pub(super) waits_until: Option<Moment>,
     /// What it and its pod hold, as far as the budget counts it.
     pub(super) counted: u32,
@@ -66,6 +66,10 @@ pub struct Client<S> {
     pub(super) lacks_room: bool,
     /// What is kept for it may have changed.
     pub(super) unsettled: bool,
+    /// When it connected, if it has had no answer yet.
+    pub(super) silent_since: Option<Moment>,
+    /// When it began to idle, if it does.
+    pub(super) idle_since: Moment,
 }
 
 /// What a client has yet to take: some bytes, always.
@@ -90,7 +94,7 @@ pub struct Upstream<S> {
 }
 
 impl<S: Socket> Client<S> {
-    pub(super) fn new(stream: Stream<S>, exchange: Exchange, has_place: bool) -> Self {
+    pub(super) fn new(stream: Stream<S>, exchange: Exchange, has_place: bool, now: Moment) -> Self {
         Self {
             stream,
             exchange,
@@ -108,6 +112,8 @@ impl<S: Socket> Client<S> {
             paused: false,
             lacks_room: false,
             unsettled: false,
+            silent_since: Some(now),
+            idle_since: now,
         }
     }
 
@@ -209,6 +215,12 @@ impl<N: Network> Worker<N> {
             if client.counted > 0 {
                 self.budget.renew(key.slot());
             }
+            // If it idles, it does so from now on.
+            let list = match client.silent_since.take() {
+                None => &mut self.idle_clients,
+                Some(_) => &mut self.silent_clients,
+            };
+            list.remove(key.slot());
             let is_named = report.request.is_some() || report.outcome.class() != Class::Answered;
             let peer = is_named.then(|| client.stream.socket().peer()).flatten();
             self.record(&report, peer, sent_bytes);

@@ -1,19 +1,20 @@
 //! What the workers of a process have in common: the rules, the counters, and the phase of its life.
 //!
-//! Nothing here is locked. A worker writes its own counters, and anybody reads them.
+//! Nothing here is locked, but for wishes for a place ([`super::room`]). A worker writes its own counters, and anybody
+//! reads them.
 
 use std::{
     io,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
 
 use mio::Waker;
 
-use super::{cgroup::Pressure, process};
+use super::{cgroup::Pressure, process, room::Room};
 use crate::proxy::{
     metrics::{Counters, Fixed, Process},
     moment::Moment,
@@ -52,9 +53,7 @@ pub struct Shared {
     started: Instant,
     started_at: SystemTime,
     phase: AtomicU8,
-    clients: AtomicUsize,
-    /// So many clients wait for another worker to close one of its own that idles.
-    room_wanted: AtomicUsize,
+    room: Room,
     workers: Box<[WorkerShare]>,
     wakes: OnceLock<Vec<Wake>>,
     pressure: OnceLock<Pressure>,
@@ -72,8 +71,7 @@ impl Shared {
             started: Instant::now(),
             started_at: SystemTime::now(),
             phase: AtomicU8::new(Phase::Serving as u8),
-            clients: AtomicUsize::new(0),
-            room_wanted: AtomicUsize::new(0),
+            room: Room::new(fixed.clients_max, workers),
             wakes: OnceLock::new(),
             pressure: OnceLock::new(),
             workers: (0..workers).map(|_| WorkerShare::default()).collect(),
@@ -120,15 +118,9 @@ impl Shared {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
     }
 
-    /// Takes a client's place, unless all are taken.
-    pub fn take_place(&self) -> bool {
-        let take = |taken| (taken < self.fixed.clients_max).then_some(taken + 1);
-        self.clients.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
-    }
-
-    /// A client that had a place is gone.
-    pub fn give_place_back(&self) {
-        self.clients.fetch_sub(1, Ordering::AcqRel);
+    /// The places for clients.
+    pub fn room(&self) -> &Room {
+        &self.room
     }
 
     /// How the workers are woken, in their order. Said once, when all of them are there.
@@ -154,22 +146,16 @@ impl Shared {
         self.wakes.get().into_iter().flatten().try_for_each(|wake| wake.wake())
     }
 
-    /// Asks the other workers to close a client that idles. Says whether there are any.
-    pub fn ask_for_room(&self) -> bool {
-        let others = self.workers.len() > 1;
-        if others {
-            self.room_wanted.fetch_add(1, Ordering::AcqRel);
-            let _ = self.wake_all(); // who does not wake is no help; there is a time limit
+    /// Wakes one worker. Where that fails there is no help; what waits for it has a time limit.
+    pub fn wake(&self, worker: usize) {
+        if let Some(wake) = self.wakes.get().and_then(|wakes| wakes.get(worker)) {
+            let _ = wake.wake();
         }
-        others
     }
 
-    /// Takes one of those wishes: to fulfil it, or because it is no longer there. Says whether there was one.
-    pub fn take_wish_for_room(&self) -> bool {
-        let take = |wanted: usize| wanted.checked_sub(1);
-        // Almost always there is none, and then nothing is written.
-        self.room_wanted.load(Ordering::Relaxed) > 0
-            && self.room_wanted.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
+    /// Wakes all workers but one.
+    pub fn wake_others(&self, worker: usize) {
+        (0..self.workers.len()).filter(|&other| other != worker).for_each(|other| self.wake(other));
     }
 
     /// A worker's turn begins.

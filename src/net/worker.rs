@@ -1,10 +1,10 @@
 //! The connections of one event loop: where they live, when they are due, which are kept.
 //!
 //! Owns every connection of its worker, the deadlines, the pool and the queue of those that can go on. Bytes
-//! move in [`super::pump`]; readiness and time come from whoever drives it, which is [`super::event_loop`] or a
+//! move in [`super::pump`], clients come and go in [`super::admission`]; readiness and time come from whoever drives it, which is [`super::event_loop`] or a
 //! simulation.
 
-use std::{collections::VecDeque, fmt::Display, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fmt::Display, io, net::SocketAddr, sync::Arc};
 
 use log::{debug, info, warn};
 
@@ -13,14 +13,13 @@ use super::{
     shared::{Phase, Shared},
     slots::{Key, Slots},
     splice::Pipe,
-    stream::{Ready, Socket, Stream},
+    stream::{Ready, Socket},
 };
 use crate::proxy::{
     budget::Budget,
     deadlines::Deadlines,
     dialogue::{Input, Output, Report},
     duration::Short,
-    exchange::Exchange,
     log_rate::LogRate,
     logged,
     metrics::Counters,
@@ -31,13 +30,8 @@ use crate::proxy::{
     route::RouteName,
 };
 
-/// Clients beyond the most there may be, who are told so before they are closed. More are closed at once.
-const TURNED_AWAY_MAX: usize = 64;
-
 /// The target of the access log's lines, which no level holds back.
 pub const ACCESS_LOG: &str = "access";
-/// How long a client waits for another worker to make room for it, by closing one that idles there.
-const ROOM_TIMEOUT: Duration = Duration::from_millis(20);
 /// How much of a request is logged where it was refused.
 const LOGGED_BYTES_MAX: usize = 200;
 
@@ -103,15 +97,21 @@ impl Token {
 pub struct Worker<N: Network> {
     pub(super) network: N,
     pub(super) shared: Arc<Shared>,
-    index: usize,
+    pub(super) index: usize,
+    /// There is no other worker.
+    pub(super) is_alone: bool,
     pub(super) now: Moment,
     pub(super) clients: Slots<Client<N::Socket>>,
     pub(super) upstreams: Slots<Upstream<N::Socket>>,
     pub(super) pool: Pool,
-    idle_clients: Recency,
-    deadlines: Deadlines<Key>,
+    /// Clients between two requests.
+    pub(super) idle_clients: Recency,
+    /// Clients that have asked for nothing yet.
+    pub(super) silent_clients: Recency,
+    pub(super) deadlines: Deadlines<Key>,
     runnable: VecDeque<Key>,
-    turned_away: usize,
+    /// Clients without a place.
+    pub(super) turned_away: usize,
     log_rate: LogRate,
     /// What is read goes here first: one buffer for all connections, so that none needs its own.
     pub(super) scratch: Box<[u8]>,
@@ -134,12 +134,14 @@ impl<N: Network> Worker<N> {
         Self {
             network,
             pool: Pool::new(idle_max, shared.rules().timeouts.upstream_idle),
+            is_alone: shared.room().workers() == 1,
             shared,
             index,
             now: Moment::default(),
             clients: Slots::default(),
             upstreams: Slots::default(),
             idle_clients: Recency::default(),
+            silent_clients: Recency::default(),
             deadlines: Deadlines::default(),
             runnable: VecDeque::new(),
             turned_away: 0,
@@ -196,7 +198,9 @@ impl<N: Network> Worker<N> {
             let Some(client) = self.clients.get_mut(key) else { continue };
             if client.armed.spend(at) {
                 let client_stalled = client.is_behind();
-                self.step(key, Input::Tick { client_stalled }, &[]);
+                if client.waits_until.is_none() {
+                    self.step(key, Input::Tick { client_stalled }, &[]);
+                }
                 self.run(key, &mut scratch);
             }
         }
@@ -205,20 +209,24 @@ impl<N: Network> Worker<N> {
         while let Some(slot) = self.pool.expired(now) {
             self.close_idle_upstream(slot);
         }
-        // Other workers' clients need places, and here some idle.
-        while self.idle_clients.oldest().is_some() && self.shared.take_wish_for_room() {
-            self.close_idle_client();
+        if !self.is_alone || self.shared.room().is_stirred() {
+            self.make_room_for_wishes();
         }
         let clients = &self.clients;
         self.deadlines.sweep(clients.len(), |key| clients.get(key).map(|client| client.armed));
     }
 
     pub(super) fn run(&mut self, key: Key, scratch: &mut [u8]) {
-        if self.waits_for_room(key) {
+        let Some(client) = self.clients.get(key) else { return };
+        let waits = client.waits_until.is_some();
+        if waits && !self.wait_is_over(key) {
             return;
         }
         if self.pump(key, scratch) {
             self.enqueue(key);
+        }
+        if waits {
+            self.turn_away_if_silent(key);
         }
         let Some(mut client) = self.clients.get_mut(key) else { return };
         if client.unsettled {
@@ -230,32 +238,16 @@ impl<N: Network> Worker<N> {
             self.deadlines.arm(key, &mut client.armed, at);
         }
         // One that is turned away has no place to give to another; one that is queued is in the middle of things.
-        match client.exchange.idles() && client.has_place && !client.queued {
-            true => self.idle_clients.push(key.slot()),
-            false => self.idle_clients.remove(key.slot()),
-        }
-    }
-
-    /// Whether a client has yet to wait for room. When its time is up, it may have a place after all.
-    fn waits_for_room(&mut self, key: Key) -> bool {
-        let Some(client) = self.clients.get_mut(key) else { return false };
-        match client.waits_until {
-            None => false,
-            Some(at) if self.now < at => {
-                self.deadlines.arm(key, &mut client.armed, at);
-                true
-            }
-            Some(_) => {
-                client.waits_until = None;
-                self.shared.take_wish_for_room();
-                let has_place = self.take_place();
-                if let Some(client) = self.clients.get_mut(key).filter(|_| has_place) {
-                    client.has_place = true;
-                    client.exchange = Exchange::new(self.now, self.shared.rules(), false);
-                    self.turned_away -= 1;
-                }
-                false
-            }
+        let idles = client.exchange.idles() && client.has_place && !client.queued;
+        let list = match client.silent_since {
+            None => &mut self.idle_clients,
+            Some(_) => &mut self.silent_clients,
+        };
+        if !idles {
+            list.remove(key.slot());
+        } else if !list.contains(key.slot()) {
+            client.idle_since = self.now;
+            list.push(key.slot());
         }
     }
 
@@ -264,62 +256,14 @@ impl<N: Network> Worker<N> {
         if !self.runnable.is_empty() {
             return Some(self.now);
         }
-        {
-            let next = [self.deadlines.next(), self.pool.next_expiry()].into_iter().flatten().min();
-            if self.budget.is_tight() { next.into_iter().chain(self.budget.next_wake()).min() } else { next }
+        let mut next = [self.deadlines.next(), self.pool.next_expiry()].into_iter().flatten().min();
+        if self.budget.is_tight() {
+            next = next.into_iter().chain(self.budget.next_wake()).min();
         }
-    }
-
-    /// A client connected.
-    pub fn admit(&mut self, socket: N::Socket) {
-        self.counters().clients_accepted.add(1);
-        let has_place = self.take_place();
-        if !has_place && self.turned_away == TURNED_AWAY_MAX {
-            // Nobody is left to say it to all of them.
-            self.counters().count(Outcome::TooManyClients);
-            return self
-                .log_trouble(Outcome::TooManyClients, "too many clients: one is closed without an answer");
+        if self.shared.room().is_stirred() {
+            next = next.into_iter().chain(self.next_room()).min();
         }
-        let mut stream = Stream::new(socket);
-        let exchange = Exchange::new(self.now, self.shared.rules(), !has_place);
-        let deadline = exchange.deadline();
-        let network = &mut self.network;
-        let inserted = self.clients.try_insert(|key| {
-            network.register(stream.socket_mut(), Token::Client(key))?;
-            Ok::<_, io::Error>(Client::new(stream, exchange, has_place))
-        });
-        match inserted {
-            Ok(key) => {
-                self.counters().clients.add(1);
-                self.turned_away += usize::from(!has_place);
-                if let (Some(client), Some(at)) = (self.clients.get_mut(key), deadline) {
-                    let waits = !has_place && self.shared.ask_for_room();
-                    client.waits_until = waits.then_some(self.now + ROOM_TIMEOUT);
-                    self.deadlines.arm(key, &mut client.armed, at);
-                }
-                // Its request may be here already: it does not idle before that was looked at.
-                self.enqueue(key);
-            }
-            Err(error) => {
-                if has_place {
-                    self.shared.give_place_back();
-                }
-                self.log_trouble(
-                    Outcome::NoDescriptors,
-                    format_args!("a client cannot be registered: {error}"),
-                );
-            }
-        }
-    }
-
-    /// Takes a place for a client: a free one, or that of the client that has idled longest here.
-    fn take_place(&mut self) -> bool {
-        self.shared.take_place() || (self.close_idle_client() && self.shared.take_place())
-    }
-
-    /// Frees a descriptor: that of a kept pod connection, or else of a client that idles. Says whether it could.
-    pub fn make_room(&mut self) -> bool {
-        self.close_oldest_upstream() || self.close_idle_client()
+        next
     }
 
     /// Closes the pod connection that has been kept longest. Says whether there was one.
@@ -331,35 +275,10 @@ impl<N: Network> Worker<N> {
         oldest.is_some()
     }
 
-    /// Closes the client that has idled longest. Says whether there was one.
-    fn close_idle_client(&mut self) -> bool {
-        let oldest = self.idle_clients.oldest().and_then(|slot| self.clients.key_at(slot));
-        oldest.is_some_and(|key| {
-            self.step(key, Input::Drain { client_stalled: false }, &[]);
-            self.clients.get(key).is_none()
-        })
-    }
-
     /// Logs, at a bounded rate, that there is no descriptor left to accept a connection with.
     pub fn report_no_descriptors(&mut self) {
         let about = "no file descriptor left: clients wait to be accepted";
         self.log_trouble(Outcome::NoDescriptors, about);
-    }
-
-    /// Closes the clients that idle, when the process closes.
-    pub fn drain(&mut self) {
-        let keys: Vec<_> = self.clients.keys().collect();
-        for key in keys {
-            // One that has something to say, or may have, is heard first.
-            let rests = |client: &Client<_>| {
-                client.exchange.idles() && !client.queued && !client.stream.is_ready(Ready::READ)
-            };
-            if let Some(client) = self.clients.get(key).filter(|client| rests(client)) {
-                let client_stalled = client.stream.socket().has_undelivered();
-                self.step(key, Input::Drain { client_stalled }, &[]);
-                self.enqueue(key); // it may linger
-            }
-        }
     }
 
     /// Whether no client is left.
@@ -379,17 +298,10 @@ impl<N: Network> Worker<N> {
     /// Forgets and closes a client's connection.
     pub(super) fn remove_client(&mut self, key: Key) {
         let Some(client) = self.clients.remove(key) else { return };
-        self.idle_clients.remove(key.slot());
         self.stalled -= usize::from(client.is_stalled());
         self.forget_held(key.slot(), &client);
         self.counters().clients.sub(1);
-        if client.waits_until.is_some() {
-            self.shared.take_wish_for_room();
-        }
-        match client.has_place {
-            true => self.shared.give_place_back(),
-            false => self.turned_away -= 1,
-        }
+        self.leave(key, &client);
         client.stream.close();
     }
 
@@ -440,7 +352,7 @@ impl<N: Network> Worker<N> {
     }
 
     /// Logs what went wrong, at a bounded rate.
-    fn log_trouble(&mut self, outcome: Outcome, about: impl Display) {
+    pub(super) fn log_trouble(&mut self, outcome: Outcome, about: impl Display) {
         let label = outcome.label();
         match self.log_rate.admit(outcome, self.now) {
             None => {}

@@ -92,6 +92,8 @@ pub enum Input<'b> {
         /// The client has yet to take bytes that were handed over.
         client_stalled: bool,
     },
+    /// A client that has yet to ask for something is told that there are too many, and is to leave.
+    TurnAway,
 }
 
 /// What is to be done, in the order of the fields. Belongs to the worker and is used again for each step.

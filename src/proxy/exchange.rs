@@ -7,6 +7,7 @@
 //! ```text
 //! Reading -> Replying (own page, refusal)           -> Reading | Lingering
 //! Reading: head out of time                         -> Replying 408
+//! Reading: silent while others wait for its place   -> Replying 503
 //! Reading: idle too long, drained                   -> Closed
 //! Reading -> Connecting -> Sending -> Awaiting -> Relaying -> Replying -> Reading | Lingering
 //! Connecting: refused, timed out                    -> Replying 502, 504
@@ -297,12 +298,11 @@ impl Exchange {
             (Self::Reading(_), Input::Tick { .. } | Input::ClientGone) => Self::close(out),
             (Self::Reading(_), Input::ClientEnded) => Self::deliver(true, around, out),
             (Self::Reading(reading), Input::Drain { client_stalled }) if !reading.begun() => {
-                // At the end of the process it may have its answer; where another needs its place, it gives it.
-                if client_stalled && around.draining {
-                    Self::deliver(false, around, out)
-                } else {
-                    Self::close(out)
-                }
+                if client_stalled { Self::deliver(false, around, out) } else { Self::close(out) }
+            }
+            (Self::Reading(reading), Input::TurnAway) if !reading.begun() => {
+                let course = Course::begin(Terms::UNREAD, around, out);
+                course.fail(Outcome::TooManyClients.into(), Duration::ZERO, around, out)
             }
 
             (Self::Connecting { mut course, .. }, Input::Connected { reused }) => {
@@ -436,11 +436,13 @@ impl Exchange {
         Self::Closed
     }
 
-    /// Waits for the last answer to be delivered, no longer than for a scrape.
+    /// Waits for the last answer to be delivered: no longer than for a scrape, and where others wait for the place,
+    /// not for that long.
     #[cold]
     fn deliver(ended: bool, around: &Surroundings<'_>, out: &mut Output) -> Self {
         out.client = ClientAction::Shutdown;
-        let limit = around.now + around.rules.timeouts.scrape;
+        let is_urgent = !ended && !around.draining;
+        let limit = around.now + if is_urgent { LINGER_TIMEOUT } else { around.rules.timeouts.scrape };
         Self::Lingering(Lingering { ended, ..Lingering::until(around.now + LINGER_TICK, limit) })
     }
 }

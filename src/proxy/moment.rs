@@ -14,6 +14,11 @@ impl Moment {
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+
+    /// Nanoseconds since the start.
+    pub fn nanoseconds(self) -> u64 {
+        self.0
+    }
 }
 
 impl Add<Duration> for Moment {

@@ -105,7 +105,9 @@ mod tests {
     fn pushing_again_makes_newest() {
         let mut list = Recency::default();
         [1, 2, 3, 1].into_iter().for_each(|slot| list.push(slot));
+        assert_eq!([1, 2, 0, 9].map(|slot| list.contains(slot)), [true, true, false, false]);
         assert_eq!(drain(&mut list), [2, 3, 1]);
+        assert!(!list.contains(1));
         list.push(2);
         assert_eq!(drain(&mut list), [2]);
     }

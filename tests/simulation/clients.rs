@@ -25,6 +25,9 @@ pub(crate) const SLACK: Duration = Duration::from_millis(20);
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_TICK: Duration = Duration::from_millis(50);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
+/// How long a client waits for a place, and how long one that has a place may say nothing while others wait.
+const WAIT: Duration = Duration::from_millis(1200);
+const SILENCE: Duration = Duration::from_secs(1);
 /// What may be kept for a client, beyond what was read at once: a head that grew as it was rewritten.
 const KEPT_BYTES_MAX: usize = 528 * 1024 + 1024;
 
@@ -145,15 +148,21 @@ pub(crate) struct Client {
     pub(crate) answered: usize,
     /// When the last answer was complete, or the connection came to the worker.
     idle_since: Moment,
-    /// There was a place for it.
+    /// It is known to have a place.
     pub(crate) has_place: bool,
+    /// There was no place for it when it came; and it may not have got one since.
+    waited: bool,
+    waits: bool,
     pub(crate) admitted: bool,
-    /// In which turn.
+    /// In which turn, and when.
     admitted_in: usize,
     /// Since when the worker has surely, or possibly, held counted bytes for its current exchange; and how many were
     /// answered then.
     holds_since: [Option<Moment>; 2],
     held_answered: usize,
+    admitted_at: Moment,
+    /// In which turn it was answered last.
+    answered_in: usize,
 }
 
 impl Client {
@@ -212,11 +221,15 @@ impl Client {
             parser: Parser::Head(Vec::new()),
             answered: 0,
             idle_since: now,
-            has_place: true,
+            has_place: false,
+            waited: false,
+            waits: false,
             admitted: false,
             admitted_in: 0,
             holds_since: [None; 2],
             held_answered: 0,
+            admitted_at: now,
+            answered_in: 0,
         }
     }
 
@@ -525,7 +538,11 @@ impl Net {
         let now = self.now;
         let this = &mut self.clients[client];
         let Some(conn) = this.conn else { return };
-        let read = self.kernel.conns[conn].to_worker.taken;
+        let conn = &self.kernel.conns[conn];
+        let read = conn.to_worker.taken;
+        if this.waits && now < this.admitted_at + WAIT && !conn.end_told {
+            (this.waits, this.has_place) = (false, true); // nothing is read from one that waits
+        }
         for ask in this.asks.iter_mut().skip(this.answered) {
             if read > ask.start {
                 ask.begun_at.get_or_insert(now);
@@ -672,9 +689,16 @@ impl Net {
                 *all.max_by_key(|outcome| outcome.reason().len()).unwrap_or_else(|| panic!("{head:?}"))
             }
         };
-        let mut closes_expected = !ask.persists;
+        let (mut unasked, mut closes_expected) = (false, !ask.persists);
         match (ask.kind, outcome) {
-            (_, Outcome::TooManyClients) if !this.has_place => closes_expected = true,
+            (_, Outcome::TooManyClients) => {
+                let conn = &self.kernel.conns[this.conn.unwrap()];
+                let in_vain = this.waits && (self.now >= this.admitted_at + WAIT || conn.peer_left());
+                let silent = this.answered == 0 && ask.begun_at.is_none();
+                let in_the_way = silent && self.now >= this.admitted_at + SILENCE;
+                assert!(in_vain || in_the_way, "client {client}: {head:?} too early");
+                (unasked, closes_expected) = (ask.begun_at.is_none(), true);
+            }
             (_, Outcome::BuffersFull) => {
                 self.justify_end_for_room(client);
                 closes_expected = true;
@@ -700,7 +724,7 @@ impl Net {
         assert!(closes == closes_expected || (closes && self.draining), "client {client}: {head:?}");
         let unread =
             outcome == Outcome::HeadTimeout || outcome == Outcome::BuffersFull && ask.read_at.is_none();
-        let to_head = ask.to_head && !unread;
+        let to_head = ask.to_head && !unread && !unasked;
         let length: usize = head.one("content-length").unwrap().parse().unwrap();
         let left = if to_head { 0 } else { length };
         self.clients[client].parser = Parser::OurBody { outcome, left, closes };
@@ -718,9 +742,10 @@ impl Net {
             assert!(self.scrapes[id].is_whole(), "scrape {id} was never whole");
         }
         self.tally[outcome as usize] += 1;
-        let now = self.now;
+        let (now, turn) = (self.now, self.turn);
         let this = &mut self.clients[client];
         this.answered += 1;
+        this.answered_in = turn;
         this.idle_since = now;
         this.parser = if closes { Parser::Over(now) } else { Parser::Head(Vec::new()) };
     }
@@ -744,7 +769,9 @@ impl Net {
                 self.justify_break(client);
             }
         } else {
-            let ends = self.client_left(client) || self.call == Call::Drain;
+            let is_wanted = self.call == Call::Admit || self.clients.iter().any(|other| other.waits);
+            let makes_room = this.answered > 0 && is_wanted;
+            let ends = self.client_left(client) || self.call == Call::Drain || makes_room;
             assert!(ends, "client {client}: ended between requests");
         }
         self.clients[client].parser = Parser::Broken(self.now);
@@ -810,11 +837,15 @@ impl Net {
         }
         assert!(!begun, "client {client}: closed within a request's head");
         match self.call {
-            // One that is turned away is in nobody's way, and is to be told why.
-            Call::Admit => assert!(this.has_place, "client {client}: closed without a word"),
-            // What a new connection has to say is not known before its first event.
-            Call::Drain => assert!(conn.told, "client {client}: accepted, and closed unheard"),
+            // One that has yet to be answered is to be told why.
+            Call::Admit => assert!(this.answered > 0, "client {client}: closed without a word"),
+            // What a new connection has to say takes it a moment.
+            Call::Drain => assert!(
+                this.answered > 0 || now >= this.admitted_at + SILENCE,
+                "client {client}: accepted, and closed unheard"
+            ),
             Call::Drop => {}
+            Call::Turn if this.answered > 0 && self.clients.iter().any(|other| other.waits) => {}
             Call::Turn => {
                 let timeouts = self.rules.timeouts;
                 let patience = if this.answered == 0 { timeouts.header } else { timeouts.client_idle };
@@ -867,7 +898,7 @@ impl Net {
         let whole = this.exchange_since();
         let since = whole.or(ask.begun_at).expect("a request was begun").max(this.idle_since);
         let patience = match ask.kind {
-            Kind::Scrape(id) if whole.is_some() && this.has_place => {
+            Kind::Scrape(id) if whole.is_some() && (this.has_place || this.waits) => {
                 let scrape = &self.scrapes[id];
                 let last = scrape.attempts.last().map(|attempt| self.pods[attempt.pod].conn);
                 let lost = last.is_some_and(|conn| self.kernel.conns[conn].peer_left());
@@ -876,7 +907,8 @@ impl Net {
                 if malformed || (lost && scrape.is_head_read(self)) {
                     return;
                 }
-                scrape.patience
+                // If it waited in vain, it did not take what it was told of that.
+                if this.waited { scrape.patience.min(self.rules.timeouts.scrape) } else { scrape.patience }
             }
             _ => self.rules.timeouts.scrape.min(self.rules.timeouts.header),
         };
@@ -983,7 +1015,7 @@ impl Net {
             (Parser::Broken(since), _) => *since + LINGER.max(scrape) + LINGER_TICK,
             (_, None) => this.idle_since + client_idle,
             (_, Some(ask)) => match (ask.kind, this.exchange_since(), ask.begun_at) {
-                (Kind::Scrape(id), Some(since), _) if this.has_place => {
+                (Kind::Scrape(id), Some(since), _) if this.has_place || this.waits => {
                     let scrape = &self.scrapes[id];
                     let read = scrape.answer_bytes_read(self);
                     // To an HTTP/1.0 client not everything goes on.
@@ -1000,7 +1032,7 @@ impl Net {
                 (_, None, None) => this.idle_since + client_idle,
             },
         };
-        let late = self.now.since(due);
+        let late = self.now.since(if this.waited { due + WAIT } else { due });
         assert!(late <= SLACK, "client {client} hangs by {late:?}: {:?}", this.current());
     }
 
@@ -1020,26 +1052,42 @@ impl Net {
             return;
         }
         let delivers = this.is_over() && (conn.peer_ended || !conn.from_worker.is_empty());
-        let busy = this.exchange_since().is_some() || this.is_answering() || conn.stalled || delivers;
+        let waits = this.waits && self.now < this.admitted_at + WAIT && !conn.end_told;
+        let busy =
+            this.exchange_since().is_some() || this.is_answering() || conn.stalled || delivers || waits;
         assert!(busy || self.is_full(), "the worker sleeps on what client {client} sent");
     }
 
-    /// Whether a client is only waiting to ask something, and holds a place.
+    /// Whether a client is only waiting to ask something more, and holds a place.
     fn client_idles(&self, client: &Client) -> bool {
         let Some(conn) = client.conn.filter(|_| client.admitted && client.has_place) else { return false };
         let conn = &self.kernel.conns[conn];
         let asks = client.current().is_some_and(|ask| conn.to_worker.taken > ask.start);
-        let heard = client.admitted_in < self.turn;
+        // The worker may hear of what it did last in a turn only in the next one.
+        let heard = client.admitted_in < self.turn && client.answered > 0 && client.answered_in < self.turn;
         heard && conn.is_held() && !client.is_over() && !client.is_answering() && !conn.stalled && !asks
     }
 
-    pub(crate) fn client_is_admitted(&mut self, client: usize, has_place: bool) {
-        let idles = self.clients.iter().any(|client| self.client_idles(client));
-        assert!(has_place || !idles, "client {client} is turned away although another one idles");
+    /// A client was accepted.
+    pub(crate) fn client_is_admitted(&mut self, client: usize, waits: bool) {
         let now = self.now;
         let this = &mut self.clients[client];
-        (this.admitted, this.has_place, this.idle_since) = (true, has_place, now);
-        this.admitted_in = self.turn;
+        (this.admitted, this.has_place, this.idle_since) = (true, !waits, now);
+        (this.waited, this.waits) = (waits, waits);
+        (this.admitted_in, this.admitted_at) = (self.turn, now);
+        self.check_room(waits);
+    }
+
+    /// Whether anybody `waits` for a place. Nobody may while another one idles.
+    pub(crate) fn check_room(&mut self, waits: bool) {
+        let idles = self.clients.iter().any(|client| self.client_idles(client));
+        assert!(!waits || !idles, "a client waits for a place although another one idles");
+        for client in self.clients.iter_mut().filter(|client| client.waits && !waits) {
+            let conn = &self.kernel.conns[client.conn.unwrap()];
+            if self.now < client.admitted_at + WAIT && !conn.peer_left() {
+                (client.waits, client.has_place) = (false, true);
+            }
+        }
     }
 }
 

@@ -52,7 +52,7 @@ pub(crate) fn rules() -> Rules {
             scrape: seconds(3),
             scrape_max: seconds(5),
             connect: Duration::from_millis(500),
-            header: seconds(1),
+            header: Duration::from_millis(1500),
             client_idle: seconds(10),
             upstream_idle: seconds(4),
         },
@@ -211,6 +211,11 @@ impl Sim {
 
     pub(crate) fn is_held(&self, id: ConnId) -> bool {
         self.net().kernel.conns[id].is_held()
+    }
+
+    /// Whether the worker holds a connection and has not ended its side: it may linger then.
+    pub(crate) fn is_served(&self, id: ConnId) -> bool {
+        self.is_held(id) && !self.net().kernel.conns[id].worker_ended
     }
 
     /// How often an outcome was counted.
@@ -380,27 +385,23 @@ impl Sim {
 
     /// Accepts a connection.
     pub(crate) fn admit(&mut self, id: ConnId) {
-        let placed = |net: &Net| {
-            let held = |client: &&Client| net.kernel.conns[client.conn.unwrap()].is_held();
-            let all = net.clients.iter().filter(|client| client.admitted && client.has_place);
-            all.filter(held).count()
-        };
-        let before = placed(&self.net());
         self.net().accepted += 1;
         self.net().progress = true;
         let owner = self.net().owners[id];
         let socket = self.network.socket(id);
         self.call(Call::Admit, |worker| worker.admit(socket));
         if let Owner::Client(client) = owner {
-            let has_place = before < self.fixed.clients_max || placed(&self.net()) < before;
-            self.net().client_is_admitted(client, has_place);
+            let waits = self.shared.room().is_wanted();
+            self.net().client_is_admitted(client, waits);
         }
     }
 
     /// What must hold after a turn.
     fn check_turn(&mut self) {
         let wants_more = self.next_wake().is_some_and(|at| at <= self.net().now);
-        let net = self.net();
+        let waits = self.shared.room().is_wanted();
+        let mut net = self.net();
+        net.check_room(waits);
         let idle_turns = if net.progress || !wants_more { 0 } else { self.idle_turns + 1 };
         assert!(idle_turns <= IDLE_TURNS_MAX, "the worker spins");
         for client in 0..net.clients.len() {

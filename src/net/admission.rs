@@ -1,0 +1,305 @@
+//! How clients come to a worker, and which of them go when there are more than there may be.
+//!
+//! A client that finds all places taken waits for one a while ([`super::room`]). A place is made for it by closing, in
+//! this order: the client that has idled longest between two requests, whichever worker has it, as its next request
+//! can be sent again on another connection; and a client that has asked for nothing since it connected, once it has
+//! had the time to, which is told why. Clients with a request under way stay.
+
+use std::{io, mem, time::Duration};
+
+use super::{
+    pump::Client,
+    room::Wish,
+    slots::Key,
+    stream::{Ready, Socket, Stream},
+    worker::{Network, Token, Worker},
+};
+use crate::proxy::{dialogue::Input, exchange::Exchange, moment::Moment, outcome::Outcome, recency::Recency};
+
+/// Clients without a place, which wait for one or are told that there is none. More are closed at once.
+const WITHOUT_PLACE_MAX: usize = 64;
+/// How long a new connection may say nothing before its place goes to a client that waits, or before it is closed
+/// when the process ends.
+const SILENCE: Duration = Duration::from_secs(1);
+/// How long a client waits for a place: until those that were silent when it came have had their time, and a little.
+const WAIT: Duration = Duration::from_millis(1200);
+/// How soon a worker looks again whether it is to make room, where another is to do so first.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+impl<N: Network> Worker<N> {
+    /// A client connected.
+    pub fn admit(&mut self, socket: N::Socket) {
+        self.counters().clients_accepted.add(1);
+        let has_place = self.take_place();
+        if !has_place && self.turned_away >= WITHOUT_PLACE_MAX {
+            // Nobody is left to say it to all of them.
+            self.counters().count(Outcome::TooManyClients);
+            return self
+                .log_trouble(Outcome::TooManyClients, "too many clients: one is closed without an answer");
+        }
+        let mut stream = Stream::new(socket);
+        let exchange = Exchange::new(self.now, self.shared.rules(), !has_place);
+        let deadline = exchange.deadline();
+        let (network, now) = (&mut self.network, self.now);
+        let inserted = self.clients.try_insert(|key| {
+            network.register(stream.socket_mut(), Token::Client(key))?;
+            Ok::<_, io::Error>(Client::new(stream, exchange, has_place, now))
+        });
+        match inserted {
+            Ok(key) => {
+                self.counters().clients.add(1);
+                self.turned_away += usize::from(!has_place);
+                if let (Some(client), Some(at)) = (self.clients.get_mut(key), deadline) {
+                    self.deadlines.arm(key, &mut client.armed, at);
+                }
+                // Its request may be here already: it does not idle before that was looked at.
+                self.enqueue(key);
+                if !has_place {
+                    self.wish_for_place(key);
+                }
+            }
+            Err(error) => {
+                if has_place {
+                    self.give_place_back();
+                }
+                self.log_trouble(
+                    Outcome::NoDescriptors,
+                    format_args!("a client cannot be registered: {error}"),
+                );
+            }
+        }
+    }
+
+    /// Takes a place for a client: a free one, or that of the client that has idled longest, if that is here.
+    fn take_place(&mut self) -> bool {
+        let room = self.shared.room();
+        if room.take() {
+            return true;
+        }
+        let is_here = self.is_alone || room.longest_idle() == Some(self.index);
+        let oldest = self.oldest(&self.idle_clients).filter(|_| is_here && !room.is_wanted());
+        oldest.is_some_and(|key| {
+            self.close_idle(key);
+            self.show_idle();
+            self.shared.room().take()
+        })
+    }
+
+    fn wish_for_place(&mut self, key: Key) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.waits_until = Some(self.now + WAIT);
+        }
+        let granted = self.shared.room().wish(Wish { worker: self.index, client: key });
+        self.wake(granted);
+        self.make_room_for_wishes();
+        if self.shared.room().is_wanted() {
+            self.shared.wake_others(self.index); // they may have clients that are silent for too long
+        }
+    }
+
+    /// Wakes the worker that got a place. This one looks for itself.
+    fn wake(&self, granted: Option<usize>) {
+        if let Some(other) = granted.filter(|&worker| worker != self.index) {
+            self.shared.wake(other);
+        }
+    }
+
+    fn give_place_back(&self) {
+        self.wake(self.shared.room().give_back());
+    }
+
+    /// Gives places that came free to the clients here that waited for them.
+    pub(super) fn collect_places(&mut self) {
+        while let Some(key) = self.shared.room().collect(self.index) {
+            let waits = |client: &&mut Client<_>| client.waits_until.is_some();
+            let Some(client) = self.clients.get_mut(key).filter(waits) else {
+                self.give_place_back(); // it is gone, or its wait was over just before
+                continue;
+            };
+            client.waits_until = None;
+            client.has_place = true;
+            client.exchange = Exchange::new(self.now, self.shared.rules(), false);
+            self.turned_away -= 1;
+            self.enqueue(key);
+        }
+    }
+
+    /// Whether the wait of a client that waits is over: it has a place, its time is up, or it has ended its side.
+    pub(super) fn wait_is_over(&mut self, key: Key) -> bool {
+        let now = self.now;
+        let goes_on = |client: &Client<_>| match client.waits_until {
+            Some(at) if now < at && !client.stream.is_ready(Ready::END) => Some(at),
+            _ => None,
+        };
+        let Some(client) = self.clients.get_mut(key) else { return true };
+        if let Some(at) = goes_on(client) {
+            self.deadlines.arm(key, &mut client.armed, at);
+            return false;
+        }
+        self.collect_places();
+        if let Some(client) = self.clients.get_mut(key).filter(|client| client.waits_until.is_some()) {
+            client.waits_until = None;
+            client.exchange = Exchange::new(now, self.shared.rules(), true);
+            self.shared.room().withdraw(Wish { worker: self.index, client: key });
+        }
+        true
+    }
+
+    /// A client that waited in vain and has said nothing is told at once.
+    pub(super) fn turn_away_if_silent(&mut self, key: Key) {
+        let is_silent = |client: &Client<_>| !client.has_place && client.exchange.idles() && !client.queued;
+        if self.clients.get(key).is_some_and(is_silent) {
+            self.step(key, Input::TurnAway, &[]);
+            self.enqueue(key);
+        }
+    }
+
+    /// Makes room for clients that wait, wherever they do, as long as it is this worker's turn to; and lets those here
+    /// that wait have what others made.
+    pub(super) fn make_room_for_wishes(&mut self) {
+        self.show_idle();
+        while self.shared.room().is_wanted() {
+            let gives = match self.shared.room().longest_idle() {
+                Some(other) if other != self.index => {
+                    self.shared.wake(other);
+                    break;
+                }
+                Some(_) => self.oldest(&self.idle_clients),
+                None => self.oldest_silent(),
+            };
+            let Some(gives) = gives else { break };
+            let Some(wish) = self.shared.room().next_wish() else { break };
+            self.take_place_from(gives);
+            let worker = self.shared.room().hand_over(wish);
+            self.wake(Some(worker));
+            self.show_idle();
+        }
+        self.collect_places();
+    }
+
+    /// Closes a client that idles, or begins to turn a silent one away. Its place stays taken.
+    fn take_place_from(&mut self, key: Key) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.has_place = false;
+        self.turned_away += 1;
+        if client.silent_since.is_none() {
+            return self.close_idle(key);
+        }
+        self.silent_clients.remove(key.slot());
+        self.step(key, Input::TurnAway, &[]);
+        if self.turned_away > WITHOUT_PLACE_MAX {
+            self.close_told(key);
+        } else {
+            self.enqueue(key);
+        }
+    }
+
+    /// Closes a client that idles. If it has yet to take its last answer, it may, without a place.
+    fn close_idle(&mut self, key: Key) {
+        let may_linger = self.turned_away < WITHOUT_PLACE_MAX;
+        let is_behind = |client: &Client<N::Socket>| client.stream.socket().has_undelivered();
+        let client_stalled = may_linger && self.clients.get(key).is_some_and(is_behind);
+        self.step(key, Input::Drain { client_stalled }, &[]);
+        let Some(client) = self.clients.get_mut(key) else { return };
+        self.idle_clients.remove(key.slot());
+        if mem::take(&mut client.has_place) {
+            self.turned_away += 1;
+            self.give_place_back();
+        }
+        self.enqueue(key);
+    }
+
+    /// Closes a client that was just told that it is turned away, as far as it could be.
+    fn close_told(&mut self, key: Key) {
+        self.step(key, Input::Flushed, &[]);
+        self.remove_client(key);
+    }
+
+    /// Shows the other workers how long a client has idled here.
+    fn show_idle(&self) {
+        let oldest = self.oldest(&self.idle_clients).and_then(|key| self.clients.get(key));
+        self.shared.room().show_idle(self.index, oldest.map(|client| client.idle_since));
+    }
+
+    fn oldest(&self, list: &Recency) -> Option<Key> {
+        list.oldest().and_then(|slot| self.clients.key_at(slot))
+    }
+
+    /// The client that has been silent longest, if that is too long.
+    fn oldest_silent(&self) -> Option<Key> {
+        self.oldest(&self.silent_clients).filter(|_| self.silence_ends().is_some_and(|at| at <= self.now))
+    }
+
+    /// Until when the client may be silent that has been so longest.
+    fn silence_ends(&self) -> Option<Moment> {
+        let client = self.clients.get(self.oldest(&self.silent_clients)?)?;
+        client.silent_since.map(|since| since + SILENCE)
+    }
+
+    /// When this worker has to look after those who wait for places, if nothing happens before.
+    #[cold]
+    pub(super) fn next_room(&self) -> Option<Moment> {
+        let room = self.shared.room();
+        if room.has_granted(self.index) {
+            return Some(self.now);
+        }
+        let ends = self.silence_ends().filter(|_| room.is_wanted());
+        ends.map(|at| at.max(self.now + LOOK_AGAIN))
+    }
+
+    /// Frees a descriptor: that of a kept pod connection, or else of a client that idles, or has been silent for too
+    /// long. Says whether it could.
+    pub fn make_room(&mut self) -> bool {
+        if self.close_oldest_upstream() {
+            return true;
+        }
+        let (idle, silent) = (self.oldest(&self.idle_clients), self.oldest_silent());
+        match (idle, silent) {
+            (Some(key), _) => {
+                self.step(key, Input::Drain { client_stalled: false }, &[]);
+            }
+            (None, Some(key)) => {
+                self.step(key, Input::TurnAway, &[]);
+                self.close_told(key);
+            }
+            (None, None) => {}
+        }
+        idle.or(silent).is_some_and(|key| self.clients.get(key).is_none())
+    }
+
+    /// Closes the clients that idle, when the process closes. A connection that was accepted at the last moment may
+    /// still ask for something, and one that waits for a place gets it or is told.
+    pub fn drain(&mut self) {
+        let keys: Vec<_> = self.clients.keys().collect();
+        for key in keys {
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            // One that has something to say, or may have, is heard first.
+            if client.queued || client.stream.is_ready(Ready::READ) || client.waits_until.is_some() {
+                continue;
+            }
+            match client.silent_since.map(|since| since + SILENCE).filter(|&until| self.now < until) {
+                Some(until) => self.deadlines.arm(key, &mut client.armed, until),
+                None if client.exchange.idles() => {
+                    let client_stalled = client.stream.socket().has_undelivered();
+                    self.step(key, Input::Drain { client_stalled }, &[]);
+                    self.enqueue(key); // it may linger
+                }
+                None => {}
+            }
+        }
+        self.show_idle();
+    }
+
+    /// A client is gone: its place is free, or it gives up its wish for one.
+    pub(super) fn leave(&mut self, key: Key, client: &Client<N::Socket>) {
+        self.idle_clients.remove(key.slot());
+        self.silent_clients.remove(key.slot());
+        if client.waits_until.is_some() {
+            self.shared.room().withdraw(Wish { worker: self.index, client: key });
+        }
+        match client.has_place {
+            true => self.give_place_back(),
+            false => self.turned_away -= 1,
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Places for clients: how many are taken, which clients wait for one, and which worker makes room.
+//!
+//! A client that finds no place leaves a wish. Wishes are fulfilled in the order in which they came, whichever worker
+//! they came from: by a place that becomes free, or by one that a worker takes from a client and hands over. Where
+//! there is no wish, nothing is locked. A wish is known by its worker and its client, so that giving one up never
+//! takes another's room.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use super::slots::Key;
+use crate::proxy::moment::Moment;
+
+/// A client that waits for a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// The worker that has it.
+    pub worker: usize,
+    /// The client, as its worker knows it.
+    pub client: Key,
+}
+
+/// What one worker shows to the others. Alone on its cache lines.
+#[derive(Debug)]
+#[repr(align(128))]
+struct OfWorker {
+    /// Since when the client idles that has idled longest there, in nanoseconds; [`NONE`]: none does.
+    idle_since: AtomicU64,
+    /// Its wishes that are fulfilled, and not collected yet.
+    granted: AtomicUsize,
+}
+
+/// No client idles.
+const NONE: u64 = u64::MAX;
+
+#[derive(Debug, Default)]
+struct Wishes {
+    waiting: VecDeque<Wish>,
+    granted: Vec<Wish>,
+}
+
+/// The places of a process.
+///
+/// Sequentially consistent: a worker that frees a place and one that wishes for it must not miss each other, nor one
+/// whose client begins to idle and one that looks for such a client.
+#[derive(Debug)]
+pub struct Room {
+    most: usize,
+    taken: AtomicUsize,
+    /// How many wishes wait. Changed with the lock held.
+    wanted: AtomicUsize,
+    /// How many wishes there are, those included that are fulfilled and not collected yet. Likewise.
+    stirred: AtomicUsize,
+    wishes: Mutex<Wishes>,
+    workers: Box<[OfWorker]>,
+}
+
+impl Room {
+    /// Room for at most so many clients of so many workers.
+    pub fn new(most: usize, workers: usize) -> Self {
+        let of_worker = |_| OfWorker { idle_since: AtomicU64::new(NONE), granted: AtomicUsize::new(0) };
+        Self {
+            most,
+            taken: AtomicUsize::new(0),
+            wanted: AtomicUsize::new(0),
+            stirred: AtomicUsize::new(0),
+            wishes: Mutex::default(),
+            workers: (0..workers).map(of_worker).collect(),
+        }
+    }
+
+    fn wishes(&self) -> MutexGuard<'_, Wishes> {
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a free place, unless others wait for one.
+    pub fn take(&self) -> bool {
+        !self.is_wanted() && self.take_free()
+    }
+
+    fn take_free(&self) -> bool {
+        let take = |taken| (taken < self.most).then_some(taken + 1);
+        self.taken.fetch_update(SeqCst, SeqCst, take).is_ok()
+    }
+
+    /// Gives a place back. It goes to the wish that has waited longest; then says to which worker.
+    #[must_use = "the worker has to be woken"]
+    pub fn give_back(&self) -> Option<usize> {
+        self.taken.fetch_sub(1, SeqCst);
+        if self.is_wanted() { self.match_up(&mut self.wishes()) } else { None }
+    }
+
+    /// Wishes for a place. If one has become free by now, it goes to the wish that has waited longest; then says to
+    /// which worker.
+    #[must_use = "the worker has to be woken"]
+    pub fn wish(&self, wish: Wish) -> Option<usize> {
+        let mut wishes = self.wishes();
+        wishes.waiting.push_back(wish);
+        self.count(&wishes);
+        self.match_up(&mut wishes)
+    }
+
+    fn count(&self, wishes: &Wishes) {
+        self.wanted.store(wishes.waiting.len(), SeqCst);
+        self.stirred.store(wishes.waiting.len() + wishes.granted.len(), SeqCst);
+    }
+
+    fn match_up(&self, wishes: &mut Wishes) -> Option<usize> {
+        if wishes.waiting.is_empty() || !self.take_free() {
+            return None;
+        }
+        let wish = wishes.waiting.pop_front()?;
+        Some(self.grant_to(wishes, wish))
+    }
+
+    fn grant_to(&self, wishes: &mut Wishes, wish: Wish) -> usize {
+        wishes.granted.push(wish);
+        self.workers[wish.worker].granted.fetch_add(1, SeqCst);
+        self.count(wishes);
+        wish.worker
+    }
+
+    /// Gives a wish up. One that is fulfilled already stays so.
+    pub fn withdraw(&self, wish: Wish) {
+        let mut wishes = self.wishes();
+        wishes.waiting.retain(|known| *known != wish);
+        self.count(&wishes);
+    }
+
+    /// Whether a client waits.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(SeqCst) > 0
+    }
+
+    /// Whether there is anything to do here for any worker.
+    pub fn is_stirred(&self) -> bool {
+        self.stirred.load(SeqCst) > 0
+    }
+
+    /// The wish that has waited longest, for a worker that takes a place from a client to [`Self::hand_over`].
+    pub fn next_wish(&self) -> Option<Wish> {
+        let mut wishes = self.wishes();
+        let wish = wishes.waiting.pop_front();
+        self.count(&wishes);
+        wish
+    }
+
+    /// Fulfils a wish by a place that was taken from a client. Says which worker has to be woken.
+    #[must_use = "the worker has to be woken"]
+    pub fn hand_over(&self, wish: Wish) -> usize {
+        self.grant_to(&mut self.wishes(), wish)
+    }
+
+    /// Collects a wish of this worker that is fulfilled. If its client is gone, the worker gives the place back.
+    pub fn collect(&self, worker: usize) -> Option<Key> {
+        if !self.has_granted(worker) {
+            return None;
+        }
+        let mut wishes = self.wishes();
+        let at = wishes.granted.iter().position(|wish| wish.worker == worker)?;
+        self.workers[worker].granted.fetch_sub(1, SeqCst);
+        let client = wishes.granted.remove(at).client;
+        self.count(&wishes);
+        Some(client)
+    }
+
+    /// Whether there is something to collect for this worker.
+    pub fn has_granted(&self, worker: usize) -> bool {
+        self.workers[worker].granted.load(SeqCst) > 0
+    }
+
+    /// How many workers share the room.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Shows since when the client of a worker idles that has idled longest there.
+    pub fn show_idle(&self, worker: usize, since: Option<Moment>) {
+        self.workers[worker].idle_since.store(since.map_or(NONE, Moment::nanoseconds), SeqCst);
+    }
+
+    /// The worker that has the client that has idled longest, if any idles.
+    pub fn longest_idle(&self) -> Option<usize> {
+        let idle = self.workers.iter().map(|worker| worker.idle_since.load(SeqCst)).enumerate();
+        idle.filter(|&(_, since)| since != NONE).min_by_key(|&(_, since)| since).map(|(worker, _)| worker)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn wish(worker: usize, client: usize) -> Wish {
+        Wish { worker, client: Key::from_bits((1 << 32) + client as u64) }
+    }
+
+    /// A room of one place, which is taken, and wishes of two workers in turn.
+    fn full(wishes: usize) -> Room {
+        let room = Room::new(1, 2);
+        assert!(room.take());
+        for nth in 0..wishes {
+            assert_eq!(room.wish(wish(nth % 2, nth)), None);
+        }
+        room
+    }
+
+    fn collected(room: &Room) -> Vec<(usize, Key)> {
+        let of = |worker| std::iter::from_fn(move || room.collect(worker).map(|key| (worker, key)));
+        (0..2).flat_map(of).collect()
+    }
+
+    #[test]
+    fn a_place_goes_to_the_wish_that_has_waited_longest() {
+        let room = full(3);
+        for nth in 0..3 {
+            assert!(!room.take(), "others wait");
+            assert_eq!(room.give_back(), Some(nth % 2));
+            assert_eq!(collected(&room), [(nth % 2, wish(nth % 2, nth).client)]);
+        }
+        assert_eq!(room.give_back(), None);
+        assert!(room.take() && !room.take());
+    }
+
+    #[test]
+    fn a_wish_that_is_given_up_takes_no_other_wishs_room() {
+        // (those that are given up, whose the places then are)
+        for (gone, expected) in
+            [(&[0][..], &[1, 2][..]), (&[1], &[0, 2]), (&[2], &[0, 1]), (&[0, 1, 2], &[]), (&[7], &[0, 1, 2])]
+        {
+            let room = full(3);
+            gone.iter().for_each(|&nth| room.withdraw(wish(nth % 2, nth)));
+            for &nth in expected {
+                assert_eq!(room.give_back(), Some(nth % 2), "without {gone:?}");
+                assert_eq!(collected(&room), [(nth % 2, wish(nth % 2, nth).client)], "without {gone:?}");
+            }
+            assert!(!room.is_wanted(), "without {gone:?}");
+            assert_eq!(room.give_back(), None);
+        }
+    }
+
+    #[test]
+    fn a_place_that_is_handed_over_stays_taken() {
+        let room = full(2);
+        let first = room.next_wish().unwrap();
+        room.withdraw(first); // too late: it is being fulfilled, and its worker gives the place back
+        assert_eq!(room.hand_over(first), 0);
+        assert_eq!(collected(&room), [(0, first.client)]);
+        assert_eq!(room.give_back(), Some(1));
+        assert_eq!((collected(&room).len(), room.take(), room.next_wish()), (1, false, None));
+    }
+
+    #[test]
+    fn the_longest_idle_client_is_found_whichever_worker_has_it() {
+        let at = |seconds| Some(Moment::default() + Duration::from_secs(seconds));
+        for (idle, expected) in [
+            ([None, None, None], None),
+            ([None, at(5), None], Some(1)),
+            ([at(7), at(5), at(6)], Some(1)),
+            ([at(7), at(9), at(6)], Some(2)),
+            ([at(0), at(0), None], Some(0)),
+        ] {
+            let room = Room::new(1, 3);
+            idle.into_iter().enumerate().for_each(|(worker, since)| room.show_idle(worker, since));
+            assert_eq!(room.longest_idle(), expected, "{idle:?}");
+        }
+    }
+
+    #[test]
+    fn no_place_is_lost_between_workers() {
+        const ROUNDS: usize = 20_000;
+        let room = Room::new(1, 2);
+        std::thread::scope(|scope| {
+            for worker in 0..2 {
+                let room = &room;
+                scope.spawn(move || {
+                    for nth in 0..ROUNDS {
+                        let wish = wish(worker, nth);
+                        if !room.take() {
+                            let _ = room.wish(wish);
+                            while room.collect(worker).is_none() {
+                                std::thread::yield_now();
+                            }
+                        }
+                        let _ = room.give_back();
+                    }
+                });
+            }
+        });
+        assert!(room.take() && !room.is_wanted());
+    }
+}
