@@ -1247,6 +1247,58 @@ fn short_of_memory_those_that_stalled_longest_go() {
     assert_starts(&sim.take(quick), "HTTP/1.1 200 OK\r\n");
 }
 
+/// The kernel has all of a long answer, and room for it at the client: nothing but the worker itself ends its run.
+#[test]
+fn long_answers_take_turns_and_short_ones_go_first() {
+    const MIB: usize = 1 << 20;
+    const BODY: usize = 24 * MIB;
+    let mut sim = sim();
+    sim.net().rooms = [64 * MIB; 2];
+    let begin = |sim: &mut Sim| {
+        let client = sim.net().add_conn(net::Owner::Test, None, Link::Up, [64 * MIB; 2]);
+        sim.admit(client);
+        sim.net().kernel.peer_send(client, SCRAPE);
+        let pods = sim.pods().len();
+        (0..6).for_each(|_| sim.turn());
+        let pod = sim.pods()[pods];
+        assert!(!sim.net().kernel.peer_take(pod, usize::MAX).is_empty(), "it was asked");
+        sim.net().kernel.peer_send(pod, long_answer("bulk", BODY).as_bytes());
+        client
+    };
+    let sent = |sim: &Sim, client: ConnId| sim.net().kernel.conns[client].from_worker.pushed;
+    // One alone is sent at most so much in a turn, before which new events are heard.
+    let first = begin(&mut sim);
+    let mut turns = 0;
+    while sent(&sim, first) < BODY / 4 {
+        let before = sent(&sim, first);
+        sim.turn();
+        let moved = sent(&sim, first) - before;
+        assert!(moved <= 2 * MIB, "{moved} bytes in a turn");
+        turns += 1;
+    }
+    assert!(turns >= 4, "{turns}");
+    // Several take turns, and none gets far ahead.
+    let [second, third] = [begin(&mut sim), begin(&mut sim)];
+    let all = [first, second, third];
+    for _ in 0..6 {
+        let before = all.map(|client| sent(&sim, client));
+        let page = sim.client();
+        sim.net().kernel.peer_send(page, PAGE);
+        sim.turn();
+        let answer = sim.net().kernel.peer_take(page, usize::MAX);
+        assert_starts(&String::from_utf8_lossy(&answer), "HTTP/1.1 200 OK\r\n");
+        let moved: Vec<_> =
+            all.iter().zip(before).map(|(&client, before)| sent(&sim, client) - before).collect();
+        assert!(moved.iter().sum::<usize>() <= 3 * MIB, "{moved:?}");
+        assert!(moved.iter().all(|&moved| moved <= MIB + MIB / 8), "{moved:?}");
+    }
+    sim.settle();
+    for client in all {
+        let taken = sim.take(client);
+        assert_same("a long answer", &taken, &long_answer("bulk", BODY));
+    }
+}
+
 #[test]
 fn without_a_descriptor_for_a_pipe_a_long_answer_goes_on() {
     for from in 0..3 {

@@ -124,6 +124,12 @@ impl<N: Network> Worker<N> {
         }
     }
 
+    /// Whether a client waits for a place, which only one without a place does.
+    #[cold]
+    pub(super) fn waits_for_place(&self, key: Key) -> bool {
+        self.clients.get(key).is_some_and(|client| client.waits_until.is_some())
+    }
+
     /// Whether the wait of a client that waits is over: it has a place, its time is up, or it has ended its side.
     pub(super) fn wait_is_over(&mut self, key: Key) -> bool {
         let now = self.now;

@@ -89,8 +89,9 @@ impl EventLoop {
         loop {
             let next = self.listeners.iter().filter_map(|listener| listener.next_wake(now));
             let next = next.chain(self.worker.next_wake()).min();
-            // From now on, and not from when the last turn began, which may have taken its time.
-            let mut timeout = next.map(|at| at.since(self.shared.now()));
+            // From when the last turn began, unless it may have taken its time.
+            let from = if self.worker.took_long() { self.shared.now() } else { now };
+            let mut timeout = next.map(|at| at.since(from));
             // All that is known is heard before anybody goes on: a kept pod connection whose event has yet to
             // be fetched would pass for one that has said nothing.
             until_heard(|| {

@@ -5,6 +5,7 @@
 //! - [`event_loop`]: mio, the listeners and the waker; turns readiness into turns of a worker;
 //! - [`worker`]: the connections of one event loop: their slots, their deadlines, the pool;
 //! - `admission`: how clients come, wait for a place, and make room for others;
+//! - [`run_queue`]: which client goes on next;
 //! - [`pump`]: moves the bytes of one exchange until nothing moves or its turn is over;
 //! - [`relay`]: how an answer gets from a pod's connection to a client's;
 //! - [`buffers`]: what is kept for clients and pods, and what happens when that is as much as may be;
@@ -27,6 +28,7 @@ pub mod process;
 pub mod pump;
 pub mod relay;
 pub mod room;
+pub mod run_queue;
 pub mod shared;
 pub mod signals;
 pub mod slots;

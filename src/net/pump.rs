@@ -37,6 +37,8 @@ pub const SCRATCH_BYTES: usize = super::relay::LOOK_BYTES_MAX;
 const SETTLED_BYTES_MAX: usize = ALLOWANCE_BYTES - REWRITE_BYTES;
 /// Reads, writes and transitions in one turn, so that one exchange does not starve the others.
 const MOVES_MAX: usize = 16;
+/// An answer of which so much is sent is a long one: others go first.
+const BULK_BYTES: u64 = 128 * 1024;
 
 /// A client's connection.
 #[derive(Debug)]
@@ -117,6 +119,11 @@ impl<S: Socket> Client<S> {
         }
     }
 
+    /// Whether it is in the middle of a long answer.
+    pub(super) fn is_bulk(&self) -> bool {
+        self.sent_bytes >= BULK_BYTES
+    }
+
     /// Keeps what it did not take.
     pub(super) fn keep(&mut self, outbox: Outbox) {
         self.outbox = Some(Box::new(outbox));
@@ -148,7 +155,11 @@ impl<S: Socket> Client<S> {
 impl<N: Network> Worker<N> {
     /// Moves the bytes of a client's exchange. Says whether it could go on at once.
     pub(super) fn pump(&mut self, key: Key, scratch: &mut [u8]) -> bool {
+        self.run_bytes = 0;
         for _ in 0..MOVES_MAX {
+            if self.run_bytes >= self.run_bytes_max {
+                return true;
+            }
             if !self.flush(key) {
                 return false;
             }
@@ -314,6 +325,7 @@ impl<N: Network> Worker<N> {
         if let Some(client) = self.clients.get_mut(key) {
             client.sent_bytes += bytes as u64;
         }
+        self.run_bytes += bytes;
         self.counters().client_sent_bytes.add(bytes as u64);
     }
 

@@ -4,12 +4,14 @@
 //! move in [`super::pump`], clients come and go in [`super::admission`]; readiness and time come from whoever drives it, which is [`super::event_loop`] or a
 //! simulation.
 
-use std::{collections::VecDeque, fmt::Display, io, net::SocketAddr, sync::Arc};
+use std::{fmt::Display, io, net::SocketAddr, sync::Arc};
 
 use log::{debug, info, warn};
 
 use super::{
     pump::{self, Client, Upstream},
+    relay::PASS_BYTES_MAX,
+    run_queue::RunQueue,
     shared::{Phase, Shared},
     slots::{Key, Slots},
     splice::Pipe,
@@ -29,6 +31,13 @@ use crate::proxy::{
     recency::Recency,
     route::RouteName,
 };
+
+/// The most that is sent in one turn of long answers: what is copied in about a quarter of a millisecond, so that new
+/// events do not wait for longer. While others have something to do, each of these clients is sent one portion, as long
+/// as a pipe takes, and the rest waits for its next turn.
+const TURN_BYTES_MAX: usize = 1024 * 1024;
+/// So many clients in one turn, each with as much as it may move, take less than a millisecond.
+const SHORT_TURN_RUNS: usize = 3;
 
 /// The target of the access log's lines, which no level holds back.
 pub const ACCESS_LOG: &str = "access";
@@ -109,7 +118,12 @@ pub struct Worker<N: Network> {
     /// Clients that have asked for nothing yet.
     pub(super) silent_clients: Recency,
     pub(super) deadlines: Deadlines<Key>,
-    runnable: VecDeque<Key>,
+    runnable: RunQueue,
+    took_long: bool,
+    /// Bytes that clients took in the run that is under way.
+    pub(super) run_bytes: usize,
+    /// The most that one run may move: less while others wait.
+    pub(super) run_bytes_max: usize,
     /// Clients without a place.
     pub(super) turned_away: usize,
     log_rate: LogRate,
@@ -143,7 +157,10 @@ impl<N: Network> Worker<N> {
             idle_clients: Recency::default(),
             silent_clients: Recency::default(),
             deadlines: Deadlines::default(),
-            runnable: VecDeque::new(),
+            runnable: RunQueue::default(),
+            took_long: false,
+            run_bytes: 0,
+            run_bytes_max: TURN_BYTES_MAX,
             turned_away: 0,
             log_rate: LogRate::default(),
             scratch: vec![0; pump::SCRATCH_BYTES].into(),
@@ -180,7 +197,7 @@ impl<N: Network> Worker<N> {
     pub(super) fn enqueue(&mut self, key: Key) {
         if let Some(client) = self.clients.get_mut(key).filter(|client| !client.queued) {
             client.queued = true;
-            self.runnable.push_back(key);
+            self.runnable.push(key, client.is_bulk());
         }
     }
 
@@ -188,12 +205,7 @@ impl<N: Network> Worker<N> {
     pub fn turn(&mut self, now: Moment) {
         self.now = now;
         let mut scratch = std::mem::take(&mut self.scratch);
-        for _ in 0..self.runnable.len() {
-            let Some(key) = self.runnable.pop_front() else { break };
-            let Some(client) = self.clients.get_mut(key) else { continue };
-            client.queued = false;
-            self.run(key, &mut scratch);
-        }
+        self.run_queued(&mut scratch);
         while let Some((key, at)) = self.deadlines.pop_due(now) {
             let Some(client) = self.clients.get_mut(key) else { continue };
             if client.armed.spend(at) {
@@ -216,9 +228,42 @@ impl<N: Network> Worker<N> {
         self.deadlines.sweep(clients.len(), |key| clients.get(key).map(|client| client.armed));
     }
 
+    /// Runs those who have little to do, all of them, and then those who have much, as far as a turn goes. The others
+    /// of these go on in the next turn, before which new events are heard.
+    fn run_queued(&mut self, scratch: &mut [u8]) {
+        let (short, bulk) = self.runnable.len();
+        self.took_long = short + bulk > SHORT_TURN_RUNS;
+        let is_alone = short + bulk <= 1;
+        self.run_bytes_max = if is_alone { TURN_BYTES_MAX } else { PASS_BYTES_MAX };
+        for _ in 0..short {
+            let Some(key) = self.runnable.pop_short() else { break };
+            self.run_next(key, scratch);
+        }
+        let mut left = TURN_BYTES_MAX;
+        for _ in 0..bulk {
+            if left == 0 {
+                break;
+            }
+            let Some(key) = self.runnable.pop_bulk() else { break };
+            self.run_next(key, scratch);
+            left = left.saturating_sub(self.run_bytes);
+        }
+    }
+
+    /// Whether the last turn may have taken more than the millisecond that a poll is coarse by.
+    pub fn took_long(&self) -> bool {
+        self.took_long
+    }
+
+    fn run_next(&mut self, key: Key, scratch: &mut [u8]) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.queued = false;
+            self.run(key, scratch);
+        }
+    }
+
     pub(super) fn run(&mut self, key: Key, scratch: &mut [u8]) {
-        let Some(client) = self.clients.get(key) else { return };
-        let waits = client.waits_until.is_some();
+        let waits = self.turned_away > 0 && self.waits_for_place(key);
         if waits && !self.wait_is_over(key) {
             return;
         }
