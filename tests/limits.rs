@@ -677,7 +677,8 @@ fn far_beyond_the_most_clients_none_waits_for_ever() {
         }
     });
     let told: usize = answers.sum();
-    assert!(told >= 64, "only {told} were told why");
+    // What they ask for after that may be answered by a reset, which should destroy none of it.
+    assert!(told >= 190, "only {told} were told why");
     gate.open();
     assert_eq!(busy.response().expect("it is answered").status(), 200);
     drop((busy, turned_away));

@@ -383,6 +383,7 @@ fn whoever_is_turned_away_is_told_unless_there_are_too_many_of_them() {
     let turned_away = [(); TURNED_AWAY_MAX].map(|()| sim.client());
     let too_many = sim.client();
     assert!(!sim.is_held(too_many));
+    assert_starts(&sim.take(too_many), "HTTP/1.1 503 too many clients\r\n");
     for client in turned_away {
         assert!(sim.is_held(client), "those that came later did not push it out");
         sim.send(client, SCRAPE);

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::proxy::{dialogue::Input, exchange::Exchange, moment::Moment, outcome::Outcome, recency::Recency};
 
-/// Clients without a place, which wait for one or are told that there is none. More are closed at once.
+/// Clients without a place, which wait for one or are told that there is none. More are told and closed at once.
 const WITHOUT_PLACE_MAX: usize = 64;
 /// How long a new connection may say nothing before its place goes to a client that waits, or before it is closed
 /// when the process ends.
@@ -31,12 +31,6 @@ impl<N: Network> Worker<N> {
     pub fn admit(&mut self, socket: N::Socket) {
         self.counters().clients_accepted.add(1);
         let has_place = self.take_place();
-        if !has_place && self.turned_away >= WITHOUT_PLACE_MAX {
-            // Nobody is left to say it to all of them.
-            self.counters().count(Outcome::TooManyClients);
-            return self
-                .log_trouble(Outcome::TooManyClients, "too many clients: one is closed without an answer");
-        }
         let mut stream = Stream::new(socket);
         let exchange = Exchange::new(self.now, self.shared.rules(), !has_place);
         let deadline = exchange.deadline();
@@ -54,7 +48,9 @@ impl<N: Network> Worker<N> {
                 }
                 // Its request may be here already: it does not idle before that was looked at.
                 self.enqueue(key);
-                if !has_place {
+                if self.turned_away > WITHOUT_PLACE_MAX && !has_place {
+                    self.turn_away_at_once(key);
+                } else if !has_place {
                     self.wish_for_place(key);
                 }
             }
@@ -213,6 +209,16 @@ impl<N: Network> Worker<N> {
             self.give_place_back();
         }
         self.enqueue(key);
+    }
+
+    /// Tells a new client that there are too many, and closes it. What it asks for may come later and be answered by a
+    /// reset, which destroys no answer that its kernel has by then.
+    fn turn_away_at_once(&mut self, key: Key) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.stream.add_ready(Ready::WRITE); // a new connection takes more than that
+        }
+        self.step(key, Input::TurnAway, &[]);
+        self.close_told(key);
     }
 
     /// Closes a client that was just told that it is turned away, as far as it could be.

@@ -140,11 +140,6 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// Counts a client that was turned away before there was an exchange with it.
-    pub fn count(&self, outcome: Outcome) {
-        self.outcomes[outcome as usize].add(1);
-    }
-
     /// Counts an exchange that is over.
     pub fn record(&self, report: &Report) {
         let status = STATUSES.binary_search(&report.status).unwrap_or(STATUSES.len());

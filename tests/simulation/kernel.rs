@@ -144,7 +144,8 @@ impl Conn {
             woken: false,
             told: false,
             end_told: false,
-            may: Ready::NONE,
+            // A new connection takes a first write, before any event.
+            may: if link == Link::Up { Ready::WRITE } else { Ready::NONE },
             calls: 0,
         }
     }
