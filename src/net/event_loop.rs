@@ -23,6 +23,7 @@ use socket2::{SockRef, TcpKeepalive};
 use super::{
     listener::{Accept, BACKLOG, Listener},
     shared::{Phase, Shared, Wake},
+    slots::KEYS_FROM,
     splice::KernelPipe,
     stream::{Ready, Socket},
     worker::{Network, Token, Worker},
@@ -47,8 +48,8 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_millis(1500);
 /// acknowledged before the second is due.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
-/// Listeners have the tokens below, connections those above (the generations of [`super::slots`] start at 1).
-const WAKER: MioToken = MioToken(u32::MAX as usize);
+/// Listeners have the tokens below, connections those above.
+const WAKER: MioToken = MioToken(KEYS_FROM - 1);
 
 /// An event loop and what it serves.
 pub struct EventLoop {
@@ -135,7 +136,7 @@ impl EventLoop {
         match event.token() {
             WAKER => {}
             MioToken(listener) if listener < self.listeners.len() => self.listeners[listener].set_ready(),
-            MioToken(bits) => self.worker.event(Token::from_bits(bits as u64), ready(event)),
+            MioToken(bits) => self.worker.event(Token::from_bits(bits), ready(event)),
         }
     }
 
@@ -211,7 +212,7 @@ impl Network for Mio {
     fn register(&mut self, socket: &mut TcpStream, token: Token) -> io::Result<()> {
         // A head and the first bytes of a body go out in one write; there is nothing to gather (Nagle).
         socket.set_nodelay(true)?;
-        let token = MioToken(token.to_bits() as usize);
+        let token = MioToken(token.to_bits());
         self.registry.register(socket, token, Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY)
     }
 

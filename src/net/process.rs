@@ -4,6 +4,7 @@ use std::{fs, io, time::SystemTime};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::slots::KEYS_FROM;
 use crate::proxy::metrics::Process;
 
 /// In how many parts of a second the kernel tells processor time: `USER_HZ`, on every architecture that Rust has.
@@ -65,6 +66,8 @@ pub fn open_files_below(limit: u64) -> u64 {
 /// Raises the open-files limit as far as this process may, and says how many files it may have open then.
 pub fn raise_open_files() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // On 32 bits there could be more than there are slots for.
+    let maximum = maximum.map(|files| files.min(KEYS_FROM as u64));
     if current != maximum {
         // A refusal leaves the limit as it is, which is then what counts.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });

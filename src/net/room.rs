@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     fn wish(worker: usize, client: usize) -> Wish {
-        Wish { worker, client: Key::from_bits((1 << 32) + client as u64) }
+        Wish { worker, client: Key::from_bits(super::super::slots::KEYS_FROM + client) }
     }
 
     /// A room of one place, which is taken, and wishes of two workers in turn.

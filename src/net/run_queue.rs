@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn each_kind_goes_in_order() {
-        let key = |slot: u64| Key::from_bits((1 << 32) + slot);
+        let key = |slot: usize| Key::from_bits(crate::net::slots::KEYS_FROM + slot);
         let mut queue = RunQueue::default();
         for (slot, is_bulk) in [(1, true), (2, false), (3, true), (4, false)] {
             queue.push(key(slot), is_bulk);

@@ -10,7 +10,7 @@ use slab::Slab;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     slot: u32,
-    /// Never 0: what an event carries for a connection is never below 2^32.
+    /// Never 0: what an event carries for a connection is never below [`KEYS_FROM`].
     generation: NonZeroU32,
 }
 
@@ -20,20 +20,57 @@ impl Key {
         self.slot
     }
 
-    /// The key as 63 bits, for an event to carry.
-    pub fn to_bits(self) -> u64 {
-        u64::from(self.generation.get()) << 32 | u64::from(self.slot)
+    /// The key as bits for an event to carry: one less than a `usize` has, at least [`KEYS_FROM`].
+    pub fn to_bits(self) -> usize {
+        LAYOUT.pack(self)
     }
 
     /// The key out of what [`Self::to_bits`] gave.
-    pub fn from_bits(bits: u64) -> Self {
-        Self { slot: bits as u32, generation: generation((bits >> 32) as u32) }
+    pub fn from_bits(bits: usize) -> Self {
+        LAYOUT.unpack(bits)
     }
 }
 
-/// A generation out of a number that may be too large: one bit of the 64 is left to whoever carries the key.
-fn generation(number: u32) -> NonZeroU32 {
-    NonZeroU32::new(number & (u32::MAX >> 1)).unwrap_or(NonZeroU32::MIN)
+/// No key has bits below this. That many slots there may be.
+pub const KEYS_FROM: usize = LAYOUT.slots();
+
+const LAYOUT: Layout = Layout::of(usize::BITS);
+
+/// How a key is laid out in the token of an event, which is a `usize` to mio: its slot in the lower bits, its
+/// generation above. The uppermost bit is left to the caller.
+///
+/// In 32 bits there are slots for a million connections, and a generation comes again after 2047 others. That does:
+/// an event outlives its connection only until the next wait, as closing a socket takes its events away (epoll(7)).
+#[derive(Clone, Copy)]
+struct Layout {
+    slot_bits: u32,
+    generation_bits: u32,
+}
+
+impl Layout {
+    const fn of(width: u32) -> Self {
+        assert!(width >= 32, "a token has to hold a slot and a generation");
+        let slot_bits = if width >= 64 { 32 } else { 20 };
+        Self { slot_bits, generation_bits: width - 1 - slot_bits }
+    }
+
+    const fn slots(self) -> usize {
+        1 << self.slot_bits
+    }
+
+    fn pack(self, key: Key) -> usize {
+        (key.generation.get() as usize) << self.slot_bits | key.slot as usize
+    }
+
+    fn unpack(self, bits: usize) -> Key {
+        let slot = (bits & (self.slots() - 1)) as u32;
+        Key { slot, generation: self.generation((bits >> self.slot_bits) as u32) }
+    }
+
+    /// A generation out of a number that may be too large.
+    fn generation(self, number: u32) -> NonZeroU32 {
+        NonZeroU32::new(number & (u32::MAX >> (32 - self.generation_bits))).unwrap_or(NonZeroU32::MIN)
+    }
 }
 
 /// A slab with generations.
@@ -55,9 +92,10 @@ impl<T> Slots<T> {
     /// # Errors
     /// That of `make`; then nothing is put in.
     pub fn try_insert<E>(&mut self, make: impl FnOnce(Key) -> Result<T, E>) -> Result<Key, E> {
-        self.newest = generation(self.newest.get() + 1);
+        self.newest = LAYOUT.generation(self.newest.get() + 1);
         let entry = self.slab.vacant_entry();
-        let slot = u32::try_from(entry.key()).expect("there are fewer file descriptors than that");
+        assert!(entry.key() < KEYS_FROM, "there are fewer file descriptors than that");
+        let slot = entry.key() as u32;
         let key = Key { slot, generation: self.newest };
         entry.insert((key.generation, make(key)?));
         Ok(key)
@@ -118,7 +156,25 @@ mod tests {
         assert_eq!(slots.remove(first), None);
         assert_eq!(slots.key_at(first.slot()), Some(second));
         assert_eq!(Key::from_bits(second.to_bits()), second);
-        assert_eq!(second.to_bits() >> 63, 0, "one bit is left over");
+    }
+
+    #[test]
+    fn a_key_fits_into_the_token_of_an_event_beside_one_bit() {
+        for width in [32, usize::BITS] {
+            let layout = Layout::of(width);
+            let (slots, newest) = (layout.slots(), layout.generation(u32::MAX).get());
+            for slot in [0, 1, (slots - 1) as u32] {
+                for generation in [1, 2, newest] {
+                    let key = Key { slot, generation: NonZeroU32::new(generation).unwrap() };
+                    let bits = layout.pack(key);
+                    assert_eq!(layout.unpack(bits), key, "{width}");
+                    assert!(bits >= slots, "{width}: the numbers below are no key's");
+                    assert_eq!(bits >> (width - 1), 0, "{width}: one bit is left over");
+                }
+            }
+            assert!(slots >= 1 << 20 && newest >= (1 << 11) - 1, "{width}");
+            assert_eq!(layout.generation(newest + 1).get(), 1, "{width}: then they come again");
+        }
     }
 
     #[test]

@@ -79,16 +79,11 @@ pub enum Token {
     Upstream(Key),
 }
 
-#[cfg(not(target_pointer_width = "64"))]
-compile_error!(
-    "psystrike needs a 64-bit target: the token of a connection has 64 bits, and mio's have a pointer's"
-);
-
 impl Token {
-    const UPSTREAM: u64 = 1 << 63;
+    const UPSTREAM: usize = 1 << (usize::BITS - 1);
 
     /// The token as an event carries it.
-    pub fn to_bits(self) -> u64 {
+    pub fn to_bits(self) -> usize {
         match self {
             Self::Client(key) => key.to_bits(),
             Self::Upstream(key) => key.to_bits() | Self::UPSTREAM,
@@ -96,7 +91,7 @@ impl Token {
     }
 
     /// The token out of an event.
-    pub fn from_bits(bits: u64) -> Self {
+    pub fn from_bits(bits: usize) -> Self {
         let key = Key::from_bits(bits & !Self::UPSTREAM);
         if bits & Self::UPSTREAM == 0 { Self::Client(key) } else { Self::Upstream(key) }
     }
