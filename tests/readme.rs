@@ -53,6 +53,7 @@ fn every_metric_is_there() {
         open_fds: Some(0),
         max_fds: Some(0),
         start_time_seconds: Some(0.0),
+        splices: Some(true),
     };
     metrics::render(&mut page, &[&Counters::default()], fixed, &process);
     let page = String::from_utf8(page).expect("the page is text");

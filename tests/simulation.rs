@@ -28,6 +28,7 @@ use rustix::io::Errno;
 
 use bytes::{Random, with_seeds};
 use kernel::{Close, ConnId, Link};
+use net::{Optional, Refusal};
 use sim::Sim;
 
 const SEEDS: u64 = 2000;
@@ -1322,6 +1323,43 @@ fn without_a_descriptor_for_a_pipe_a_long_answer_goes_on() {
         scrape(&mut sim, client, &long_answer("at last", 200_000));
         assert!(sim.net().poured > poured);
     }
+}
+
+#[test]
+fn where_the_kernel_refuses_pipes_long_answers_are_copied() {
+    for seed in PIPE_SEEDS {
+        for call in [Optional::Pipe, Optional::Fill, Optional::Look, Optional::Pour] {
+            for (nth, error) in Refusal::ERRORS.into_iter().enumerate() {
+                let mut sim = sim_with_pipes(seed);
+                let after = if call == Optional::Pipe { 0 } else { nth };
+                sim.net().chaos.refuses = Some(Refusal { call, error, after });
+                let client = sim.client();
+                for at in 0..8 {
+                    scrape(&mut sim, client, &long_answer(&format!("scrape {at}"), 200_000));
+                }
+                let case = format!("{call:?}: {error} after {after}, seed {seed}");
+                assert!(!sim.shared.splices(), "{case}");
+                assert_eq!(sim.count(Outcome::Forwarded), 8, "{case}");
+                let poured = sim.net().poured;
+                // Once and for good.
+                sim.net().chaos.refuses = None;
+                scrape(&mut sim, client, &long_answer("at last", 200_000));
+                assert_eq!(sim.net().poured, poured, "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pod_that_fails_within_a_long_body_fails_alone() {
+    let mut sim = sim_with_pipes(1);
+    let (client, pod) = scraped_long(&mut sim);
+    sim.send(client, SCRAPE);
+    sim.send(pod, &long_answer("second", 900_000).as_bytes()[..40_000]);
+    sim.take(client);
+    sim.net().kernel.peer_reset(pod, true);
+    sim.settle();
+    assert_eq!((sim.count(Outcome::BodyCutShort), sim.shared.splices()), (1, true));
 }
 
 #[test]

@@ -210,8 +210,9 @@ impl Network for Mio {
     type Pipe = KernelPipe;
 
     fn register(&mut self, socket: &mut TcpStream, token: Token) -> io::Result<()> {
-        // A head and the first bytes of a body go out in one write; there is nothing to gather (Nagle).
-        socket.set_nodelay(true)?;
+        // A head and the first bytes of a body go out in one write; there is nothing to gather (Nagle). Where this is
+        // refused, answers are a little later at most.
+        let _ = socket.set_nodelay(true);
         let token = MioToken(token.to_bits());
         self.registry.register(socket, token, Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY)
     }

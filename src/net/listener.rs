@@ -7,10 +7,10 @@ use std::{
 };
 
 use mio::net::{TcpListener, TcpStream};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::stream::is_out_of_descriptors;
+use super::{splice::is_refused, stream::is_out_of_descriptors};
 use crate::proxy::moment::Moment;
 
 /// How many connections may wait to be accepted. The kernel caps it at net.core.somaxconn.
@@ -59,11 +59,14 @@ impl Listening {
 fn listen(address: SocketAddr, shared: bool) -> io::Result<Listening> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        // `[::]` takes IPv4 too, whatever net.ipv6.bindv6only says.
-        socket.set_only_v6(false)?;
+        // `[::]` takes IPv4 too, whatever net.ipv6.bindv6only says. Where this is refused, that decides.
+        let _ = socket.set_only_v6(false);
     }
-    socket.set_reuse_address(true)?; // bind although old connections are in TIME_WAIT
-    socket.set_reuse_port(shared)?;
+    // Bind although old connections are in TIME_WAIT. Where this is refused, bind(2) says what comes of it.
+    let _ = socket.set_reuse_address(true);
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -128,8 +131,8 @@ impl Listener {
     /// Those that leave no hope for this listener.
     pub fn accept(&mut self) -> io::Result<Accept> {
         self.rests_until = None;
-        let error = match self.socket.accept() {
-            Ok((socket, _)) => return Ok(Accept::Connection(socket)),
+        let error = match accept(&self.socket) {
+            Ok(socket) => return Ok(Accept::Connection(socket)),
             Err(error) => error,
         };
         match Errno::from_io_error(&error) {
@@ -145,4 +148,17 @@ impl Listener {
             _ => Ok(Accept::Failed),
         }
     }
+}
+
+/// Accepts a connection whose calls do not wait, and that no other program inherits. Where accept4(2) is refused, which
+/// says so at once, it takes three calls instead of one.
+fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+    match listener.accept() {
+        Err(error) if is_refused(&error) => {}
+        accepted => return accepted.map(|(socket, _)| socket),
+    }
+    let socket = rustix::net::accept(listener)?;
+    let _ = fcntl_setfd(&socket, FdFlags::CLOEXEC); // nothing is executed
+    ioctl_fionbio(&socket, true)?;
+    Ok(TcpStream::from_std(socket.into()))
 }

@@ -27,6 +27,7 @@ pub fn read(started: SystemTime) -> Process {
         open_fds: open_files().ok(),
         max_fds: getrlimit(Resource::Nofile).current,
         start_time_seconds: since_1970.map(|time| time.as_secs_f64()),
+        splices: None,
     }
 }
 

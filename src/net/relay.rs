@@ -13,10 +13,12 @@
 
 use std::{io, mem};
 
+use log::warn;
+
 use super::{
     pump::{Client, Outbox, READ_BYTES_MAX},
     slots::Key,
-    splice::Pipe,
+    splice::{Pipe, is_refused},
     stream::{Read, Ready, upstream_error},
     worker::{Network, Worker},
 };
@@ -88,6 +90,9 @@ impl<N: Network> Worker<N> {
                 Ok(Read::Bytes(bytes)) => self.look_at_answer(key, scratch, meets, bytes),
                 // splice(2) gives nothing at a mark of urgent data too, where the pod has ended its side.
                 Ok(Read::End) => return self.read_bytes(key, scratch, held, room),
+                Err(error) if self.is_refused("splice", &error) => {
+                    return self.read_bytes(key, scratch, held, room);
+                }
                 read => return self.no_answer(key, read),
             }
             return true;
@@ -170,7 +175,14 @@ impl<N: Network> Worker<N> {
     /// go on from there if nothing is to be changed in them and the rest needs no look.
     fn look_at_answer(&mut self, key: Key, scratch: &mut [u8], meets: Meets, filled: usize) {
         let look = if meets == Meets::Head { HEAD_BYTES } else { scratch.len() };
-        let looked = self.pipe.as_mut().and_then(|pipe| pipe.look(&mut scratch[..look.min(filled)]).ok());
+        let looked = match self.pipe.as_mut().map(|pipe| pipe.look(&mut scratch[..look.min(filled)])) {
+            Some(Ok(bytes)) => Some(bytes),
+            Some(Err(error)) => {
+                self.is_refused("tee", &error);
+                None
+            }
+            None => None,
+        };
         let known = looked.unwrap_or(0);
         if meets == Meets::Head || (filled as u64) < BULK_BYTES_MIN {
             self.meet(key, Meets::Read); // what follows has no head, and small portions are cheaper to read
@@ -229,11 +241,28 @@ impl<N: Network> Worker<N> {
     /// Whether there is a pipe, which is empty.
     fn has_pipe(&mut self) -> bool {
         self.drop_unless_empty();
-        if self.pipe.is_none() {
+        if !self.shared.splices() {
+            self.pipe = None;
+        } else if self.pipe.is_none() {
             // Where there is no descriptor for one, bytes are read and written.
-            self.pipe = self.network.pipe().ok();
+            self.pipe = match self.network.pipe() {
+                Ok(pipe) => Some(pipe),
+                Err(error) => {
+                    self.is_refused("pipe2", &error);
+                    None
+                }
+            };
         }
         self.pipe.is_some()
+    }
+
+    /// Whether the kernel does not offer a call at all. Then no worker goes through pipes from now on.
+    fn is_refused(&self, call: &str, error: &io::Error) -> bool {
+        let refused = is_refused(error);
+        if refused && self.shared.stop_splicing() {
+            warn!("{call}(2) is not available here ({error}); long answers are copied from now on");
+        }
+        refused
     }
 
     /// Takes at most so many bytes of an answer into the pipe, which is there and empty.
@@ -268,7 +297,13 @@ impl<N: Network> Worker<N> {
     /// whether the connection still holds.
     fn deliver_from_pipe(&mut self, key: Key, bytes: usize) -> bool {
         let (Some(client), Some(pipe)) = (self.clients.get_mut(key), &mut self.pipe) else { return true };
-        let Ok(taken) = client.stream.pour(pipe, bytes) else { return false };
+        let poured = client.stream.pour(pipe, bytes);
+        let taken = match poured {
+            Ok(taken) => taken,
+            Err(error) if self.is_refused("splice", &error) => 0, // what is kept goes on at the next move
+            Err(_) => return false,
+        };
+        let (Some(client), Some(pipe)) = (self.clients.get_mut(key), &mut self.pipe) else { return true };
         self.piped -= taken;
         if taken < bytes {
             let mut kept = vec![0; bytes - taken];

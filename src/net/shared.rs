@@ -7,7 +7,7 @@ use std::{
     io,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -54,6 +54,8 @@ pub struct Shared {
     started_at: SystemTime,
     phase: AtomicU8,
     room: Room,
+    /// The kernel lets bytes go through pipes, as far as is known.
+    splices: AtomicBool,
     workers: Box<[WorkerShare]>,
     wakes: OnceLock<Vec<Wake>>,
     pressure: OnceLock<Pressure>,
@@ -71,6 +73,7 @@ impl Shared {
             started: Instant::now(),
             started_at: SystemTime::now(),
             phase: AtomicU8::new(Phase::Serving as u8),
+            splices: AtomicBool::new(true),
             room: Room::new(fixed.clients_max, workers),
             wakes: OnceLock::new(),
             pressure: OnceLock::new(),
@@ -121,6 +124,16 @@ impl Shared {
     /// The places for clients.
     pub fn room(&self) -> &Room {
         &self.room
+    }
+
+    /// Whether long answers go through pipes, with splice(2) and tee(2).
+    pub fn splices(&self) -> bool {
+        self.splices.load(Ordering::Relaxed)
+    }
+
+    /// Has no more answers go through pipes, for good. Says whether they did so far.
+    pub fn stop_splicing(&self) -> bool {
+        self.splices.swap(false, Ordering::Relaxed)
     }
 
     /// How the workers are woken, in their order. Said once, when all of them are there.
@@ -192,7 +205,7 @@ impl Told for Shared {
     }
 
     fn process(&self) -> Process {
-        process::read(self.started_at)
+        Process { splices: Some(self.splices()), ..process::read(self.started_at) }
     }
 
     fn date(&self) -> SystemTime {

@@ -2,17 +2,29 @@
 //!
 //! Owns the pipe. A worker has one, which is empty whenever no bytes are being moved: bytes that stay in a pipe
 //! would become part of somebody else's answer, so a pipe that cannot be emptied is dropped.
+//!
+//! All of it is optional: where one of its calls [is refused](is_refused), bytes are read and written from then on.
 
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
 };
 
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice, tee};
+use rustix::{
+    io::Errno,
+    pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice, tee},
+};
 
 /// The size asked for: what a user without privileges may have (`/proc/sys/fs/pipe-max-size`). It counts slots
 /// of a page, and a received segment takes one, however short it is.
 const PIPE_BYTES: usize = 1024 * 1024;
+
+/// Whether a call failed because the kernel, or a filter before it (seccomp), does not offer it: what a call on a
+/// sound socket never says of the socket.
+pub fn is_refused(error: &io::Error) -> bool {
+    let refused = [Errno::NOSYS, Errno::INVAL, Errno::PERM, Errno::ACCESS, Errno::OPNOTSUPP];
+    Errno::from_io_error(error).is_some_and(|error| refused.contains(&error))
+}
 
 /// Where bytes stand between two sockets. No call waits.
 pub trait Pipe<S> {

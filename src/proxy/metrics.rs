@@ -171,6 +171,8 @@ pub struct Process {
     pub max_fds: Option<u64>,
     /// When it started, in seconds since 1970.
     pub start_time_seconds: Option<f64>,
+    /// Whether it lets bytes go from socket to socket through pipes, as far as is known.
+    pub splices: Option<bool>,
 }
 
 /// Numbers that stay as they are while the process runs.
@@ -267,6 +269,13 @@ pub fn render(out: &mut Vec<u8>, workers: &[&Counters], fixed: Fixed, process: &
         "The most bytes that may be held for clients and pods.",
         buffers_max,
     );
+    if let Some(splices) = process.splices {
+        page.single(
+            "psystrike_splice_enabled",
+            "Whether long answers go through splice(2): 0 after the kernel refused it, and they are copied.",
+            u8::from(splices),
+        );
+    }
     page.family("psystrike_build_info", "What runs here; always 1.");
     let labels = format_args!("version=\"{version}\",revision=\"{revision}\"");
     page.sample("psystrike_build_info", labels, 1);
@@ -468,6 +477,7 @@ mod tests {
         assert!(!page.contains("answer_timeout\"} 1\npsystrike_refusals"), "a failure is no refusal");
         assert!(!page.contains("10.0.0.1"), "no label names a pod");
         assert!(!page.contains("process_"), "what the kernel does not say is left out");
+        assert!(!page.contains("splice_enabled"), "what the kernel does not say is left out");
     }
 
     #[test]

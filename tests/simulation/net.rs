@@ -46,6 +46,8 @@ pub(crate) struct Chaos {
     pub(crate) interrupts: bool,
     /// Events come late, twice, for connections that are gone, or for no reason.
     pub(crate) events: bool,
+    /// The kernel refuses one of the calls that move bytes through pipes, from one of them on.
+    pub(crate) refuses: Option<Refusal>,
     /// Connections fail to come about.
     pub(crate) connects: bool,
 }
@@ -56,6 +58,32 @@ pub(crate) enum Owner {
     Test,
     Client(usize),
     Pod(usize),
+}
+
+/// A call that the kernel does not offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Optional {
+    Pipe,
+    Fill,
+    Look,
+    Pour,
+}
+
+/// A call that is refused with an error, once it was made so often.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) call: Optional,
+    pub(crate) error: Errno,
+    pub(crate) after: usize,
+}
+
+impl Refusal {
+    pub(crate) const ERRORS: [Errno; 4] = [Errno::NOSYS, Errno::INVAL, Errno::PERM, Errno::OPNOTSUPP];
+
+    pub(crate) fn random(random: &mut Random) -> Self {
+        let call = random.pick(&[Optional::Pipe, Optional::Fill, Optional::Look, Optional::Pour]);
+        Self { call, error: random.pick(&Self::ERRORS), after: random.below(6) }
+    }
 }
 
 /// What the worker is called for.
@@ -195,6 +223,18 @@ impl Net {
     ) -> ConnId {
         self.owners.push(owner);
         self.kernel.open(pod, link, rooms)
+    }
+
+    /// Whether the kernel refuses this call.
+    fn refuse(&mut self, call: Optional) -> io::Result<()> {
+        match &mut self.chaos.refuses {
+            Some(Refusal { call: known, error, after: 0 }) if *known == call => Err((*error).into()),
+            Some(Refusal { call: known, after, .. }) if *known == call => {
+                *after -= 1;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Before a call of the worker: what else happens in the world at that moment.
@@ -345,6 +385,7 @@ impl Network for SimNetwork {
         if net.is_out_of_descriptors() || net.chaos.connects && net.random.one_in(4) {
             return Err(Errno::MFILE.into());
         }
+        net.refuse(Optional::Pipe)?;
         Ok(SimPipe { net: Rc::clone(&self.0), bytes: Vec::new(), from: None })
     }
 }
@@ -380,6 +421,7 @@ impl SimSocket {
 impl Pipe<SimSocket> for SimPipe {
     fn fill(&mut self, from: &SimSocket, bytes: usize) -> io::Result<usize> {
         assert!(self.bytes.is_empty(), "bytes of one answer meet those of another");
+        from.net.borrow_mut().refuse(Optional::Fill)?;
         from.take(|net| {
             let most = if net.random.one_in(2) { bytes } else { 1 + net.random.below(bytes) };
             self.bytes = vec![0; most.min(net.kernel.conns[from.id].to_worker.len()).max(1)];
@@ -394,6 +436,7 @@ impl Pipe<SimSocket> for SimPipe {
         let most = into.len().min(self.bytes.len());
         assert!(most > 0, "a look into an empty pipe");
         let net = &mut *self.net.borrow_mut();
+        net.refuse(Optional::Look)?;
         let bytes = if net.random.one_in(4) { 1 + net.random.below(most) } else { most };
         into[..bytes].copy_from_slice(&self.bytes[..bytes]);
         net.looks += 1;
@@ -408,6 +451,7 @@ impl Pipe<SimSocket> for SimPipe {
     fn pour(&mut self, into: &SimSocket, bytes: usize) -> io::Result<usize> {
         let net = &mut *into.net.borrow_mut();
         net.before(into.id)?;
+        net.refuse(Optional::Pour)?;
         let most = if net.random.one_in(2) { bytes } else { 1 + net.random.below(bytes) };
         let taken = net.kernel.pour(into.id, &self.bytes[..most])?;
         net.trace(|| format!("pour into {} of {most}: {taken}", into.id));

@@ -30,7 +30,7 @@ use super::{
     bytes::Random,
     clients::{Client, Draws, HOLDS_SURELY},
     kernel::{ConnId, Link},
-    net::{Call, Chaos, Net, Owner, SimNetwork},
+    net::{Call, Chaos, Net, Owner, Refusal, SimNetwork},
 };
 
 /// Turns in a row that move nothing, although the worker asked for them at once.
@@ -121,11 +121,15 @@ impl Sim {
             interrupts: random.one_in(2),
             events: random.one_in(2),
             connects: random.one_in(2),
+            refuses: None,
         };
         if random.one_in(6) {
             net.fds_max = 3 + random.below(6);
         }
         net.long = random.one_in(4);
+        // Drawn apart, so that the seeds stay what they were.
+        let apart = &mut Random::new(seed ^ u64::MAX);
+        net.chaos.refuses = apart.one_in(6).then(|| Refusal::random(apart));
         let (now, draws) = (net.now, Draws { timeouts: net.rules.timeouts, long: net.long });
         for client in 0..1 + random.below(5) {
             let client = Client::random(random, now, client, &mut net.scrapes, draws);

@@ -1,0 +1,171 @@
+//! Calls of the kernel that psystrike can do without: where one of them is refused, by a seccomp profile or a
+//! sandboxed kernel, scrapes go on byte for byte, and what changed is logged and on `/metrics`. strace injects the
+//! failures.
+
+mod support;
+
+use support::{
+    LIMIT,
+    http::{Client, get},
+    pods::{Pod, Then},
+    psystrike::Psystrike,
+    require_working,
+};
+
+/// Long enough for several moves of a pipe's.
+const LONG: usize = 700_000;
+const COPIED: &str = "long answers are copied from now on";
+
+/// Bytes of which no two stretches are the same.
+fn body(bytes: usize) -> Vec<u8> {
+    let mut random = 0x9e37_79b9_u32;
+    let next = |_| {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (random >> 24) as u8
+    };
+    (0..bytes).map(next).collect()
+}
+
+fn with_length(body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 200 OK\r\nDate: then\r\nContent-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+fn in_chunks(body: &[u8], bytes: usize) -> Vec<u8> {
+    let mut answer = b"HTTP/1.1 200 OK\r\nDate: then\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    for chunk in body.chunks(bytes) {
+        answer.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        answer.extend_from_slice(chunk);
+        answer.extend_from_slice(b"\r\n");
+    }
+    answer.extend_from_slice(b"0\r\n\r\n");
+    answer
+}
+
+/// Pods that answer in every framing, and what they answer.
+fn pods() -> Vec<(Pod, Vec<u8>)> {
+    let (short, long) = (body(100), body(LONG));
+    let answers =
+        [with_length(&short), with_length(&long), in_chunks(&long, 300_000), in_chunks(&long, 1000)];
+    let answers =
+        answers.into_iter().map(|answer| (Pod::answering("127.26.0.1", answer.clone(), Then::Keep), answer));
+    answers.collect()
+}
+
+/// Scrapes all pods in turn, on one connection, more than once: a long answer is met otherwise where one was before.
+fn scrape_all(client: &mut Client, pods: &[(Pod, Vec<u8>)], case: &str) {
+    for round in 0..3 {
+        for (nth, (pod, answer)) in pods.iter().enumerate() {
+            client.send(get(&Psystrike::target(pod.address(), "/")));
+            let got = client.response().unwrap_or_else(|broken| {
+                panic!("{case}: answer {nth} in round {round}: {}, {:?}", broken.why, broken.end)
+            });
+            let got = [got.head.raw, got.coded_body].concat();
+            assert!(got == *answer, "{case}: answer {nth} in round {round} is another one");
+        }
+    }
+}
+
+/// psystrike with a failure of this call, which strace injects.
+fn start_with(failure: &str) -> Psystrike {
+    let inject = format!("inject={failure}");
+    // -D: psystrike is the process that is started, and ends with the test.
+    let strace = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", &inject];
+    Psystrike::start_under(&strace, &["--allow", "127.0.0.0/8", "--workers", "1"])
+}
+
+/// Whether strace can inject failures here.
+fn can_inject() -> bool {
+    require_working(&["strace", "-o", "/dev/null", "-e", "inject=splice:error=ENOSYS", "true"])
+}
+
+fn terminate(mut psystrike: Psystrike) -> String {
+    assert!(psystrike.terminate(LIMIT).success());
+    psystrike.stderr()
+}
+
+#[test]
+fn without_the_calls_that_spare_copies_answers_are_copied() {
+    if !can_inject() {
+        return;
+    }
+    let pods = pods();
+    for case in [
+        "splice:error=ENOSYS",
+        "splice:error=EINVAL",
+        "splice:error=EPERM",
+        // Bytes are in the pipe already: the first of them, or all that go on unseen.
+        "splice:error=EPERM:when=2+",
+        "splice:error=ENOSYS:when=3+",
+        "splice:error=EINVAL:when=4+",
+        "tee:error=ENOSYS",
+        "tee:error=EPERM:when=2+",
+        "pipe2:error=ENOSYS",
+        "pipe2:error=EPERM",
+        "pipe2:error=ENOSYS:when=2+",
+    ] {
+        let psystrike = start_with(case);
+        scrape_all(&mut psystrike.client(), &pods, case);
+        assert_eq!(psystrike.metric("psystrike_splice_enabled"), 0.0, "{case}");
+        for cut in ["body_cut_short", "client_gone", "connect_failed"] {
+            assert_eq!(psystrike.outcomes(cut), 0.0, "{case}: {cut}");
+        }
+        let log = terminate(psystrike);
+        let told: Vec<_> = log.lines().filter(|line| line.contains(COPIED)).collect();
+        assert_eq!(told.len(), 1, "{case}: {log}");
+        assert!(told[0].contains(" WARN ") && told[0].contains(case.split(':').next().unwrap()), "{told:?}");
+    }
+}
+
+#[test]
+fn with_all_calls_and_where_one_fails_for_a_while_answers_are_spliced() {
+    if !can_inject() {
+        return;
+    }
+    let pods = pods();
+    for case in ["splice:error=EINTR:when=2+3", "pipe2:error=EMFILE:when=1..2", "fsync:error=EIO"] {
+        let psystrike = start_with(case);
+        scrape_all(&mut psystrike.client(), &pods, case);
+        assert_eq!(psystrike.metric("psystrike_splice_enabled"), 1.0, "{case}");
+        assert!(!terminate(psystrike).contains(COPIED), "{case}");
+    }
+}
+
+#[test]
+fn a_pod_s_own_failure_is_the_pod_s_whatever_call_meets_it() {
+    if !can_inject() {
+        return;
+    }
+    let pod = Pod::answering("127.26.0.2", with_length(&body(LONG)), Then::Keep);
+    for error in ["ECONNRESET", "ETIMEDOUT", "EHOSTUNREACH"] {
+        let psystrike = start_with(&format!("splice:error={error}"));
+        let mut client = psystrike.client();
+        client.send(get(&Psystrike::target(pod.address(), "/")));
+        client.response().expect_err("it was cut short");
+        assert_eq!(psystrike.outcomes("body_cut_short"), 1.0, "{error}");
+        assert_eq!(psystrike.metric("psystrike_splice_enabled"), 1.0, "{error}");
+        terminate(psystrike);
+    }
+}
+
+#[test]
+fn without_options_of_sockets_and_of_accept_scrapes_go_on() {
+    if !can_inject() {
+        return;
+    }
+    let pods = pods();
+    for case in [
+        "setsockopt:error=ENOPROTOOPT",
+        "setsockopt:error=EPERM",
+        "setsockopt:error=ENOSYS",
+        "accept4:error=ENOSYS",
+        "accept4:error=EPERM",
+    ] {
+        let psystrike = start_with(case);
+        // Several: each is accepted, and none waits for another.
+        let mut clients: Vec<_> = (0..3).map(|_| psystrike.client()).collect();
+        clients.iter_mut().for_each(|client| scrape_all(client, &pods, case));
+        assert_eq!(psystrike.metric("psystrike_splice_enabled"), 1.0, "{case}");
+        terminate(psystrike);
+    }
+}
