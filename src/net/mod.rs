@@ -4,7 +4,7 @@
 //!
 //! - [`event_loop`]: mio, the listeners and the waker; turns readiness into turns of a worker;
 //! - [`worker`]: the connections of one event loop: their slots, their deadlines, the pool;
-//! - `admission`: how clients come, wait for a place, and make room for others;
+//! - [`admission`]: how clients come, wait for a place, and make room for others;
 //! - [`run_queue`]: which client goes on next;
 //! - [`pump`]: moves the bytes of one exchange until nothing moves or its turn is over;
 //! - [`relay`]: how an answer gets from a pod's connection to a client's;
@@ -19,7 +19,7 @@
 //! - [`cgroup`]: how much memory the kernel grants this process;
 //! - [`process`]: what the kernel says of this process, and the open-files limit.
 
-mod admission;
+pub mod admission;
 pub mod buffers;
 pub mod cgroup;
 pub mod event_loop;
