@@ -5,6 +5,7 @@ use std::{
     env,
     ffi::OsStr,
     net::SocketAddr,
+    path::Path,
     process::{Command, ExitStatus, Stdio},
     time::Duration,
 };
@@ -37,8 +38,13 @@ impl Psystrike {
 
     /// Starts it as the last arguments of another command, which runs it.
     pub fn start_under(wrapper: &[&str], arguments: &[&str]) -> Self {
+        Self::start_binary_under(Path::new(BINARY), wrapper, arguments)
+    }
+
+    /// The same of another build of it.
+    pub fn start_binary_under(binary: &Path, wrapper: &[&str], arguments: &[&str]) -> Self {
         let mut command = without_settings(wrapper[0]);
-        command.args(&wrapper[1..]).arg(BINARY);
+        command.args(&wrapper[1..]).arg(binary);
         Self::start_command(command, arguments)
     }
 
@@ -141,6 +147,20 @@ impl Psystrike {
 pub fn start_with_stderr(arguments: &[&str], stderr: impl Into<Stdio>) -> (Program, SocketAddr) {
     let mut command = command();
     command.args(["--listen", "127.0.0.1:0", "--allow", "127.0.0.0/8"]).args(arguments);
+    let program = Program::start_with_stderr(&mut command, stderr.into());
+    let address = program.process().wait_for_listeners(1)[0];
+    (program, address)
+}
+
+/// The same of another build of it, as the last arguments of another command.
+pub fn start_binary_with_stderr(
+    binary: &Path,
+    wrapper: &[&str],
+    arguments: &[&str],
+    stderr: impl Into<Stdio>,
+) -> (Program, SocketAddr) {
+    let mut command = without_settings(wrapper[0]);
+    command.args(&wrapper[1..]).arg(binary).args(["--listen", "127.0.0.1:0"]).args(arguments);
     let program = Program::start_with_stderr(&mut command, stderr.into());
     let address = program.process().wait_for_listeners(1)[0];
     (program, address)
