@@ -251,7 +251,7 @@ fn an_access_log_into_a_pipe_that_nobody_reads() {
 
 #[test]
 fn orphans() {
-    let pod = long_answers("127.41.0.7", 4 << 20);
+    let pod = long_answers("127.41.0.7", 16 << 20);
     survives("orphans", &[], |psystrike| {
         let target = Psystrike::target(pod.address(), "/");
         let gone: Vec<Client> = (0..400)

@@ -18,11 +18,13 @@ use support::{
     netns::in_new_namespace,
     pods::{Pod, Then},
     poll,
+    program::Signal,
     psystrike::Psystrike,
 };
 
 const CLIENTS: usize = 200;
-const BODY: usize = 4 << 20;
+/// More than the kernel's buffers hold: one that they hold is delivered, or tried to be, for as long as a scrape may take.
+const BODY: usize = 16 << 20;
 
 /// Unacknowledged bytes of all connections at this address, whoever holds them, and the kernel's own figures.
 fn unsent_bytes(address: SocketAddr) -> (u64, String) {
@@ -90,6 +92,23 @@ fn of_clients_that_do_not_read_nothing_stays_after_their_time() {
             .collect();
         nothing_stays(&psystrike);
         drop(stalled);
+    });
+}
+
+/// What was never acknowledged stays counted after a reset (SIOCOUTQ), although it is gone: nothing waits for it.
+#[test]
+fn of_clients_that_do_not_wait_for_their_answer_no_connection_stays() {
+    in_new_namespace(|| {
+        let psystrike = Psystrike::start(&[]);
+        psystrike.process().stop();
+        for _ in 0..200 {
+            // Its end is there with its requests, and the pages come back as a reset.
+            let mut client = psystrike.client();
+            client.send(get("/metrics").repeat(3));
+            drop(client);
+        }
+        psystrike.signal(Signal::CONT);
+        nothing_stays(&psystrike);
     });
 }
 

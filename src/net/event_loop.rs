@@ -281,7 +281,8 @@ impl Socket for TcpStream {
         )]
         // SAFETY: SIOCOUTQ takes a pointer to an int and writes the number of unacknowledged bytes there.
         let bytes = unsafe { ioctl::ioctl(self, ioctl::Getter::<SIOCOUTQ, c_int>::new()) };
-        bytes.is_ok_and(|bytes| bytes > 0)
+        // After a reset they are gone, and still counted; a connection without a peer is one of these (getpeername(2)).
+        bytes.is_ok_and(|bytes| bytes > 0) && self.peer_addr().is_ok()
     }
 
     fn reset_on_close(&self) {
