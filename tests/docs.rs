@@ -61,6 +61,7 @@ const COMMANDS: &[(&str, Fate)] = &[
         "cargo bench --bench side_by_side -- instructions ",
         RunByCi("run cargo bench --locked --bench side_by_side -- instructions --forwarders psystrike"),
     ),
+    ("cargo test --release --test limits ", RunByCi("run cargo test")),
     ("kubectl get nodes ", Cannot(CLUSTER)),
     (
         "kubectl kustomize deploy/kubernetes/overlays/nodeport\n",
@@ -202,8 +203,8 @@ fn every_link_leads_somewhere() {
 
 /// Options of other programs that the documents name.
 const OPTIONS_OF_OTHERS: &str = "
-    cargo, rustc, rustup: --bench --bin --document-private-items --edges --format --locked --no-dedupe --no-deps --open
-        --prefix --release --remap-path-prefix --target
+    cargo, rustc, rustup: --bench --bin --document-private-items --edges --format --locked --no-dedupe --no-deps
+        --nocapture --open --prefix --release --remap-path-prefix --target --test
     curl: --retry --retry-connrefused --retry-delay
     docker, podman: --build-arg --cap-drop --detach --health-cmd --health-interval --memory --name --no-cache
         --output --pids-limit --platform --provenance --publish --push --read-only --restart --security-opt --ulimit --user
