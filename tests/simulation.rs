@@ -298,6 +298,32 @@ fn when_a_client_goes_its_pod_is_left_at_once() {
 }
 
 #[test]
+fn the_fault_of_a_pipelined_request_leaves_the_answer_before_it_whole() {
+    const UNTIL_CLOSE: &[u8] = b"HTTP/1.1 200 OK\r\nDate: now\r\n\r\nsome";
+    const LENGTH: &[u8] = b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 30\r\n\r\nsome";
+    for (next, answer) in [(SCRAPE, UNTIL_CLOSE), (SCRAPE, LENGTH), (b"?? ??\r\n\r\n", b"")] {
+        // More requests are behind it, unread: a close would be a reset, and overtake what was sent.
+        let mut sim = sim();
+        let client = sim.client();
+        sim.send(client, &[SCRAPE, next, PAGE, PAGE].concat());
+        let pod = sim.pods()[0];
+        assert!(sim.take(pod).starts_with("GET /m "));
+        sim.send(pod, ANSWER);
+        if !answer.is_empty() {
+            let pod = *sim.pods().last().expect("a connection");
+            sim.send(pod, answer);
+            sim.net().kernel.peer_reset(pod, false);
+            sim.settle();
+        }
+        // The client is slow to take what it was sent.
+        sim.pass(Duration::from_millis(1500));
+        let got = sim.take(client);
+        assert!(got.as_bytes().starts_with(ANSWER), "{got}");
+        assert_eq!(sim.count(Outcome::Forwarded), 1);
+    }
+}
+
+#[test]
 fn a_client_that_is_gone_as_its_pods_body_breaks_is_gone() {
     let mut sim = sim();
     let client = sim.client();
