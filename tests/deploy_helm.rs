@@ -34,6 +34,7 @@ options:
   upstream-idle-timeout: 2m
   clients-max: 1000000
   upstreams-idle-max: 0
+  buffers-max: 2MiB
   shutdown-delay: 10s
   shutdown-timeout: 20s
   log-level: debug
