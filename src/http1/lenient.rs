@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use super::{
     field::{self, Connection, Name},
-    head::ANSWER_HEAD_BYTES_MAX,
+    head::{ANSWER_FIELDS_MAX, ANSWER_HEAD_BYTES_MAX},
 };
 
 /// What a broken head comes to.
@@ -42,6 +42,8 @@ pub fn normalise(bytes: &[u8]) -> Lenient {
         at += end + 1;
         match line.strip_suffix(b"\r").unwrap_or(line) {
             b"" => break,
+            // Too many to be taken in the end; and one look at a head that drips in line by line stays short.
+            _ if lines.len() > ANSWER_FIELDS_MAX => return Lenient::Refused,
             line => lines.push(line),
         }
     }
@@ -219,6 +221,13 @@ mod tests {
             let begun = &came.as_bytes()[..came.len() - 1];
             assert!(matches!(normalise(begun), Lenient::Partial), "{came:?} without its end");
         }
+    }
+
+    #[test]
+    fn a_head_of_too_many_lines_is_refused_before_it_is_whole() {
+        let lines = |count: usize| format!("HTTP/1.1 200 OK\n{}", "a:\n".repeat(count));
+        assert_eq!(normalise(lines(ANSWER_FIELDS_MAX).as_bytes()), Lenient::Partial);
+        assert_eq!(normalise(lines(ANSWER_FIELDS_MAX + 1).as_bytes()), Lenient::Refused);
     }
 
     #[test]
