@@ -42,6 +42,8 @@ pub fn normalise(bytes: &[u8]) -> Lenient {
         at += end + 1;
         match line.strip_suffix(b"\r").unwrap_or(line) {
             b"" => break,
+            // To wait for the end of what cannot become an answer would turn a refusal into a timeout.
+            line if lines.is_empty() && status_line(line).is_none() => return Lenient::Refused,
             // Too many to be taken in the end; and one look at a head that drips in line by line stays short.
             _ if lines.len() > ANSWER_FIELDS_MAX => return Lenient::Refused,
             line => lines.push(line),
@@ -69,7 +71,8 @@ fn head(lines: &[&[u8]]) -> Option<Vec<u8>> {
 fn status_line(line: &[u8]) -> Option<Vec<u8>> {
     let rest = line.strip_prefix(b"HTTP/1.")?;
     let (minor, rest) = rest.split_first().filter(|(minor, _)| minor.is_ascii_digit())?;
-    let rest = rest.strip_prefix(b" ")?.trim_ascii_start();
+    let rest = rest.strip_prefix(b" ")?;
+    let rest = &rest[rest.iter().take_while(|&&byte| byte == b' ').count()..];
     let (status, reason) = rest.split_at_checked(3)?;
     let reason = if reason.is_empty() { reason } else { reason.strip_prefix(b" ")? };
     if !status.iter().all(u8::is_ascii_digit) || reason.contains(&0) {
@@ -90,7 +93,7 @@ fn joined(lines: &[&[u8]]) -> Option<Vec<Line>> {
         if line.starts_with(b" ") || line.starts_with(b"\t") {
             let (last, folded) = joined.last_mut()?;
             last.push(b' ');
-            last.extend_from_slice(line.trim_ascii());
+            last.extend_from_slice(trim(line));
             *folded = true;
         } else {
             joined.push((line.to_vec(), false));
@@ -121,7 +124,7 @@ impl Fields {
     /// `None` where a line cannot mean one thing alone.
     fn add(&mut self, (line, folded): Line) -> Option<()> {
         let (name, value) = line.split_at(memchr::memchr(b':', &line)?);
-        let value = value[1..].trim_ascii();
+        let value = trim(&value[1..]);
         let text = str::from_utf8(name).ok().filter(|name| !name.is_empty())?;
         if !text.bytes().all(|byte| is_token(byte) || byte == b' ') || value.contains(&0) {
             return None;
@@ -133,6 +136,9 @@ impl Fields {
         match sorted {
             // Nothing about where a body ends is guessed.
             _ if frames && (is_odd || folded || had_controls) => return None,
+            // Without them, the coding would be another one.
+            _ if had_controls && text.eq_ignore_ascii_case("Content-Encoding") => return None,
+            Name::ContentLength if field::digits(&value).is_none() => return None,
             Name::ContentLength => match &self.length {
                 Some(length) => return (*length == value).then_some(()), // the same once more
                 None => self.length = Some(value.clone()),
@@ -172,6 +178,14 @@ impl Fields {
         }
         out.extend_from_slice(b"\r\n");
     }
+}
+
+/// Without the white space around it (`OWS`, RFC 9110 section 5.6.3): SP and HTAB, and no control byte.
+fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
 }
 
 /// `tchar` (RFC 9110 section 5.6.2).
@@ -218,8 +232,10 @@ mod tests {
                 let expected = Lenient::Head { bytes: expected.into(), length: came.len() };
                 assert_eq!(got, expected, "{came:?}");
             }
-            let begun = &came.as_bytes()[..came.len() - 1];
-            assert!(matches!(normalise(begun), Lenient::Partial), "{came:?} without its end");
+            for length in 0..came.len() {
+                let begun = &came.as_bytes()[..length];
+                assert_eq!(normalise(begun), Lenient::Partial, "{length} bytes of {came:?}");
+            }
         }
     }
 
@@ -238,6 +254,8 @@ mod tests {
             "HTTP/1.1x 200 OK\r\n\r\n",
             "HTTP/1.10 200 OK\r\n\r\n",
             "HTTP/1.1\t200 OK\r\n\r\n",
+            "HTTP/1.1 \t200 OK\r\n\r\n",
+            "HTTP/1.1 \r200 OK\r\n\r\n",
             "HTTP/1.1 200OK\r\n\r\n",
             "HTTP/1.1 20 OK\r\n\r\n",
             "HTTP/1.1 200 O\0K\r\n\r\n",
@@ -250,9 +268,21 @@ mod tests {
             "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length : 3\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: \x013\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\x0c\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Encoding: \x01gzip\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length:\r\n 3\r\n\r\n",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chu\x01nked\r\n\r\n",
         ] {
+            assert_eq!(normalise(came.as_bytes()), Lenient::Refused, "{came:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_line_that_is_none_is_refused_before_the_head_ends() {
+        for came in ["HTTP/1.1 abc\n", "HTTP/1.1\t200 OK\r\n", "HTTP/1.1 200OK\r\nA: b\r\n"] {
             assert_eq!(normalise(came.as_bytes()), Lenient::Refused, "{came:?}");
         }
     }
