@@ -1502,7 +1502,7 @@ const WAYS: &[Way] = &[
                  2;a=\"b\"\r\nup\r\n01\r\n\n\r\n000\r\nB: c\r\n\r\n",
         ends: false,
         gets: "HTTP/1.1 200 OK\r\nDate: x\r\nTrailer: B\r\nTransfer-Encoding: chunked\r\n\r\n\
-               2;a=\"b\"\r\nup\r\n01\r\n\n\r\n000\r\nB: c\r\n\r\n",
+               2\r\nup\r\n01\r\n\n\r\n000\r\nB: c\r\n\r\n",
         upstream: KEEP,
         persists: true,
     },

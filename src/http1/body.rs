@@ -1,8 +1,9 @@
 //! Finds the end of a body while its bytes go by, and never copies one of them.
 //!
 //! Where RFC 9112 section 7.1 leaves a recipient room (bare LF, an empty size), the scanner takes none: what it lets by
-//! must mean the same to whoever reads it next. White space behind a chunk's size, which some servers send
-//! (ESPAsyncWebServer, old Tomcat) and Go's client takes, is taken, and left out of what goes on.
+//! must mean the same to whoever reads it next. What a chunk's line holds behind the size is taken as Go's client takes
+//! it (ESPAsyncWebServer and old Tomcat send white space there), and left out of what goes on: extensions mean nothing
+//! beyond this hop (section 7.1.1), and parsers do not agree on where one ends.
 
 use super::framing::Framing;
 
@@ -35,7 +36,7 @@ pub enum Chunked {
         /// At most [`SIZE_DIGITS_MAX`] of them.
         digits: u8,
     },
-    /// Behind the size, before the line's end.
+    /// Behind the size, before the line's end. What stands here does not go on.
     Extension {
         /// The chunk's size.
         bytes: u64,
@@ -100,8 +101,8 @@ pub enum Kind {
     Content,
     /// The coding around it.
     Coding,
-    /// White space behind a chunk's size, which does not go on.
-    Blank,
+    /// What stands behind a chunk's size, which does not go on.
+    Extension,
 }
 
 /// What became of the bytes that were scanned.
@@ -120,8 +121,8 @@ pub enum Then {
     More,
     /// The body ended. Bytes behind its end are none of its own.
     Ended,
-    /// White space that does not go on ([`BodyScanner::sound_to_front`]).
-    Blank,
+    /// An extension, which does not go on ([`BodyScanner::sound_to_front`]).
+    Extension,
     /// The next byte breaks the coding.
     Broken(BodyError),
 }
@@ -181,7 +182,7 @@ impl BodyScanner {
     /// Follows the body through `bytes`, up to the first of them that does not go on.
     pub fn scan(&mut self, bytes: &[u8]) -> Scanned {
         self.follow(bytes.len(), |scanner, at| match scanner.whole_chunks(&bytes[at..]) {
-            0 if scanner.is_before_blank(bytes[at]) => Err(Then::Blank),
+            0 if scanner.is_before_extension(bytes[at]) => Err(Then::Extension),
             0 => scanner.piece(&bytes[at..]).map(|piece| piece.bytes).map_err(Then::Broken),
             chunks => Ok(chunks),
         })
@@ -194,7 +195,7 @@ impl BodyScanner {
 
     /// The same of content and coding: of all that goes on.
     pub fn sound_to_front(&mut self, bytes: &mut [u8]) -> (Scanned, usize) {
-        self.gather(bytes, |kind| kind != Kind::Blank)
+        self.gather(bytes, |kind| kind != Kind::Extension)
     }
 
     /// Follows the body through `bytes`, and moves what `keeps` wants together at their start.
@@ -243,16 +244,16 @@ impl BodyScanner {
         at
     }
 
-    /// Whether `byte` is next, and is white space that does not go on.
-    fn is_before_blank(&self, byte: u8) -> bool {
-        let behind_size = matches!(
-            self,
-            Self::Chunked(Chunked::Size { digits: 1.., .. } | Chunked::Extension { white: true, .. })
-        );
-        behind_size && is_blank(byte)
+    /// Whether `byte` is next, and belongs to what does not go on.
+    fn is_before_extension(&self, byte: u8) -> bool {
+        match self {
+            Self::Chunked(Chunked::Size { digits: 1.., .. }) => is_blank(byte) || byte == b';',
+            Self::Chunked(Chunked::Extension { .. }) => byte != b'\r',
+            _ => false,
+        }
     }
 
-    /// The next run of bytes that are all content, all coding, or all blank. `bytes` is not empty and the body is not over.
+    /// The next run of bytes that are all content, all coding, or all extension. `bytes` is not empty and the body is not over.
     ///
     /// # Errors
     /// [`BodyError::Coding`] at the first byte that breaks the coding.
@@ -263,9 +264,9 @@ impl BodyScanner {
                 Ok(Piece { bytes, kind: Kind::Content })
             }
             Self::Chunked(_) => {
-                let blank = self.is_before_blank(bytes[0]);
+                let extension = self.is_before_extension(bytes[0]);
                 let mut at = 0;
-                while at < bytes.len() && self.is_before_blank(bytes[at]) == blank {
+                while at < bytes.len() && self.is_before_extension(bytes[at]) == extension {
                     let Self::Chunked(state) = self else { break };
                     if matches!(state, Chunked::Data { .. } | Chunked::Ended) {
                         break;
@@ -278,7 +279,7 @@ impl BodyScanner {
                     }
                     at += 1;
                 }
-                Ok(Piece { bytes: at, kind: if blank { Kind::Blank } else { Kind::Coding } })
+                Ok(Piece { bytes: at, kind: if extension { Kind::Extension } else { Kind::Coding } })
             }
         }
     }
@@ -332,7 +333,7 @@ impl Chunked {
                 if line_bytes >= CHUNK_LINE_BYTES_MAX {
                     return broken("chunk extension too long");
                 }
-                if !is_text(byte) || (white && !blank && byte != b';') {
+                if byte == b'\n' || (white && !blank && byte != b';') {
                     return broken("chunk extension");
                 }
                 Self::Extension { bytes, line_bytes: line_bytes + 1, white: white && blank }
@@ -369,7 +370,7 @@ fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// A byte of a field value or of a quoted string: no control but HTAB.
+/// A byte of a field value: no control but HTAB.
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }

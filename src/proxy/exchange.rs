@@ -849,7 +849,7 @@ impl Answer {
             return self.scanner.content_to_front(bytes);
         }
         let sound = self.scanner.scan(bytes);
-        if sound.then != Then::Blank {
+        if sound.then != Then::Extension {
             return (sound, sound.bytes);
         }
         let (scanned, kept) = self.scanner.sound_to_front(&mut bytes[sound.bytes..]);
@@ -883,7 +883,7 @@ impl Course {
         out.pass = pass.start..pass.end + kept;
         out.used = pass.end + available;
         match scanned.then {
-            Then::More | Then::Blank => Exchange::Relaying(self),
+            Then::More | Then::Extension => Exchange::Relaying(self),
             // Bytes behind the end are an answer to nothing. The connection they came on is not used again.
             Then::Ended => self.ended(scanned.bytes == available, out),
             Then::Broken(error) => self.broken(Failure::of_body(error), around, out),

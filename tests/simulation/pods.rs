@@ -58,6 +58,10 @@ pub(crate) struct Answer {
     wire: Vec<u8>,
     /// Where its body begins.
     body_at: usize,
+    /// The body as it goes on to a client that knows chunks, without extensions,
+    goes: Vec<u8>,
+    /// and so much of it is sound.
+    goes_sound: usize,
     /// So much of the body, as it is on the wire, is sound.
     sound: usize,
     /// What is in the body.
@@ -189,6 +193,7 @@ impl Answer {
         };
         let mut content = content(id, if bodiless { 0 } else { size });
         let mut wire = Vec::new();
+        let mut goes = Vec::new();
         let mut sound = None;
         match body {
             Body::Length if status != 204 => {
@@ -207,7 +212,7 @@ impl Answer {
             }
             Body::Chunked if status != 204 => {
                 fields.push(("Transfer-Encoding".to_owned(), "chunked".to_owned()));
-                sound = chunk(random, &content, &mut wire);
+                sound = chunk(random, &content, &mut wire, &mut goes);
             }
             Body::UntilClose => {
                 wire.extend_from_slice(&content);
@@ -216,13 +221,17 @@ impl Answer {
         }
         if to_head || bodiless {
             wire.clear();
+            goes.clear();
             content.clear();
             sound = None;
             // An answer to HEAD has no body, whatever it says.
             body = Body::Empty;
         }
         let malformed_body = sound.is_some();
-        let sound = sound.unwrap_or(wire.len());
+        if body != Body::Chunked {
+            goes.clone_from(&wire);
+        }
+        let (sound, goes_sound) = sound.unwrap_or((wire.len(), goes.len()));
 
         let mut whole = interims;
         let mut fault = if malformed_body { Fault::MalformedBody } else { Fault::None };
@@ -291,6 +300,8 @@ impl Answer {
             body,
             wire: whole,
             body_at,
+            goes,
+            goes_sound,
             sound,
             content,
             persists: persists && body != Body::UntilClose,
@@ -312,8 +323,7 @@ impl Answer {
         if http10 && self.body == Body::Chunked {
             return (&self.content, never(self.content.len()));
         }
-        let body = &self.wire[self.body_at..];
-        (&body[..self.sound], never(body.len()))
+        (&self.goes[..self.goes_sound], never(self.goes.len()))
     }
 }
 
@@ -331,8 +341,13 @@ fn content(id: usize, size: usize) -> Vec<u8> {
     content
 }
 
-/// The chunked coding of `content`; if it is malformed, how much of it is sound.
-fn chunk(random: &mut Random, content: &[u8], wire: &mut Vec<u8>) -> Option<usize> {
+/// The chunked coding of `content`, as it comes and as it goes on; if it is malformed, how much of both is sound.
+fn chunk(
+    random: &mut Random,
+    content: &[u8],
+    wire: &mut Vec<u8>,
+    goes: &mut Vec<u8>,
+) -> Option<(usize, usize)> {
     let malformed = random.one_in(4);
     let breaks_at = random.below(content.len() + 1);
     let mut at = 0;
@@ -342,24 +357,33 @@ fn chunk(random: &mut Random, content: &[u8], wire: &mut Vec<u8>) -> Option<usiz
         if malformed && at + size >= breaks_at {
             break;
         }
-        let extension = if random.one_in(4) { ";name=\"value\"" } else { "" };
+        let extension = random.pick(&["", "", "", "", ";name=\"value\"", "  ", "\t;a"]);
         wire.extend_from_slice(format!("{size:x}{extension}\r\n").as_bytes());
-        if size == 0 {
+        goes.extend_from_slice(format!("{size:x}\r\n").as_bytes());
+        let rest = if size > 0 {
+            [&content[at..at + size], b"\r\n"].concat()
+        } else {
             let trailer = if random.one_in(4) { "X-Trailer: 1\r\n" } else { "" };
-            wire.extend_from_slice(format!("{trailer}\r\n").as_bytes());
+            format!("{trailer}\r\n").into()
+        };
+        wire.extend_from_slice(&rest);
+        goes.extend_from_slice(&rest);
+        if size == 0 {
             return None;
         }
-        wire.extend_from_slice(&content[at..at + size]);
-        wire.extend_from_slice(b"\r\n");
         at += size;
     }
     // A chunk that is longer than its size, or a size that is none.
     if random.one_in(2) && at < content.len() {
-        wire.extend_from_slice(b"1\r\n");
-        wire.push(content[at]);
+        for coded in [&mut *wire, &mut *goes] {
+            coded.extend_from_slice(b"1\r\n");
+            coded.push(content[at]);
+        }
     }
-    let sound = wire.len();
-    wire.extend_from_slice(b"zz\r\n0\r\n\r\n");
+    let sound = (wire.len(), goes.len());
+    for coded in [wire, goes] {
+        coded.extend_from_slice(b"zz\r\n0\r\n\r\n");
+    }
     Some(sound)
 }
 
