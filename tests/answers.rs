@@ -102,6 +102,7 @@ const HEADS: &[(&str, Rule)] = &[
     ("HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\n", Refused(TWO_READERS)),
     ("HTTP/1.1 200 OK\r\nContent Length: 5\r\n\r\n", AsGo),
     ("HTTP/1.1 200 OK\r\nContent- Length: 5\r\n\r\n", Refused(TWO_READERS)),
+    ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Encoding : gzip\r\n\r\n", AsGo),
     ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding : chunked\r\n\r\n", Refused(TWO_READERS)),
     // Values.
     ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: a\x01b\r\n\r\n", Taken(OLDER_GO)),
@@ -227,10 +228,12 @@ fn rows() -> Vec<Row> {
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     let many = format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: {}\r\n\r\n", "a,".repeat(1000));
     let fields = format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n{}\r\n", "X: y\r\n".repeat(256));
+    let folds = format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: y\r\n{}\r\n", " z\r\n".repeat(256));
     let long = format!("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX: {}\r\n\r\n", "y".repeat(70_000));
     let mut rows: Vec<Row> = HEADS.iter().map(|&(head, rule)| row(&[head, "up 1\n"], rule)).collect();
     rows.push(row(&[&many, "up 1\n"], AsGo));
     rows.push(row(&[&fields, "up 1\n"], Refused("more than 256 fields are over a limit")));
+    rows.push(row(&[&folds, "up 1\n"], Refused("more than 256 lines are over a limit")));
     rows.push(row(&[&long, "up 1\n"], Refused("a head over 64 KiB is over a limit")));
     rows.extend(CHUNKED.iter().map(|&(body, rule)| row(&[chunked, body], rule)));
     rows.extend(CODED_HEADS.iter().map(|&(head, rule)| row(&[head, "5\r\nup 1\n\r\n0\r\n\r\n"], rule)));
