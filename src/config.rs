@@ -15,7 +15,7 @@ use crate::{
         budget::SHARE_MIN,
         duration,
         policy::{self, Policy, Ports},
-        rules::{Rules, Timeouts},
+        settings::{Settings, Timeouts},
         size::{self, Exact},
     },
 };
@@ -92,7 +92,7 @@ const WITHOUT_VARIABLE: [&str; 3] = ["--healthcheck", "--help", "--version"];
 
 /// What the program was asked to do.
 #[derive(Debug)]
-pub enum Asked {
+pub enum Command {
     /// Print [`HELP`].
     Help,
     /// Print the version.
@@ -111,7 +111,7 @@ pub struct Config {
     /// How many event loops.
     pub workers: usize,
     /// What exchanges go by.
-    pub rules: Rules,
+    pub settings: Settings,
     /// The most client connections, if that was said.
     pub clients_max: Option<usize>,
     /// The most kept pod connections, if that was said.
@@ -161,14 +161,14 @@ struct Source<V> {
 pub fn parse(
     mut arguments: Vec<OsString>,
     variable: impl Fn(&str) -> Option<OsString>,
-) -> Result<Asked, UsageError> {
+) -> Result<Command, UsageError> {
     let healthcheck = take_healthcheck(&mut arguments);
     let mut arguments = Arguments::from_vec(arguments);
     if arguments.contains(["-h", "--help"]) {
-        return Ok(Asked::Help);
+        return Ok(Command::Help);
     }
     if arguments.contains(["-V", "--version"]) {
-        return Ok(Asked::Version);
+        return Ok(Command::Version);
     }
     let mut source = Source { arguments, variable };
     let listen = source.list("--listen", &[], address)?;
@@ -215,13 +215,13 @@ pub fn parse(
                     .map_err(|why| UsageError(format!("--healthcheck at {address}: {why}")))?
             }
         };
-        return Ok(Asked::Healthcheck(page));
+        return Ok(Command::Healthcheck(page));
     }
-    let rules = Rules { policy, timeouts, access_log };
-    Ok(Asked::Serve(Box::new(Config {
+    let settings = Settings { policy, timeouts, access_log };
+    Ok(Command::Serve(Box::new(Config {
         listen,
         workers,
-        rules,
+        settings,
         clients_max,
         upstreams_idle_max,
         buffers_max,
@@ -236,7 +236,7 @@ pub fn parse(
 /// # Errors
 /// As those of [`parse`].
 #[cold]
-pub fn from_process() -> Result<Asked, UsageError> {
+pub fn from_process() -> Result<Command, UsageError> {
     parse(env::args_os().skip(1).collect(), |name| env::var_os(name))
 }
 
@@ -410,7 +410,7 @@ mod tests {
         let variable =
             |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, text)| text.into());
         match parse(arguments, variable) {
-            Ok(Asked::Serve(config)) => Ok(config),
+            Ok(Command::Serve(config)) => Ok(config),
             Ok(other) => Err(format!("{other:?}")),
             Err(UsageError(error)) => Err(error),
         }
@@ -429,11 +429,11 @@ mod tests {
         ];
         let config = config(&["--timeout=9s", "--listen", "127.0.0.1:0", "--listen", "[::1]:1"], &variables);
         let config = config.unwrap();
-        assert_eq!(config.rules.timeouts.connect, Duration::from_secs(7));
-        assert_eq!(config.rules.timeouts.scrape, Duration::from_secs(9));
-        assert_eq!(config.rules.policy.allow().len(), 2);
-        assert_eq!(config.rules.policy.deny(), []);
-        assert!(config.rules.access_log);
+        assert_eq!(config.settings.timeouts.connect, Duration::from_secs(7));
+        assert_eq!(config.settings.timeouts.scrape, Duration::from_secs(9));
+        assert_eq!(config.settings.policy.allow().len(), 2);
+        assert_eq!(config.settings.policy.deny(), []);
+        assert!(config.settings.access_log);
         assert_eq!(config.listen, ["127.0.0.1:0".parse().unwrap(), "[::1]:1".parse().unwrap()]);
     }
 
@@ -441,13 +441,13 @@ mod tests {
     fn the_defaults_are_what_help_says() {
         let config = config(&[], &[]).unwrap();
         let Timeouts { scrape, scrape_max, connect, header, client_idle, upstream_idle } =
-            config.rules.timeouts;
+            config.settings.timeouts;
         let durations = [scrape, scrape_max, connect, header, client_idle, upstream_idle];
         assert_eq!(durations.map(|duration| duration.as_secs()), [30, 120, 3, 10, 360, 180]);
-        assert_eq!(config.rules.policy.allow().len(), 5);
-        assert_eq!(config.rules.policy.ports().to_string(), "1-65535");
+        assert_eq!(config.settings.policy.allow().len(), 5);
+        assert_eq!(config.settings.policy.ports().to_string(), "1-65535");
         assert_eq!((config.workers, config.log_level), (1, LevelFilter::Info));
-        assert!(!config.rules.access_log);
+        assert!(!config.settings.access_log);
         let limits = (config.clients_max, config.upstreams_idle_max, config.buffers_max);
         assert_eq!(limits, (None, None, None), "they follow from the surroundings");
         assert_eq!(config.shutdown_delay, Duration::ZERO);

@@ -13,13 +13,13 @@ use std::{
 
 use crate::{
     http1::head::{self, HeadError},
-    proxy::duration::Short,
+    proxy::duration::HumanDuration,
 };
 
 /// How long it may take in all, connecting included.
 const TIME_MAX: Duration = Duration::from_secs(3);
 /// The longest head of an answer that is read. Those of our own pages have a few hundred bytes.
-const ANSWER_HEAD_BYTES_MAX: usize = 4096;
+const RESPONSE_HEAD_BYTES_MAX: usize = 4096;
 
 /// The page that is asked for, and where.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Page {
             Ok(200) => return Ok(()),
             Ok(status) => format!("status {status}"),
             Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
-                format!("no answer within {}", Short(TIME_MAX))
+                format!("no answer within {}", HumanDuration(TIME_MAX))
             }
             Err(error) => error.to_string(),
         };
@@ -87,7 +87,7 @@ impl Page {
         stream.set_write_timeout(Some(left(until)?))?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes())?;
-        let mut answer = [0; ANSWER_HEAD_BYTES_MAX];
+        let mut answer = [0; RESPONSE_HEAD_BYTES_MAX];
         let mut length = 0;
         loop {
             stream.set_read_timeout(Some(left(until)?))?;
@@ -98,7 +98,7 @@ impl Page {
                 Err(error) if error.kind() == ErrorKind::Interrupted => 0,
                 Err(error) => return Err(error),
             };
-            let why = match head::answer(&answer[..length], |head| head.status) {
+            let why = match head::response(&answer[..length], |head| head.status) {
                 Ok(Some(status)) => return Ok(status),
                 Ok(None) if length < answer.len() => continue,
                 Ok(None) => "head over 4 KiB",

@@ -35,7 +35,7 @@
 //!
 //! What goes wrong on the way is an [`Outcome`](proxy::outcome::Outcome): one enum is the status and the reason
 //! phrase that Prometheus shows, the word in the log and the label on `/metrics`. What takes too long comes up in
-//! [`proxy::deadlines`]; who makes psystrike hold more bytes than it may, in [`proxy::budget`]. And what a scrape costs in system calls is in steps 2, 4 and 5: two waits, two reads, two
+//! [`proxy::timers`]; who makes psystrike hold more bytes than it may, in [`proxy::budget`]. And what a scrape costs in system calls is in steps 2, 4 and 5: two waits, two reads, two
 //! writes, where the answer is short.
 //!
 //! Functions that a process runs once at its start, or not at all, are `#[cold]`: the linker then puts them beside each

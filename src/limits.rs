@@ -134,13 +134,13 @@ fn to_usize(number: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Asked, parse};
+    use crate::config::{Command, parse};
 
     const MIB: u64 = 1 << 20;
 
     fn limits(arguments: &[&str], open_files: u64, memory: Option<u64>) -> Limits {
         match parse(arguments.iter().map(Into::into).collect(), |_| None) {
-            Ok(Asked::Serve(config)) => Limits::new(&config, open_files, memory),
+            Ok(Command::Serve(config)) => Limits::new(&config, open_files, memory),
             other => panic!("{other:?}"),
         }
     }

@@ -17,7 +17,7 @@ use std::{
 use ipnet::IpNet;
 use log::{error, info, warn};
 use psystrike::{
-    config::{self, Asked, Config},
+    config::{self, Command, Config},
     healthcheck::Page,
     limits::Limits,
     logging,
@@ -26,9 +26,9 @@ use psystrike::{
         event_loop::EventLoop,
         listener, process,
         shared::{Phase, Shared, Wake},
-        signals::{Happened, Signals},
+        signals::{SignalEvent, Signals},
     },
-    proxy::{duration::Short, metrics::Fixed},
+    proxy::{duration::HumanDuration, metrics::BuildInfo},
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -45,10 +45,10 @@ const ENDED_AT_ONCE: u8 = 128 + 15;
 
 fn main() -> ExitCode {
     let config = match config::from_process() {
-        Ok(Asked::Help) => return print(config::HELP),
-        Ok(Asked::Version) => return print(&format!("psystrike {VERSION} ({REVISION})\n")),
-        Ok(Asked::Healthcheck(page)) => return healthcheck(&page),
-        Ok(Asked::Serve(config)) => config,
+        Ok(Command::Help) => return print(config::HELP),
+        Ok(Command::Version) => return print(&format!("psystrike {VERSION} ({REVISION})\n")),
+        Ok(Command::Healthcheck(page)) => return healthcheck(&page),
+        Ok(Command::Serve(config)) => config,
         Err(error) => {
             logging::complain(&error);
             return USAGE.into();
@@ -90,7 +90,7 @@ fn healthcheck(page: &Page) -> ExitCode {
 /// Serves until a signal ends it, and gives the exit status.
 #[cold]
 fn serve(config: &Config) -> Result<u8, String> {
-    logging::init(config.log_level, config.rules.access_log)
+    logging::init(config.log_level, config.settings.access_log)
         .map_err(|error| format!("no thread for the log: {error}"))?;
     let pressure = Pressure::watch(); // its descriptor is counted below
     let open_files = process::raise_open_files();
@@ -104,14 +104,14 @@ fn serve(config: &Config) -> Result<u8, String> {
     }
     let limits = Limits::new(config, open_files, cgroup::memory_limit());
     let mut signals = Signals::receive().map_err(|error| format!("signals: {error}"))?;
-    let fixed = Fixed {
+    let build_info = BuildInfo {
         version: VERSION,
         revision: REVISION,
         clients_max: limits.clients.most,
         upstreams_idle_max: limits.upstreams_idle.most,
         buffers_max: limits.buffers.most,
     };
-    let shared = Arc::new(Shared::new(config.rules.clone(), fixed, config.workers));
+    let shared = Arc::new(Shared::new(config.settings.clone(), build_info, config.workers));
     if let Some(pressure) = pressure {
         shared.set_pressure(pressure);
     }
@@ -122,7 +122,7 @@ fn serve(config: &Config) -> Result<u8, String> {
         warn!("{name}: no option has this variable, so it changes nothing; see psystrike --help");
     }
     info!("psystrike {VERSION} ({REVISION}) serves, with workers={} {limits}", config.workers);
-    let policy = &config.rules.policy;
+    let policy = &config.settings.policy;
     let list = |ranges: &[IpNet]| ranges.iter().map(IpNet::to_string).collect::<Vec<_>>().join(",");
     let (allow, deny, ports) = (list(policy.allow()), list(policy.deny()), policy.ports());
     info!("pods may be reached in allow={allow} deny={deny} allow_ports={ports}");
@@ -188,7 +188,7 @@ fn supervise(
     let mut wait = |until| loop {
         match signals.wait(until) {
             // What a later version reads from files it reads again; this one reads none.
-            Ok(Happened::Hangup) => info!("received SIGHUP; there are no files to reload"),
+            Ok(SignalEvent::Hangup) => info!("received SIGHUP; there are no files to reload"),
             happened => return happened.map_err(|error| format!("signals: {error}")),
         }
     };
@@ -196,29 +196,29 @@ fn supervise(
         shared.enter(phase);
         shared.wake_all().map_err(|error| format!("waking: {error}"))
     };
-    if wait(None)? == Happened::WorkerEnded {
+    if wait(None)? == SignalEvent::WorkerEnded {
         return Err("a worker ended, and so all do".to_owned());
     }
 
-    info!("a signal came: /readyz fails, and serving goes on for {}", Short(config.shutdown_delay));
+    info!("a signal came: /readyz fails, and serving goes on for {}", HumanDuration(config.shutdown_delay));
     enter(Phase::Draining)?;
     let until = Instant::now() + config.shutdown_delay;
     while Instant::now() < until {
         match wait(Some(until))? {
-            Happened::Signal => return Ok(ENDED_AT_ONCE),
-            Happened::WorkerEnded => return Err("a worker ended while draining".to_owned()),
-            Happened::Timeout | Happened::Hangup => {}
+            SignalEvent::Signal => return Ok(ENDED_AT_ONCE),
+            SignalEvent::WorkerEnded => return Err("a worker ended while draining".to_owned()),
+            SignalEvent::Timeout | SignalEvent::Hangup => {}
         }
     }
 
-    info!("finishing what runs, for at most {}", Short(config.shutdown_timeout));
+    info!("finishing what runs, for at most {}", HumanDuration(config.shutdown_timeout));
     enter(Phase::Closing)?;
     let until = Instant::now() + config.shutdown_timeout;
     while running.load(Ordering::Acquire) > 0 {
         match wait(Some(until))? {
-            Happened::Signal => return Ok(ENDED_AT_ONCE),
-            Happened::WorkerEnded | Happened::Hangup => {}
-            Happened::Timeout => {
+            SignalEvent::Signal => return Ok(ENDED_AT_ONCE),
+            SignalEvent::WorkerEnded | SignalEvent::Hangup => {}
+            SignalEvent::Timeout => {
                 warn!("the time is up: what still runs is broken off");
                 return Ok(0);
             }

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use bytes::{Shown, cuts, with_seeds};
 use psystrike::proxy::{
-    dialogue::{ClientAction, Input, Report, UpstreamAction, Wants},
+    events::{ClientAction, Event, Report, UpstreamAction, Wants},
     outcome::{Class, Outcome, UpstreamError},
     route::{Page, RouteName},
 };
-use talk::{ANSWER, ASK, ASKED, Said, Talk, ms, pod, reply, rules};
+use talk::{ANSWER, ASK, ASKED, Said, Talk, ms, pod, reply, settings};
 
 /// Leads a dialogue to where a test begins.
 type Begin = fn() -> Talk;
@@ -43,7 +43,7 @@ fn failure(status: u16, reason: &str, lines: &str, after: &str) -> String {
 fn relaying(head: &str) -> Talk {
     let mut talk = Talk::awaiting(ASK, false);
     talk.pod(head).gets(head);
-    talk.wants(Wants::Answer);
+    talk.wants(Wants::Response);
     talk
 }
 
@@ -59,7 +59,7 @@ fn relaying_until_close() -> Talk {
     let mut talk = Talk::awaiting(ASK, false);
     talk.pod("HTTP/1.1 200 OK\r\nDate: x\r\n\r\nup\n")
         .gets("HTTP/1.1 200 OK\r\nDate: x\r\nConnection: close\r\n\r\nup\n");
-    talk.wants(Wants::Answer);
+    talk.wants(Wants::Response);
     talk
 }
 
@@ -210,17 +210,17 @@ fn a_scrape_goes_through_every_state_and_tells_its_times() {
     talk.wants(Wants::Send);
     talk.sent_all();
     talk.asked(ASKED);
-    talk.wants(Wants::Answer);
+    talk.wants(Wants::Response);
     talk.due(ms(1000 + 30_000));
     talk.wait(ms(80));
     talk.pod("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Le");
-    talk.wants(Wants::Answer);
+    talk.wants(Wants::Response);
     talk.wait(ms(30));
     talk.pod("ngth: 10\r\n\r\n").gets("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 10\r\n\r\n");
     talk.due(ms(1000 + 30_000));
     talk.wait(ms(30));
     talk.pod("01234").gets("01234");
-    talk.wants(Wants::Answer);
+    talk.wants(Wants::Response);
     talk.wait(ms(30));
     talk.pod("56789").gets("56789").upstream(KEEP);
     talk.wants(Wants::Flush);
@@ -611,7 +611,7 @@ fn no_answer_in_time() {
 }
 
 #[test]
-fn interim_answers() {
+fn interim_responses() {
     let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
     // To whoever can read it, at once, and without what is not for it; hidden from the others.
     let came = "HTTP/1.1 100 Continue\r\nConnection: X, close\r\nX: y\r\nContent-Length: 9\r\nA: b\r\n\r\n";
@@ -622,10 +622,10 @@ fn interim_answers() {
         talk.pod(interim).gets(if sees { interim } else { "" });
         talk.wants(Wants::Send);
         talk.sent_all();
-        talk.wants(Wants::Answer);
+        talk.wants(Wants::Response);
         talk.wait(ms(5));
         talk.pod(came).gets(if sees { goes } else { "" });
-        talk.wants(Wants::Answer);
+        talk.wants(Wants::Response);
         talk.due(ms(30_000)); // it wins no time
         talk.pod("HTTP/1.1 204 No Content\r\nDate: x\r\n\r\n")
             .gets(match sees {
@@ -911,7 +911,7 @@ fn a_head_that_does_not_end() {
     let mut talk = replying_page();
     talk.flushed().reports(Outcome::Page, 200);
     talk.expires(ms(360_000)).client(ClientAction::Close);
-    let mut talk = Talk::with_rules("turned away", rules(), true);
+    let mut talk = Talk::with_rules("turned away", settings(), true);
     talk.expires(ms(10_000)).client(ClientAction::Close);
     // The head of a second request has its own time.
     let mut talk = replying_page();
@@ -1009,30 +1009,30 @@ fn who_ends_between_requests_still_gets_the_answer_before() {
 fn what_a_state_does_not_wait_for_changes_nothing() {
     type Told = (&'static str, fn(&mut Talk) -> bool);
     let inputs: &[Told] = &[
-        ("request", |talk| talk.changes(Input::Request(HEALTHZ.as_bytes()))),
-        ("client gone", |talk| talk.changes(Input::ClientGone)),
-        ("flushed", |talk| talk.changes(Input::Flushed)),
-        ("discarded", |talk| talk.changes(Input::Discarded(1))),
-        ("connected", |talk| talk.changes(Input::Connected { reused: false })),
-        ("connected", |talk| talk.changes(Input::Connected { reused: true })),
-        ("sent", |talk| talk.changes(Input::Sent(1))),
-        ("answer", |talk| talk.changes(Input::Answer(&mut ANSWER.as_bytes().to_vec()))),
-        ("passed", |talk| talk.changes(Input::Passed(1))),
-        ("end", |talk| talk.changes(Input::UpstreamEnd)),
-        ("failed", |talk| talk.changes(Input::UpstreamFailed(UpstreamError::Other))),
-        ("failed", |talk| talk.changes(Input::UpstreamFailed(UpstreamError::Refused))),
-        ("drain", |talk| talk.changes(Input::Drain { client_stalled: false })),
-        ("the client's end", |talk| talk.changes(Input::ClientEnded)),
-        ("turn away", |talk| talk.changes(Input::TurnAway)),
-        ("early", |talk| talk.changes(Input::Tick { client_stalled: false })),
-        ("early", |talk| talk.changes(Input::Tick { client_stalled: true })),
+        ("request", |talk| talk.changes(Event::Request(HEALTHZ.as_bytes()))),
+        ("client gone", |talk| talk.changes(Event::ClientGone)),
+        ("flushed", |talk| talk.changes(Event::Flushed)),
+        ("discarded", |talk| talk.changes(Event::Discarded(1))),
+        ("connected", |talk| talk.changes(Event::Connected { reused: false })),
+        ("connected", |talk| talk.changes(Event::Connected { reused: true })),
+        ("sent", |talk| talk.changes(Event::Sent(1))),
+        ("answer", |talk| talk.changes(Event::Response(&mut ANSWER.as_bytes().to_vec()))),
+        ("passed", |talk| talk.changes(Event::Spliced(1))),
+        ("end", |talk| talk.changes(Event::UpstreamEof)),
+        ("failed", |talk| talk.changes(Event::UpstreamFailed(UpstreamError::Other))),
+        ("failed", |talk| talk.changes(Event::UpstreamFailed(UpstreamError::Refused))),
+        ("drain", |talk| talk.changes(Event::CloseIfIdle { client_stalled: false })),
+        ("the client's end", |talk| talk.changes(Event::ClientEnded)),
+        ("turn away", |talk| talk.changes(Event::TurnAway)),
+        ("early", |talk| talk.changes(Event::Timeout { client_stalled: false })),
+        ("early", |talk| talk.changes(Event::Timeout { client_stalled: true })),
         ("late", |talk| {
             talk.wait(ms(24 * 3600 * 1000));
-            talk.changes(Input::Tick { client_stalled: false })
+            talk.changes(Event::Timeout { client_stalled: false })
         }),
         ("late", |talk| {
             talk.wait(ms(24 * 3600 * 1000));
-            talk.changes(Input::Tick { client_stalled: true })
+            talk.changes(Event::Timeout { client_stalled: true })
         }),
     ];
     // Each state, and all that it waits for.
@@ -1048,7 +1048,7 @@ fn what_a_state_does_not_wait_for_changes_nothing() {
         ),
         (
             "turned away",
-            || Talk::with_rules("turned away", rules(), true),
+            || Talk::with_rules("turned away", settings(), true),
             &["request", "client gone", "the client's end", "drain", "turn away", "late"],
         ),
         ("reading", reading_begun, &["request", "client gone", "the client's end", "late"]),
@@ -1106,8 +1106,8 @@ fn what_nobody_looked_at_counts_as_what_was_read() {
         for &portion in &portions[..portions.len() - 1] {
             talk.passed(portion);
             left -= portion;
-            assert_eq!(talk.exchange.unseen(), left);
-            talk.wants(Wants::Answer);
+            assert_eq!(talk.exchange.opaque_len(), left);
+            talk.wants(Wants::Response);
             talk.due(ms(30_000));
         }
         talk.wait(ms(7));
@@ -1127,11 +1127,11 @@ fn what_nobody_looked_at_counts_as_what_was_read() {
 
     let mut talk = relaying_long_chunk();
     talk.passed(65_535);
-    assert_eq!(talk.exchange.unseen(), 1);
+    assert_eq!(talk.exchange.opaque_len(), 1);
     talk.passed(1);
-    assert_eq!(talk.exchange.unseen(), 0, "the line's end is to be looked at");
+    assert_eq!(talk.exchange.opaque_len(), 0, "the line's end is to be looked at");
     talk.pod("\r\n8000\r\n").gets("\r\n8000\r\n");
-    assert_eq!(talk.exchange.unseen(), 32_768);
+    assert_eq!(talk.exchange.opaque_len(), 32_768);
     talk.passed(32_768);
     talk.pod("\r\n0\r\n\r\n").gets("\r\n0\r\n\r\n").upstream(KEEP);
     talk.flushed().reports(Outcome::Forwarded, 200);
@@ -1139,7 +1139,7 @@ fn what_nobody_looked_at_counts_as_what_was_read() {
     let mut talk = relaying_until_close();
     for portion in [1, 1 << 20, 1 << 40] {
         talk.passed(portion);
-        assert_eq!(talk.exchange.unseen(), u64::MAX);
+        assert_eq!(talk.exchange.opaque_len(), u64::MAX);
     }
     talk.pod_ends().upstream(CLOSE);
     talk.flushed().client(ClientAction::Shutdown).reports(Outcome::Forwarded, 200);
@@ -1276,7 +1276,11 @@ fn what_may_go_on_unseen_and_what_has_a_length() {
     ];
     for (name, state, unseen, has_length) in rows {
         let talk = state();
-        assert_eq!((talk.exchange.unseen(), talk.exchange.has_length()), (*unseen, *has_length), "{name}");
+        assert_eq!(
+            (talk.exchange.opaque_len(), talk.exchange.has_length()),
+            (*unseen, *has_length),
+            "{name}"
+        );
     }
 }
 
@@ -1340,14 +1344,14 @@ fn how_long_prometheus_leaves_us() {
 
 #[test]
 fn the_limits_are_the_operators() {
-    let mut rules = rules();
-    rules.timeouts.scrape = ms(7_000);
-    rules.timeouts.scrape_max = ms(8_000);
-    rules.timeouts.connect = ms(20_000);
+    let mut settings = settings();
+    settings.timeouts.scrape = ms(7_000);
+    settings.timeouts.scrape_max = ms(8_000);
+    settings.timeouts.connect = ms(20_000);
     for (request, patience, within) in
         [(ASK, 7_000, "7s"), (&scrape_with("10"), 8_000, "8s"), (&scrape_with("1"), 900, "900ms")]
     {
-        let mut talk = Talk::with_rules(request, rules.clone(), false);
+        let mut talk = Talk::with_rules(request, settings.clone(), false);
         talk.client(request).upstream(UpstreamAction::Connect(pod()));
         // The scrape's own time is over first.
         let reason = format!("pod did not accept the connection within {within}");
@@ -1632,8 +1636,8 @@ fn a_pod_that_did_not_get_the_whole_request_is_not_asked_another() {
             let (last, first) = parts.split_last().expect("a part");
             for part in first {
                 talk.pod(part).gets(part);
-                talk.wants(Wants::Answer);
-                talk.tell(Input::Sent(5)); // nobody sends on
+                talk.wants(Wants::Response);
+                talk.tell(Event::Sent(5)); // nobody sends on
             }
             let keep = if sent == ASKED.len() { KEEP } else { CLOSE };
             talk.pod(last).gets(last).upstream(keep);
@@ -1762,9 +1766,9 @@ fn reports_name_the_request_for_the_access_log_and_where_it_was_refused() {
         ("GET / HTTP/1.1\r\n\r\n", "", IF_ASKED),
     ] {
         for access_log in [true, false] {
-            let mut rules = rules();
-            rules.access_log = access_log;
-            let mut talk = Talk::with_rules(request, rules, false);
+            let mut settings = settings();
+            settings.access_log = access_log;
+            let mut talk = Talk::with_rules(request, settings, false);
             talk.client(request).whatever();
             if talk.exchange.wants() == Wants::Connection {
                 talk.connected(false);
@@ -1778,8 +1782,8 @@ fn reports_name_the_request_for_the_access_log_and_where_it_was_refused() {
         }
     }
     // Whichever way it ends.
-    let mut rules = rules();
-    rules.access_log = true;
+    let mut settings = settings();
+    settings.access_log = true;
     let ends: &[fn(&mut Talk) -> Said] = &[
         |talk| talk.client_gone(),
         |talk| {
@@ -1792,7 +1796,7 @@ fn reports_name_the_request_for_the_access_log_and_where_it_was_refused() {
         },
     ];
     for end in ends {
-        let mut talk = Talk::with_rules("however it ends", rules.clone(), false);
+        let mut talk = Talk::with_rules("however it ends", settings.clone(), false);
         talk.client(ASK).upstream(UpstreamAction::Connect(pod()));
         talk.connected(false);
         talk.sent_all();
@@ -1967,7 +1971,7 @@ impl Refusal {
     }
 
     fn talk(&self) -> Talk {
-        Talk::with_rules(&self.request, rules(), self.turned_away)
+        Talk::with_rules(&self.request, settings(), self.turned_away)
     }
 }
 
@@ -2126,7 +2130,7 @@ fn requests_come_in_any_portions() {
     let refusals = refusals().into_iter().map(|refusal| (refusal.request, refusal.turned_away));
     for (request, turned_away) in asks.into_iter().chain(pages).chain(refusals) {
         let hears = |parts: &[&[u8]]| {
-            let mut talk = Talk::with_rules(&request, rules(), turned_away);
+            let mut talk = Talk::with_rules(&request, settings(), turned_away);
             let mut upstream = UpstreamAction::None;
             for part in parts {
                 let mut said = talk.client(part);

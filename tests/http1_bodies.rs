@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use bytes::{Random, Shown, cuts, with_seeds};
 use psystrike::http1::body::{
-    BodyError, BodyScanner, CHUNK_LINE_BYTES_MAX, Kind, Scanned, TRAILER_BYTES_MAX, Then,
+    BodyError, BodyScanner, CHUNK_LINE_BYTES_MAX, Kind, Progress, Scan, TRAILER_BYTES_MAX,
 };
 use psystrike::http1::framing::Framing;
 
@@ -20,7 +20,7 @@ use psystrike::http1::framing::Framing;
 struct Followed {
     /// How many bytes are the body's, and sound.
     bytes: usize,
-    then: Then,
+    then: Progress,
     content: Vec<u8>,
 }
 
@@ -34,62 +34,64 @@ impl std::fmt::Debug for Followed {
 fn follow(framing: Framing, parts: &[&[u8]]) -> Followed {
     let mut scanner = BodyScanner::new(framing);
     let mut by_piece = scanner.clone();
-    let mut followed = Followed { bytes: 0, then: Then::More, content: Vec::new() };
+    let mut followed = Followed { bytes: 0, then: Progress::More, content: Vec::new() };
     if scanner.ended() {
-        followed.then = Then::Ended;
+        followed.then = Progress::Ended;
     }
     let mut parts: VecDeque<&[u8]> = parts.iter().copied().collect();
     while let Some(part) = parts.pop_front() {
         let before = scanner.clone();
-        let Scanned { bytes, then } = scanner.scan(part);
+        let Scan { bytes, then } = scanner.scan(part);
         assert!(bytes <= part.len(), "{before:?} took {bytes} of {}", Shown(part));
         pieces(&mut by_piece, &part[..bytes], &mut followed.content);
         assert_eq!(by_piece, scanner, "both ways from {before:?} through {}", Shown(part));
         followed.bytes += bytes;
         followed.then = then;
         match then {
-            Then::More => assert_eq!(bytes, part.len(), "more is wanted, so all is taken: {}", Shown(part)),
-            Then::Ended => {
+            Progress::More => {
+                assert_eq!(bytes, part.len(), "more is wanted, so all is taken: {}", Shown(part))
+            }
+            Progress::Ended => {
                 assert_eq!(
                     scanner.scan(b"0\r\n\r\n"),
-                    Scanned { bytes: 0, then },
+                    Scan { bytes: 0, then },
                     "nothing comes behind the end"
                 );
                 break;
             }
-            Then::Extension => {
-                let extension = scanner.piece(&part[bytes..]);
-                assert_eq!(by_piece.piece(&part[bytes..]), extension);
+            Progress::Extension => {
+                let extension = scanner.span(&part[bytes..]);
+                assert_eq!(by_piece.span(&part[bytes..]), extension);
                 let extension = match extension {
                     Ok(extension) => extension,
                     Err(error) => {
-                        followed.then = Then::Broken(error);
+                        followed.then = Progress::Broken(error);
                         break;
                     }
                 };
                 assert_eq!(extension.kind, Kind::Extension, "{before:?}: {}", Shown(part));
                 followed.bytes += extension.bytes;
-                followed.then = Then::More;
+                followed.then = Progress::More;
                 parts.push_front(&part[bytes + extension.bytes..]);
             }
-            Then::Broken(error) => {
+            Progress::Broken(error) => {
                 assert_eq!(
-                    by_piece.piece(&part[bytes..]),
+                    by_piece.span(&part[bytes..]),
                     Err(error),
                     "both ways at {}",
                     Shown(&part[bytes..])
                 );
-                assert_eq!(scanner.scan(&part[bytes..]), Scanned { bytes: 0, then }, "broken stays broken");
+                assert_eq!(scanner.scan(&part[bytes..]), Scan { bytes: 0, then }, "broken stays broken");
                 break;
             }
         }
     }
     let end = match (framing, followed.then) {
-        (Framing::UntilClose, _) | (_, Then::Ended) => Ok(()),
+        (Framing::UntilClose, _) | (_, Progress::Ended) => Ok(()),
         _ => Err(BodyError::CutShort),
     };
     assert_eq!(scanner.end_of_connection(), end, "{scanner:?}");
-    assert_eq!(scanner.ended(), followed.then == Then::Ended, "{scanner:?}");
+    assert_eq!(scanner.ended(), followed.then == Progress::Ended, "{scanner:?}");
     followed
 }
 
@@ -97,7 +99,7 @@ fn follow(framing: Framing, parts: &[&[u8]]) -> Followed {
 fn pieces(scanner: &mut BodyScanner, bytes: &[u8], content: &mut Vec<u8>) {
     let mut at = 0;
     while at < bytes.len() {
-        let piece = scanner.piece(&bytes[at..]).expect("sound bytes");
+        let piece = scanner.span(&bytes[at..]).expect("sound bytes");
         assert!(piece.bytes > 0, "{scanner:?} stands still");
         assert_ne!(piece.kind, Kind::Extension, "{scanner:?} goes on with an extension");
         if piece.kind == Kind::Content {
@@ -110,7 +112,7 @@ fn pieces(scanner: &mut BodyScanner, bytes: &[u8], content: &mut Vec<u8>) {
 /// Checks a row under every cut. Where the body ends, it ends so too with any bytes behind it.
 fn check(name: &str, framing: Framing, bytes: &[u8], expected: &Followed) {
     check_cuts(name, framing, bytes, expected);
-    if matches!(expected.then, Then::Ended | Then::Broken(_)) {
+    if matches!(expected.then, Progress::Ended | Progress::Broken(_)) {
         for behind in [&b"HTTP/1.1 200 OK\r\n\r\n"[..], b"\r\n", b"\n", b"0\r\n\r\n", b"\0"] {
             check_cuts(name, framing, &[bytes, behind].concat(), expected);
         }
@@ -128,15 +130,15 @@ fn check_cuts(name: &str, framing: Framing, bytes: &[u8], expected: &Followed) {
 }
 
 fn ended(bytes: usize, content: &[u8]) -> Followed {
-    Followed { bytes, then: Then::Ended, content: content.to_vec() }
+    Followed { bytes, then: Progress::Ended, content: content.to_vec() }
 }
 
 fn more(bytes: usize, content: &[u8]) -> Followed {
-    Followed { bytes, then: Then::More, content: content.to_vec() }
+    Followed { bytes, then: Progress::More, content: content.to_vec() }
 }
 
 fn broken(bytes: usize, what: &'static str, content: &[u8]) -> Followed {
-    Followed { bytes, then: Then::Broken(BodyError::Coding(what)), content: content.to_vec() }
+    Followed { bytes, then: Progress::Broken(BodyError::Coding(what)), content: content.to_vec() }
 }
 
 #[test]
@@ -190,7 +192,7 @@ fn chunked_bodies_that_end() {
         // Without its last byte, and the one before, and so on, none of it ends.
         for len in 0..bytes.len() {
             let got = follow(Framing::Chunked, &[&bytes[..len]]);
-            let sound = got.then == Then::More && got.bytes == len && content.starts_with(&got.content);
+            let sound = got.then == Progress::More && got.bytes == len && content.starts_with(&got.content);
             assert!(sound, "{name}: {} cut short at {len}\n got: {got:?}", Shown(bytes));
         }
     }
@@ -276,7 +278,7 @@ fn no_line_ends_with_anything_but_crlf() {
         {
             let bytes = [&sound[..at], instead.as_bytes(), &sound[at + 2..]].concat();
             let got = follow(Framing::Chunked, &[&bytes]);
-            let found = matches!(got.then, Then::Broken(BodyError::Coding(_))) && got.bytes == at + of_it;
+            let found = matches!(got.then, Progress::Broken(BodyError::Coding(_))) && got.bytes == at + of_it;
             assert!(found, "{instead:?} for the line end at {at}: {}\n got: {got:?}", Shown(&bytes));
             check("the same, cut", Framing::Chunked, &bytes, &got);
         }
@@ -315,8 +317,10 @@ fn every_byte_at_every_place() {
             let bytes = [before.as_bytes(), &[byte]].concat();
             let got = follow(Framing::Chunked, &[&bytes]);
             let sound = match got.then {
-                Then::Broken(_) => !fits(byte) && got.bytes == before.len(),
-                Then::More | Then::Extension | Then::Ended => fits(byte) && got.bytes == bytes.len(),
+                Progress::Broken(_) => !fits(byte) && got.bytes == before.len(),
+                Progress::More | Progress::Extension | Progress::Ended => {
+                    fits(byte) && got.bytes == bytes.len()
+                }
             };
             assert!(sound, "{name}, byte {byte:#04x}: {}\n got: {got:?}", Shown(&bytes));
         }
@@ -419,30 +423,30 @@ fn follow_passing(
     bytes: &[u8],
     mut portion: impl FnMut(usize) -> usize,
     mut looked: impl FnMut(usize) -> usize,
-) -> (usize, Then, BodyScanner) {
+) -> (usize, Progress, BodyScanner) {
     let mut scanner = BodyScanner::new(framing);
     let mut at = 0;
     while at < bytes.len() && !scanner.ended() {
-        let unseen = scanner.unseen();
+        let unseen = scanner.opaque_len();
         let left = bytes.len() - at;
         let before = scanner.clone();
         let scanned = if unseen > 0 {
             let most = usize::try_from(unseen).unwrap_or(usize::MAX).min(left);
             let passed = portion(most);
-            let scanned = scanner.pass(passed as u64);
+            let scanned = scanner.skip_opaque(passed as u64);
             assert_eq!(scanned.bytes, passed, "{before:?} passes what need not be looked at");
-            assert!(!matches!(scanned.then, Then::Broken(_)), "{before:?}: nobody looked");
+            assert!(!matches!(scanned.then, Progress::Broken(_)), "{before:?}: nobody looked");
             scanned
         } else {
             scanner.scan(&bytes[at..at + looked(left)])
         };
         at += scanned.bytes;
-        assert_eq!(scanned.then == Then::Ended, scanner.ended(), "from {before:?}");
-        if scanned.then != Then::More {
+        assert_eq!(scanned.then == Progress::Ended, scanner.ended(), "from {before:?}");
+        if scanned.then != Progress::More {
             return (at, scanned.then, scanner);
         }
     }
-    let then = if scanner.ended() { Then::Ended } else { Then::More };
+    let then = if scanner.ended() { Progress::Ended } else { Progress::More };
     (at, then, scanner)
 }
 
@@ -464,13 +468,13 @@ fn check_passing(name: &str, framing: Framing, bytes: &[u8]) {
         for passes_first in [true, false] {
             let mut scanner = BodyScanner::new(framing);
             let mut sound = 0;
-            let mut then = if scanner.ended() { Then::Ended } else { Then::More };
+            let mut then = if scanner.ended() { Progress::Ended } else { Progress::More };
             for (part, passes) in [(first, passes_first), (second, !passes_first)] {
                 let mut rest = part;
-                while then == Then::More && !rest.is_empty() {
-                    let unseen = scanner.unseen().min(rest.len() as u64);
+                while then == Progress::More && !rest.is_empty() {
+                    let unseen = scanner.opaque_len().min(rest.len() as u64);
                     let scanned =
-                        if passes && unseen > 0 { scanner.pass(unseen) } else { scanner.scan(rest) };
+                        if passes && unseen > 0 { scanner.skip_opaque(unseen) } else { scanner.scan(rest) };
                     sound += scanned.bytes;
                     then = scanned.then;
                     rest = &rest[scanned.bytes..];
@@ -525,19 +529,23 @@ fn how_much_need_not_be_looked_at_in_every_state() {
         ("ended", chunked(b"0\r\n\r\n"), 0),
     ];
     for (name, scanner, unseen) in rows {
-        assert_eq!(scanner.unseen(), *unseen, "{name}");
+        assert_eq!(scanner.opaque_len(), *unseen, "{name}");
         // Nothing at all.
         let mut passing = scanner.clone();
-        let then = if scanner.ended() { Then::Ended } else { Then::More };
-        assert_eq!(passing.pass(0), Scanned { bytes: 0, then }, "{name}");
+        let then = if scanner.ended() { Progress::Ended } else { Progress::More };
+        assert_eq!(passing.skip_opaque(0), Scan { bytes: 0, then }, "{name}");
         assert_eq!(passing, *scanner, "{name}: nothing came");
         // All of it, and all and more: as much as there is, is the body's.
         for bytes in [*unseen, unseen.saturating_add(1), u64::MAX] {
             let mut passing = scanner.clone();
-            let passed = passing.pass(bytes);
+            let passed = passing.skip_opaque(bytes);
             assert_eq!(passed.bytes as u64, *unseen.min(&bytes), "{name}: {bytes} passed");
             let ends = matches!(scanner, BodyScanner::Length(_)) || scanner.ended();
-            assert_eq!(passed.then, if ends { Then::Ended } else { Then::More }, "{name}: {bytes} passed");
+            assert_eq!(
+                passed.then,
+                if ends { Progress::Ended } else { Progress::More },
+                "{name}: {bytes} passed"
+            );
             assert_eq!(passing.ended(), ends, "{name}: {bytes} passed");
             if *unseen == 0 {
                 assert_eq!(passing, *scanner, "{name}: {bytes} passed where each has to be looked at");
@@ -550,12 +558,12 @@ fn how_much_need_not_be_looked_at_in_every_state() {
         if let Some(but_one @ 1..) = unseen.checked_sub(1) {
             let mut passing = scanner.clone();
             assert_eq!(
-                passing.pass(but_one),
-                Scanned { bytes: but_one as usize, then: Then::More },
+                passing.skip_opaque(but_one),
+                Scan { bytes: but_one as usize, then: Progress::More },
                 "{name}"
             );
             let left = if *scanner == BodyScanner::UntilClose { u64::MAX } else { 1 };
-            assert_eq!(passing.unseen(), left, "{name}");
+            assert_eq!(passing.opaque_len(), left, "{name}");
         }
     }
 }

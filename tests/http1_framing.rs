@@ -89,8 +89,8 @@ fn of_request(bytes: &[u8]) -> Expected {
     head::request(bytes, |head| framing::of_request(&head)).expect("a sound head").expect("a whole head")
 }
 
-fn of_answer(bytes: &[u8], to_head: bool) -> Expected {
-    head::answer(bytes, |head| framing::of_answer(&head, to_head))
+fn of_response(bytes: &[u8], to_head: bool) -> Expected {
+    head::response(bytes, |head| framing::of_response(&head, to_head))
         .expect("a sound head")
         .expect("a whole head")
 }
@@ -128,9 +128,9 @@ fn answers() {
     for &(name, fields, expected) in FIELDS {
         for status in ["200 OK", "206 P", "301 M", "401 U", "404 N", "500 I", "599 X", "205 Reset Content"] {
             let head = format!("HTTP/1.1 {status}\r\n{fields}\r\n");
-            check(name, &head, expected, |bytes| of_answer(bytes, false));
+            check(name, &head, expected, |bytes| of_response(bytes, false));
             let head = format!("HTTP/1.0 {status}\r\n{fields}\r\n");
-            check(name, &head, in_1_0(expected), |bytes| of_answer(bytes, false));
+            check(name, &head, in_1_0(expected), |bytes| of_response(bytes, false));
         }
     }
 }
@@ -153,7 +153,7 @@ fn answers_without_body() {
             ("500 Internal Server Error", true),
         ] {
             let head = format!("HTTP/1.1 {status}\r\n{fields}\r\n");
-            check(name, &head, expected, |bytes| of_answer(bytes, to_head));
+            check(name, &head, expected, |bytes| of_response(bytes, to_head));
         }
     }
 }
@@ -166,6 +166,6 @@ fn connection_does_not_unframe() {
     for (name, fields, expected) in [("length", length, Ok(Length(5))), ("chunked", chunked, Ok(Chunked))] {
         check(name, &format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n"), expected, of_request);
         let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
-        check(name, &answer, expected, |bytes| of_answer(bytes, false));
+        check(name, &answer, expected, |bytes| of_response(bytes, false));
     }
 }

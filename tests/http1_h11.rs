@@ -204,9 +204,9 @@ fn by_us(kind: Kind, bytes: &[u8]) -> Verdict {
             let start = vec![head.method.into(), head.target.to_string().into_bytes(), version(head.version)];
             (start, fields(&head.fields), framing::of_request(&head).err())
         }),
-        Kind::Answer => head::answer(bytes, |head| {
+        Kind::Answer => head::response(bytes, |head| {
             let start = vec![head.status.to_string().into_bytes(), version(head.version)];
-            (start, fields(&head.fields), framing::of_answer(&head, false).err())
+            (start, fields(&head.fields), framing::of_response(&head, false).err())
         }),
     };
     match read {

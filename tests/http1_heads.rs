@@ -11,8 +11,8 @@ use std::fmt::Write;
 use bytes::{Random, Shown, cuts, with_seeds};
 use psystrike::http1::field::Fields;
 use psystrike::http1::head::{
-    self, ANSWER_FIELDS_MAX, ANSWER_HEAD_BYTES_MAX, HeadError, REQUEST_FIELDS_MAX, REQUEST_HEAD_BYTES_MAX,
-    Target, Version,
+    self, HeadError, REQUEST_FIELDS_MAX, REQUEST_HEAD_BYTES_MAX, RESPONSE_FIELDS_MAX,
+    RESPONSE_HEAD_BYTES_MAX, Target, Version,
 };
 
 /// What was read, in words, and how many bytes of head there were.
@@ -46,7 +46,7 @@ fn request(bytes: &[u8]) -> Verdict {
 
 /// `200 1.1 stays|A: b`: status, version, persistence, fields.
 fn answer(bytes: &[u8]) -> Verdict {
-    head::answer(bytes, |head| {
+    head::response(bytes, |head| {
         assert_eq!(head.bytes, &bytes[..head.bytes.len()], "the head's bytes are those that came");
         let rest = version_and_fields(head.version, head.persistent(), head.fields);
         (format!("{} {rest}", head.status), head.bytes.len())
@@ -65,7 +65,7 @@ fn version_and_fields(version: Version, persistent: bool, fields: Fields<'_, '_>
 /// Checks a row whole and with other bytes behind it.
 fn check_whole(read: Read, name: &str, bytes: &[u8], expected: Expected<'_>) {
     let expected = expected.map(|words| Some((words.to_owned(), bytes.len())));
-    let many = vec![b'a'; 2 * ANSWER_HEAD_BYTES_MAX];
+    let many = vec![b'a'; 2 * RESPONSE_HEAD_BYTES_MAX];
     let behind: [&[u8]; 8] = [
         b"",
         b"\n",
@@ -456,9 +456,9 @@ fn with_fields(start: &str, count: usize) -> (Vec<u8>, String) {
 #[test]
 fn limits() {
     const REQUEST: usize = REQUEST_HEAD_BYTES_MAX;
-    const ANSWER: usize = ANSWER_HEAD_BYTES_MAX;
+    const ANSWER: usize = RESPONSE_HEAD_BYTES_MAX;
     assert_eq!((REQUEST, REQUEST_FIELDS_MAX), (16 * 1024, 100));
-    assert_eq!((ANSWER, ANSWER_FIELDS_MAX), (64 * 1024, 256));
+    assert_eq!((ANSWER, RESPONSE_FIELDS_MAX), (64 * 1024, 256));
 
     let get = "GET / HTTP/1.1\r\nHost: h\r\nA: ";
     let ok = "HTTP/1.1 200 OK\r\nA: ";
@@ -515,7 +515,7 @@ fn limits() {
     }
     let (bytes, _) = with_fields("GET / HTTP/1.1", REQUEST_FIELDS_MAX + 1);
     check(request, "101 fields", &bytes, TOO_MANY_FIELDS);
-    let (bytes, _) = with_fields("HTTP/1.1 200 OK", ANSWER_FIELDS_MAX + 1);
+    let (bytes, _) = with_fields("HTTP/1.1 200 OK", RESPONSE_FIELDS_MAX + 1);
     check(answer, "257 fields", &bytes, TOO_MANY_FIELDS);
     // The 101st field ends behind the limit in bytes: whichever way the bytes come, that limit is met first.
     let (mut bytes, _) = with_fields("GET / HTTP/1.1", REQUEST_FIELDS_MAX);

@@ -60,7 +60,7 @@ fn odd_head(random: &mut Random) -> Vec<u8> {
 
 /// What a strict reader sees: status, framing fields, whether the connection persists; `None` if it refuses.
 fn meaning(head: &[u8]) -> Option<String> {
-    let read = head::answer(head, |head| {
+    let read = head::response(head, |head| {
         let is_framing = |name: &Name| matches!(name, Name::ContentLength | Name::TransferEncoding);
         let fields: Vec<_> =
             head.fields.iter().filter(|(name, _)| is_framing(name)).map(|(_, line)| line.value).collect();
@@ -68,7 +68,7 @@ fn meaning(head: &[u8]) -> Option<String> {
         format!(
             "{} {fields:?} {:?} {} {length}",
             head.status,
-            framing::of_answer(&head, false),
+            framing::of_response(&head, false),
             head.persistent()
         )
     });

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Shown;
 use psystrike::http1::framing::{self, Framing};
 use psystrike::http1::head;
-use psystrike::http1::reply::{Reply, TEXT};
-use psystrike::http1::rewrite::{self, AnswerEdit, Persistence};
+use psystrike::http1::local_response::{LocalResponse, TEXT};
+use psystrike::http1::rewrite::{self, Persistence, ResponseEdit};
 
 const POD: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 80));
 
@@ -184,22 +184,22 @@ fn hops() {
     }
 }
 
-const AS_IT_CAME: AnswerEdit =
-    AnswerEdit { persistence: Persistence::Implied, unchunk: false, location: None, date: None };
-const CLOSE: AnswerEdit = AnswerEdit { persistence: Persistence::Close, ..AS_IT_CAME };
-const KEEP_ALIVE: AnswerEdit = AnswerEdit { persistence: Persistence::KeepAlive, ..AS_IT_CAME };
-const UNCHUNK: AnswerEdit =
-    AnswerEdit { persistence: Persistence::Close, unchunk: true, location: None, date: None };
+const AS_IT_CAME: ResponseEdit =
+    ResponseEdit { persistence: Persistence::Implied, unchunk: false, location: None, date: None };
+const CLOSE: ResponseEdit = ResponseEdit { persistence: Persistence::Close, ..AS_IT_CAME };
+const KEEP_ALIVE: ResponseEdit = ResponseEdit { persistence: Persistence::KeepAlive, ..AS_IT_CAME };
+const UNCHUNK: ResponseEdit =
+    ResponseEdit { persistence: Persistence::Close, unchunk: true, location: None, date: None };
 
-fn located(location: &str) -> AnswerEdit {
-    AnswerEdit { location: Some(location.to_owned()), ..AS_IT_CAME }
+fn located(location: &str) -> ResponseEdit {
+    ResponseEdit { location: Some(location.to_owned()), ..AS_IT_CAME }
 }
 
 /// Whether the head may go on as it came, and the head that is sent if not.
-fn answer(bytes: &[u8], edit: &AnswerEdit) -> (bool, Vec<u8>) {
+fn answer(bytes: &[u8], edit: &ResponseEdit) -> (bool, Vec<u8>) {
     let mut out = b"left alone ".to_vec();
-    let none = head::answer(bytes, |head| {
-        rewrite::answer(&mut out, &head, edit);
+    let none = head::response(bytes, |head| {
+        rewrite::response(&mut out, &head, edit);
         edit.is_none(&head)
     });
     assert!(out.starts_with(b"left alone "), "what was there stays: {}", Shown(&out));
@@ -356,7 +356,7 @@ fn answers_that_are_edited() {
             same(name, came, &got, expected.as_bytes());
             assert!(!none, "{name}: {} does need an edit", Shown(came));
         }
-        let read = head::answer(expected.as_bytes(), |head| (head.bytes.len(), head.persistent()));
+        let read = head::response(expected.as_bytes(), |head| (head.bytes.len(), head.persistent()));
         let persists = edit.persistence.persists();
         assert_eq!(read, Ok(Some((expected.len(), persists))), "{name}: {}", Shown(expected.as_bytes()));
     }
@@ -390,7 +390,7 @@ fn locations() {
         ("another field", "Content-Location: /c\r\n", None),
     ] {
         let bytes = format!("HTTP/1.1 302 Found\r\n{fields}\r\n");
-        let got = head::answer(bytes.as_bytes(), |head| head.location().map(<[u8]>::to_vec));
+        let got = head::response(bytes.as_bytes(), |head| head.location().map(<[u8]>::to_vec));
         let expected = expected.map(|location| location.as_bytes().to_vec());
         assert_eq!(got, Ok(Some(expected)), "{name}: {}", Shown(bytes.as_bytes()));
     }
@@ -398,7 +398,7 @@ fn locations() {
 
 #[test]
 fn replies() {
-    let base = |persistence, to_head, allow| Reply {
+    let base = |persistence, to_head, allow| LocalResponse {
         status: 502,
         reason: format_args!("pod refused the connection"),
         content_type: TEXT,
@@ -432,7 +432,7 @@ fn replies() {
         let head = format!("{start}{fields}\r\n");
         let expected = if to_head { head.clone() } else { format!("{head}{body}") };
         same(name, b"", got, expected.as_bytes());
-        let read = head::answer(got, |head| (head.bytes.len(), framing::of_answer(&head, to_head)));
+        let read = head::response(got, |head| (head.bytes.len(), framing::of_response(&head, to_head)));
         let framing = if to_head { Framing::Empty } else { Framing::Length(body.len() as u64) };
         assert_eq!(read, Ok(Some((head.len(), Ok(framing)))), "{name}: {}", Shown(got));
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use psystrike::{
     config::HELP,
     proxy::{
-        metrics::{self, Counters, Fixed, Process},
+        metrics::{self, BuildInfo, Counters, Process},
         outcome::Outcome,
     },
 };
@@ -44,7 +44,8 @@ fn every_option_is_there_with_its_default() {
 #[test]
 fn every_metric_is_there() {
     let mut page = Vec::new();
-    let fixed = Fixed { version: "", revision: "", clients_max: 0, upstreams_idle_max: 0, buffers_max: 0 };
+    let fixed =
+        BuildInfo { version: "", revision: "", clients_max: 0, upstreams_idle_max: 0, buffers_max: 0 };
     let process = Process {
         cpu_seconds: Some(0.0),
         resident_bytes: Some(0),

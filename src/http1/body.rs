@@ -87,7 +87,7 @@ pub enum Chunked {
 
 /// A run of bytes that belongs to the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece {
+pub struct Span {
     /// How long it is.
     pub bytes: usize,
     /// What it is.
@@ -99,7 +99,7 @@ pub struct Piece {
 pub enum Kind {
     /// Content.
     Content,
-    /// The coding around it.
+    /// The coding ctx it.
     Coding,
     /// What stands behind a chunk's size, which does not go on.
     Extension,
@@ -107,16 +107,16 @@ pub enum Kind {
 
 /// What became of the bytes that were scanned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scanned {
+pub struct Scan {
     /// So many of the first ones belong to the body, and are sound.
     pub bytes: usize,
     /// What comes after them.
-    pub then: Then,
+    pub then: Progress,
 }
 
 /// What comes after the bytes of a body that are here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
+pub enum Progress {
     /// More of the body.
     More,
     /// The body ended. Bytes behind its end are none of its own.
@@ -153,7 +153,7 @@ impl BodyScanner {
     }
 
     /// How many of the next bytes need not be looked at.
-    pub fn unseen(&self) -> u64 {
+    pub fn opaque_len(&self) -> u64 {
         match self {
             Self::Length(bytes) | Self::Chunked(Chunked::Data { bytes }) => *bytes,
             Self::Chunked(_) => 0,
@@ -161,15 +161,15 @@ impl BodyScanner {
         }
     }
 
-    /// Follows the body through so many bytes that nobody looked at: at most [`Self::unseen`].
-    pub fn pass(&mut self, bytes: u64) -> Scanned {
+    /// Follows the body through so many bytes that nobody looked at: at most [`Self::opaque_len`].
+    pub fn skip_opaque(&mut self, bytes: u64) -> Scan {
         let bytes = self.content(bytes) as usize;
-        Scanned { bytes, then: if self.ended() { Then::Ended } else { Then::More } }
+        Scan { bytes, then: if self.ended() { Progress::Ended } else { Progress::More } }
     }
 
     /// Takes as many of `available` bytes as are content, whatever they are, and says how many.
     fn content(&mut self, available: u64) -> u64 {
-        let taken = available.min(self.unseen());
+        let taken = available.min(self.opaque_len());
         if let Self::Length(left) | Self::Chunked(Chunked::Data { bytes: left }) = self {
             *left -= taken;
         }
@@ -180,29 +180,29 @@ impl BodyScanner {
     }
 
     /// Follows the body through `bytes`, up to the first of them that does not go on.
-    pub fn scan(&mut self, bytes: &[u8]) -> Scanned {
+    pub fn scan(&mut self, bytes: &[u8]) -> Scan {
         self.follow(bytes.len(), |scanner, at| match scanner.whole_chunks(&bytes[at..]) {
-            0 if scanner.is_before_extension(bytes[at]) => Err(Then::Extension),
-            0 => scanner.piece(&bytes[at..]).map(|piece| piece.bytes).map_err(Then::Broken),
+            0 if scanner.is_before_extension(bytes[at]) => Err(Progress::Extension),
+            0 => scanner.span(&bytes[at..]).map(|piece| piece.bytes).map_err(Progress::Broken),
             chunks => Ok(chunks),
         })
     }
 
     /// Follows the body through `bytes`, and moves its content together at their start: so many bytes of it.
-    pub fn content_to_front(&mut self, bytes: &mut [u8]) -> (Scanned, usize) {
+    pub fn content_to_front(&mut self, bytes: &mut [u8]) -> (Scan, usize) {
         self.gather(bytes, |kind| kind == Kind::Content)
     }
 
     /// The same of content and coding: of all that goes on.
-    pub fn sound_to_front(&mut self, bytes: &mut [u8]) -> (Scanned, usize) {
+    pub fn sound_to_front(&mut self, bytes: &mut [u8]) -> (Scan, usize) {
         self.gather(bytes, |kind| kind != Kind::Extension)
     }
 
     /// Follows the body through `bytes`, and moves what `keeps` wants together at their start.
-    fn gather(&mut self, bytes: &mut [u8], keeps: impl Fn(Kind) -> bool) -> (Scanned, usize) {
+    fn gather(&mut self, bytes: &mut [u8], keeps: impl Fn(Kind) -> bool) -> (Scan, usize) {
         let mut kept = 0;
         let scanned = self.follow(bytes.len(), |scanner, at| {
-            let piece = scanner.piece(&bytes[at..]).map_err(Then::Broken)?;
+            let piece = scanner.span(&bytes[at..]).map_err(Progress::Broken)?;
             if keeps(piece.kind) {
                 bytes.copy_within(at..at + piece.bytes, kept);
                 kept += piece.bytes;
@@ -216,20 +216,20 @@ impl BodyScanner {
     fn follow(
         &mut self,
         bytes: usize,
-        mut run_at: impl FnMut(&mut Self, usize) -> Result<usize, Then>,
-    ) -> Scanned {
+        mut run_at: impl FnMut(&mut Self, usize) -> Result<usize, Progress>,
+    ) -> Scan {
         let mut at = 0;
         while at < bytes && !self.ended() {
             match run_at(self, at) {
                 Ok(run) => at += run,
-                Err(then) => return Scanned { bytes: at, then },
+                Err(then) => return Scan { bytes: at, then },
             }
         }
-        Scanned { bytes: at, then: if self.ended() { Then::Ended } else { Then::More } }
+        Scan { bytes: at, then: if self.ended() { Progress::Ended } else { Progress::More } }
     }
 
     /// Takes the chunks that are here whole, one behind the other, and the end of most bodies: so many bytes. It
-    /// comes to what [`piece`](Self::piece) does, which walks the coding byte by byte.
+    /// comes to what [`span`](Self::span) does, which walks the coding byte by byte.
     fn whole_chunks(&mut self, bytes: &[u8]) -> usize {
         const END: &[u8] = b"0\r\n\r\n";
         let Self::Chunked(state @ Chunked::Size { digits: 0, .. }) = self else { return 0 };
@@ -257,11 +257,11 @@ impl BodyScanner {
     ///
     /// # Errors
     /// [`BodyError::Coding`] at the first byte that breaks the coding.
-    pub fn piece(&mut self, bytes: &[u8]) -> Result<Piece, BodyError> {
+    pub fn span(&mut self, bytes: &[u8]) -> Result<Span, BodyError> {
         match self {
             Self::UntilClose | Self::Length(_) | Self::Chunked(Chunked::Data { .. }) => {
                 let bytes = self.content(bytes.len() as u64) as usize;
-                Ok(Piece { bytes, kind: Kind::Content })
+                Ok(Span { bytes, kind: Kind::Content })
             }
             Self::Chunked(_) => {
                 let extension = self.is_before_extension(bytes[0]);
@@ -279,7 +279,7 @@ impl BodyScanner {
                     }
                     at += 1;
                 }
-                Ok(Piece { bytes: at, kind: if extension { Kind::Extension } else { Kind::Coding } })
+                Ok(Span { bytes: at, kind: if extension { Kind::Extension } else { Kind::Coding } })
             }
         }
     }

@@ -4,7 +4,7 @@
 //! differently are how requests are smuggled and answers split, so what is doubtful is refused, on both sides.
 
 use super::field::{self, Fields, Name};
-use super::head::{AnswerHead, RequestHead, Version};
+use super::head::{RequestHead, ResponseHead, Version};
 
 /// How the end of a body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub fn of_request(head: &RequestHead<'_, '_>) -> Result<Framing, FramingError> {
 ///
 /// # Errors
 /// [`FramingError`] where the fields contradict themselves or each other.
-pub fn of_answer(head: &AnswerHead<'_, '_>, to_head: bool) -> Result<Framing, FramingError> {
+pub fn of_response(head: &ResponseHead<'_, '_>, to_head: bool) -> Result<Framing, FramingError> {
     let fields = FramingFields::of(head.version, &head.fields)?;
     Ok(match fields {
         // Rule 1. Whatever the fields say, they speak of a body that is not sent.

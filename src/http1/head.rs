@@ -16,9 +16,9 @@ pub const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// The most fields a request may have.
 pub const REQUEST_FIELDS_MAX: usize = 100;
 /// The longest head of an answer that is read, its last empty line included.
-pub const ANSWER_HEAD_BYTES_MAX: usize = 64 * 1024;
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// The most fields an answer may have.
-pub const ANSWER_FIELDS_MAX: usize = 256;
+pub const RESPONSE_FIELDS_MAX: usize = 256;
 /// The most bytes that the `Connection` fields of a head may hold together. Every other field is looked up in
 /// them; without a bound, one head could keep a worker busy for tens of milliseconds.
 pub const CONNECTION_BYTES_MAX: usize = 1024;
@@ -85,7 +85,7 @@ pub enum Target<'b> {
 
 /// An answer's head.
 #[derive(Debug)]
-pub struct AnswerHead<'b, 'f> {
+pub struct ResponseHead<'b, 'f> {
     /// 100 to 599.
     pub status: u16,
     /// The version of the status line.
@@ -145,17 +145,17 @@ pub fn request<'b, T>(
 ///
 /// # Errors
 /// [`HeadError`], as soon as the bytes that are there show it.
-pub fn answer<'b, T>(
+pub fn response<'b, T>(
     bytes: &'b [u8],
-    then: impl FnOnce(AnswerHead<'b, '_>) -> T,
+    then: impl FnOnce(ResponseHead<'b, '_>) -> T,
 ) -> Result<Option<T>, HeadError> {
     // httparse skips empty lines before the start line; RFC 9112 section 2.2 allows that to servers only.
     if bytes.first().is_some_and(|&first| first != b'H') {
         return Err(HeadError::Malformed("not HTTP/1"));
     }
-    let within = &bytes[..bytes.len().min(ANSWER_HEAD_BYTES_MAX)];
+    let within = &bytes[..bytes.len().min(RESPONSE_HEAD_BYTES_MAX)];
     let config = ParserConfig::default();
-    let mut room = [const { MaybeUninit::uninit() }; ANSWER_FIELDS_MAX];
+    let mut room = [const { MaybeUninit::uninit() }; RESPONSE_FIELDS_MAX];
     let mut parsed = httparse::Response::new(&mut []);
     let status = config.parse_response_with_uninit_headers(&mut parsed, within, &mut room);
     let Some(bytes) = sound(within, status, parsed.headers) else {
@@ -165,17 +165,17 @@ pub fn answer<'b, T>(
         };
         return match fault(within, status, parse) {
             Some(error) => Err(error),
-            None if within.len() < ANSWER_HEAD_BYTES_MAX => Ok(None),
+            None if within.len() < RESPONSE_HEAD_BYTES_MAX => Ok(None),
             None => Err(HeadError::TooLarge),
         };
     };
     let (Some(status @ 100..=599), Some(minor)) = (parsed.code, parsed.version) else {
         return Err(HeadError::Malformed("status code"));
     };
-    let mut names = [Name::Other; ANSWER_FIELDS_MAX];
+    let mut names = [Name::Other; RESPONSE_FIELDS_MAX];
     let fields = Fields::sort(bytes, parsed.headers, &mut names);
     let connection = connection(&fields)?;
-    Ok(Some(then(AnswerHead { status, version: version(minor), connection, fields, bytes })))
+    Ok(Some(then(ResponseHead { status, version: version(minor), connection, fields, bytes })))
 }
 
 /// The head at the start of `bytes`, if it is whole and each of its lines ends with CRLF. RFC 9112 section 2.2 lets
@@ -321,7 +321,7 @@ impl RequestHead<'_, '_> {
     }
 }
 
-impl AnswerHead<'_, '_> {
+impl ResponseHead<'_, '_> {
     /// Whether the pod means to use its connection again (RFC 9112 section 9.3).
     pub fn persistent(&self) -> bool {
         persistent(self.version, self.connection)

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use super::{
     field::{self, Connection, Name},
-    head::{ANSWER_FIELDS_MAX, ANSWER_HEAD_BYTES_MAX},
+    head::{RESPONSE_FIELDS_MAX, RESPONSE_HEAD_BYTES_MAX},
 };
 
 /// What a broken head comes to.
@@ -30,7 +30,7 @@ pub enum Lenient {
 /// Reads the head at the start of `bytes`. Its lines may end with a bare LF (RFC 9112 section 2.2).
 #[cold]
 pub fn normalise(bytes: &[u8]) -> Lenient {
-    let within = &bytes[..bytes.len().min(ANSWER_HEAD_BYTES_MAX)];
+    let within = &bytes[..bytes.len().min(RESPONSE_HEAD_BYTES_MAX)];
     if !within.iter().zip(b"HTTP/1.").all(|(byte, expected)| byte == expected) {
         return Lenient::Refused;
     }
@@ -45,7 +45,7 @@ pub fn normalise(bytes: &[u8]) -> Lenient {
             // To wait for the end of what cannot become an answer would turn a refusal into a timeout.
             line if lines.is_empty() && status_line(line).is_none() => return Lenient::Refused,
             // Too many to be taken in the end; and one look at a head that drips in line by line stays short.
-            _ if lines.len() > ANSWER_FIELDS_MAX => return Lenient::Refused,
+            _ if lines.len() > RESPONSE_FIELDS_MAX => return Lenient::Refused,
             line => lines.push(line),
         }
     }
@@ -181,7 +181,7 @@ impl Fields {
     }
 }
 
-/// Without the white space around it (`OWS`, RFC 9110 section 5.6.3): SP and HTAB, and no control byte.
+/// Without the white space ctx it (`OWS`, RFC 9110 section 5.6.3): SP and HTAB, and no control byte.
 fn trim(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
@@ -243,8 +243,8 @@ mod tests {
     #[test]
     fn a_head_of_too_many_lines_is_refused_before_it_is_whole() {
         let lines = |count: usize| format!("HTTP/1.1 200 OK\n{}", "a:\n".repeat(count));
-        assert_eq!(normalise(lines(ANSWER_FIELDS_MAX).as_bytes()), Lenient::Partial);
-        assert_eq!(normalise(lines(ANSWER_FIELDS_MAX + 1).as_bytes()), Lenient::Refused);
+        assert_eq!(normalise(lines(RESPONSE_FIELDS_MAX).as_bytes()), Lenient::Partial);
+        assert_eq!(normalise(lines(RESPONSE_FIELDS_MAX + 1).as_bytes()), Lenient::Refused);
     }
 
     #[test]

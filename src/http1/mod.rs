@@ -8,12 +8,12 @@
 //! - [`body`]: finds that end while the bytes go by;
 //! - [`lenient`]: what a pod's answer means that breaks the grammar;
 //! - [`rewrite`]: the head that goes on to the other side;
-//! - [`reply`]: the small answers of our own.
+//! - [`local_response`]: the small answers of our own.
 
 pub mod body;
 pub mod field;
 pub mod framing;
 pub mod head;
 pub mod lenient;
-pub mod reply;
+pub mod local_response;
 pub mod rewrite;

@@ -7,7 +7,7 @@
 use std::{io::Write, net::SocketAddr, ops::Range, time::SystemTime};
 
 use super::field::Name;
-use super::head::{AnswerHead, PSEUDONYM, RequestHead, Version};
+use super::head::{PSEUDONYM, RequestHead, ResponseHead, Version};
 
 /// What the head of an answer says about its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,14 +37,14 @@ impl Persistence {
 }
 
 /// Copies a head in runs that are as long as they can be: from one edit to the next.
-struct Copy<'b, 'o> {
+struct HeadCopy<'b, 'o> {
     head: &'b [u8],
     /// What stands before is copied, or left out.
     at: usize,
     out: &'o mut Vec<u8>,
 }
 
-impl Copy<'_, '_> {
+impl HeadCopy<'_, '_> {
     /// Copies what stands before `end`.
     fn up_to(&mut self, end: usize) {
         self.out.extend_from_slice(&self.head[self.at..end]);
@@ -76,7 +76,7 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, target: &[&str], h
     authority(out, host);
     out.extend_from_slice(b"\r\n");
     let lines = head.fields.section();
-    let mut copy = Copy { head: head.bytes, at: lines.start, out };
+    let mut copy = HeadCopy { head: head.bytes, at: lines.start, out };
     for (index, (name, line)) in head.fields.iter().enumerate() {
         let framing_or_host =
             matches!(name, Name::Host | Name::ContentLength | Name::TransferEncoding | Name::Trailer);
@@ -118,7 +118,7 @@ fn authority(out: &mut Vec<u8>, address: SocketAddr) {
 
 /// How the head of an answer changes on its way to the client.
 #[derive(Debug)]
-pub struct AnswerEdit {
+pub struct ResponseEdit {
     /// What it says about the client's connection.
     pub persistence: Persistence,
     /// The chunked coding is taken off on the way, as for an HTTP/1.0 client.
@@ -129,9 +129,9 @@ pub struct AnswerEdit {
     pub date: Option<SystemTime>,
 }
 
-impl AnswerEdit {
+impl ResponseEdit {
     /// Whether the head may go on as it came.
-    pub fn is_none(&self, head: &AnswerHead<'_, '_>) -> bool {
+    pub fn is_none(&self, head: &ResponseHead<'_, '_>) -> bool {
         self.persistence == Persistence::Implied
             && !self.unchunk
             && self.location.is_none()
@@ -156,10 +156,10 @@ fn without_framing(status: u16) -> bool {
 
 /// Writes the head of an answer for the client. The version is ours (RFC 9110 section 6.2); status and reason
 /// phrase are the pod's.
-pub fn answer(out: &mut Vec<u8>, head: &AnswerHead<'_, '_>, edit: &AnswerEdit) {
+pub fn response(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, edit: &ResponseEdit) {
     const VERSION: &[u8] = b"HTTP/1.1";
     let fields = head.fields;
-    let mut copy = Copy { head: head.bytes, at: 0, out };
+    let mut copy = HeadCopy { head: head.bytes, at: 0, out };
     copy.replace(0..VERSION.len(), VERSION);
     // RFC 9112 section 4: the space behind the status is sent even where no reason phrase follows.
     if !head.bytes[STATUS_END..].starts_with(b" ") {

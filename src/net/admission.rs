@@ -14,7 +14,7 @@ use super::{
     stream::{Ready, Socket, Stream},
     worker::{Network, Token, Worker},
 };
-use crate::proxy::{dialogue::Input, exchange::Exchange, moment::Moment, outcome::Outcome, recency::Recency};
+use crate::proxy::{events::Event, exchange::Exchange, lru::LruList, outcome::Outcome, timestamp::Timestamp};
 
 /// Clients without a place, which wait for one or are told that there is none. More are told and closed at once.
 const WITHOUT_PLACE_MAX: usize = 64;
@@ -30,9 +30,9 @@ impl<N: Network> Worker<N> {
     /// A client connected.
     pub fn admit(&mut self, socket: N::Socket) {
         self.counters().clients_accepted.add(1);
-        let has_place = self.take_place();
+        let has_place = self.try_acquire();
         let mut stream = Stream::new(socket);
-        let exchange = Exchange::new(self.now, self.shared.rules(), !has_place);
+        let exchange = Exchange::new(self.now, self.shared.settings(), !has_place);
         let deadline = exchange.deadline();
         let (network, now) = (&mut self.network, self.now);
         let inserted = self.clients.try_insert(|key| {
@@ -44,14 +44,14 @@ impl<N: Network> Worker<N> {
                 self.counters().clients.add(1);
                 self.turned_away += usize::from(!has_place);
                 if let (Some(client), Some(at)) = (self.clients.get_mut(key), deadline) {
-                    self.deadlines.arm(key, &mut client.armed, at);
+                    self.timers.arm(key, &mut client.timer, at);
                 }
                 // Its request may be here already: it does not idle before that was looked at.
                 self.enqueue(key);
                 if self.turned_away > WITHOUT_PLACE_MAX && !has_place {
                     self.turn_away_at_once(key);
                 } else if !has_place {
-                    self.wish_for_place(key);
+                    self.request_eviction(key);
                 }
             }
             Err(error) => {
@@ -67,7 +67,7 @@ impl<N: Network> Worker<N> {
     }
 
     /// Takes a place for a client: a free one, or that of the client that has idled longest, if that is here.
-    fn take_place(&mut self) -> bool {
+    fn try_acquire(&mut self) -> bool {
         let room = self.shared.room();
         if room.take() {
             return true;
@@ -81,7 +81,7 @@ impl<N: Network> Worker<N> {
         })
     }
 
-    fn wish_for_place(&mut self, key: Key) {
+    fn request_eviction(&mut self, key: Key) {
         if let Some(client) = self.clients.get_mut(key) {
             client.waits_until = Some(self.now + WAIT);
         }
@@ -114,7 +114,7 @@ impl<N: Network> Worker<N> {
             };
             client.waits_until = None;
             client.has_place = true;
-            client.exchange = Exchange::new(self.now, self.shared.rules(), false);
+            client.exchange = Exchange::new(self.now, self.shared.settings(), false);
             self.turned_away -= 1;
             self.enqueue(key);
         }
@@ -135,13 +135,13 @@ impl<N: Network> Worker<N> {
         };
         let Some(client) = self.clients.get_mut(key) else { return true };
         if let Some(at) = goes_on(client) {
-            self.deadlines.arm(key, &mut client.armed, at);
+            self.timers.arm(key, &mut client.timer, at);
             return false;
         }
         self.collect_places();
         if let Some(client) = self.clients.get_mut(key).filter(|client| client.waits_until.is_some()) {
             client.waits_until = None;
-            client.exchange = Exchange::new(now, self.shared.rules(), true);
+            client.exchange = Exchange::new(now, self.shared.settings(), true);
             self.shared.room().withdraw(Wish { worker: self.index, client: key });
         }
         true
@@ -151,7 +151,7 @@ impl<N: Network> Worker<N> {
     pub(super) fn turn_away_if_silent(&mut self, key: Key) {
         let is_silent = |client: &Client<_>| !client.has_place && client.exchange.idles() && !client.queued;
         if self.clients.get(key).is_some_and(is_silent) {
-            self.step(key, Input::TurnAway, &[]);
+            self.step(key, Event::TurnAway, &[]);
             self.enqueue(key);
         }
     }
@@ -188,7 +188,7 @@ impl<N: Network> Worker<N> {
             return self.close_idle(key);
         }
         self.silent_clients.remove(key.slot());
-        self.step(key, Input::TurnAway, &[]);
+        self.step(key, Event::TurnAway, &[]);
         if self.turned_away > WITHOUT_PLACE_MAX {
             self.close_told(key);
         } else {
@@ -201,7 +201,7 @@ impl<N: Network> Worker<N> {
         let may_linger = self.turned_away < WITHOUT_PLACE_MAX;
         let is_behind = |client: &Client<N::Socket>| client.stream.socket().has_undelivered();
         let client_stalled = may_linger && self.clients.get(key).is_some_and(is_behind);
-        self.step(key, Input::Drain { client_stalled }, &[]);
+        self.step(key, Event::CloseIfIdle { client_stalled }, &[]);
         let Some(client) = self.clients.get_mut(key) else { return };
         self.idle_clients.remove(key.slot());
         if mem::take(&mut client.has_place) {
@@ -217,13 +217,13 @@ impl<N: Network> Worker<N> {
         if let Some(client) = self.clients.get_mut(key) {
             client.stream.add_ready(Ready::WRITE); // a new connection takes more than that
         }
-        self.step(key, Input::TurnAway, &[]);
+        self.step(key, Event::TurnAway, &[]);
         self.close_told(key);
     }
 
     /// Closes a client that was just told that it is turned away, as far as it could be.
     fn close_told(&mut self, key: Key) {
-        self.step(key, Input::Flushed, &[]);
+        self.step(key, Event::Flushed, &[]);
         self.remove_client(key);
     }
 
@@ -233,7 +233,7 @@ impl<N: Network> Worker<N> {
         self.shared.room().show_idle(self.index, oldest.map(|client| client.idle_since));
     }
 
-    fn oldest(&self, list: &Recency) -> Option<Key> {
+    fn oldest(&self, list: &LruList) -> Option<Key> {
         list.oldest().and_then(|slot| self.clients.key_at(slot))
     }
 
@@ -243,14 +243,14 @@ impl<N: Network> Worker<N> {
     }
 
     /// Until when the client may be silent that has been so longest.
-    fn silence_ends(&self) -> Option<Moment> {
+    fn silence_ends(&self) -> Option<Timestamp> {
         let client = self.clients.get(self.oldest(&self.silent_clients)?)?;
         client.silent_since.map(|since| since + SILENCE)
     }
 
     /// When this worker has to look after those who wait for places, if nothing happens before.
     #[cold]
-    pub(super) fn next_room(&self) -> Option<Moment> {
+    pub(super) fn next_room(&self) -> Option<Timestamp> {
         let room = self.shared.room();
         if room.has_granted(self.index) {
             return Some(self.now);
@@ -268,10 +268,10 @@ impl<N: Network> Worker<N> {
         let (idle, silent) = (self.oldest(&self.idle_clients), self.oldest_silent());
         match (idle, silent) {
             (Some(key), _) => {
-                self.step(key, Input::Drain { client_stalled: false }, &[]);
+                self.step(key, Event::CloseIfIdle { client_stalled: false }, &[]);
             }
             (None, Some(key)) => {
-                self.step(key, Input::TurnAway, &[]);
+                self.step(key, Event::TurnAway, &[]);
                 self.close_told(key);
             }
             (None, None) => {}
@@ -290,10 +290,10 @@ impl<N: Network> Worker<N> {
                 continue;
             }
             match client.silent_since.map(|since| since + SILENCE).filter(|&until| self.now < until) {
-                Some(until) => self.deadlines.arm(key, &mut client.armed, until),
+                Some(until) => self.timers.arm(key, &mut client.timer, until),
                 None if client.exchange.idles() => {
                     let client_stalled = client.stream.socket().has_undelivered();
-                    self.step(key, Input::Drain { client_stalled }, &[]);
+                    self.step(key, Event::CloseIfIdle { client_stalled }, &[]);
                     self.enqueue(key); // it may linger
                 }
                 None => {}

@@ -12,7 +12,7 @@ use super::{
     stream::Ready,
     worker::{Network, Worker},
 };
-use crate::proxy::{budget::REWRITE_BYTES, dialogue::Input};
+use crate::proxy::{budget::REWRITE_BYTES, events::Event};
 
 /// More than a session can add to what is held by one read: where there is room for that, nothing is looked up.
 const ROOM_FOR_ANY: usize = PASS_BYTES_MAX + REWRITE_BYTES;
@@ -151,11 +151,11 @@ impl<N: Network> Worker<N> {
         let client_stalled = client.is_stalled();
         client.input = Box::default();
         client.input_is_new = false;
-        self.step(key, Input::NoRoom { client_stalled }, &[]);
+        self.step(key, Event::NoRoom { client_stalled }, &[]);
         self.run(key, scratch);
         // What it is told is less than every session may hold. If it holds more after all, it goes untold.
         if self.clients.get(key).is_some_and(|client| client.counted > 0 || client.paused) {
-            self.step(key, Input::NoRoom { client_stalled: true }, &[]);
+            self.step(key, Event::NoRoom { client_stalled: true }, &[]);
             self.remove_client(key);
         }
     }

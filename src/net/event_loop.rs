@@ -28,7 +28,7 @@ use super::{
     stream::{Ready, Socket},
     worker::{Network, Token, Worker},
 };
-use crate::proxy::moment::Moment;
+use crate::proxy::timestamp::Timestamp;
 
 /// Descriptors that an event loop takes beside its listeners: the poll, its registry's own, and the waker.
 pub const DESCRIPTORS: usize = 3;
@@ -59,7 +59,7 @@ pub struct EventLoop {
     shared: Arc<Shared>,
     index: usize,
     /// When the next look at the memory is due, where sessions stall.
-    pressure_next: Moment,
+    pressure_next: Timestamp,
 }
 
 impl EventLoop {
@@ -76,7 +76,7 @@ impl EventLoop {
         }
         let network = Mio { registry: poll.registry().try_clone()? };
         let worker = Worker::new(network, Arc::clone(&shared), index);
-        let pressure_next = Moment::default();
+        let pressure_next = Timestamp::default();
         Ok((Self { poll, listeners, worker, shared, index, pressure_next }, waker))
     }
 
@@ -100,10 +100,10 @@ impl EventLoop {
                 timeout = Some(Duration::ZERO);
                 now = self.shared.now();
                 self.shared.turn_begins(self.index, now);
-                events.iter().for_each(|event| self.hear(event));
+                events.iter().for_each(|event| self.on_event(event));
                 Ok(events.iter().count())
             })?;
-            self.worker.turn(now);
+            self.worker.run_once(now);
             if self.worker.stalled() > 0 && now >= self.pressure_next {
                 self.pressure_next = now + PRESSURE_INTERVAL;
                 if self.shared.is_short_of_memory() {
@@ -132,7 +132,7 @@ impl EventLoop {
         }
     }
 
-    fn hear(&mut self, event: &mio::event::Event) {
+    fn on_event(&mut self, event: &mio::event::Event) {
         match event.token() {
             WAKER => {}
             MioToken(listener) if listener < self.listeners.len() => self.listeners[listener].set_ready(),
@@ -141,7 +141,7 @@ impl EventLoop {
     }
 
     /// Accepts what waits, a bounded number of connections.
-    fn accept(&mut self, now: Moment) -> io::Result<()> {
+    fn accept(&mut self, now: Timestamp) -> io::Result<()> {
         for listener in self.listeners.iter_mut().filter(|listener| listener.is_ready(now)) {
             let mut failed = 0;
             for _ in 0..ACCEPTS_MAX {
@@ -165,7 +165,7 @@ impl EventLoop {
     }
 
     /// Accepts the last connections that were made, which closing would reset, and then no more.
-    fn close_listeners(&mut self, now: Moment) -> io::Result<()> {
+    fn close_listeners(&mut self, now: Timestamp) -> io::Result<()> {
         self.listeners.iter_mut().for_each(Listener::set_ready);
         for _ in 0..=BACKLOG.unsigned_abs() as usize / ACCEPTS_MAX {
             self.accept(now)?;

@@ -11,7 +11,7 @@ use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{splice::is_refused, stream::is_out_of_descriptors};
-use crate::proxy::moment::Moment;
+use crate::proxy::timestamp::Timestamp;
 
 /// How many connections may wait to be accepted. The kernel caps it at net.core.somaxconn.
 pub(super) const BACKLOG: i32 = 4096;
@@ -79,7 +79,7 @@ pub struct Listener {
     socket: TcpListener,
     ready: bool,
     /// There was no descriptor left; accepting goes on then.
-    rests_until: Option<Moment>,
+    rests_until: Option<Timestamp>,
 }
 
 /// What accepting came to.
@@ -111,17 +111,17 @@ impl Listener {
     }
 
     /// Whether there may be something to accept at `now`.
-    pub fn is_ready(&self, now: Moment) -> bool {
+    pub fn is_ready(&self, now: Timestamp) -> bool {
         self.ready && self.rests_until.is_none_or(|at| at <= now)
     }
 
     /// When accepting goes on, if it rests or has not finished: events do not tell.
-    pub fn next_wake(&self, now: Moment) -> Option<Moment> {
+    pub fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
         if self.ready { Some(self.rests_until.unwrap_or(now)) } else { None }
     }
 
     /// Leaves the connections that wait where they are, for a while.
-    pub fn rest(&mut self, now: Moment) {
+    pub fn rest(&mut self, now: Timestamp) {
         self.rests_until = Some(now + REST);
     }
 

@@ -10,27 +10,27 @@ use std::{io::IoSlice, mem};
 use log::{debug, trace};
 
 use super::{
-    relay::Meets,
+    relay::ReadMode,
     slots::Key,
-    stream::{Read, Ready, Socket, Stream, is_out_of_descriptors, upstream_error},
+    stream::{Ready, Received, Socket, Stream, is_out_of_descriptors, upstream_error},
     worker::{Network, Token, Worker},
 };
 use crate::{
-    http1::head::{ANSWER_HEAD_BYTES_MAX, REQUEST_HEAD_BYTES_MAX},
+    http1::head::{REQUEST_HEAD_BYTES_MAX, RESPONSE_HEAD_BYTES_MAX},
     proxy::{
         budget::{ALLOWANCE_BYTES, REWRITE_BYTES},
-        deadlines::Armed,
-        dialogue::{ClientAction, Input, Surroundings, UpstreamAction, Wants},
+        events::{ClientAction, Context, Event, UpstreamAction, Wants},
         exchange::Exchange,
-        moment::Moment,
         outcome::{Class, UpstreamError},
         route::Origin,
+        timers::TimerSlot,
+        timestamp::Timestamp,
     },
 };
 
 /// The most that is read at once, and so the most that is kept of it for a client that does not take it. The longest
 /// head of an answer fits in.
-pub const READ_BYTES_MAX: usize = ANSWER_HEAD_BYTES_MAX;
+pub const READ_BYTES_MAX: usize = RESPONSE_HEAD_BYTES_MAX;
 /// The worker's buffer: what is looked at, at most. It takes no memory as far as nobody has used it.
 pub const SCRATCH_BYTES: usize = super::relay::LOOK_BYTES_MAX;
 /// A request that is so short, and all that is kept of it, is within what each session may hold.
@@ -55,12 +55,12 @@ pub struct Client<S> {
     pub(super) is_slow: bool,
     /// Sent since the last exchange was over.
     sent_bytes: u64,
-    pub(super) armed: Armed,
+    pub(super) timer: TimerSlot,
     pub(super) queued: bool,
     /// It counts towards the most clients there may be.
     pub(super) has_place: bool,
     /// Until then it waits for a place.
-    pub(super) waits_until: Option<Moment>,
+    pub(super) waits_until: Option<Timestamp>,
     /// What it and its pod hold, as far as the budget counts it.
     pub(super) counted: u32,
     /// It waits for room in the buffers; and so it does as of this turn.
@@ -69,9 +69,9 @@ pub struct Client<S> {
     /// What is kept for it may have changed.
     pub(super) unsettled: bool,
     /// When it connected, if it has had no answer yet.
-    pub(super) silent_since: Option<Moment>,
+    pub(super) silent_since: Option<Timestamp>,
     /// When it began to idle, if it does.
-    pub(super) idle_since: Moment,
+    pub(super) idle_since: Timestamp,
 }
 
 /// What a client has yet to take: some bytes, always.
@@ -90,13 +90,13 @@ pub struct Upstream<S> {
     pub(super) client: Option<Key>,
     /// The beginning of an answer's head.
     pub(super) input: Box<[u8]>,
-    pub(super) meets: Meets,
+    pub(super) meets: ReadMode,
     /// The kernel watches for the pod's vanishing ([`Socket::watch`]).
     is_watched: bool,
 }
 
 impl<S: Socket> Client<S> {
-    pub(super) fn new(stream: Stream<S>, exchange: Exchange, has_place: bool, now: Moment) -> Self {
+    pub(super) fn new(stream: Stream<S>, exchange: Exchange, has_place: bool, now: Timestamp) -> Self {
         Self {
             stream,
             exchange,
@@ -106,7 +106,7 @@ impl<S: Socket> Client<S> {
             outbox: None,
             is_slow: false,
             sent_bytes: 0,
-            armed: Armed::default(),
+            timer: TimerSlot::default(),
             queued: false,
             has_place,
             waits_until: None,
@@ -144,7 +144,7 @@ impl<S: Socket> Client<S> {
     /// Whether the client went away while somebody works for it.
     fn is_gone(&self) -> bool {
         let works = match self.exchange.wants() {
-            Wants::Connection | Wants::Send | Wants::Answer => true,
+            Wants::Connection | Wants::Send | Wants::Response => true,
             Wants::Flush => self.is_stalled(),
             Wants::Request | Wants::Discard | Wants::Delivery | Wants::Nothing => false,
         };
@@ -165,14 +165,14 @@ impl<N: Network> Worker<N> {
             }
             let Some(client) = self.clients.get_mut(key) else { return false };
             let moved = match client.exchange.wants() {
-                _ if client.is_gone() => self.step(key, Input::ClientGone, &[]),
+                _ if client.is_gone() => self.step(key, Event::ClientGone, &[]),
                 Wants::Request => self.read_request(key, scratch),
                 Wants::Connection => self.await_connection(key),
                 Wants::Send => self.send(key, scratch),
-                Wants::Answer if client.is_stalled() => false,
-                Wants::Answer => self.read_answer(key, scratch),
+                Wants::Response if client.is_stalled() => false,
+                Wants::Response => self.read_response(key, scratch),
                 Wants::Flush if client.is_stalled() => false,
-                Wants::Flush => self.step(key, Input::Flushed, &[]),
+                Wants::Flush => self.step(key, Event::Flushed, &[]),
                 Wants::Discard => self.discard(key, scratch),
                 Wants::Delivery | Wants::Nothing => false,
             };
@@ -185,24 +185,24 @@ impl<N: Network> Worker<N> {
 
     /// Tells the exchange what happened, and does what it says. `bytes` are those of the input, if it had any.
     /// Always moves something: says so for the caller to pass on.
-    pub(super) fn step(&mut self, key: Key, input: Input<'_>, bytes: &[u8]) -> bool {
+    pub(super) fn step(&mut self, key: Key, input: Event<'_>, bytes: &[u8]) -> bool {
         self.advance(key, input);
         self.apply(key, bytes);
         true
     }
 
     /// The exchange's next state; what it says is in `self.out`.
-    pub(super) fn advance(&mut self, key: Key, input: Input<'_>) {
-        let around = Surroundings {
+    pub(super) fn advance(&mut self, key: Key, input: Event<'_>) {
+        let ctx = Context {
             now: self.now,
             draining: self.is_draining(),
-            rules: self.shared.rules(),
+            settings: self.shared.settings(),
             pages: &*self.shared,
         };
         if let Some(client) = self.clients.get_mut(key) {
             trace!("client {}: {:?}", key.slot(), client.exchange.wants());
             let exchange = mem::replace(&mut client.exchange, Exchange::Closed);
-            client.exchange = exchange.step(input, &around, &mut self.out);
+            client.exchange = exchange.step(input, &ctx, &mut self.out);
         }
     }
 
@@ -268,7 +268,7 @@ impl<N: Network> Worker<N> {
         }
         // Unless it was closed just now.
         if !delivered && self.clients.get(key).is_some() {
-            self.step(key, Input::ClientGone, &[]);
+            self.step(key, Event::ClientGone, &[]);
         }
     }
 
@@ -316,7 +316,7 @@ impl<N: Network> Worker<N> {
                 self.sent(key, taken);
                 true
             }
-            Err(_) => !self.step(key, Input::ClientGone, &[]),
+            Err(_) => !self.step(key, Event::ClientGone, &[]),
         }
     }
 
@@ -334,22 +334,22 @@ impl<N: Network> Worker<N> {
         let Some(client) = self.clients.get_mut(key) else { return false };
         let held = client.input.len();
         let read = if mem::take(&mut client.input_is_new) {
-            Ok(Read::Bytes(0))
+            Ok(Received::Bytes(0))
         } else if room == 0 {
             return self.pause_client(key);
         } else {
             client.stream.read(&mut scratch[held..REQUEST_HEAD_BYTES_MAX.min(held + room)])
         };
         let bytes = match read {
-            Ok(Read::Bytes(bytes)) => &mut scratch[..held + bytes],
-            Ok(Read::NotReady) => return false,
-            Ok(Read::End) if client.stream.socket().has_undelivered() => {
-                return self.step(key, Input::ClientEnded, &[]);
+            Ok(Received::Bytes(bytes)) => &mut scratch[..held + bytes],
+            Ok(Received::NotReady) => return false,
+            Ok(Received::Eof) if client.stream.socket().has_undelivered() => {
+                return self.step(key, Event::ClientEnded, &[]);
             }
-            Ok(Read::End) | Err(_) => return self.step(key, Input::ClientGone, &[]),
+            Ok(Received::Eof) | Err(_) => return self.step(key, Event::ClientGone, &[]),
         };
         bytes[..held].copy_from_slice(&client.input);
-        self.advance(key, Input::Request(bytes));
+        self.advance(key, Event::Request(bytes));
         let rest = &bytes[self.out.used..];
         if let Some(client) = self.clients.get_mut(key) {
             client.unsettled |= !rest.is_empty() || bytes.len() > SETTLED_BYTES_MAX;
@@ -366,9 +366,9 @@ impl<N: Network> Worker<N> {
             return false;
         }
         match upstream.stream.socket().connected() {
-            Ok(true) => self.step(key, Input::Connected { reused: false }, &[]),
+            Ok(true) => self.step(key, Event::Connected { reused: false }, &[]),
             Ok(false) => false,
-            Err(error) => self.step(key, Input::UpstreamFailed(upstream_error(&error)), &[]),
+            Err(error) => self.step(key, Event::UpstreamFailed(upstream_error(&error)), &[]),
         }
     }
 
@@ -380,21 +380,21 @@ impl<N: Network> Worker<N> {
         match upstream.stream.write(&[IoSlice::new(client.exchange.unsent())]) {
             // A pod may answer before it has read all, and then read no more.
             Ok(0) if client.is_stalled() => false,
-            Ok(0) => self.read_answer(key, scratch),
-            Ok(bytes) => self.step(key, Input::Sent(bytes), &[]),
-            Err(_) => self.step(key, Input::UpstreamFailed(UpstreamError::Other), &[]),
+            Ok(0) => self.read_response(key, scratch),
+            Ok(bytes) => self.step(key, Event::Sent(bytes), &[]),
+            Err(_) => self.step(key, Event::UpstreamFailed(UpstreamError::Other), &[]),
         }
     }
 
     fn discard(&mut self, key: Key, scratch: &mut [u8]) -> bool {
         let Some(client) = self.clients.get_mut(key) else { return false };
         match client.stream.read(&mut scratch[..READ_BYTES_MAX]) {
-            Ok(Read::Bytes(bytes)) => self.step(key, Input::Discarded(bytes), &[]),
-            Ok(Read::NotReady) => false,
-            Ok(Read::End) if client.stream.socket().has_undelivered() => {
-                self.step(key, Input::ClientEnded, &[])
+            Ok(Received::Bytes(bytes)) => self.step(key, Event::Discarded(bytes), &[]),
+            Ok(Received::NotReady) => false,
+            Ok(Received::Eof) if client.stream.socket().has_undelivered() => {
+                self.step(key, Event::ClientEnded, &[])
             }
-            Ok(Read::End) | Err(_) => self.step(key, Input::ClientGone, &[]),
+            Ok(Received::Eof) | Err(_) => self.step(key, Event::ClientGone, &[]),
         }
     }
 
@@ -416,7 +416,7 @@ impl<N: Network> Worker<N> {
         counters.upstreams_idle.sub(1);
         counters.upstreams_active.add(1);
         counters.upstreams_reused.add(1);
-        self.step(key, Input::Connected { reused: true }, &[]);
+        self.step(key, Event::Connected { reused: true }, &[]);
     }
 
     /// Opens a connection to the pod. Where there is no descriptor for it, kept connections give theirs.
@@ -430,7 +430,7 @@ impl<N: Network> Worker<N> {
                     origin,
                     client: Some(key),
                     input: Box::default(),
-                    meets: Meets::default(),
+                    meets: ReadMode::default(),
                     is_watched: false,
                 })
             });
@@ -449,7 +449,7 @@ impl<N: Network> Worker<N> {
                 Err(error) => break error,
             }
         };
-        self.step(key, Input::UpstreamFailed(upstream_error(&error)), &[]);
+        self.step(key, Event::UpstreamFailed(upstream_error(&error)), &[]);
     }
 
     /// Puts the pod's connection into the pool, if nothing more is to be expected of it than to serve again.
@@ -458,10 +458,10 @@ impl<N: Network> Worker<N> {
         let Some(upstream) = client.upstream.take() else { return };
         let Some(kept) = self.upstreams.get_mut(upstream) else { return };
         kept.client = None;
-        kept.meets = Meets::after(&client.exchange, client.sent_bytes);
+        kept.meets = ReadMode::after(&client.exchange, client.sent_bytes);
         let origin = kept.origin;
         // Where the end of the body is not known to be the end of what is there, somebody has to look.
-        let rested = self.piped == 0 && matches!(kept.stream.peek(&mut [0]), Ok(Read::NotReady));
+        let rested = self.piped == 0 && matches!(kept.stream.peek(&mut [0]), Ok(Received::NotReady));
         // Once, and not before it is pooled: a new connection may take its time, within the scrape's.
         if rested && !mem::replace(&mut kept.is_watched, true) {
             kept.stream.socket().watch();

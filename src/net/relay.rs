@@ -19,11 +19,11 @@ use super::{
     pump::{Client, Outbox, READ_BYTES_MAX},
     slots::Key,
     splice::{Pipe, is_refused},
-    stream::{Read, Ready, upstream_error},
+    stream::{Ready, Received, upstream_error},
     worker::{Network, Worker},
 };
 use crate::proxy::{
-    dialogue::{Input, Wants},
+    events::{Event, Wants},
     exchange::Exchange,
     outcome::UpstreamError,
 };
@@ -42,7 +42,7 @@ const HEAD_BYTES: usize = 1024;
 
 /// How bytes of an answer are met, by what came before on the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Meets {
+pub enum ReadMode {
     /// They are read.
     #[default]
     Read,
@@ -52,7 +52,7 @@ pub enum Meets {
     All,
 }
 
-impl Meets {
+impl ReadMode {
     /// For the next answer on a connection, after one of so many bytes.
     pub(super) fn after(exchange: &Exchange, bytes: u64) -> Self {
         match () {
@@ -65,12 +65,12 @@ impl Meets {
 
 impl<N: Network> Worker<N> {
     /// Moves bytes of an answer, if there are any. Says whether anything moved.
-    pub(super) fn read_answer(&mut self, key: Key, scratch: &mut [u8]) -> bool {
+    pub(super) fn read_response(&mut self, key: Key, scratch: &mut [u8]) -> bool {
         let Some(client) = self.clients.get(key) else { return false };
-        let unseen = client.exchange.unseen();
+        let unseen = client.exchange.opaque_len();
         let Some(upstream) = self.upstream_of(key) else { return false };
         let (held, meets) = (upstream.input.len(), upstream.meets);
-        let looks = meets != Meets::Read && held == 0;
+        let looks = meets != ReadMode::Read && held == 0;
         // At a mark of urgent data splice(2) says EAGAIN, although there is more behind it.
         let is_urgent = upstream.stream.is_ready(Ready::URGENT);
         let room = self.room_to_read(key, PASS_BYTES_MAX) as u64;
@@ -81,19 +81,19 @@ impl<N: Network> Worker<N> {
         if may_splice && (unseen >= BULK_BYTES_MIN || looks) && self.has_pipe() {
             let most = match meets {
                 _ if unseen >= BULK_BYTES_MIN => unseen,
-                Meets::Head => PASS_BYTES_MAX as u64,
-                Meets::All | Meets::Read => LOOK_BYTES_MAX as u64,
+                ReadMode::Head => PASS_BYTES_MAX as u64,
+                ReadMode::All | ReadMode::Read => LOOK_BYTES_MAX as u64,
             };
             let most = most.min(room);
             match self.fill_pipe(key, most) {
-                Ok(Read::Bytes(bytes)) if unseen >= BULK_BYTES_MIN => self.pour_answer(key, 0, bytes),
-                Ok(Read::Bytes(bytes)) => self.look_at_answer(key, scratch, meets, bytes),
+                Ok(Received::Bytes(bytes)) if unseen >= BULK_BYTES_MIN => self.splice_response(key, 0, bytes),
+                Ok(Received::Bytes(bytes)) => self.peek_response(key, scratch, meets, bytes),
                 // splice(2) gives nothing at a mark of urgent data too, where the pod has ended its side.
-                Ok(Read::End) => return self.read_bytes(key, scratch, held, room),
+                Ok(Received::Eof) => return self.read_bytes(key, scratch, held, room),
                 Err(error) if self.is_refused("splice", &error) => {
                     return self.read_bytes(key, scratch, held, room);
                 }
-                read => return self.no_answer(key, read),
+                read => return self.no_response(key, read),
             }
             return true;
         }
@@ -105,41 +105,41 @@ impl<N: Network> Worker<N> {
         let Some(upstream) = self.upstream_of(key) else { return false };
         let most = READ_BYTES_MAX.min(held + room as usize);
         let bytes = match upstream.stream.read(&mut scratch[held..most]) {
-            Ok(Read::Bytes(bytes)) => held + bytes,
-            read => return self.no_answer(key, read),
+            Ok(Received::Bytes(bytes)) => held + bytes,
+            read => return self.no_response(key, read),
         };
         let is_full = bytes == READ_BYTES_MAX;
-        self.take_answer(key, &mut scratch[..bytes]);
+        self.take_response(key, &mut scratch[..bytes]);
         let is_coded =
-            |client: &Client<_>| client.exchange.wants() == Wants::Answer && !client.exchange.has_length();
+            |client: &Client<_>| client.exchange.wants() == Wants::Response && !client.exchange.has_length();
         if is_full && self.clients.get(key).is_some_and(is_coded) {
-            self.meet(key, Meets::All); // there may well be more
+            self.meet(key, ReadMode::All); // there may well be more
         }
         true
     }
 
     /// Bytes of an answer are here, behind room for those that were held back.
-    fn take_answer(&mut self, key: Key, bytes: &mut [u8]) {
+    fn take_response(&mut self, key: Key, bytes: &mut [u8]) {
         if let Some(upstream) = self.upstream_of(key) {
             let held = mem::take(&mut upstream.input);
             bytes[..held.len()].copy_from_slice(&held);
         }
-        self.advance(key, Input::Answer(bytes));
+        self.advance(key, Event::Response(bytes));
         self.relay(key, bytes);
     }
 
-    fn meet(&mut self, key: Key, meets: Meets) {
+    fn meet(&mut self, key: Key, meets: ReadMode) {
         if let Some(upstream) = self.upstream_of(key) {
             upstream.meets = meets;
         }
     }
 
     /// There were no bytes of an answer.
-    fn no_answer(&mut self, key: Key, read: io::Result<Read>) -> bool {
+    fn no_response(&mut self, key: Key, read: io::Result<Received>) -> bool {
         match read {
-            Ok(Read::Bytes(_) | Read::NotReady) => false,
-            Ok(Read::End) => self.step(key, Input::UpstreamEnd, &[]),
-            Err(error) => self.step(key, Input::UpstreamFailed(upstream_error(&error)), &[]),
+            Ok(Received::Bytes(_) | Received::NotReady) => false,
+            Ok(Received::Eof) => self.step(key, Event::UpstreamEof, &[]),
+            Err(error) => self.step(key, Event::UpstreamFailed(upstream_error(&error)), &[]),
         }
     }
 
@@ -150,7 +150,7 @@ impl<N: Network> Worker<N> {
             self.apply(key, bytes);
             bytes = &mut bytes[used..];
             // An interim answer is used alone, and what follows it may be whole as well.
-            if bytes.is_empty() || !self.awaits_answer(key) {
+            if bytes.is_empty() || !self.awaits_response(key) {
                 return;
             }
             if used == 0 {
@@ -162,20 +162,20 @@ impl<N: Network> Worker<N> {
                 }
                 return;
             }
-            self.advance(key, Input::Answer(bytes));
+            self.advance(key, Event::Response(bytes));
         }
     }
 
-    fn awaits_answer(&self, key: Key) -> bool {
+    fn awaits_response(&self, key: Key) -> bool {
         let wants = self.clients.get(key).map(|client| client.exchange.wants());
-        matches!(wants, Some(Wants::Answer | Wants::Send))
+        matches!(wants, Some(Wants::Response | Wants::Send))
     }
 
     /// Looks at the beginning of an answer of which so many bytes are in the pipe, or at all of them, and has them
     /// go on from there if nothing is to be changed in them and the rest needs no look.
-    fn look_at_answer(&mut self, key: Key, scratch: &mut [u8], meets: Meets, filled: usize) {
-        let look = if meets == Meets::Head { HEAD_BYTES } else { scratch.len() };
-        let looked = match self.pipe.as_mut().map(|pipe| pipe.look(&mut scratch[..look.min(filled)])) {
+    fn peek_response(&mut self, key: Key, scratch: &mut [u8], meets: ReadMode, filled: usize) {
+        let look = if meets == ReadMode::Head { HEAD_BYTES } else { scratch.len() };
+        let looked = match self.pipe.as_mut().map(|pipe| pipe.peek(&mut scratch[..look.min(filled)])) {
             Some(Ok(bytes)) => Some(bytes),
             Some(Err(error)) => {
                 self.is_refused("tee", &error);
@@ -184,17 +184,17 @@ impl<N: Network> Worker<N> {
             None => None,
         };
         let known = looked.unwrap_or(0);
-        if meets == Meets::Head || (filled as u64) < BULK_BYTES_MIN {
-            self.meet(key, Meets::Read); // what follows has no head, and small portions are cheaper to read
+        if meets == ReadMode::Head || (filled as u64) < BULK_BYTES_MIN {
+            self.meet(key, ReadMode::Read); // what follows has no head, and small portions are cheaper to read
         }
         if known > 0 {
-            self.advance(key, Input::Answer(&mut scratch[..known]));
+            self.advance(key, Event::Response(&mut scratch[..known]));
             let Some(client) = self.clients.get(key) else { return };
-            let (has_length, ended) = (client.exchange.has_length(), client.exchange.unseen() == 0);
+            let (has_length, ended) = (client.exchange.has_length(), client.exchange.opaque_len() == 0);
             if self.out.pass == (0..known) && (filled == known || has_length) {
-                return self.pour_answer(key, known, if ended { 0 } else { filled - known });
+                return self.splice_response(key, known, if ended { 0 } else { filled - known });
             }
-            self.meet(key, Meets::Read);
+            self.meet(key, ReadMode::Read);
             self.piped -= known; // these go on from here
             self.relay(key, &mut scratch[..known]);
         }
@@ -207,10 +207,10 @@ impl<N: Network> Worker<N> {
     /// Has what is in the pipe go on, but for the first `known` bytes, which have: if none of it has to be looked at
     /// from there, else it is read as from the connection that it came from.
     fn drain_pipe(&mut self, key: Key, scratch: &mut [u8], mut known: usize) {
-        while (known > 0 || self.piped > 0) && self.awaits_answer(key) {
+        while (known > 0 || self.piped > 0) && self.awaits_response(key) {
             let Some(client) = self.clients.get(key) else { break };
-            if known == 0 && client.exchange.unseen() >= self.piped as u64 && !client.is_stalled() {
-                return self.pour_answer(key, 0, self.piped);
+            if known == 0 && client.exchange.opaque_len() >= self.piped as u64 && !client.is_stalled() {
+                return self.splice_response(key, 0, self.piped);
             }
             let held =
                 self.upstream_of(key).filter(|_| known == 0).map_or(0, |upstream| upstream.input.len());
@@ -219,11 +219,11 @@ impl<N: Network> Worker<N> {
                 Some(Ok(bytes @ 1..)) if known > 0 => known -= bytes,
                 Some(Ok(bytes @ 1..)) => {
                     self.piped -= bytes;
-                    self.take_answer(key, &mut scratch[..held + bytes]);
+                    self.take_response(key, &mut scratch[..held + bytes]);
                 }
                 // They are lost, and with them the answer.
                 _ => {
-                    self.step(key, Input::UpstreamFailed(UpstreamError::Other), &[]);
+                    self.step(key, Event::UpstreamFailed(UpstreamError::Other), &[]);
                 }
             }
         }
@@ -266,14 +266,14 @@ impl<N: Network> Worker<N> {
     }
 
     /// Takes at most so many bytes of an answer into the pipe, which is there and empty.
-    fn fill_pipe(&mut self, key: Key, most: u64) -> io::Result<Read> {
+    fn fill_pipe(&mut self, key: Key, most: u64) -> io::Result<Received> {
         let may_be_kept = self.stalled < STALLED_AT_LENGTH_MAX;
-        let Some(client) = self.clients.get(key) else { return Ok(Read::NotReady) };
+        let Some(client) = self.clients.get(key) else { return Ok(Received::NotReady) };
         let bytes_max = if may_be_kept && !client.is_slow { PASS_BYTES_MAX } else { READ_BYTES_MAX };
         let upstream = client.upstream.and_then(|upstream| self.upstreams.get_mut(upstream));
-        let (Some(upstream), Some(pipe)) = (upstream, &mut self.pipe) else { return Ok(Read::NotReady) };
-        let read = upstream.stream.fill(pipe, most.min(bytes_max as u64) as usize);
-        if let Ok(Read::Bytes(bytes)) = read {
+        let (Some(upstream), Some(pipe)) = (upstream, &mut self.pipe) else { return Ok(Received::NotReady) };
+        let read = upstream.stream.splice_in(pipe, most.min(bytes_max as u64) as usize);
+        if let Ok(Received::Bytes(bytes)) = read {
             self.piped = bytes;
         }
         read
@@ -281,10 +281,10 @@ impl<N: Network> Worker<N> {
 
     /// The pipe holds `known` bytes, of which the exchange said that they go on, and then `more` that nobody has
     /// seen.
-    fn pour_answer(&mut self, key: Key, known: usize, more: usize) {
+    fn splice_response(&mut self, key: Key, known: usize, more: usize) {
         let mut bytes = known;
         if more > 0 {
-            self.advance(key, Input::Passed(more as u64));
+            self.advance(key, Event::Spliced(more as u64));
             bytes += self.out.pass.len();
         }
         self.out.pass = 0..0; // it says nothing of bytes that are here
@@ -297,7 +297,7 @@ impl<N: Network> Worker<N> {
     /// whether the connection still holds.
     fn deliver_from_pipe(&mut self, key: Key, bytes: usize) -> bool {
         let (Some(client), Some(pipe)) = (self.clients.get_mut(key), &mut self.pipe) else { return true };
-        let poured = client.stream.pour(pipe, bytes);
+        let poured = client.stream.splice_out(pipe, bytes);
         let taken = match poured {
             Ok(taken) => taken,
             Err(error) if self.is_refused("splice", &error) => 0, // what is kept goes on at the next move

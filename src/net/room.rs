@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::slots::Key;
-use crate::proxy::moment::Moment;
+use crate::proxy::timestamp::Timestamp;
 
 /// A client that waits for a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,8 +180,8 @@ impl Room {
     }
 
     /// Shows since when the client of a worker idles that has idled longest there.
-    pub fn show_idle(&self, worker: usize, since: Option<Moment>) {
-        self.workers[worker].idle_since.store(since.map_or(NONE, Moment::nanoseconds), SeqCst);
+    pub fn show_idle(&self, worker: usize, since: Option<Timestamp>) {
+        self.workers[worker].idle_since.store(since.map_or(NONE, Timestamp::nanoseconds), SeqCst);
     }
 
     /// The worker that has the client that has idled longest, if any idles.
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn the_longest_idle_client_is_found_whichever_worker_has_it() {
-        let at = |seconds| Some(Moment::default() + Duration::from_secs(seconds));
+        let at = |seconds| Some(Timestamp::default() + Duration::from_secs(seconds));
         for (idle, expected) in [
             ([None, None, None], None),
             ([None, at(5), None], Some(1)),

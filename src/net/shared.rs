@@ -16,10 +16,10 @@ use mio::Waker;
 
 use super::{cgroup::Pressure, process, room::Room};
 use crate::proxy::{
-    metrics::{Counters, Fixed, Process},
-    moment::Moment,
-    pages::Told,
-    rules::Rules,
+    metrics::{BuildInfo, Counters, Process},
+    pages::ServerStatus,
+    settings::Settings,
+    timestamp::Timestamp,
 };
 
 /// A worker that has been in one turn for so long does not run any more. A turn takes milliseconds.
@@ -48,8 +48,8 @@ struct WorkerShare {
 /// What the workers have in common.
 #[derive(Debug)]
 pub struct Shared {
-    rules: Rules,
-    fixed: Fixed,
+    settings: Settings,
+    build_info: BuildInfo,
     started: Instant,
     started_at: SystemTime,
     phase: AtomicU8,
@@ -66,15 +66,15 @@ pub type Wake = Arc<Waker>;
 
 impl Shared {
     /// For so many workers.
-    pub fn new(rules: Rules, fixed: Fixed, workers: usize) -> Self {
+    pub fn new(settings: Settings, build_info: BuildInfo, workers: usize) -> Self {
         Self {
-            rules,
-            fixed,
+            settings,
+            build_info,
             started: Instant::now(),
             started_at: SystemTime::now(),
             phase: AtomicU8::new(Phase::Serving as u8),
             splices: AtomicBool::new(true),
-            room: Room::new(fixed.clients_max, workers),
+            room: Room::new(build_info.clients_max, workers),
             wakes: OnceLock::new(),
             pressure: OnceLock::new(),
             workers: (0..workers).map(|_| WorkerShare::default()).collect(),
@@ -82,24 +82,24 @@ impl Shared {
     }
 
     /// The time: what moments are counted from is the process's start.
-    pub fn now(&self) -> Moment {
-        Moment::default() + self.started.elapsed()
+    pub fn now(&self) -> Timestamp {
+        Timestamp::default() + self.started.elapsed()
     }
 
     /// What the operator set.
-    pub fn rules(&self) -> &Rules {
-        &self.rules
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// How many kept pod connections this worker may have. The parts of all workers add up to what there may be in all.
     pub fn upstreams_idle_max_of_worker(&self, worker: usize) -> usize {
-        let (most, workers) = (self.fixed.upstreams_idle_max, self.workers.len());
+        let (most, workers) = (self.build_info.upstreams_idle_max, self.workers.len());
         most / workers + usize::from(worker < most % workers)
     }
 
     /// How many bytes each worker may hold for others.
     pub fn buffers_max_of_worker(&self) -> usize {
-        self.fixed.buffers_max / self.workers.len()
+        self.build_info.buffers_max / self.workers.len()
     }
 
     /// The counters of one worker.
@@ -172,8 +172,8 @@ impl Shared {
     }
 
     /// A worker's turn begins.
-    pub fn turn_begins(&self, worker: usize, now: Moment) {
-        let milliseconds = now.since(Moment::default()).as_millis() as u64;
+    pub fn turn_begins(&self, worker: usize, now: Timestamp) {
+        let milliseconds = now.since(Timestamp::default()).as_millis() as u64;
         self.workers[worker].turn_began.store(milliseconds.max(1), Ordering::Relaxed);
     }
 
@@ -183,7 +183,7 @@ impl Shared {
     }
 }
 
-impl Told for Shared {
+impl ServerStatus for Shared {
     fn is_serving(&self) -> bool {
         self.phase() == Phase::Serving
     }
@@ -192,7 +192,7 @@ impl Told for Shared {
         let now = self.now();
         self.workers.iter().position(|worker| match worker.turn_began.load(Ordering::Relaxed) {
             0 => false,
-            began => now > Moment::default() + Duration::from_millis(began) + TURN_MAX,
+            began => now > Timestamp::default() + Duration::from_millis(began) + TURN_MAX,
         })
     }
 
@@ -200,8 +200,8 @@ impl Told for Shared {
         self.workers.iter().map(|worker| &worker.counters).collect()
     }
 
-    fn fixed(&self) -> Fixed {
-        self.fixed
+    fn build_info(&self) -> BuildInfo {
+        self.build_info
     }
 
     fn process(&self) -> Process {
@@ -218,12 +218,12 @@ mod tests {
     use super::*;
     use crate::proxy::{
         policy::{Policy, Ports},
-        rules::Timeouts,
+        settings::Timeouts,
     };
 
     fn shared(clients_max: usize, upstreams_idle_max: usize, workers: usize) -> Shared {
         let second = Duration::from_secs(1);
-        let rules = Rules {
+        let settings = Settings {
             policy: Policy::new(Vec::new(), Vec::new(), Ports::all()),
             timeouts: Timeouts {
                 scrape: second,
@@ -236,8 +236,8 @@ mod tests {
             access_log: false,
         };
         Shared::new(
-            rules,
-            Fixed { version: "", revision: "", clients_max, upstreams_idle_max, buffers_max: 0 },
+            settings,
+            BuildInfo { version: "", revision: "", clients_max, upstreams_idle_max, buffers_max: 0 },
             workers,
         )
     }

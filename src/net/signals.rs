@@ -25,7 +25,7 @@ const WAKER: Token = Token(2);
 
 /// What was waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Happened {
+pub enum SignalEvent {
     /// SIGTERM or SIGINT came.
     Signal,
     /// SIGHUP came: "read your files again".
@@ -80,21 +80,21 @@ impl Signals {
     ///
     /// # Errors
     /// As `epoll_wait(2)`.
-    pub fn wait(&mut self, until: Option<Instant>) -> io::Result<Happened> {
+    pub fn wait(&mut self, until: Option<Instant>) -> io::Result<SignalEvent> {
         loop {
             // One byte a signal, one signal a call: two that came at once are still two.
             if matches!(self.receiver.read(&mut [0]), Ok(1)) {
-                return Ok(Happened::Signal);
+                return Ok(SignalEvent::Signal);
             }
             if matches!(self.hangups.read(&mut [0]), Ok(1)) {
-                return Ok(Happened::Hangup);
+                return Ok(SignalEvent::Hangup);
             }
             if std::mem::take(&mut self.woken) {
-                return Ok(Happened::WorkerEnded);
+                return Ok(SignalEvent::WorkerEnded);
             }
             let timeout = until.map(|at| at.saturating_duration_since(Instant::now()));
             if timeout == Some(Duration::ZERO) {
-                return Ok(Happened::Timeout);
+                return Ok(SignalEvent::Timeout);
             }
             match self.poll.poll(&mut self.events, timeout) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

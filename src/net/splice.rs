@@ -32,19 +32,19 @@ pub trait Pipe<S> {
     ///
     /// # Errors
     /// As `splice(2)`; `WouldBlock` where nothing is there, or no slot of the pipe is free.
-    fn fill(&mut self, from: &S, bytes: usize) -> io::Result<usize>;
+    fn splice_in(&mut self, from: &S, bytes: usize) -> io::Result<usize>;
 
     /// Shows the first of the bytes that it holds, not always as many as there is room for, and keeps them.
     ///
     /// # Errors
     /// As `tee(2)` and `read(2)`; then it is of no more use.
-    fn look(&mut self, into: &mut [u8]) -> io::Result<usize>;
+    fn peek(&mut self, into: &mut [u8]) -> io::Result<usize>;
 
     /// Moves at most so many bytes out, into a socket.
     ///
     /// # Errors
     /// As `splice(2)`; `WouldBlock` where the socket takes nothing.
-    fn pour(&mut self, into: &S, bytes: usize) -> io::Result<usize>;
+    fn splice_out(&mut self, into: &S, bytes: usize) -> io::Result<usize>;
 
     /// Reads bytes out.
     ///
@@ -82,11 +82,11 @@ impl KernelPipe {
 }
 
 impl<S: AsFd> Pipe<S> for KernelPipe {
-    fn fill(&mut self, from: &S, bytes: usize) -> io::Result<usize> {
+    fn splice_in(&mut self, from: &S, bytes: usize) -> io::Result<usize> {
         Ok(splice(from, None, &self.writer, None, bytes, SpliceFlags::NONBLOCK)?)
     }
 
-    fn look(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    fn peek(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let bytes = tee(&self.reader, &self.look_writer, into.len(), SpliceFlags::NONBLOCK)?;
         let mut read = 0;
         while read < bytes {
@@ -98,7 +98,7 @@ impl<S: AsFd> Pipe<S> for KernelPipe {
         Ok(bytes)
     }
 
-    fn pour(&mut self, into: &S, bytes: usize) -> io::Result<usize> {
+    fn splice_out(&mut self, into: &S, bytes: usize) -> io::Result<usize> {
         Ok(splice(&self.reader, None, into, None, bytes, SpliceFlags::NONBLOCK)?)
     }
 

@@ -92,11 +92,11 @@ impl Ready {
 
 /// What a read gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Read {
+pub enum Received {
     /// So many bytes.
     Bytes(usize),
     /// The other side ended its own.
-    End,
+    Eof,
     /// Nothing yet.
     NotReady,
 }
@@ -145,11 +145,11 @@ impl<S: Socket> Stream<S> {
     ///
     /// # Errors
     /// The connection failed.
-    pub fn read(&mut self, into: &mut [u8]) -> io::Result<Read> {
+    pub fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
         let read = self.take(|socket| socket.read(into))?;
         // A short read emptied the socket, and what comes next brings an event; but for an end that had come
         // already: its event was this one. And but for a read that ended at a mark of urgent data.
-        let is_short = matches!(read, Read::Bytes(bytes) if bytes < into.len());
+        let is_short = matches!(read, Received::Bytes(bytes) if bytes < into.len());
         if is_short && !self.is_ready(Ready::END) && !self.is_ready(Ready::URGENT) {
             self.ready = self.ready.without(Ready::READ);
         }
@@ -160,7 +160,7 @@ impl<S: Socket> Stream<S> {
     ///
     /// # Errors
     /// The connection failed.
-    pub fn peek(&mut self, into: &mut [u8]) -> io::Result<Read> {
+    pub fn peek(&mut self, into: &mut [u8]) -> io::Result<Received> {
         self.take(|socket| socket.peek(into))
     }
 
@@ -168,23 +168,23 @@ impl<S: Socket> Stream<S> {
     ///
     /// # Errors
     /// The connection failed.
-    pub fn fill(&mut self, pipe: &mut impl Pipe<S>, bytes: usize) -> io::Result<Read> {
+    pub fn splice_in(&mut self, pipe: &mut impl Pipe<S>, bytes: usize) -> io::Result<Received> {
         // Fewer than were asked for may be all that the pipe has room for: they say nothing of the socket.
-        self.take(|socket| pipe.fill(socket, bytes))
+        self.take(|socket| pipe.splice_in(socket, bytes))
     }
 
-    fn take(&mut self, mut call: impl FnMut(&mut S) -> io::Result<usize>) -> io::Result<Read> {
+    fn take(&mut self, mut call: impl FnMut(&mut S) -> io::Result<usize>) -> io::Result<Received> {
         if !self.is_ready(Ready::READ) {
-            return Ok(Read::NotReady);
+            return Ok(Received::NotReady);
         }
         loop {
             match call(&mut self.socket) {
-                Ok(0) => return Ok(Read::End),
-                Ok(bytes) => return Ok(Read::Bytes(bytes)),
+                Ok(0) => return Ok(Received::Eof),
+                Ok(bytes) => return Ok(Received::Bytes(bytes)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.ready = self.ready.without(Ready::READ);
-                    return Ok(Read::NotReady);
+                    return Ok(Received::NotReady);
                 }
                 Err(error) => return Err(error),
             }
@@ -212,11 +212,11 @@ impl<S: Socket> Stream<S> {
     ///
     /// # Errors
     /// The connection failed.
-    pub fn pour(&mut self, pipe: &mut impl Pipe<S>, bytes: usize) -> io::Result<usize> {
+    pub fn splice_out(&mut self, pipe: &mut impl Pipe<S>, bytes: usize) -> io::Result<usize> {
         let mut poured = 0;
         // Until the kernel says that it takes no more: fewer than there are may mean anything.
         while poured < bytes {
-            match self.give(|socket| pipe.pour(socket, bytes - poured)) {
+            match self.give(|socket| pipe.splice_out(socket, bytes - poured)) {
                 Ok(0) => break,
                 Ok(more) => poured += more,
                 Err(_) if poured > 0 => break, // the next call tells of it

@@ -19,17 +19,17 @@ use super::{
 };
 use crate::proxy::{
     budget::Budget,
-    deadlines::Deadlines,
-    dialogue::{Input, Output, Report},
-    duration::Short,
+    duration::HumanDuration,
+    events::{Event, Output, Report},
     log_rate::LogRate,
     logged,
+    lru::LruList,
     metrics::Counters,
-    moment::Moment,
     outcome::{Class, Outcome},
     pool::Pool,
-    recency::Recency,
     route::RouteName,
+    timers::Timers,
+    timestamp::Timestamp,
 };
 
 /// The most that is sent in one turn of long answers: what is copied in about a quarter of a millisecond, so that new
@@ -104,15 +104,15 @@ pub struct Worker<N: Network> {
     pub(super) index: usize,
     /// There is no other worker.
     pub(super) is_alone: bool,
-    pub(super) now: Moment,
+    pub(super) now: Timestamp,
     pub(super) clients: Slots<Client<N::Socket>>,
     pub(super) upstreams: Slots<Upstream<N::Socket>>,
     pub(super) pool: Pool,
     /// Clients between two requests.
-    pub(super) idle_clients: Recency,
+    pub(super) idle_clients: LruList,
     /// Clients that have asked for nothing yet.
-    pub(super) silent_clients: Recency,
-    pub(super) deadlines: Deadlines<Key>,
+    pub(super) silent_clients: LruList,
+    pub(super) timers: Timers<Key>,
     runnable: RunQueue,
     took_long: bool,
     /// Bytes that clients took in the run that is under way.
@@ -142,16 +142,16 @@ impl<N: Network> Worker<N> {
         let budget = Budget::new(shared.buffers_max_of_worker());
         Self {
             network,
-            pool: Pool::new(idle_max, shared.rules().timeouts.upstream_idle),
+            pool: Pool::new(idle_max, shared.settings().timeouts.upstream_idle),
             is_alone: shared.room().workers() == 1,
             shared,
             index,
-            now: Moment::default(),
+            now: Timestamp::default(),
             clients: Slots::default(),
             upstreams: Slots::default(),
-            idle_clients: Recency::default(),
-            silent_clients: Recency::default(),
-            deadlines: Deadlines::default(),
+            idle_clients: LruList::default(),
+            silent_clients: LruList::default(),
+            timers: Timers::default(),
             runnable: RunQueue::default(),
             took_long: false,
             run_bytes: 0,
@@ -197,16 +197,16 @@ impl<N: Network> Worker<N> {
     }
 
     /// A turn: everybody who can go on goes on for a bounded while, and what is due happens.
-    pub fn turn(&mut self, now: Moment) {
+    pub fn run_once(&mut self, now: Timestamp) {
         self.now = now;
         let mut scratch = std::mem::take(&mut self.scratch);
         self.run_queued(&mut scratch);
-        while let Some((key, at)) = self.deadlines.pop_due(now) {
+        while let Some((key, at)) = self.timers.pop_due(now) {
             let Some(client) = self.clients.get_mut(key) else { continue };
-            if client.armed.spend(at) {
+            if client.timer.fire(at) {
                 let client_stalled = client.is_behind();
                 if client.waits_until.is_none() {
-                    self.step(key, Input::Tick { client_stalled }, &[]);
+                    self.step(key, Event::Timeout { client_stalled }, &[]);
                 }
                 self.run(key, &mut scratch);
             }
@@ -220,7 +220,7 @@ impl<N: Network> Worker<N> {
             self.make_room_for_wishes();
         }
         let clients = &self.clients;
-        self.deadlines.sweep(clients.len(), |key| clients.get(key).map(|client| client.armed));
+        self.timers.sweep(clients.len(), |key| clients.get(key).map(|client| client.timer));
     }
 
     /// Runs those who have little to do, all of them, and then those who have much, as far as a turn goes. The others
@@ -275,7 +275,7 @@ impl<N: Network> Worker<N> {
             client = settled;
         }
         if let Some(at) = client.exchange.deadline() {
-            self.deadlines.arm(key, &mut client.armed, at);
+            self.timers.arm(key, &mut client.timer, at);
         }
         // One that is turned away has no place to give to another; one that is queued is in the middle of things.
         let idles = client.exchange.idles() && client.has_place && !client.queued;
@@ -292,11 +292,11 @@ impl<N: Network> Worker<N> {
     }
 
     /// When the next turn is due, if nothing happens before.
-    pub fn next_wake(&self) -> Option<Moment> {
+    pub fn next_wake(&self) -> Option<Timestamp> {
         if !self.runnable.is_empty() {
             return Some(self.now);
         }
-        let mut next = [self.deadlines.next(), self.pool.next_expiry()].into_iter().flatten().min();
+        let mut next = [self.timers.next(), self.pool.next_expiry()].into_iter().flatten().min();
         if self.budget.is_tight() {
             next = next.into_iter().chain(self.budget.next_wake()).min();
         }
@@ -357,7 +357,7 @@ impl<N: Network> Worker<N> {
     pub(super) fn record(&mut self, report: &Report, peer: Option<SocketAddr>, sent_bytes: u64) {
         self.counters().record(report);
         let Report { route, outcome, status, duration, .. } = report;
-        let access_log = self.shared.rules().access_log && *route == RouteName::Pods;
+        let access_log = self.shared.settings().access_log && *route == RouteName::Pods;
         if outcome.class() == Class::Client {
             debug!("{}: pod {:?}", outcome.reason(), report.origin);
         }
@@ -377,7 +377,7 @@ impl<N: Network> Worker<N> {
         }
         if trouble {
             let phrase = report.phrase();
-            let after = Short(*duration);
+            let after = HumanDuration(*duration);
             match report.origin {
                 Some(pod) => self.log_trouble(*outcome, format_args!("{phrase}: pod {pod}, after {after}")),
                 None => {

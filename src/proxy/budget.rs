@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use super::{moment::Moment, recency::Recency};
+use super::{lru::LruList, timestamp::Timestamp};
 
 /// What each session may hold uncounted: a request with a token in it, and an answer's head of the usual length.
 pub const ALLOWANCE_BYTES: usize = 4 * 1024;
@@ -37,13 +37,13 @@ pub struct Budget {
     common: usize,
     held: usize,
     /// Sessions that hold counted bytes, in the order in which they began to.
-    holders: Recency,
-    paused: Recency,
+    holders: LruList,
+    paused: LruList,
     /// Sessions that are paused, or whose client does not read, in the order in which they began to be.
-    stalled: Recency,
+    stalled: LruList,
     stalled_count: usize,
     /// Since then no room has come for those that are paused.
-    tight_since: Moment,
+    tight_since: Timestamp,
 }
 
 impl Budget {
@@ -53,11 +53,11 @@ impl Budget {
             share,
             common: share - RESERVE_BYTES.min(share / 2),
             held: 0,
-            holders: Recency::default(),
-            paused: Recency::default(),
-            stalled: Recency::default(),
+            holders: LruList::default(),
+            paused: LruList::default(),
+            stalled: LruList::default(),
             stalled_count: 0,
-            tight_since: Moment::default(),
+            tight_since: Timestamp::default(),
         }
     }
 
@@ -132,7 +132,7 @@ impl Budget {
     }
 
     /// There is no room for what a session would read.
-    pub fn pause(&mut self, slot: u32, now: Moment) {
+    pub fn pause(&mut self, slot: u32, now: Timestamp) {
         if self.paused.oldest().is_none() {
             self.tight_since = now;
         }
@@ -145,7 +145,7 @@ impl Budget {
     }
 
     /// Whose turn it is to go on, if there is room for as much as the `woken` before it may need.
-    pub fn next_to_resume(&mut self, woken: usize, now: Moment) -> Option<u32> {
+    pub fn next_to_resume(&mut self, woken: usize, now: Timestamp) -> Option<u32> {
         let longest = self.holders.oldest().filter(|&slot| self.paused.contains(slot));
         let longest = longest.filter(|_| self.held + ROOM_MIN <= self.share);
         let next = self.paused.oldest().filter(|_| self.has_room_for((woken + 1) * ROOM_MIN));
@@ -156,14 +156,14 @@ impl Budget {
     }
 
     /// Who has to give way by `now`. The caller ends that session, and asks again.
-    pub fn next_to_end(&self, now: Moment) -> Option<u32> {
+    pub fn next_to_end(&self, now: Timestamp) -> Option<u32> {
         let due = self.next_wake().is_some_and(|at| at <= now);
         let is_tight = !self.has_room_for(ROOM_MADE.min(self.common));
         self.holders.oldest().filter(|_| due && is_tight)
     }
 
     /// Those that are paused get their time again, once somebody gave way.
-    pub fn made_room(&mut self, now: Moment) {
+    pub fn made_room(&mut self, now: Timestamp) {
         self.tight_since = now;
     }
 
@@ -174,7 +174,7 @@ impl Budget {
     }
 
     /// When somebody has to give way, if no room comes before.
-    pub fn next_wake(&self) -> Option<Moment> {
+    pub fn next_wake(&self) -> Option<Timestamp> {
         self.paused.oldest().map(|_| self.tight_since + GRACE)
     }
 }
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn who_held_longest_gives_way_after_the_grace_and_those_paused_go_on() {
-        let start = Moment::default();
+        let start = Timestamp::default();
         let mut budget = Budget::new(256 * KIB);
         let mut counted = [0; 3];
         budget.settle(1, &mut counted[1], 100 * KIB);

@@ -28,9 +28,9 @@ pub fn parse(text: &str) -> Result<Duration, &'static str> {
 
 /// Displays a duration to the millisecond, in seconds from one second on: `9.5s`, `900ms`, `0.4ms`.
 #[derive(Clone, Copy, Debug)]
-pub struct Short(pub Duration);
+pub struct HumanDuration(pub Duration);
 
-impl fmt::Display for Short {
+impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(duration) = *self;
         if duration < Duration::from_millis(1) {
@@ -85,7 +85,7 @@ mod tests {
             (12_345_678, "12.346s"),
             (120_000_000, "120s"),
         ] {
-            assert_eq!(Short(Duration::from_micros(microseconds)).to_string(), expected);
+            assert_eq!(HumanDuration(Duration::from_micros(microseconds)).to_string(), expected);
         }
     }
 }

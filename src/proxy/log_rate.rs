@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::{
-    moment::Moment,
     outcome::{OUTCOMES, Outcome},
+    timestamp::Timestamp,
 };
 
 /// Each worker logs one line for each outcome in this time.
@@ -13,7 +13,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// When each outcome was last logged, and how often it was not.
 #[derive(Debug)]
-pub struct LogRate([(Option<Moment>, u64); OUTCOMES]);
+pub struct LogRate([(Option<Timestamp>, u64); OUTCOMES]);
 
 impl Default for LogRate {
     fn default() -> Self {
@@ -23,7 +23,7 @@ impl Default for LogRate {
 
 impl LogRate {
     /// Whether `outcome` is to be logged at `now`; if so, how many like it were not since the last line.
-    pub fn admit(&mut self, outcome: Outcome, now: Moment) -> Option<u64> {
+    pub fn admit(&mut self, outcome: Outcome, now: Timestamp) -> Option<u64> {
         let (last, suppressed) = &mut self.0[outcome as usize];
         if last.is_some_and(|last| now < last + INTERVAL) {
             *suppressed += 1;
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn one_line_an_outcome_and_interval() {
-        let start = Moment::default();
+        let start = Timestamp::default();
         let mut rate = LogRate::default();
         assert_eq!(rate.admit(Outcome::NoAnswer, start), Some(0));
         assert_eq!(rate.admit(Outcome::NoAnswer, start), None);

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    dialogue::Report,
+    events::Report,
     log_losses::LogLoss,
     outcome::{Class, OUTCOMES, Outcome},
     route::{ROUTES, RouteName},
@@ -177,7 +177,7 @@ pub struct Process {
 
 /// Numbers that stay as they are while the process runs.
 #[derive(Clone, Copy, Debug)]
-pub struct Fixed {
+pub struct BuildInfo {
     /// The crate's version.
     pub version: &'static str,
     /// The revision it was built from.
@@ -226,7 +226,7 @@ const NUMBERS: [(&str, &str, Count); 8] = [
 ];
 
 /// Appends the page to `out`.
-pub fn render(out: &mut Vec<u8>, workers: &[&Counters], fixed: Fixed, process: &Process) {
+pub fn render(out: &mut Vec<u8>, workers: &[&Counters], build_info: BuildInfo, process: &Process) {
     let mut page = Text { out, workers };
     page.requests();
     page.outcomes();
@@ -256,7 +256,7 @@ pub fn render(out: &mut Vec<u8>, workers: &[&Counters], fixed: Fixed, process: &
         page.sample("psystrike_log_lines_lost_total", label, why.counted());
     }
 
-    let Fixed { version, revision, clients_max, upstreams_idle_max, buffers_max } = fixed;
+    let BuildInfo { version, revision, clients_max, upstreams_idle_max, buffers_max } = build_info;
     page.single("psystrike_workers", "Event loops, one thread each.", workers.len());
     page.single("psystrike_client_connections_max", "The most client connections there may be.", clients_max);
     page.single(
@@ -417,8 +417,13 @@ mod tests {
     use super::*;
     use crate::proxy::route::Origin;
 
-    const FIXED: Fixed =
-        Fixed { version: "1.2.3", revision: "abc", clients_max: 7, upstreams_idle_max: 8, buffers_max: 9 };
+    const FIXED: BuildInfo = BuildInfo {
+        version: "1.2.3",
+        revision: "abc",
+        clients_max: 7,
+        upstreams_idle_max: 8,
+        buffers_max: 9,
+    };
 
     fn page(workers: &[&Counters], process: &Process) -> String {
         let mut out = Vec::new();

@@ -8,14 +8,14 @@
 //! - [`policy`]: which pods may be reached;
 //! - `special`: addresses that no wide range opens;
 //! - [`exchange`]: the state machine of one request, its pod and its answer;
-//! - [`dialogue`]: what an exchange is told, and what it says;
-//! - [`rules`]: what the operator set;
+//! - [`events`]: what an exchange is told, and what it says;
+//! - [`settings`]: what the operator set;
 //! - [`outcome`]: every way an exchange can end, with its status, reason and label;
 //! - [`pool`]: which kept pod connection is used again, and which goes first;
 //! - [`budget`]: how many bytes are held for others, and who gives way;
-//! - [`deadlines`]: what is due, and when the next thing will be;
-//! - [`moment`]: points in time in eight bytes;
-//! - [`recency`]: which of many idle things idled longest;
+//! - [`timers`]: what is due, and when the next thing will be;
+//! - [`timestamp`]: points in time in eight bytes;
+//! - [`lru`]: which of many idle things idled longest;
 //! - [`log_rate`]: how often trouble is logged;
 //! - [`logged`]: how much of a request is logged;
 //! - [`log_losses`]: how many lines of the log were lost;
@@ -23,21 +23,21 @@
 //! - [`duration`], [`size`]: durations and sizes as operators write and read them.
 
 pub mod budget;
-pub mod deadlines;
-pub mod dialogue;
 pub mod duration;
+pub mod events;
 pub mod exchange;
 pub mod log_losses;
 pub mod log_rate;
 pub mod logged;
+pub mod lru;
 pub mod metrics;
-pub mod moment;
 pub mod outcome;
 pub mod pages;
 pub mod policy;
 pub mod pool;
-pub mod recency;
 pub mod route;
-pub mod rules;
+pub mod settings;
 pub mod size;
 mod special;
+pub mod timers;
+pub mod timestamp;

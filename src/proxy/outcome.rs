@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::duration::Short;
+use super::duration::HumanDuration;
 use crate::http1::{body::BodyError, framing::FramingError, head::HeadError};
 
 /// Where the cause of an outcome lies.
@@ -173,7 +173,7 @@ impl fmt::Display for Phrase {
             write!(f, ": {detail}")?;
         }
         if outcome.within() {
-            write!(f, " within {}", Short(self.patience))?;
+            write!(f, " within {}", HumanDuration(self.patience))?;
         }
         Ok(())
     }
@@ -217,7 +217,7 @@ impl Failure {
     }
 
     /// What is wrong with an answer, in terms of its head.
-    pub fn of_answer(error: HeadError) -> Self {
+    pub fn of_response(error: HeadError) -> Self {
         let detail = match error {
             HeadError::TooLarge | HeadError::TargetTooLong => return Outcome::AnswerHeadTooLarge.into(),
             HeadError::Malformed(detail) => detail,
@@ -228,7 +228,7 @@ impl Failure {
     }
 
     /// What is wrong with an answer, in terms of its framing.
-    pub fn of_answer_framing(FramingError(detail): FramingError) -> Self {
+    pub fn of_response_framing(FramingError(detail): FramingError) -> Self {
         Self { outcome: Outcome::MalformedAnswer, detail: Some(detail) }
     }
 

@@ -1,18 +1,18 @@
 //! The pages of our own: what they say, with which status.
 //!
-//! Owns their words, but for [`metrics`]. What they tell of comes from whoever implements [`Told`].
+//! Owns their words, but for [`metrics`]. What they tell of comes from whoever implements [`ServerStatus`].
 
 use std::{io::Write, time::SystemTime};
 
 use super::{
-    dialogue::{PageHead, Pages},
-    metrics::{self, Counters, Fixed, Process},
+    events::{PageHead, Pages},
+    metrics::{self, BuildInfo, Counters, Process},
     route::{Page, RouteName},
 };
-use crate::http1::reply;
+use crate::http1::local_response;
 
 /// What the pages tell of.
-pub trait Told {
+pub trait ServerStatus {
     /// Whether the process takes new scrapes.
     fn is_serving(&self) -> bool;
     /// The worker that hangs, if one does.
@@ -20,22 +20,22 @@ pub trait Told {
     /// What each worker counts.
     fn all_counters(&self) -> Vec<&Counters>;
     /// What stays as it is.
-    fn fixed(&self) -> Fixed;
+    fn build_info(&self) -> BuildInfo;
     /// What the kernel says of this process.
     fn process(&self) -> Process;
     /// The time on the wall.
     fn date(&self) -> SystemTime;
 }
 
-impl<T: Told> Pages for T {
+impl<T: ServerStatus> Pages for T {
     fn render(&self, page: Page, body: &mut Vec<u8>) -> PageHead {
         match page {
             Page::Index => {
-                render_index(body, self.fixed());
+                render_index(body, self.build_info());
                 PageHead { status: 200, content_type: "text/html; charset=utf-8" }
             }
             Page::Metrics => {
-                metrics::render(body, &self.all_counters(), self.fixed(), &self.process());
+                metrics::render(body, &self.all_counters(), self.build_info(), &self.process());
                 PageHead { status: 200, content_type: metrics::CONTENT_TYPE }
             }
             Page::Healthz => match self.stuck_worker() {
@@ -48,19 +48,19 @@ impl<T: Told> Pages for T {
     }
 
     fn date(&self) -> SystemTime {
-        Told::date(self)
+        ServerStatus::date(self)
     }
 }
 
 fn words(body: &mut Vec<u8>, status: u16, text: &str) -> PageHead {
     body.extend_from_slice(text.as_bytes());
     body.push(b'\n');
-    PageHead { status, content_type: reply::TEXT }
+    PageHead { status, content_type: local_response::TEXT }
 }
 
 /// The page at `/`: what this is, and how its routes are used.
-fn render_index(out: &mut Vec<u8>, fixed: Fixed) {
-    let Fixed { version, revision, .. } = fixed;
+fn render_index(out: &mut Vec<u8>, build_info: BuildInfo) {
+    let BuildInfo { version, revision, .. } = build_info;
     let link = |page: Page| RouteName::Page(page).label();
     let _ = write!(
         out,

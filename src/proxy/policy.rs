@@ -69,7 +69,7 @@ impl Policy {
     ///
     /// # Errors
     /// [`Outcome::AddressNotAllowed`] or [`Outcome::PortNotAllowed`].
-    pub fn judge(&self, origin: Origin) -> Result<(), Outcome> {
+    pub fn authorize(&self, origin: Origin) -> Result<(), Outcome> {
         let ip = origin.ip();
         let embedded_pass = match ip {
             IpAddr::V4(_) => true,
@@ -277,7 +277,7 @@ mod tests {
             (ALL, "", "64:ff9b::169.254.169.254", false),
             (ALL, "", "64:ff9b:1::127.0.0.1", false),
             (ALL, "", "64:ff9b:1::8.8.8.8", true),
-            // RFC 6052 section 2.2: by /64, /56 and /48 prefixes, around octet 8.
+            // RFC 6052 section 2.2: by /64, /56 and /48 prefixes, ctx octet 8.
             (ALL, "", "64:ff9b:1:0:a9:fea9:fe00:0", false),
             (ALL, "", "64:ff9b:1:0:7f:0:100:0", false),
             (ALL, "", "64:ff9b:1:0:ffa9:fea9:fe00:0", false),
@@ -312,7 +312,7 @@ mod tests {
             (ALL, "", "::ffff:0:127.0.0.1", false),
         ] {
             let ip: IpAddr = ip.parse().unwrap();
-            let got = policy(allow, deny, "1-65535").judge(Origin::new(ip, 80));
+            let got = policy(allow, deny, "1-65535").authorize(Origin::new(ip, 80));
             let expected = if expected { Ok(()) } else { Err(Outcome::AddressNotAllowed) };
             assert_eq!(got, expected, "{ip} with --allow {allow} --deny {deny}");
         }
@@ -380,7 +380,7 @@ mod tests {
             ("10.0.0.1", 80, Err(Outcome::PortNotAllowed)),
             ("11.0.0.1", 80, Err(Outcome::AddressNotAllowed)),
         ] {
-            assert_eq!(policy.judge(Origin::new(ip.parse().unwrap(), port)), expected, "{ip}:{port}");
+            assert_eq!(policy.authorize(Origin::new(ip.parse().unwrap(), port)), expected, "{ip}:{port}");
         }
     }
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{moment::Moment, recency::Recency, route::Origin};
+use super::{lru::LruList, route::Origin, timestamp::Timestamp};
 
 /// No slot.
 const NONE: u32 = u32::MAX;
@@ -20,7 +20,7 @@ const NONE: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug)]
 struct Idle {
     origin: Origin,
-    since: Moment,
+    since: Timestamp,
     /// To the same pod.
     older: u32,
     newer: u32,
@@ -48,7 +48,7 @@ pub struct Pool {
     /// times the memory, and would hash at every step. A power of two of them.
     buckets: Vec<u32>,
     hash: Hash,
-    recency: Recency,
+    recency: LruList,
 }
 
 impl Pool {
@@ -62,7 +62,7 @@ impl Pool {
             pods: 0,
             buckets: vec![NONE],
             hash: Hash::new(),
-            recency: Recency::default(),
+            recency: LruList::default(),
         }
     }
 
@@ -77,7 +77,7 @@ impl Pool {
     }
 
     /// Keeps the connection in `slot`. The caller then closes what [`Self::surplus`] names.
-    pub fn put(&mut self, slot: u32, origin: Origin, now: Moment) {
+    pub fn put(&mut self, slot: u32, origin: Origin, now: Timestamp) {
         let at = slot as usize;
         if at >= self.idle.len() {
             self.idle.resize(at + 1, None);
@@ -108,7 +108,7 @@ impl Pool {
     ///
     /// One that was put in at `now`, in this very turn, has not been looked at by the kernel's readiness since:
     /// bytes behind the last answer's end could be waiting on it, and be taken for the next one's.
-    pub fn take(&mut self, origin: Origin, now: Moment) -> Option<u32> {
+    pub fn take(&mut self, origin: Origin, now: Timestamp) -> Option<u32> {
         let link = self.find(origin);
         let mut slot = self.follow(link);
         while let Some(&mut Idle { since, older, .. }) = self.at(slot) {
@@ -157,12 +157,12 @@ impl Pool {
     }
 
     /// The connection whose time is up by `now`.
-    pub fn expired(&self, now: Moment) -> Option<u32> {
+    pub fn expired(&self, now: Timestamp) -> Option<u32> {
         self.oldest().filter(|_| self.next_expiry().is_some_and(|at| at <= now))
     }
 
     /// When the next connection's time is up.
-    pub fn next_expiry(&self) -> Option<Moment> {
+    pub fn next_expiry(&self) -> Option<Timestamp> {
         let idle = self.idle.get(self.oldest()? as usize)?;
         idle.map(|idle| idle.since + self.timeout)
     }
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn the_newest_of_a_pod_is_taken_first_and_the_oldest_of_all_goes_first() {
-        let start = Moment::default();
+        let start = Timestamp::default();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut pool = Pool::new(3, Duration::from_secs(60));
         for (slot, origin) in [(0, pod(1)), (1, pod(2)), (2, pod(1))] {
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn one_that_was_put_in_this_very_turn_rests() {
-        let now = Moment::default();
+        let now = Timestamp::default();
         let mut pool = Pool::new(10, Duration::from_secs(60));
         pool.put(1, pod(1), now);
         pool.put(2, pod(1), now + Duration::from_nanos(1));
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn time_runs_out_for_the_oldest_first() {
-        let start = Moment::default();
+        let start = Timestamp::default();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut pool = Pool::new(10, Duration::from_secs(60));
         assert_eq!(pool.next_expiry(), None);
@@ -313,7 +313,7 @@ mod tests {
     }
 
     fn live_long(idle_max: usize, slots: u32, pods: u8) {
-        let start = Moment::default();
+        let start = Timestamp::default();
         let mut pool = Pool::new(idle_max, Duration::from_secs(60));
         let mut model: Vec<(u32, Origin)> = Vec::new();
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;

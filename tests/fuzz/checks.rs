@@ -11,13 +11,13 @@ use std::{
 
 use ipnet::IpNet;
 use psystrike::{
-    config::{self, Asked},
+    config::{self, Command},
     http1::{
-        body::{BodyScanner, Scanned, Then},
+        body::{BodyScanner, Progress, Scan},
         field::{FieldLine, Name},
         framing::{self, Framing},
-        head::{self, AnswerHead, HeadError, RequestHead, Target},
-        rewrite::{self, AnswerEdit, Persistence},
+        head::{self, HeadError, RequestHead, ResponseHead, Target},
+        rewrite::{self, Persistence, ResponseEdit},
     },
     limits::Limits,
     proxy::{
@@ -58,12 +58,12 @@ pub(crate) fn request_head(bytes: &[u8]) {
 /// The same of an answer's head.
 pub(crate) fn response_head(bytes: &[u8]) {
     verdict_stays(bytes, |bytes| {
-        head::answer(bytes, |head| {
+        head::response(bytes, |head| {
             let lines = sound_lines(head.bytes);
             let status = format!("{}", head.status);
             assert!(lines[0].starts_with(b"HTTP/1.") && lines[0][9..].starts_with(status.as_bytes()));
-            assert!(lines.len() - 1 <= head::ANSWER_FIELDS_MAX);
-            assert!(head.bytes.len() <= head::ANSWER_HEAD_BYTES_MAX);
+            assert!(lines.len() - 1 <= head::RESPONSE_FIELDS_MAX);
+            assert!(head.bytes.len() <= head::RESPONSE_HEAD_BYTES_MAX);
             sound_fields(&lines[1..], head.fields.iter().map(|(_, line)| (line.name, line.value)));
             head.bytes.len()
         })
@@ -140,7 +140,7 @@ pub(crate) fn body(bytes: &[u8]) {
             let (scanned, kept) = scanner.sound_to_front(&mut goes_on);
             let (copied, content) = copier.content_to_front(&mut copy);
             assert_eq!((copied, &copier), (scanned, &scanner), "ways to go through a body");
-            if looked.then == Then::Extension {
+            if looked.then == Progress::Extension {
                 assert_ne!(part[looked.bytes], b'\r');
             } else {
                 assert_eq!((looked, kept), (scanned, scanned.bytes), "all of it goes on");
@@ -149,10 +149,10 @@ pub(crate) fn body(bytes: &[u8]) {
             seen.content.extend_from_slice(&copy[..content]);
             seen.bytes += scanned.bytes;
             match scanned.then {
-                Then::More => assert_eq!(scanned.bytes, part.len()),
-                Then::Ended => seen.end = End::Reached,
-                Then::Broken(_) => seen.end = End::Broken,
-                Then::Extension => unreachable!("it is left out"),
+                Progress::More => assert_eq!(scanned.bytes, part.len()),
+                Progress::Ended => seen.end = End::Reached,
+                Progress::Broken(_) => seen.end = End::Broken,
+                Progress::Extension => unreachable!("it is left out"),
             }
             if seen.end != End::Open {
                 break;
@@ -166,8 +166,8 @@ pub(crate) fn body(bytes: &[u8]) {
         }
         // What goes on means the same, and has no extension to leave out.
         let again = BodyScanner::new(framing).scan(&sound);
-        let ends = if seen.end == End::Reached { Then::Ended } else { Then::More };
-        assert_eq!(again, Scanned { bytes: sound.len(), then: ends });
+        let ends = if seen.end == End::Reached { Progress::Ended } else { Progress::More };
+        assert_eq!(again, Scan { bytes: sound.len(), then: ends });
         let cut_short = scanner.end_of_connection().is_err();
         assert_eq!(cut_short, seen.end != End::Reached && framing != Framing::UntilClose);
         assert_eq!(
@@ -308,7 +308,7 @@ const POD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 1, 2, 3)), 
 pub(crate) fn rewrite(bytes: &[u8]) {
     let Some((&choices, bytes)) = bytes.split_first() else { return };
     if bytes.starts_with(b"HTTP/") {
-        let _ = head::answer(bytes, |head| rewrite_answer(&head, choices));
+        let _ = head::response(bytes, |head| rewrite_answer(&head, choices));
     } else {
         let _ = head::request(bytes, |head| rewrite_request(&head));
     }
@@ -367,9 +367,9 @@ fn rewrite_request(head: &RequestHead<'_, '_>) {
     assert!(over || again == Ok(Some(())), "{again:?}: {}", out.escape_ascii());
 }
 
-fn rewrite_answer(head: &AnswerHead<'_, '_>, choices: u8) {
-    let Ok(body) = framing::of_answer(head, choices & 1 != 0) else { return };
-    let edit = AnswerEdit {
+fn rewrite_answer(head: &ResponseHead<'_, '_>, choices: u8) {
+    let Ok(body) = framing::of_response(head, choices & 1 != 0) else { return };
+    let edit = ResponseEdit {
         persistence: [Persistence::Implied, Persistence::KeepAlive, Persistence::Close]
             [usize::from(choices >> 1 & 3) % 3],
         unchunk: choices & 8 != 0 && body == Framing::Chunked,
@@ -377,7 +377,7 @@ fn rewrite_answer(head: &AnswerHead<'_, '_>, choices: u8) {
         date: (!head.is_dated()).then_some(SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777)),
     };
     let mut out = Vec::new();
-    rewrite::answer(&mut out, head, &edit);
+    rewrite::response(&mut out, head, &edit);
     if edit.is_none(head) {
         assert_eq!(out, head.bytes, "a head that needs no edit is its own");
     }
@@ -404,14 +404,14 @@ fn rewrite_answer(head: &AnswerHead<'_, '_>, choices: u8) {
         Persistence::KeepAlive => expected.push(("connection".to_owned(), b"keep-alive".to_vec())),
         Persistence::Close => expected.push(("connection".to_owned(), b"close".to_vec())),
     }
-    let again = head::answer(&out, |again| {
+    let again = head::response(&out, |again| {
         assert_eq!(again.status, head.status);
         assert_eq!(again.version, head::Version::Http11);
         assert_eq!(again.fields.iter().map(meaning).collect::<Vec<_>>(), expected);
         assert_eq!(again.persistent(), edit.persistence.persists());
         let to_head = choices & 1 != 0;
         let expected = if edit.unchunk { Framing::UntilClose } else { body };
-        assert_eq!(framing::of_answer(&again, to_head), Ok(expected));
+        assert_eq!(framing::of_response(&again, to_head), Ok(expected));
         assert_eq!(again.bytes.len(), out.len(), "nothing behind the head");
     });
     let over = matches!(again, Err(HeadError::TooManyFields | HeadError::TooLarge));
@@ -470,7 +470,7 @@ pub(crate) fn destinations(bytes: &[u8]) {
     for address in lines.filter_map(|line| line.parse::<SocketAddr>().ok()) {
         let origin = Origin::new(address.ip(), address.port());
         let ip = origin.ip();
-        let reached = policy.judge(origin).is_ok();
+        let reached = policy.authorize(origin).is_ok();
         let listed =
             allow.iter().any(|range| range.contains(&ip)) && !deny.iter().any(|range| range.contains(&ip));
         assert!(!reached || (listed && ports.contain(address.port())), "{ip} is on no list");
@@ -538,7 +538,7 @@ pub(crate) fn config(bytes: &[u8]) {
         variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value))
     };
     match config::parse(arguments, variable) {
-        Ok(Asked::Serve(config)) => {
+        Ok(Command::Serve(config)) => {
             assert!((1..=256).contains(&config.workers));
             for open_files in [0, 1, 64, 1024, 20_000, 1 << 20, u64::MAX] {
                 for memory in [None, Some(0), Some(1), Some(16 << 20), Some(u64::MAX)] {
@@ -549,12 +549,12 @@ pub(crate) fn config(bytes: &[u8]) {
                 }
             }
             let week = Duration::from_secs(7 * 24 * 3600);
-            let timeouts = config.rules.timeouts;
+            let timeouts = config.settings.timeouts;
             for duration in [timeouts.scrape, timeouts.scrape_max, timeouts.connect, timeouts.header] {
                 assert!(duration > Duration::ZERO && duration <= week);
             }
         }
-        Ok(Asked::Help | Asked::Version | Asked::Healthcheck(_)) => {}
+        Ok(Command::Help | Command::Version | Command::Healthcheck(_)) => {}
         Err(error) => {
             let error = error.to_string();
             assert!(!error.is_empty() && !error.contains(['\n', '\r', '\0']), "{error:?} is one line");

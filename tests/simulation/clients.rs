@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use psystrike::proxy::{
     budget::{ALLOWANCE_BYTES, RESERVE_BYTES},
-    moment::Moment,
     outcome::{Class, Outcome},
-    rules::Timeouts,
+    settings::Timeouts,
+    timestamp::Timestamp,
 };
 
 use super::{
@@ -61,8 +61,8 @@ pub(crate) struct Ask {
     to_head: bool,
     persists: bool,
     /// When the worker had read its first byte, and all of its head.
-    begun_at: Option<Moment>,
-    read_at: Option<Moment>,
+    begun_at: Option<Timestamp>,
+    read_at: Option<Timestamp>,
     /// Interim answers to it.
     interims: usize,
     /// Bytes written to the client since the exchange before was over.
@@ -96,7 +96,7 @@ enum LeavesWhen {
     Answers(usize),
     Taken(usize),
     Sent(usize),
-    At(Moment),
+    At(Timestamp),
     /// It waits to be left.
     Never,
 }
@@ -124,14 +124,14 @@ enum Parser {
         closes: bool,
     },
     /// The last answer on this connection is over, since then.
-    Over(Moment),
+    Over(Timestamp),
     /// An answer was broken off, since then.
-    Broken(Moment),
+    Broken(Timestamp),
 }
 
 pub(crate) struct Client {
     pub(crate) conn: Option<ConnId>,
-    connects_at: Moment,
+    connects_at: Timestamp,
     pub(crate) asks: Vec<Ask>,
     wire: Vec<u8>,
     sent: usize,
@@ -143,11 +143,11 @@ pub(crate) struct Client {
     /// It took its time to close.
     delayed: bool,
     /// It does nothing before.
-    pauses_until: Moment,
+    pauses_until: Timestamp,
     parser: Parser,
     pub(crate) answered: usize,
     /// When the last answer was complete, or the connection came to the worker.
-    idle_since: Moment,
+    idle_since: Timestamp,
     /// It is known to have a place.
     pub(crate) has_place: bool,
     /// There was no place for it when it came; and it may not have got one since.
@@ -158,9 +158,9 @@ pub(crate) struct Client {
     admitted_in: usize,
     /// Since when the worker has surely, or possibly, held counted bytes for its current exchange; and how many were
     /// answered then.
-    holds_since: [Option<Moment>; 2],
+    holds_since: [Option<Timestamp>; 2],
     held_answered: usize,
-    admitted_at: Moment,
+    admitted_at: Timestamp,
     /// In which turn it was answered last.
     answered_in: usize,
 }
@@ -169,7 +169,7 @@ impl Client {
     /// A client, and the scrapes that it is going to ask for, which get numbers from `scrapes` on.
     pub(crate) fn random(
         random: &mut Random,
-        now: Moment,
+        now: Timestamp,
         client: usize,
         scrapes: &mut Vec<Scrape>,
         draws: Draws,
@@ -252,7 +252,7 @@ impl Client {
     }
 
     /// When the worker had all of the current request, and nothing else to do for this client.
-    fn exchange_since(&self) -> Option<Moment> {
+    fn exchange_since(&self) -> Option<Timestamp> {
         self.current().and_then(|ask| ask.read_at).map(|read_at| read_at.max(self.idle_since))
     }
 }
@@ -395,7 +395,7 @@ fn random_patience(random: &mut Random, timeouts: Timeouts) -> (Duration, &'stat
 /// What a client does.
 impl Net {
     /// A client does one of the things that it can. Says whether it could do any.
-    pub(crate) fn client_acts(&mut self, client: usize, now: Moment, mid_turn: bool) -> bool {
+    pub(crate) fn client_acts(&mut self, client: usize, now: Timestamp, mid_turn: bool) -> bool {
         let this = &self.clients[client];
         let Some(conn) = this.conn else { return !mid_turn && self.client_connects(client, now) };
         if now < this.pauses_until || self.kernel.conns[conn].peer_closed {
@@ -410,7 +410,7 @@ impl Net {
             || (!takes_first && self.client_takes(client, conn, now))
     }
 
-    fn client_connects(&mut self, client: usize, now: Moment) -> bool {
+    fn client_connects(&mut self, client: usize, now: Timestamp) -> bool {
         if now < self.clients[client].connects_at {
             return false;
         }
@@ -421,7 +421,7 @@ impl Net {
         true
     }
 
-    fn client_leaves(&mut self, client: usize, conn: ConnId, now: Moment) -> bool {
+    fn client_leaves(&mut self, client: usize, conn: ConnId, now: Timestamp) -> bool {
         let this = &self.clients[client];
         let at = &self.kernel.conns[conn];
         // It sees the worker's end, or a reset.
@@ -462,7 +462,7 @@ impl Net {
         true
     }
 
-    fn client_takes(&mut self, client: usize, conn: ConnId, now: Moment) -> bool {
+    fn client_takes(&mut self, client: usize, conn: ConnId, now: Timestamp) -> bool {
         let at = &self.kernel.conns[conn];
         let most = match self.clients[client].reader {
             Reader::Fast => 1 << 20,
@@ -483,7 +483,7 @@ impl Net {
         true
     }
 
-    fn client_sends(&mut self, client: usize, conn: ConnId, now: Moment) -> bool {
+    fn client_sends(&mut self, client: usize, conn: ConnId, now: Timestamp) -> bool {
         let this = &self.clients[client];
         let at = &self.kernel.conns[conn];
         let taken_all = at.from_worker.is_empty();
@@ -509,7 +509,7 @@ impl Net {
     }
 
     /// When a client is going to do something that it does not do now.
-    pub(crate) fn client_wakes(&self, client: usize) -> Option<Moment> {
+    pub(crate) fn client_wakes(&self, client: usize) -> Option<Timestamp> {
         let this = &self.clients[client];
         let Some(conn) = this.conn else { return Some(this.connects_at) };
         if self.kernel.conns[conn].peer_closed {
@@ -706,7 +706,7 @@ impl Net {
             (_, Outcome::HeadTimeout) => {
                 let begun_at = ask.begun_at.expect("a request had begun").max(this.idle_since);
                 assert!(
-                    self.now >= begun_at + self.rules.timeouts.header,
+                    self.now >= begun_at + self.settings.timeouts.header,
                     "client {client}: {head:?} too early"
                 );
                 assert!(ask.read_at.is_none(), "client {client}: its head was here");
@@ -830,7 +830,7 @@ impl Net {
             // It takes no answer, not even that its head came too late, or is none.
             let begun_at = this.current().and_then(|ask| ask.begun_at).unwrap().max(this.idle_since);
             self.unsure += 1;
-            if now < begun_at + self.rules.timeouts.header {
+            if now < begun_at + self.settings.timeouts.header {
                 self.justify_end_for_room(client);
             }
             return;
@@ -847,7 +847,7 @@ impl Net {
             Call::Drop => {}
             Call::Turn if this.answered > 0 && self.clients.iter().any(|other| other.waits) => {}
             Call::Turn => {
-                let timeouts = self.rules.timeouts;
+                let timeouts = self.settings.timeouts;
                 let patience = if this.answered == 0 { timeouts.header } else { timeouts.client_idle };
                 assert!(now >= this.idle_since + patience, "client {client}: closed without a reason");
             }
@@ -880,7 +880,7 @@ impl Net {
             Outcome::AnswerHeadTooLarge => fault == Fault::HeadTooLarge,
             Outcome::BodyMalformed => fault == Fault::MalformedBody,
             Outcome::AnswerTimeout => late,
-            Outcome::ConnectTimeout if self.now >= since + self.rules.timeouts.connect || late => true,
+            Outcome::ConnectTimeout if self.now >= since + self.settings.timeouts.connect || late => true,
             _ => {
                 let to = scrape.address();
                 let failed = self.failed_connects.iter().position(|failed| *failed == (to, outcome));
@@ -908,9 +908,9 @@ impl Net {
                     return;
                 }
                 // If it waited in vain, it did not take what it was told of that.
-                if this.waited { scrape.patience.min(self.rules.timeouts.scrape) } else { scrape.patience }
+                if this.waited { scrape.patience.min(self.settings.timeouts.scrape) } else { scrape.patience }
             }
-            _ => self.rules.timeouts.scrape.min(self.rules.timeouts.header),
+            _ => self.settings.timeouts.scrape.min(self.settings.timeouts.header),
         };
         if self.now < since + patience {
             assert!(self.is_tight(), "client {client}: {:?} broken off without a reason", ask.kind);
@@ -1007,7 +1007,7 @@ impl Net {
         if !conn.is_held() {
             return;
         }
-        let Timeouts { header, client_idle, scrape, scrape_max, .. } = self.rules.timeouts;
+        let Timeouts { header, client_idle, scrape, scrape_max, .. } = self.settings.timeouts;
         let read = conn.to_worker.taken;
         let due = match (&this.parser, this.current()) {
             // It may be delivered for as long as a scrape may take.

@@ -20,8 +20,8 @@ use psystrike::{
         worker::{Network, Token},
     },
     proxy::{
-        moment::Moment,
         outcome::{OUTCOMES, Outcome, UpstreamError},
+        timestamp::Timestamp,
     },
 };
 use rustix::io::Errno;
@@ -102,7 +102,7 @@ pub(crate) struct Net {
     pub(crate) owners: Vec<Owner>,
     pub(crate) random: Random,
     pub(crate) chaos: Chaos,
-    pub(crate) now: Moment,
+    pub(crate) now: Timestamp,
     pub(crate) turn: usize,
     pub(crate) call: Call,
     /// The process is about to stop.
@@ -139,7 +139,7 @@ pub(crate) struct Net {
     pub(crate) clients: Vec<Client>,
     pub(crate) pods: Vec<Pod>,
     pub(crate) scrapes: Vec<Scrape>,
-    pub(crate) rules: psystrike::proxy::rules::Rules,
+    pub(crate) settings: psystrike::proxy::settings::Settings,
     /// The most that the worker may hold for others.
     pub(crate) buffers_max: usize,
     /// What it says that it holds.
@@ -168,13 +168,13 @@ pub(crate) struct SimSocket {
 }
 
 impl Net {
-    pub(crate) fn new(seed: u64, rules: psystrike::proxy::rules::Rules) -> Self {
+    pub(crate) fn new(seed: u64, settings: psystrike::proxy::settings::Settings) -> Self {
         Self {
             kernel: Kernel::default(),
             owners: Vec::new(),
             random: Random::new(seed),
             chaos: Chaos::default(),
-            now: Moment::default(),
+            now: Timestamp::default(),
             turn: 0,
             call: Call::Turn,
             draining: false,
@@ -199,7 +199,7 @@ impl Net {
             clients: Vec::new(),
             pods: Vec::new(),
             scrapes: Vec::new(),
-            rules,
+            settings,
             buffers_max: usize::MAX,
             buffered: 0,
             long: false,
@@ -419,7 +419,7 @@ impl SimSocket {
 
 /// A pipe whose slots are of any size, and which gives up its bytes in any portions.
 impl Pipe<SimSocket> for SimPipe {
-    fn fill(&mut self, from: &SimSocket, bytes: usize) -> io::Result<usize> {
+    fn splice_in(&mut self, from: &SimSocket, bytes: usize) -> io::Result<usize> {
         assert!(self.bytes.is_empty(), "bytes of one answer meet those of another");
         from.net.borrow_mut().refuse(Optional::Fill)?;
         from.take(|net| {
@@ -432,7 +432,7 @@ impl Pipe<SimSocket> for SimPipe {
         })
     }
 
-    fn look(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    fn peek(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let most = into.len().min(self.bytes.len());
         assert!(most > 0, "a look into an empty pipe");
         let net = &mut *self.net.borrow_mut();
@@ -448,7 +448,7 @@ impl Pipe<SimSocket> for SimPipe {
         Ok(bytes)
     }
 
-    fn pour(&mut self, into: &SimSocket, bytes: usize) -> io::Result<usize> {
+    fn splice_out(&mut self, into: &SimSocket, bytes: usize) -> io::Result<usize> {
         let net = &mut *into.net.borrow_mut();
         net.before(into.id)?;
         net.refuse(Optional::Pour)?;

@@ -4,7 +4,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use psystrike::proxy::moment::Moment;
+use psystrike::proxy::timestamp::Timestamp;
 use rustix::io::Errno;
 
 use super::{
@@ -103,29 +103,29 @@ pub(crate) struct Scrape {
 pub(crate) struct Pod {
     pub(crate) conn: ConnId,
     address: SocketAddr,
-    opened_at: Moment,
-    resolves: Option<(Moment, Link)>,
+    opened_at: Timestamp,
+    resolves: Option<(Timestamp, Link)>,
     /// Answers that were sent whole.
     served: usize,
     /// The request that is under way, as far as it was written; and where it ends.
     head: Vec<u8>,
     request_end: Option<usize>,
-    asked_at: Moment,
+    asked_at: Timestamp,
     /// What it asks for, until it is answered; and how much of the answer is sent.
     scrape: Option<usize>,
     sent: usize,
     /// The request line is here. What it asks for, or what was asked for last.
     known: bool,
     asked: Option<usize>,
-    pauses_until: Moment,
+    pauses_until: Timestamp,
     /// Where the last answer ends, among all bytes to the worker.
     answer_end: usize,
     reusable: bool,
     /// The turn in which the worker had read all of the last answer.
     released: Option<usize>,
     surplus: &'static [u8],
-    surplus_at: Option<Moment>,
-    ends_at: Option<Moment>,
+    surplus_at: Option<Timestamp>,
+    ends_at: Option<Timestamp>,
     /// It closes as soon as another request comes.
     dies: bool,
 }
@@ -497,7 +497,7 @@ impl Net {
     }
 
     /// A pod does what it can do next. Says whether it could do anything.
-    pub(crate) fn pod_acts(&mut self, pod: usize, now: Moment, mid_turn: bool) -> bool {
+    pub(crate) fn pod_acts(&mut self, pod: usize, now: Timestamp, mid_turn: bool) -> bool {
         let this = &mut self.pods[pod];
         let conn = &self.kernel.conns[this.conn];
         if let Some((at, link)) = this.resolves {
@@ -563,7 +563,7 @@ impl Net {
         }
     }
 
-    fn pod_answers(&mut self, pod: usize, id: usize, now: Moment) -> bool {
+    fn pod_answers(&mut self, pod: usize, id: usize, now: Timestamp) -> bool {
         let scrape = &self.scrapes[id];
         let (answer, fault) = (&scrape.answer, scrape.fault());
         let this = &mut self.pods[pod];
@@ -608,7 +608,7 @@ impl Net {
     }
 
     /// A pod sent all of an answer. What it is going to do next is decided now.
-    fn pod_answered(&mut self, pod: usize, id: usize, now: Moment) {
+    fn pod_answered(&mut self, pod: usize, id: usize, now: Timestamp) {
         let answer = &self.scrapes[id].answer;
         let whole = self.scrapes[id].is_whole();
         let this = &mut self.pods[pod];
@@ -641,7 +641,7 @@ impl Net {
     }
 
     /// When a pod is going to do something that it does not do now.
-    pub(crate) fn pod_wakes(&self, pod: usize) -> Option<Moment> {
+    pub(crate) fn pod_wakes(&self, pod: usize) -> Option<Timestamp> {
         let this = &self.pods[pod];
         let conn = &self.kernel.conns[this.conn];
         if !conn.is_held() || conn.peer_ended {
@@ -793,7 +793,7 @@ impl Net {
             return;
         }
         if conn.link != Link::Up || this.head.is_empty() && this.served == 0 {
-            let late = self.now > this.opened_at + self.rules.timeouts.connect + SLACK;
+            let late = self.now > this.opened_at + self.settings.timeouts.connect + SLACK;
             assert!(!late, "pod {pod} is connected to for ever");
         }
         let Some(scrape) = this.asked.map(|id| &self.scrapes[id]) else { return };

@@ -18,11 +18,11 @@ use psystrike::{
         worker::{Token, Worker},
     },
     proxy::{
-        metrics::{self, Fixed},
-        moment::Moment,
+        metrics::{self, BuildInfo},
         outcome::Outcome,
         policy::{ALLOW_DEFAULT, Policy, Ports, parse_range},
-        rules::{Rules, Timeouts},
+        settings::{Settings, Timeouts},
+        timestamp::Timestamp,
     },
 };
 
@@ -43,10 +43,10 @@ const TIGHT_BUFFERS_MAX: [usize; 4] = [8 * 1024, 20 * 1024, 64 * 1024, 160 * 102
 const STEPS_MAX: usize = 400_000;
 
 /// What the operator set.
-pub(crate) fn rules() -> Rules {
+pub(crate) fn rules() -> Settings {
     let allow = ALLOW_DEFAULT.split(',').map(|range| parse_range(range).unwrap()).collect();
     let seconds = Duration::from_secs;
-    Rules {
+    Settings {
         policy: Policy::new(allow, Vec::new(), Ports::all()),
         timeouts: Timeouts {
             scrape: seconds(3),
@@ -64,10 +64,10 @@ pub(crate) struct Sim {
     worker: Option<Worker<SimNetwork>>,
     pub(crate) network: SimNetwork,
     pub(crate) shared: Arc<Shared>,
-    fixed: Fixed,
+    fixed: BuildInfo,
     pub(crate) backlog: VecDeque<ConnId>,
     /// There was no descriptor to accept with.
-    rests_until: Option<Moment>,
+    rests_until: Option<Timestamp>,
     /// Events of earlier turns.
     stale: Vec<(Token, Ready)>,
     idle_turns: usize,
@@ -86,7 +86,7 @@ impl Sim {
         upstreams_idle_max: usize,
         buffers_max: usize,
     ) -> Self {
-        let fixed = Fixed { version: "0", revision: "0", clients_max, upstreams_idle_max, buffers_max };
+        let fixed = BuildInfo { version: "0", revision: "0", clients_max, upstreams_idle_max, buffers_max };
         let shared = Arc::new(Shared::new(rules(), fixed, 1));
         let mut net = Net::new(seed, rules());
         net.buffers_max = buffers_max;
@@ -130,7 +130,7 @@ impl Sim {
         // Drawn apart, so that the seeds stay what they were.
         let apart = &mut Random::new(seed ^ u64::MAX);
         net.chaos.refuses = apart.one_in(6).then(|| Refusal::random(apart));
-        let (now, draws) = (net.now, Draws { timeouts: net.rules.timeouts, long: net.long });
+        let (now, draws) = (net.now, Draws { timeouts: net.settings.timeouts, long: net.long });
         for client in 0..1 + random.below(5) {
             let client = Client::random(random, now, client, &mut net.scrapes, draws);
             net.clients.push(client);
@@ -280,12 +280,12 @@ impl Sim {
     }
 
     /// When the event loop wakes, whatever happens.
-    pub(crate) fn next_wake(&mut self) -> Option<Moment> {
+    pub(crate) fn next_wake(&mut self) -> Option<Timestamp> {
         let rests_until = self.rests_until;
         self.worker().next_wake().into_iter().chain(rests_until).min()
     }
 
-    fn sleep_until(&mut self, at: Moment) {
+    fn sleep_until(&mut self, at: Timestamp) {
         let mut net = self.net();
         let late = Duration::from_nanos(net.random.below(1_000_000) as u64);
         assert!(at >= net.now, "time passes");
@@ -311,7 +311,7 @@ impl Sim {
             self.worker().event(token, ready);
         }
         let now = self.net().now;
-        self.worker().turn(now);
+        self.worker().run_once(now);
         if self.shared.phase() == Phase::Closing {
             self.call(Call::Drain, |worker| worker.drain());
         }
@@ -504,7 +504,7 @@ impl Sim {
 }
 
 /// How often each outcome was counted.
-pub(crate) fn outcomes(counters: &metrics::Counters, fixed: Fixed) -> Vec<u64> {
+pub(crate) fn outcomes(counters: &metrics::Counters, fixed: BuildInfo) -> Vec<u64> {
     let mut page = Vec::new();
     metrics::render(&mut page, &[counters], fixed, &metrics::Process::default());
     let page = String::from_utf8(page).unwrap();

@@ -14,18 +14,16 @@ use std::{
 };
 
 use psystrike::{
-    http1::{head::REQUEST_HEAD_BYTES_MAX, reply::TEXT},
+    http1::{head::REQUEST_HEAD_BYTES_MAX, local_response::TEXT},
     proxy::{
-        dialogue::{
-            ClientAction, Input, Output, PageHead, Pages, Report, Surroundings, UpstreamAction, Wants,
-        },
-        duration::Short,
+        duration::HumanDuration,
+        events::{ClientAction, Context, Event, Output, PageHead, Pages, Report, UpstreamAction, Wants},
         exchange::Exchange,
-        moment::Moment,
         outcome::{Outcome, UpstreamError},
         policy::{Policy, Ports},
         route::{Origin, Page},
-        rules::{Rules, Timeouts},
+        settings::{Settings, Timeouts},
+        timestamp::Timestamp,
     },
 };
 
@@ -53,9 +51,9 @@ pub(crate) const fn ms(milliseconds: u64) -> Duration {
 }
 
 /// What a test's operator set.
-pub(crate) fn rules() -> Rules {
+pub(crate) fn settings() -> Settings {
     let range = |text: &str| text.parse().expect("a range");
-    Rules {
+    Settings {
         policy: Policy::new(
             vec![range("10.0.0.0/8"), range("fd00::/8")],
             vec![range("10.9.0.0/16")],
@@ -99,12 +97,12 @@ impl Pages for Names {
 
 /// The dialogue.
 pub(crate) struct Talk {
-    pub(crate) rules: Rules,
+    pub(crate) settings: Settings,
     pub(crate) draining: bool,
     pub(crate) exchange: Exchange,
     out: Output,
-    begin: Moment,
-    now: Moment,
+    begin: Timestamp,
+    now: Timestamp,
     /// What the client sent and nobody read yet.
     wire: Vec<u8>,
     /// What was read of it and not used yet,
@@ -131,14 +129,14 @@ impl Drop for Talk {
 impl Talk {
     /// A new connection. `name` heads the dialogue.
     pub(crate) fn new(name: &str) -> Self {
-        Self::with_rules(name, rules(), false)
+        Self::with_rules(name, settings(), false)
     }
 
-    pub(crate) fn with_rules(name: &str, rules: Rules, turned_away: bool) -> Self {
-        let now = Moment::default();
+    pub(crate) fn with_rules(name: &str, settings: Settings, turned_away: bool) -> Self {
+        let now = Timestamp::default();
         Self {
-            exchange: Exchange::new(now, &rules, turned_away),
-            rules,
+            exchange: Exchange::new(now, &settings, turned_away),
+            settings,
             draining: false,
             out: Output::default(),
             begin: now,
@@ -176,7 +174,7 @@ impl Talk {
     pub(crate) fn awaiting(request: &str, reused: bool) -> Self {
         let mut talk = Self::sending(request, reused);
         talk.sent_all();
-        talk.wants(Wants::Answer);
+        talk.wants(Wants::Response);
         talk
     }
 
@@ -201,7 +199,7 @@ impl Talk {
                 self.request.extend(self.wire.drain(..read));
             }
             let bytes = mem::take(&mut self.request);
-            self.advance(Input::Request(&bytes));
+            self.advance(Event::Request(&bytes));
             self.request = bytes[self.out.used..].to_vec();
             self.request_is_new = self.exchange.wants() != Wants::Request && !self.request.is_empty();
             self.collect(&[], said);
@@ -216,33 +214,33 @@ impl Talk {
     /// Others need the room of what is held for it, while the client has yet to take something or not.
     #[track_caller]
     pub(crate) fn no_room(&mut self, client_stalled: bool) -> Said {
-        self.tell(Input::NoRoom { client_stalled })
+        self.tell(Event::NoRoom { client_stalled })
     }
 
     /// The client ends its side, or its connection fails.
     #[track_caller]
     pub(crate) fn client_gone(&mut self) -> Said {
-        self.tell(Input::ClientGone)
+        self.tell(Event::ClientGone)
     }
 
     /// The client took all there was. Then its next request is looked at, if it is here.
     #[track_caller]
     pub(crate) fn flushed(&mut self) -> Said {
-        let mut said = self.tell(Input::Flushed);
+        let mut said = self.tell(Event::Flushed);
         self.read_request(&mut said);
         said
     }
 
     #[track_caller]
     pub(crate) fn connected(&mut self, reused: bool) -> Said {
-        self.tell(Input::Connected { reused })
+        self.tell(Event::Connected { reused })
     }
 
     /// The pod's connection takes so many bytes of the request.
     #[track_caller]
     pub(crate) fn sent(&mut self, bytes: usize) -> Said {
         self.sent.extend_from_slice(&self.exchange.unsent()[..bytes]);
-        self.tell(Input::Sent(bytes))
+        self.tell(Event::Sent(bytes))
     }
 
     #[track_caller]
@@ -262,9 +260,9 @@ impl Talk {
         let mut said = Said::new();
         let _ = writeln!(self.dialogue, "{} pod: {}", self.time(), Shown(bytes.as_ref()));
         self.answer.extend_from_slice(bytes.as_ref());
-        while !self.answer.is_empty() && matches!(self.exchange.wants(), Wants::Answer | Wants::Send) {
+        while !self.answer.is_empty() && matches!(self.exchange.wants(), Wants::Response | Wants::Send) {
             let mut bytes = mem::take(&mut self.answer);
-            self.advance(Input::Answer(&mut bytes));
+            self.advance(Event::Response(&mut bytes));
             let used = self.out.used;
             self.answer = bytes[used..].to_vec();
             self.collect(&bytes, &mut said);
@@ -279,9 +277,9 @@ impl Talk {
     #[track_caller]
     pub(crate) fn passed(&mut self, bytes: u64) -> Said {
         let mut said = Said::new();
-        let most = self.exchange.unseen();
+        let most = self.exchange.opaque_len();
         assert!(self.answer.is_empty(), "what was read before comes first");
-        self.advance(Input::Passed(bytes));
+        self.advance(Event::Spliced(bytes));
         let Output { used, head, pass, .. } = &self.out;
         assert_eq!((head.len(), *used as u64), (0, bytes), "all of it is used, and nothing is added");
         assert_eq!((pass.start, pass.len() as u64), (0, bytes.min(most)), "what goes on");
@@ -292,27 +290,27 @@ impl Talk {
 
     #[track_caller]
     pub(crate) fn pod_ends(&mut self) -> Said {
-        self.tell(Input::UpstreamEnd)
+        self.tell(Event::UpstreamEof)
     }
 
     #[track_caller]
     pub(crate) fn pod_fails(&mut self, error: UpstreamError) -> Said {
-        self.tell(Input::UpstreamFailed(error))
+        self.tell(Event::UpstreamFailed(error))
     }
 
     #[track_caller]
     pub(crate) fn discarded(&mut self, bytes: usize) -> Said {
-        self.tell(Input::Discarded(bytes))
+        self.tell(Event::Discarded(bytes))
     }
 
     #[track_caller]
     pub(crate) fn drain(&mut self) -> Said {
-        self.tell(Input::Drain { client_stalled: false })
+        self.tell(Event::CloseIfIdle { client_stalled: false })
     }
 
     #[track_caller]
     pub(crate) fn client_ended(&mut self) -> Said {
-        self.tell(Input::ClientEnded)
+        self.tell(Event::ClientEnded)
     }
 
     /// Time passes, and nobody is told.
@@ -324,14 +322,14 @@ impl Talk {
     #[track_caller]
     pub(crate) fn after(&mut self, time: Duration) -> Said {
         self.wait(time);
-        self.tell(Input::Tick { client_stalled: false })
+        self.tell(Event::Timeout { client_stalled: false })
     }
 
     /// Time passes, and the exchange is told. The client has yet to take something.
     #[track_caller]
     pub(crate) fn after_stalled(&mut self, time: Duration) -> Said {
         self.wait(time);
-        self.tell(Input::Tick { client_stalled: true })
+        self.tell(Event::Timeout { client_stalled: true })
     }
 
     /// Nothing happens until `at`, so long after the dialogue began, and then the deadline comes.
@@ -373,7 +371,7 @@ impl Talk {
     }
 
     /// Whether `input` changes the exchange, or makes it put out anything.
-    pub(crate) fn changes(&mut self, input: Input<'_>) -> bool {
+    pub(crate) fn changes(&mut self, input: Event<'_>) -> bool {
         let before = format!("{:?}", self.exchange);
         self.advance(input);
         let Output { used, head, pass, upstream, client, report, .. } = &self.out;
@@ -385,7 +383,7 @@ impl Talk {
 
     /// Any input that brings no bytes.
     #[track_caller]
-    pub(crate) fn tell(&mut self, input: Input<'_>) -> Said {
+    pub(crate) fn tell(&mut self, input: Event<'_>) -> Said {
         let mut said = Said::new();
         self.advance(input);
         self.collect(&[], &mut said);
@@ -393,21 +391,20 @@ impl Talk {
     }
 
     fn time(&self) -> String {
-        format!("{:>9}", Short(self.now.since(self.begin)).to_string())
+        format!("{:>9}", HumanDuration(self.now.since(self.begin)).to_string())
     }
 
-    fn advance(&mut self, input: Input<'_>) {
+    fn advance(&mut self, input: Event<'_>) {
         let told = match &input {
-            Input::Request(bytes) => format!("Request({} bytes)", bytes.len()),
-            Input::Answer(bytes) => format!("Answer({} bytes)", bytes.len()),
+            Event::Request(bytes) => format!("Request({} bytes)", bytes.len()),
+            Event::Response(bytes) => format!("Answer({} bytes)", bytes.len()),
             other => format!("{other:?}"),
         };
         let _ = writeln!(self.dialogue, "{} {told}", self.time());
-        let around =
-            Surroundings { now: self.now, draining: self.draining, rules: &self.rules, pages: &Names };
+        let ctx = Context { now: self.now, draining: self.draining, settings: &self.settings, pages: &Names };
         let was_over = self.exchange.wants() == Wants::Nothing;
         let exchange = mem::replace(&mut self.exchange, Exchange::Closed);
-        self.exchange = exchange.step(input, &around, &mut self.out);
+        self.exchange = exchange.step(input, &ctx, &mut self.out);
         let ends = matches!(self.out.client, ClientAction::Close | ClientAction::Reset);
         let is_over = self.exchange.wants() == Wants::Nothing;
         assert_eq!(ends, is_over && !was_over, "the client's connection is closed once, and then it is over");

@@ -6,18 +6,18 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use super::moment::Moment;
+use super::timestamp::Timestamp;
 
 /// Stale entries that the heap may hold, beyond one for every fourth owner, before they are swept out.
 const STALE_MAX: usize = 64;
 
 /// When its owner's newest entry comes up: never later than what the owner waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Armed(Option<Moment>);
+pub struct TimerSlot(Option<Timestamp>);
 
-impl Armed {
+impl TimerSlot {
     /// Whether the entry that came up at `at` is the newest. If so, it is spent.
-    pub fn spend(&mut self, at: Moment) -> bool {
+    pub fn fire(&mut self, at: Timestamp) -> bool {
         let newest = *self == Self(Some(at));
         if newest {
             self.0 = None;
@@ -28,19 +28,19 @@ impl Armed {
 
 /// The deadlines of owners that are known by a `K`.
 #[derive(Debug)]
-pub struct Deadlines<K> {
-    heap: BinaryHeap<Reverse<(Moment, K)>>,
+pub struct Timers<K> {
+    heap: BinaryHeap<Reverse<(Timestamp, K)>>,
 }
 
-impl<K: Ord> Default for Deadlines<K> {
+impl<K: Ord> Default for Timers<K> {
     fn default() -> Self {
         Self { heap: BinaryHeap::new() }
     }
 }
 
-impl<K: Copy + Ord> Deadlines<K> {
+impl<K: Copy + Ord> Timers<K> {
     /// Makes sure that `owner` comes up at `at` or before.
-    pub fn arm(&mut self, owner: K, armed: &mut Armed, at: Moment) {
+    pub fn arm(&mut self, owner: K, armed: &mut TimerSlot, at: Timestamp) {
         let before = armed.0.is_some_and(|armed| armed <= at);
         if !before {
             armed.0 = Some(at);
@@ -49,20 +49,20 @@ impl<K: Copy + Ord> Deadlines<K> {
     }
 
     /// Takes out an entry that is due: its owner, and when it was due.
-    pub fn pop_due(&mut self, now: Moment) -> Option<(K, Moment)> {
+    pub fn pop_due(&mut self, now: Timestamp) -> Option<(K, Timestamp)> {
         let at = self.next().filter(|&at| at <= now)?;
         self.heap.pop().map(|Reverse((_, owner))| (owner, at))
     }
 
     /// When the next entry comes up.
-    pub fn next(&self) -> Option<Moment> {
+    pub fn next(&self) -> Option<Timestamp> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
     /// Bounds the heap: a quarter past the number of `owners` it keeps just what is still some owner's newest entry.
-    pub fn sweep(&mut self, owners: usize, newest: impl Fn(K) -> Option<Armed>) {
+    pub fn sweep(&mut self, owners: usize, newest: impl Fn(K) -> Option<TimerSlot>) {
         if self.heap.len() > owners + owners / 4 + STALE_MAX {
-            let is_newest = |at, owner| newest(owner) == Some(Armed(Some(at)));
+            let is_newest = |at, owner| newest(owner) == Some(TimerSlot(Some(at)));
             self.heap.retain(|Reverse((at, owner))| is_newest(*at, *owner));
         }
     }
@@ -76,48 +76,48 @@ mod tests {
 
     #[test]
     fn a_deadline_that_moves_away_costs_no_entry() {
-        let start = Moment::default();
+        let start = Timestamp::default();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut deadlines = Deadlines::default();
-        let mut armed = Armed::default();
+        let mut timers = Timers::default();
+        let mut armed = TimerSlot::default();
         for seconds in [10, 11, 12] {
-            deadlines.arm('a', &mut armed, at(seconds));
+            timers.arm('a', &mut armed, at(seconds));
         }
-        assert_eq!((deadlines.heap.len(), deadlines.next()), (1, Some(at(10))));
-        assert_eq!(deadlines.pop_due(at(9)), None);
-        assert_eq!(deadlines.pop_due(at(10)), Some(('a', at(10))));
-        assert!(armed.spend(at(10)), "the owner now arms itself again");
-        deadlines.arm('a', &mut armed, at(12));
-        assert_eq!(deadlines.next(), Some(at(12)));
+        assert_eq!((timers.heap.len(), timers.next()), (1, Some(at(10))));
+        assert_eq!(timers.pop_due(at(9)), None);
+        assert_eq!(timers.pop_due(at(10)), Some(('a', at(10))));
+        assert!(armed.fire(at(10)), "the owner now arms itself again");
+        timers.arm('a', &mut armed, at(12));
+        assert_eq!(timers.next(), Some(at(12)));
     }
 
     #[test]
     fn a_deadline_that_comes_closer_overtakes_and_leaves_a_stale_entry() {
-        let start = Moment::default();
+        let start = Timestamp::default();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut deadlines = Deadlines::default();
-        let (mut a, mut b) = (Armed::default(), Armed::default());
-        deadlines.arm('a', &mut a, at(10));
-        deadlines.arm('b', &mut b, at(7));
-        deadlines.arm('a', &mut a, at(5));
-        assert_eq!(deadlines.pop_due(at(20)), Some(('a', at(5))));
-        assert!(a.spend(at(5)));
-        assert_eq!(deadlines.pop_due(at(20)), Some(('b', at(7))));
-        assert_eq!(deadlines.pop_due(at(20)), Some(('a', at(10))));
-        assert!(!a.spend(at(10)), "that entry was overtaken");
-        assert_eq!((deadlines.pop_due(at(20)), deadlines.next()), (None, None));
+        let mut timers = Timers::default();
+        let (mut a, mut b) = (TimerSlot::default(), TimerSlot::default());
+        timers.arm('a', &mut a, at(10));
+        timers.arm('b', &mut b, at(7));
+        timers.arm('a', &mut a, at(5));
+        assert_eq!(timers.pop_due(at(20)), Some(('a', at(5))));
+        assert!(a.fire(at(5)));
+        assert_eq!(timers.pop_due(at(20)), Some(('b', at(7))));
+        assert_eq!(timers.pop_due(at(20)), Some(('a', at(10))));
+        assert!(!a.fire(at(10)), "that entry was overtaken");
+        assert_eq!((timers.pop_due(at(20)), timers.next()), (None, None));
     }
 
     #[test]
     fn the_heap_stays_bounded_by_its_owners() {
-        let start = Moment::default();
-        let mut deadlines = Deadlines::default();
-        let mut armed = Armed::default();
+        let start = Timestamp::default();
+        let mut timers = Timers::default();
+        let mut armed = TimerSlot::default();
         for closer in 0..100_000u64 {
-            deadlines.arm('a', &mut armed, start + Duration::from_secs(200_000 - closer));
-            deadlines.sweep(1, |_| Some(armed));
-            assert!(deadlines.heap.len() <= 2 + STALE_MAX, "after {closer}");
+            timers.arm('a', &mut armed, start + Duration::from_secs(200_000 - closer));
+            timers.sweep(1, |_| Some(armed));
+            assert!(timers.heap.len() <= 2 + STALE_MAX, "after {closer}");
         }
-        assert_eq!(deadlines.next(), Some(start + Duration::from_secs(100_001)));
+        assert_eq!(timers.next(), Some(start + Duration::from_secs(100_001)));
     }
 }

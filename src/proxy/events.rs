@@ -9,24 +9,24 @@ use std::{
 };
 
 use super::{
-    exchange::Course,
-    moment::Moment,
+    exchange::Transaction,
     outcome::{Failure, Outcome, UpstreamError},
     route::{Origin, Page, RouteName},
-    rules::Rules,
+    settings::Settings,
+    timestamp::Timestamp,
 };
 
 /// Courses that are kept for the next requests.
-const SPARE_COURSES_MAX: usize = 64;
+const SPARE_TRANSACTIONS_MAX: usize = 64;
 
-/// What an exchange can see around it.
-pub struct Surroundings<'e> {
+/// What an exchange can see ctx it.
+pub struct Context<'e> {
     /// The time of this turn.
-    pub now: Moment,
+    pub now: Timestamp,
     /// The process is about to stop: no connection persists any more.
     pub draining: bool,
     /// What the operator set.
-    pub rules: &'e Rules,
+    pub settings: &'e Settings,
     /// Renders our own pages.
     pub pages: &'e dyn Pages,
 }
@@ -50,7 +50,7 @@ pub struct PageHead {
 
 /// What happened.
 #[derive(Debug)]
-pub enum Input<'b> {
+pub enum Event<'b> {
     /// These bytes of a request are here: all that are not used yet.
     Request(&'b [u8]),
     /// The client ended its side, or its connection failed.
@@ -69,21 +69,21 @@ pub enum Input<'b> {
     /// The pod's connection took so many bytes of the request.
     Sent(usize),
     /// These bytes of an answer are here: all that are not used yet.
-    Answer(&'b mut [u8]),
+    Response(&'b mut [u8]),
     /// So many bytes of an answer are here, and nobody looks at them: they are taken for what comes next.
-    Passed(u64),
+    Spliced(u64),
     /// The pod ended its side.
-    UpstreamEnd,
+    UpstreamEof,
     /// The pod's connection failed, or there never was one.
     UpstreamFailed(UpstreamError),
     /// The deadline may have passed.
-    Tick {
+    Timeout {
         /// The client has yet to take bytes that were handed over. Before a connection is closed, those in the kernel
         /// count as well.
         client_stalled: bool,
     },
     /// Whoever idles is to leave.
-    Drain {
+    CloseIfIdle {
         /// The client has yet to take bytes of an answer.
         client_stalled: bool,
     },
@@ -113,7 +113,7 @@ pub struct Output {
     pub report: Option<Report>,
     /// Courses that wait for their next request, so that a request allocates nothing.
     #[expect(clippy::vec_box, reason = "they go on as the pointers that they come as")]
-    pub(super) spare: Vec<Box<Course>>,
+    pub(super) spare: Vec<Box<Transaction>>,
     /// The content of the page that is being rendered.
     pub(super) page: Vec<u8>,
 }
@@ -167,7 +167,7 @@ pub struct Report {
     pub detail: Option<&'static str>,
     /// Within which time something was to happen, where it did not.
     pub within: Duration,
-    /// Method and target, where [`Rules::access_log`] asks for it or the request was refused; cut where they are long.
+    /// Method and target, where [`Settings::access_log`] asks for it or the request was refused; cut where they are long.
     pub request: Option<Box<str>>,
 }
 
@@ -188,7 +188,7 @@ pub enum Wants {
     /// To send [`Exchange::unsent`](super::exchange::Exchange::unsent) to the pod. An answer may come before all is sent.
     Send,
     /// Bytes of an answer, or the pod's end.
-    Answer,
+    Response,
     /// That the client takes what was handed over.
     Flush,
     /// The client's end; what comes before is discarded.
@@ -220,10 +220,10 @@ impl Output {
     }
 
     /// Keeps what is over for another request.
-    pub(super) fn recycle(&mut self, mut course: Box<Course>) {
-        if self.spare.len() < SPARE_COURSES_MAX {
-            course.clear();
-            self.spare.push(course);
+    pub(super) fn recycle(&mut self, mut transaction: Box<Transaction>) {
+        if self.spare.len() < SPARE_TRANSACTIONS_MAX {
+            transaction.clear();
+            self.spare.push(transaction);
         }
     }
 }

@@ -10,7 +10,7 @@ use super::rewrite::Persistence;
 pub const TEXT: &str = "text/plain; charset=utf-8";
 
 /// An answer of our own. Everything in it is ours: nothing a peer sent may stand in the reason phrase.
-pub struct Reply<'a, R: Display> {
+pub struct LocalResponse<'a, R: Display> {
     /// The status code.
     pub status: u16,
     /// The reason phrase. Prometheus shows it on its targets page.
@@ -29,7 +29,7 @@ pub struct Reply<'a, R: Display> {
     pub date: SystemTime,
 }
 
-impl<R: Display> Reply<'_, R> {
+impl<R: Display> LocalResponse<'_, R> {
     /// Appends the answer to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let Self { status, reason, content_type, body, .. } = self;

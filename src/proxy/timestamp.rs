@@ -6,9 +6,9 @@ use std::{ops::Add, time::Duration};
 
 /// Nanoseconds since a start that everybody has in common, which is the default. They last for centuries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(u64);
+pub struct Timestamp(u64);
 
-impl Moment {
+impl Timestamp {
     /// How long it was since `earlier`; nothing if that is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
@@ -21,7 +21,7 @@ impl Moment {
     }
 }
 
-impl Add<Duration> for Moment {
+impl Add<Duration> for Timestamp {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_and_nothing_wraps() {
-        let (start, week) = (Moment::default(), Duration::new(7 * 24 * 3600, 1));
+        let (start, week) = (Timestamp::default(), Duration::new(7 * 24 * 3600, 1));
         let at = start + week;
         assert_eq!((at.since(start), start.since(at)), (week, Duration::ZERO));
         assert!(start < at);

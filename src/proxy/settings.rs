@@ -9,7 +9,7 @@ use crate::http1::field;
 
 /// What the operator set.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub struct Settings {
     /// Which pods may be reached.
     pub policy: Policy,
     /// How long things may take.

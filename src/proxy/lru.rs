@@ -18,19 +18,19 @@ const fn absent(slot: u32) -> Link {
 
 /// A set of slots, in the order in which they were added.
 #[derive(Debug)]
-pub struct Recency {
+pub struct LruList {
     links: Vec<Link>,
     oldest: u32,
     newest: u32,
 }
 
-impl Default for Recency {
+impl Default for LruList {
     fn default() -> Self {
         Self { links: Vec::new(), oldest: NONE, newest: NONE }
     }
 }
 
-impl Recency {
+impl LruList {
     /// Adds a slot as the newest. One that is in the list already moves there.
     pub fn push(&mut self, slot: u32) {
         self.remove(slot);
@@ -75,7 +75,7 @@ impl Recency {
 mod tests {
     use super::*;
 
-    fn drain(list: &mut Recency) -> Vec<u32> {
+    fn drain(list: &mut LruList) -> Vec<u32> {
         std::iter::from_fn(|| {
             let oldest = list.oldest()?;
             list.remove(oldest);
@@ -94,7 +94,7 @@ mod tests {
             (&[9, 1], &[3, 0, 7, 5]),
             (&[3, 0, 7, 5, 5], &[]),
         ] {
-            let mut list = Recency::default();
+            let mut list = LruList::default();
             [3, 0, 7, 5].into_iter().for_each(|slot| list.push(slot));
             removed.iter().for_each(|&slot| list.remove(slot));
             assert_eq!(drain(&mut list), expected, "without {removed:?}");
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn pushing_again_makes_newest() {
-        let mut list = Recency::default();
+        let mut list = LruList::default();
         [1, 2, 3, 1].into_iter().for_each(|slot| list.push(slot));
         assert_eq!([1, 2, 0, 9].map(|slot| list.contains(slot)), [true, true, false, false]);
         assert_eq!(drain(&mut list), [2, 3, 1]);
