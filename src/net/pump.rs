@@ -22,7 +22,7 @@ use crate::{
         events::{ClientAction, Context, Event, UpstreamAction, Wants},
         exchange::Exchange,
         outcome::{Class, UpstreamError},
-        route::Origin,
+        peer::Origin,
         timers::TimerSlot,
         timestamp::Timestamp,
     },

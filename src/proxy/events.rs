@@ -11,7 +11,8 @@ use std::{
 use super::{
     exchange::Transaction,
     outcome::{Failure, Outcome, UpstreamError},
-    route::{Origin, Page, RouteName},
+    peer::Origin,
+    route::{Page, RouteName},
     settings::Settings,
     timestamp::Timestamp,
 };

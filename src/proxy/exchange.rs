@@ -35,7 +35,8 @@ use super::{
     events::{ClientAction, Context, Event, Output, PageHead, Report, UpstreamAction, Wants},
     logged,
     outcome::{Failure, Outcome},
-    route::{self, Origin, Page, PodTarget, Route, RouteName},
+    peer::Origin,
+    route::{self, Page, PodTarget, Route, RouteName},
     settings::Settings,
     timestamp::Timestamp,
 };

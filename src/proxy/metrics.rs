@@ -415,7 +415,7 @@ impl Text<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::route::Origin;
+    use crate::proxy::peer::Origin;
 
     const FIXED: BuildInfo = BuildInfo {
         version: "1.2.3",

@@ -4,6 +4,7 @@
 //! in the tests. Each file owns one decision:
 //!
 //! - [`route`]: which page or pod a request target means, and the way back for a `Location`;
+//! - [`peer`]: where a pod is;
 //! - [`pages`]: the pages of our own;
 //! - [`policy`]: which pods may be reached;
 //! - `special`: addresses that no wide range opens;
@@ -33,6 +34,7 @@ pub mod lru;
 pub mod metrics;
 pub mod outcome;
 pub mod pages;
+pub mod peer;
 pub mod policy;
 pub mod pool;
 pub mod route;

@@ -11,7 +11,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{outcome::Outcome, route::Origin, special};
+use super::{outcome::Outcome, peer::Origin, special};
 
 /// The private ranges: RFC 1918, RFC 6598 (used for pods by several clouds) and RFC 4193.
 pub const ALLOW_DEFAULT: &str = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,fc00::/7";

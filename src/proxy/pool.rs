@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{lru::LruList, route::Origin, timestamp::Timestamp};
+use super::{lru::LruList, peer::Origin, timestamp::Timestamp};
 
 /// No slot.
 const NONE: u32 = u32::MAX;

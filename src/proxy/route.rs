@@ -2,53 +2,14 @@
 //!
 //! Owns the shape of our paths. Never decides whether a pod may be reached.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use memchr::memchr_iter;
 
-use super::outcome::Outcome;
+use super::{outcome::Outcome, peer::Origin};
 
 /// The path of a pod that names none: what Prometheus scrapes by default.
 const METRICS_PATH: &str = "/metrics";
-
-/// Where a pod is. IPv4-mapped IPv6 addresses do not occur: they are IPv4 ones from the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Origin {
-    ip: IpAddr,
-    port: u16,
-}
-
-impl Origin {
-    /// The pod at this address.
-    pub fn new(ip: IpAddr, port: u16) -> Self {
-        Self { ip: ip.to_canonical(), port }
-    }
-
-    /// The address that is judged, and then connected to.
-    pub fn ip(self) -> IpAddr {
-        self.ip
-    }
-
-    /// The port that is judged, and then connected to.
-    pub fn port(self) -> u16 {
-        self.port
-    }
-
-    /// Both, as sockets take them.
-    pub fn socket_addr(self) -> SocketAddr {
-        SocketAddr::new(self.ip, self.port)
-    }
-}
-
-/// `10.1.2.3:8080` or `[fd00::1]:8080`: the value of `Host`, and how the pod is named to people.
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.socket_addr().fmt(f)
-    }
-}
 
 /// A page of our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,7 +221,7 @@ pub fn location_through_us(location: &[u8], origin: Origin, asked: &str) -> Opti
     // Where the path has a `%3F` and no query follows, an empty query keeps it from being taken for a `?`.
     let query = if encoded_question_mark(&path).is_some() && !suffix.starts_with('?') { "?" } else { "" };
     // Bare IPv6: a path segment may have colons, and no brackets (RFC 3986 section 3.3).
-    Some(format!("/pods/{}/{}{path}{query}{suffix}", origin.ip, origin.port))
+    Some(format!("/pods/{}/{}{path}{query}{suffix}", origin.ip(), origin.port()))
 }
 
 /// Whether an authority names the pod that answered.

@@ -21,8 +21,9 @@ use psystrike::{
     },
     limits::Limits,
     proxy::{
+        peer::Origin,
         policy::{self, Policy, Ports},
-        route::{self, Origin, Route},
+        route::{self, Route},
     },
 };
 
