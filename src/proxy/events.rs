@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    exchange::Transaction,
+    exchange::transaction::Transaction,
     outcome::{Failure, Outcome, UpstreamError},
     peer::Origin,
     route::{Page, RouteName},

@@ -1,0 +1,135 @@
+//! How an exchange ends: whole, visibly broken, by a reset; and how long its last bytes are waited for.
+//!
+//! Owns lingering, and what is reported. Never decides that something failed.
+
+use std::time::Duration;
+
+use super::{Exchange, request::Reading, transaction::Transaction};
+use crate::proxy::{
+    events::{ClientAction, Context, Output, Report, UpstreamAction},
+    outcome::{Failure, Outcome},
+    timestamp::Timestamp,
+};
+
+/// How long, and for how many bytes, a connection is read on after our last answer on it. To close it with
+/// input unread would reset it, and could destroy that answer before it is read.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a connection that is about to be closed is looked at, for whether the last answer on it is delivered.
+const LINGER_TICK: Duration = Duration::from_millis(50);
+const LINGER_BYTES_MAX: u32 = 256 * 1024;
+
+/// The wait for our last answer to be delivered.
+#[derive(Clone, Copy, Debug)]
+pub struct Lingering {
+    /// When the client is looked at next.
+    pub(super) until: Timestamp,
+    /// When it is closed even if it has not taken all.
+    pub(super) limit: Timestamp,
+    /// How much more is read.
+    pub(super) bytes_left: u32,
+    /// The client has ended its side: nothing more is read.
+    pub(super) ended: bool,
+    /// Only a reset shows that the last answer is broken.
+    pub(super) resets: bool,
+}
+
+impl Lingering {
+    /// For at most as long as `limit` after a whole answer.
+    fn until(until: Timestamp, limit: Timestamp) -> Self {
+        Self { until, limit: limit.max(until), bytes_left: LINGER_BYTES_MAX, ended: false, resets: false }
+    }
+
+    /// It was looked at. An answer that is still being delivered is not destroyed by a close.
+    pub(super) fn tick(self, client_stalled: bool, now: Timestamp, out: &mut Output) -> Exchange {
+        if client_stalled && now < self.limit {
+            return Exchange::Lingering(Self { until: self.limit.min(now + LINGER_TICK), ..self });
+        }
+        if self.resets {
+            out.client = ClientAction::Reset;
+            return Exchange::Closed;
+        }
+        Exchange::close(out)
+    }
+}
+
+impl Exchange {
+    pub(super) fn close(out: &mut Output) -> Self {
+        out.client = ClientAction::Close;
+        Self::Closed
+    }
+
+    /// Waits for the last answer to be delivered: no longer than for a scrape, and where others wait for the place,
+    /// not for that long.
+    #[cold]
+    pub(super) fn deliver(ended: bool, ctx: &Context<'_>, out: &mut Output) -> Self {
+        out.client = ClientAction::Shutdown;
+        let is_urgent = !ended && !ctx.draining;
+        let limit = ctx.now + if is_urgent { LINGER_TIMEOUT } else { ctx.settings.timeouts.scrape };
+        Self::Lingering(Lingering { ended, ..Lingering::until(ctx.now + LINGER_TICK, limit) })
+    }
+}
+
+impl Transaction {
+    /// The answer is not going to be whole, and part of it is sent: the client must see it.
+    pub(super) fn broken(
+        mut self: Box<Self>,
+        failure: Failure,
+        ctx: &Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        self.detail = failure.detail;
+        self.within = self.patience();
+        out.upstream = UpstreamAction::Close;
+        // What was sent before, another answer above all, is still delivered: first this, then the end that shows.
+        let limit = ctx.now + LINGER_TIMEOUT;
+        let lingering = if self.response.until_close {
+            Lingering { resets: true, ended: true, ..Lingering::until(ctx.now, limit) }
+        } else {
+            out.client = ClientAction::Shutdown;
+            Lingering::until(limit, limit)
+        };
+        self.report(failure.outcome, ctx, out);
+        Exchange::Lingering(lingering)
+    }
+
+    /// The client did not take its answer, and part of it is sent.
+    pub(super) fn reset(
+        mut self: Box<Self>,
+        outcome: Outcome,
+        ctx: &Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        self.within = self.patience();
+        out.upstream = UpstreamAction::Close;
+        out.client = ClientAction::Reset;
+        self.report(outcome, ctx, out);
+        Exchange::Closed
+    }
+
+    /// The client took all of it.
+    pub(super) fn flushed(self: Box<Self>, ctx: &Context<'_>, out: &mut Output) -> Exchange {
+        let Context { now, settings, .. } = *ctx;
+        let next = if self.terms.persistent {
+            let until = now + settings.timeouts.client_idle;
+            Exchange::Reading(Reading { until, seen: 0, turned_away: false })
+        } else {
+            out.client = ClientAction::Shutdown;
+            Exchange::Lingering(Lingering::until(now + LINGER_TIMEOUT, self.until))
+        };
+        let outcome = self.outcome;
+        self.report(outcome, ctx, out);
+        next
+    }
+
+    /// It is over, this way.
+    pub(super) fn report(mut self: Box<Self>, outcome: Outcome, ctx: &Context<'_>, out: &mut Output) {
+        let Self { route, status, origin, started, first_byte, detail, within, .. } = *self;
+        let status = if status == 0 { outcome.status() } else { status };
+        let duration = ctx.now.since(started);
+        let first_byte = first_byte.map(|at| at.since(started));
+        let request = self.line.take();
+        out.report =
+            Some(Report { route, outcome, status, origin, duration, first_byte, detail, within, request });
+        out.recycle(self);
+    }
+}

@@ -1,0 +1,70 @@
+//! Responses of our own: a page, or what went wrong.
+//!
+//! Owns their content and when they are due to be taken. How they look on the wire is
+//! [`local_response`]'s.
+
+use std::{mem, time::Duration};
+
+use super::{Exchange, transaction::Transaction};
+use crate::{
+    http1::local_response::{self, LocalResponse},
+    proxy::{
+        duration::HumanDuration,
+        events::{Context, Output, PageHead},
+        outcome::{Failure, Outcome},
+        route::Page,
+    },
+};
+
+impl Transaction {
+    /// Replies with a page of our own.
+    pub(super) fn page(mut self: Box<Self>, page: Page, ctx: &Context<'_>, out: &mut Output) -> Exchange {
+        let mut body = mem::take(&mut out.page);
+        let PageHead { status, content_type } = ctx.pages.render(page, &mut body);
+        self.status = status;
+        let reason = if status == 200 { "OK" } else { "Service Unavailable" };
+        let persistence = self.terms.persistence();
+        let to_head = self.terms.to_head;
+        let date = ctx.pages.date();
+        LocalResponse { status, reason, content_type, allow: None, body: &body, persistence, to_head, date }
+            .write(&mut out.head);
+        body.clear();
+        out.page = body;
+        Exchange::Replying(self)
+    }
+
+    /// Replies with what went wrong: in one line, and the same in the reason phrase, which is what Prometheus
+    /// shows.
+    pub(super) fn fail(
+        mut self: Box<Self>,
+        failure: Failure,
+        within: Duration,
+        ctx: &Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        self.outcome = failure.outcome;
+        self.detail = failure.detail;
+        self.within = within;
+        self.status = failure.outcome.status();
+        // A client that gets no answer before our deadline may still take this one.
+        self.until = self.until.max(ctx.now + ctx.settings.timeouts.header);
+        let reason = failure.phrase(within).to_string();
+        let after = HumanDuration(ctx.now.since(self.started));
+        let body = match self.origin {
+            Some(pod) => format!("{reason} (pod {pod}, after {after})\n"),
+            None => format!("{reason}\n"),
+        };
+        LocalResponse {
+            status: self.status,
+            reason,
+            content_type: local_response::TEXT,
+            allow: (failure.outcome == Outcome::Method).then_some("GET, HEAD"),
+            body: body.as_bytes(),
+            persistence: self.terms.persistence(),
+            to_head: self.terms.to_head,
+            date: ctx.pages.date(),
+        }
+        .write(&mut out.head);
+        Exchange::Replying(self)
+    }
+}

@@ -1,0 +1,318 @@
+//! The state machine: one request, its pod, its answer.
+//!
+//! Owns every transition of an exchange, and nothing else does. It reads no clock and touches no socket: what
+//! happened comes in as an [`Event`], at a time that the caller names, and what is to be done goes out as an
+//! [`Output`]. A failure is a transition like any other; where it leads is decided here too.
+//!
+//! ```text
+//! Reading -> Replying (own page, refusal)           -> Reading | Lingering
+//! Reading: head out of time                         -> Replying 408
+//! Reading: silent while others wait for its place   -> Replying 503
+//! Reading: idle too long, drained                   -> Closed
+//! Reading -> Connecting -> Sending -> Awaiting -> Relaying -> Replying -> Reading | Lingering
+//! Connecting: refused, timed out                    -> Replying 502, 504
+//! Sending | Awaiting: a reused connection died or was stale -> Connecting (fresh, once)
+//! Sending | Awaiting: no answer, or no sound one    -> Replying 502, 504
+//! Sending | Awaiting: 1xx                           -> as it was
+//! Sending: an answer before all is sent             -> Relaying
+//! Relaying: cut short, malformed, out of time       -> Lingering, visibly broken; an end is never faked
+//! Relaying: out of time, and the client is behind   -> Closed
+//! Replying: out of time                             -> Closed, reset
+//! Lingering: all is delivered, or time is up        -> Closed
+//! Reading .. Awaiting: buffers are full             -> Replying 503
+//! Relaying: buffers are full                        -> Lingering, visibly broken
+//! any: buffers are full, and the client is behind   -> Closed, reset
+//! any: the client went away                         -> Closed, and the pod's connection with it
+//! ```
+//!
+//! Replying is what is left when every byte of the answer, ours or the pod's, is handed over, and the client has
+//! yet to take the last of them. The pod's connection is in the pool or closed by then.
+mod end;
+mod local;
+mod request;
+mod response;
+pub(super) mod transaction;
+mod upstream;
+
+use std::time::Duration;
+
+use self::transaction::ClientTerms;
+pub use self::{end::Lingering, request::Reading, transaction::Transaction};
+use super::{
+    events::{ClientAction, Context, Event, Output, UpstreamAction, Wants},
+    outcome::{Failure, Outcome},
+    settings::Settings,
+    timestamp::Timestamp,
+};
+use crate::http1::body::BodyScanner;
+
+/// One request, its pod, its answer; between requests, the wait for the next one.
+///
+/// Small while nothing is asked: what a request needs stands in its [`Transaction`], which goes from state to state as
+/// one pointer, and is used again for other requests.
+#[derive(Debug)]
+pub enum Exchange {
+    /// A request's head is not whole.
+    Reading(Reading),
+    /// There is no connection to the pod yet.
+    Connecting {
+        /// The request.
+        transaction: Box<Transaction>,
+        /// When connecting has taken too long.
+        until: Timestamp,
+    },
+    /// The request is not sent whole.
+    Sending(Box<Transaction>),
+    /// The request is sent; the final answer's head is not whole.
+    Awaiting(Box<Transaction>),
+    /// The answer's body is not whole.
+    Relaying(Box<Transaction>),
+    /// All is handed over that the client is to get.
+    Replying(Box<Transaction>),
+    /// Our last answer is sent; the client has not taken all of it, or not ended its side.
+    Lingering(Lingering),
+    /// Over.
+    Closed,
+}
+
+impl Exchange {
+    /// The wait for a new connection's first request. One that is `turned_away` gets no other answer than that
+    /// there are too many clients.
+    pub fn new(now: Timestamp, settings: &Settings, turned_away: bool) -> Self {
+        Self::Reading(Reading { until: now + settings.timeouts.header, seen: 0, turned_away })
+    }
+
+    /// What has to become possible for it to go on.
+    pub fn wants(&self) -> Wants {
+        match self {
+            Self::Reading(_) => Wants::Request,
+            Self::Connecting { .. } => Wants::Connection,
+            Self::Sending(_) => Wants::Send,
+            Self::Awaiting(_) | Self::Relaying(_) => Wants::Response,
+            Self::Replying(_) => Wants::Flush,
+            Self::Lingering(Lingering { ended: false, .. }) => Wants::Discard,
+            Self::Lingering(_) => Wants::Delivery,
+            Self::Closed => Wants::Nothing,
+        }
+    }
+
+    /// When [`Event::Timeout`] is due, if nothing happens before.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        match self {
+            Self::Reading(Reading { until, .. })
+            | Self::Connecting { until, .. }
+            | Self::Lingering(Lingering { until, .. }) => Some(*until),
+            Self::Sending(transaction)
+            | Self::Awaiting(transaction)
+            | Self::Relaying(transaction)
+            | Self::Replying(transaction) => Some(transaction.until),
+            Self::Closed => None,
+        }
+    }
+
+    /// Whether the client idles: no byte of a request is here, and none of an answer is due.
+    pub fn idles(&self) -> bool {
+        matches!(self, Self::Reading(Reading { seen: 0, .. }))
+    }
+
+    /// Whether it waits for our last answer to be delivered.
+    pub fn lingers(&self) -> bool {
+        matches!(self, Self::Lingering(_))
+    }
+
+    /// What is left to send to the pod.
+    pub fn unsent(&self) -> &[u8] {
+        match self {
+            Self::Sending(transaction) => &transaction.request[transaction.sent..],
+            _ => &[],
+        }
+    }
+
+    /// How many bytes it holds for the pod.
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            Self::Reading(_) | Self::Lingering(_) | Self::Closed => 0,
+            Self::Connecting { transaction, .. }
+            | Self::Sending(transaction)
+            | Self::Awaiting(transaction)
+            | Self::Relaying(transaction)
+            | Self::Replying(transaction) => transaction.request.capacity(),
+        }
+    }
+
+    /// How many of the next bytes of an answer may go on to the client without being looked at. What went on so
+    /// comes in as [`Event::Spliced`].
+    pub fn opaque_len(&self) -> u64 {
+        match self {
+            Self::Relaying(transaction) if !transaction.response.unchunk => {
+                transaction.response.scanner.opaque_len()
+            }
+            _ => 0,
+        }
+    }
+
+    /// Whether the answer that is on its way, or just went, told the length of its body.
+    pub fn has_length(&self) -> bool {
+        let (Self::Relaying(transaction) | Self::Replying(transaction)) = self else { return false };
+        matches!(transaction.response.scanner, BodyScanner::Length(_))
+    }
+
+    /// Goes on with what happened. An input that a state does not wait for changes nothing.
+    pub fn step(self, input: Event<'_>, ctx: &Context<'_>, out: &mut Output) -> Self {
+        out.clear();
+        match (self, input) {
+            (state, Event::Timeout { .. }) if state.deadline().is_none_or(|at| ctx.now < at) => state,
+            (Self::Closed, _) => Self::Closed,
+
+            (Self::Reading(reading), Event::Request(bytes)) => reading.request(bytes, ctx, out),
+            (Self::Reading(reading), Event::Timeout { .. }) if reading.begun() => {
+                let transaction = Transaction::begin(ClientTerms::UNREAD, ctx, out);
+                transaction.fail(Outcome::HeadTimeout.into(), ctx.settings.timeouts.header, ctx, out)
+            }
+            (Self::Reading(_), Event::Timeout { .. } | Event::ClientGone) => Self::close(out),
+            (Self::Reading(_), Event::ClientEnded) => Self::deliver(true, ctx, out),
+            (Self::Reading(reading), Event::CloseIfIdle { client_stalled }) if !reading.begun() => {
+                if client_stalled {
+                    Self::deliver(false, ctx, out)
+                } else {
+                    Self::close(out)
+                }
+            }
+            (Self::Reading(reading), Event::TurnAway) if !reading.begun() => {
+                let transaction = Transaction::begin(ClientTerms::UNREAD, ctx, out);
+                transaction.fail(Outcome::TooManyClients.into(), Duration::ZERO, ctx, out)
+            }
+
+            (Self::Connecting { mut transaction, .. }, Event::Connected { reused }) => {
+                transaction.reused = reused;
+                transaction.wait()
+            }
+            (Self::Connecting { transaction, .. }, Event::UpstreamFailed(error)) => {
+                let within = transaction.patience().min(ctx.settings.timeouts.connect);
+                transaction.give_up_within(within, Failure::of_connecting(error), ctx, out)
+            }
+            (Self::Connecting { transaction, until }, Event::Timeout { .. }) => {
+                let out_of_patience = until == transaction.until;
+                let within =
+                    if out_of_patience { transaction.patience() } else { ctx.settings.timeouts.connect };
+                transaction.give_up_within(within, Outcome::ConnectTimeout.into(), ctx, out)
+            }
+
+            (Self::Sending(mut transaction), Event::Sent(bytes)) => {
+                transaction.sent = transaction.request.len().min(transaction.sent + bytes);
+                transaction.wait()
+            }
+            // What a kept connection said before it was asked answers nothing. It must not become part of this.
+            (Self::Sending(transaction), Event::Response(_))
+                if transaction.reused && transaction.sent == 0 =>
+            {
+                transaction.retry(ctx, out)
+            }
+            (Self::Sending(transaction) | Self::Awaiting(transaction), Event::Response(bytes)) => {
+                transaction.response(bytes, ctx, out)
+            }
+            (
+                Self::Sending(transaction) | Self::Awaiting(transaction),
+                Event::UpstreamEof | Event::UpstreamFailed(_),
+            ) => transaction.upstream_lost(ctx, out),
+            (Self::Sending(transaction) | Self::Awaiting(transaction), Event::Timeout { .. }) => {
+                transaction.give_up(Outcome::AnswerTimeout.into(), ctx, out)
+            }
+
+            (Self::Relaying(transaction), Event::Response(bytes)) => transaction.body(bytes, ctx, out),
+            (Self::Relaying(transaction), Event::Spliced(bytes)) => transaction.spliced(bytes, ctx, out),
+            (Self::Relaying(transaction), Event::UpstreamEof) => {
+                match transaction.response.scanner.end_of_connection() {
+                    Ok(()) => transaction.ended(false, out),
+                    Err(error) => transaction.broken(Failure::of_body(error), ctx, out),
+                }
+            }
+            (Self::Relaying(transaction), Event::UpstreamFailed(_)) => {
+                transaction.broken(Outcome::BodyCutShort.into(), ctx, out)
+            }
+            (Self::Relaying(transaction), Event::Timeout { client_stalled: false }) => {
+                transaction.broken(Outcome::BodyTimeout.into(), ctx, out)
+            }
+            (Self::Relaying(transaction), Event::Timeout { client_stalled: true }) => {
+                transaction.reset(Outcome::ClientTimeout, ctx, out)
+            }
+
+            // A tick may come before the word that the client took all of it.
+            (Self::Replying(transaction), Event::Flushed | Event::Timeout { client_stalled: false }) => {
+                transaction.flushed(ctx, out)
+            }
+            (Self::Replying(transaction), Event::Timeout { client_stalled: true }) => {
+                out.client = ClientAction::Reset;
+                transaction.report(Outcome::ClientTimeout, ctx, out);
+                Self::Closed
+            }
+
+            (Self::Lingering(lingering), Event::Discarded(bytes))
+                if bytes <= lingering.bytes_left as usize =>
+            {
+                Self::Lingering(Lingering { bytes_left: lingering.bytes_left - bytes as u32, ..lingering })
+            }
+            (Self::Lingering(lingering), Event::ClientEnded) => {
+                Self::Lingering(Lingering { ended: true, ..lingering })
+            }
+            (Self::Lingering(lingering), Event::Timeout { client_stalled }) => {
+                lingering.tick(client_stalled, ctx.now, out)
+            }
+            (Self::Lingering(_), Event::Discarded(_) | Event::ClientGone) => Self::close(out),
+
+            (state, Event::NoRoom { client_stalled }) => state.give_way(client_stalled, ctx, out),
+
+            (
+                Self::Connecting { transaction, .. }
+                | Self::Sending(transaction)
+                | Self::Awaiting(transaction)
+                | Self::Relaying(transaction)
+                | Self::Replying(transaction),
+                Event::ClientGone,
+            ) => {
+                out.upstream = UpstreamAction::Close;
+                transaction.report(Outcome::ClientGone, ctx, out);
+                Self::close(out)
+            }
+
+            (state, _) => state,
+        }
+    }
+
+    /// Nothing may be held for it any more. Where nothing of an answer is on its way, the client is told.
+    fn give_way(self, client_stalled: bool, ctx: &Context<'_>, out: &mut Output) -> Self {
+        let outcome = Outcome::BuffersFull;
+        match self {
+            Self::Reading(reading) if reading.begun() => {
+                let transaction = Transaction::begin(ClientTerms::UNREAD, ctx, out);
+                transaction.fail(outcome.into(), Duration::ZERO, ctx, out)
+            }
+            Self::Connecting { mut transaction, .. }
+            | Self::Sending(mut transaction)
+            | Self::Awaiting(mut transaction)
+                if !client_stalled =>
+            {
+                // What the client sent beyond this request goes too.
+                transaction.terms.persistent = false;
+                transaction.clear();
+                transaction.give_up(outcome.into(), ctx, out)
+            }
+            Self::Replying(mut transaction) if !client_stalled => {
+                transaction.terms.persistent = false;
+                transaction.flushed(ctx, out)
+            }
+            Self::Connecting { transaction, .. }
+            | Self::Sending(transaction)
+            | Self::Awaiting(transaction)
+            | Self::Relaying(transaction)
+            | Self::Replying(transaction) => {
+                if client_stalled {
+                    transaction.reset(outcome, ctx, out)
+                } else {
+                    transaction.broken(outcome.into(), ctx, out)
+                }
+            }
+            Self::Reading(_) | Self::Lingering(_) | Self::Closed => Self::close(out),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! From the bytes of a request to a plan: a page of our own, a pod to connect to, or a refusal.
+//!
+//! Owns the wait for a head, and what is refused by it alone. Never writes a response.
+
+use std::{mem, time::Duration};
+
+use super::{
+    Exchange,
+    transaction::{ClientTerms, SPARE_REQUEST_BYTES_MAX, Transaction},
+};
+use crate::{
+    http1::{
+        field::Name,
+        framing::{self, Framing},
+        head::{self, RequestHead, Target},
+        rewrite,
+    },
+    proxy::{
+        events::{Context, Output, UpstreamAction},
+        logged,
+        outcome::{Failure, Outcome},
+        peer::Origin,
+        route::{self, PodTarget, Route, RouteName},
+        timestamp::Timestamp,
+    },
+};
+
+/// A scrape that has come through us this often is going in a circle.
+const HOPS_MAX: usize = 3;
+
+/// The wait for a request's head.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    pub(super) until: Timestamp,
+    /// So many bytes of a head are here and were looked at.
+    pub(super) seen: u32,
+    pub(super) turned_away: bool,
+}
+
+impl Reading {
+    pub(super) fn begun(self) -> bool {
+        self.seen > 0
+    }
+
+    /// Bytes of a request are here.
+    pub(super) fn request(self, bytes: &[u8], ctx: &Context<'_>, out: &mut Output) -> Exchange {
+        // RFC 9112 section 2.2: empty lines before a request line are skipped.
+        let skipped = 2 * bytes.chunks_exact(2).take_while(|two| two == b"\r\n").count();
+        out.used = skipped;
+        let bytes = &bytes[skipped..];
+        if matches!(bytes, b"" | b"\r") {
+            return Exchange::Reading(self); // no byte of a request yet
+        }
+        if !head::worth_another_look(bytes, self.seen as usize, head::REQUEST_HEAD_BYTES_MAX) {
+            return Exchange::Reading(Self { seen: bytes.len() as u32, ..self });
+        }
+        let next = head::request(bytes, |head| {
+            out.used += head.bytes.len();
+            self.plan(&head, ctx, out)
+        });
+        match next {
+            Ok(Some(next)) => next,
+            Ok(None) => {
+                let first = ctx.now + ctx.settings.timeouts.header;
+                let until = if self.begun() { self.until } else { first };
+                Exchange::Reading(Self { until, seen: bytes.len() as u32, ..self })
+            }
+            Err(error) => {
+                out.used = skipped + bytes.len(); // whatever it was, it is not read as another request
+                let transaction = Transaction::begin(ClientTerms::UNREAD, ctx, out);
+                transaction.fail(Failure::of_request(error), Duration::ZERO, ctx, out)
+            }
+        }
+    }
+
+    /// Turns a whole head into what is to be done. What is said of it here is the same for every refusal: it
+    /// keeps the connection, unless it is unclear where the next request begins.
+    fn plan(self, head: &RequestHead<'_, '_>, ctx: &Context<'_>, out: &mut Output) -> Exchange {
+        let framing = framing::of_request(head);
+        let to_head = head.method == "HEAD";
+        let persistent = head.persistent() && framing == Ok(Framing::Empty) && !self.turned_away;
+        let terms = ClientTerms { version: head.version, to_head, persistent: persistent && !ctx.draining };
+        let mut transaction = Transaction::begin(terms, ctx, out);
+        let line = || Some(logged::request(head.method, head.target).into());
+        if ctx.settings.access_log {
+            transaction.line = line();
+        }
+        let route = framing.map_err(Failure::of_request_framing).and_then(|framing| {
+            let asked = self.check(head, framing, &mut transaction);
+            asked.and_then(|(path, query)| route::resolve(path, query)).map_err(Failure::from)
+        });
+        match route {
+            Ok(Route::Page(page)) => transaction.page(page, ctx, out),
+            Ok(Route::Pod { origin, target }) => {
+                transaction.origin = Some(origin);
+                let judged = if head.hops() < HOPS_MAX { Ok(()) } else { Err(Outcome::Loop) };
+                match judged.and_then(|()| ctx.settings.policy.authorize(origin)) {
+                    Ok(()) => transaction.start(head, origin, target, ctx, out),
+                    Err(outcome) => transaction.fail(outcome.into(), Duration::ZERO, ctx, out),
+                }
+            }
+            Err(failure) => {
+                transaction.line = line();
+                transaction.fail(failure, Duration::ZERO, ctx, out)
+            }
+        }
+    }
+
+    /// The path and query of a request that may ask for what stands there. Notes the route it takes.
+    fn check<'b>(
+        self,
+        head: &RequestHead<'b, '_>,
+        framing: Framing,
+        transaction: &mut Transaction,
+    ) -> Result<(&'b str, Option<&'b str>), Outcome> {
+        if self.turned_away {
+            return Err(Outcome::TooManyClients);
+        }
+        let is_allowed = matches!(head.method, "GET" | "HEAD");
+        match head.target {
+            Target::Origin { path, query } => {
+                transaction.route = route::name(path);
+                match transaction.route {
+                    RouteName::None => Err(Outcome::NotFound),
+                    _ if !is_allowed => Err(Outcome::Method),
+                    _ if framing != Framing::Empty => Err(Outcome::Body),
+                    _ => Ok((path, query)),
+                }
+            }
+            _ if !is_allowed => Err(Outcome::Method),
+            // RFC 9112 section 3.2.2 has servers take the absolute form; but what is sent so to us is meant for
+            // a proxy (`proxy_url`), and our own page must not pass for another host's.
+            Target::Absolute(_) | Target::Other(_) => Err(Outcome::NotOriginForm),
+        }
+    }
+}
+
+impl Transaction {
+    pub(super) fn begin(terms: ClientTerms, ctx: &Context<'_>, out: &mut Output) -> Box<Self> {
+        let until = ctx.now + ctx.settings.timeouts.scrape;
+        let mut transaction = out.spare.pop().unwrap_or_else(|| Box::new(Self::new(terms, ctx.now, until)));
+        let request = mem::take(&mut transaction.request);
+        *transaction = Self { request, ..Self::new(terms, ctx.now, until) };
+        transaction
+    }
+
+    fn start(
+        mut self: Box<Self>,
+        head: &RequestHead<'_, '_>,
+        origin: Origin,
+        target: PodTarget<'_>,
+        ctx: &Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        self.until = self.started + ctx.settings.timeouts.patience(head.first(Name::ScrapeTimeout));
+        rewrite::request(&mut self.request, head, &target.parts(), origin.socket_addr());
+        self.request.shrink_to(SPARE_REQUEST_BYTES_MAX);
+        out.upstream = UpstreamAction::Connect(origin);
+        self.connect(ctx)
+    }
+}

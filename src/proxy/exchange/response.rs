@@ -1,0 +1,242 @@
+//! The pod's answer, from its first byte to the end of its body.
+//!
+//! Owns what goes on of it, and which heads are not taken. Where a body ends is [`http1::body`](crate::http1::body)'s.
+
+use std::ops::Range;
+
+use super::{
+    Exchange,
+    transaction::{RESPONSE_START, Response, Transaction},
+};
+use crate::{
+    http1::{
+        body::{BodyScanner, Progress, Scan},
+        framing::{self, Framing},
+        head::{self, ResponseHead, Version},
+        lenient::{self, Lenient},
+        rewrite::{self, Persistence, ResponseEdit},
+    },
+    proxy::{
+        events::{Context, Output, UpstreamAction},
+        outcome::{Failure, Outcome},
+        route,
+    },
+};
+
+/// The most interim answers (1xx) to one request.
+const INTERIM_RESPONSES_MAX: u8 = 8;
+
+impl Transaction {
+    /// Bytes of an answer are here.
+    pub(super) fn response(
+        mut self: Box<Self>,
+        bytes: &mut [u8],
+        ctx: &Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        // What another answer left behind, such as a body behind the answer to a HEAD request, is not for this one.
+        if self.is_unanswered() && !starts_like_a_response(bytes) {
+            return self.retry(ctx, out);
+        }
+        self.first_byte.get_or_insert(ctx.now);
+        let look = head::worth_another_look(bytes, self.seen, head::RESPONSE_HEAD_BYTES_MAX);
+        self.seen = bytes.len();
+        if !look {
+            return self.wait();
+        }
+        let read = head::response(bytes, |head| self.met(&head, ctx, out));
+        let read = match read.map_err(Failure::of_response).and_then(Option::transpose) {
+            Err(failure) if failure.outcome == Outcome::MalformedAnswer => {
+                self.response_leniently(bytes, failure, ctx, out)
+            }
+            read => read,
+        };
+        match read {
+            Ok(None) => self.wait(),
+            Ok(Some(Head::Interim)) => {
+                self.interim_responses += 1;
+                self.seen = 0;
+                self.wait()
+            }
+            Ok(Some(Head::Stale)) => self.retry(ctx, out),
+            Ok(Some(Head::Final(head))) => {
+                let pass = out.pass.start..head;
+                let moved = self.response.follow(&mut bytes[head..]);
+                if let Progress::Broken(error) = moved.0.then {
+                    return self.give_up(Failure::of_body(error), ctx, out);
+                }
+                self.terms = self.terms_now(ctx);
+                self.terms.persistent &= !self.response.until_close;
+                self.moved(moved, bytes.len() - head, pass, ctx, out)
+            }
+            Err(failure) => self.give_up(failure, ctx, out),
+        }
+    }
+
+    /// What a head turns out to be. What goes on of it is in `out`.
+    fn met(
+        &mut self,
+        head: &ResponseHead<'_, '_>,
+        ctx: &Context<'_>,
+        out: &mut Output,
+    ) -> Result<Head, Failure> {
+        match head.status {
+            101 => Err(Outcome::SwitchedProtocols.into()),
+            100..=199 => self.interim(head, out).map(|()| Head::Interim),
+            // RFC 9110 section 15.5.9: sent to a connection that idles, it crossed our request, which may be repeated.
+            408 if self.reused && self.interim_responses == 0 => Ok(Head::Stale),
+            _ => self.head(head, ctx, out).map(|()| Head::Final(head.bytes.len())),
+        }
+    }
+
+    /// A head that breaks the grammar, as this `failure` says, may still mean one thing. Then that goes on.
+    #[cold]
+    fn response_leniently(
+        &mut self,
+        bytes: &[u8],
+        failure: Failure,
+        ctx: &Context<'_>,
+        out: &mut Output,
+    ) -> Result<Option<Head>, Failure> {
+        let (normalised, length) = match lenient::normalise(bytes) {
+            Lenient::Head { bytes, length } => (bytes, length),
+            Lenient::Partial if bytes.len() < head::RESPONSE_HEAD_BYTES_MAX => return Ok(None),
+            Lenient::Partial => return Err(Outcome::AnswerHeadTooLarge.into()),
+            Lenient::Refused => return Err(failure),
+        };
+        out.head.clear();
+        let read = head::response(&normalised, |head| self.met(&head, ctx, out));
+        let read = read.map_err(Failure::of_response).and_then(Option::transpose)?;
+        match read {
+            Some(Head::Final(_)) => {
+                if !out.pass.is_empty() {
+                    out.head.extend_from_slice(&normalised);
+                }
+                out.pass = length..length;
+                Ok(Some(Head::Final(length)))
+            }
+            Some(Head::Interim) => {
+                out.used = length;
+                Ok(Some(Head::Interim))
+            }
+            read => Ok(read),
+        }
+    }
+
+    /// An interim answer goes on to whoever can read it (RFC 9110 section 15.2).
+    fn interim(&self, head: &ResponseHead<'_, '_>, out: &mut Output) -> Result<(), Failure> {
+        if self.interim_responses == INTERIM_RESPONSES_MAX {
+            let detail = Some("too many interim answers");
+            return Err(Failure { outcome: Outcome::MalformedAnswer, detail });
+        }
+        out.used = head.bytes.len();
+        if self.terms.version == Version::Http11 {
+            let edit =
+                ResponseEdit { persistence: Persistence::Implied, unchunk: true, location: None, date: None };
+            rewrite::response(&mut out.head, head, &edit);
+        }
+        Ok(())
+    }
+
+    /// The final answer's head: what goes on of it, and how its body is framed.
+    fn head(
+        &mut self,
+        head: &ResponseHead<'_, '_>,
+        ctx: &Context<'_>,
+        out: &mut Output,
+    ) -> Result<(), Failure> {
+        let framing = framing::of_response(head, self.terms.to_head).map_err(Failure::of_response_framing)?;
+        let old = self.terms.version == Version::Http10;
+        let unchunk = old && framing == Framing::Chunked;
+        let until_close = unchunk || framing == Framing::UntilClose;
+        let persistence = if until_close { Persistence::Close } else { self.terms_now(ctx).persistence() };
+        let location = head.location().zip(self.origin);
+        let location = location
+            .and_then(|(location, origin)| route::location_through_us(location, origin, self.asked()));
+        let date = (!head.is_dated()).then(|| ctx.pages.date());
+        // Where there is no body, an HTTP/1.0 client is told of no chunks either.
+        let edit = ResponseEdit { persistence, unchunk: old, location, date };
+        if edit.is_none(head) {
+            out.pass = 0..head.bytes.len();
+        } else {
+            rewrite::response(&mut out.head, head, &edit);
+            out.pass = head.bytes.len()..head.bytes.len();
+        }
+        (self.outcome, self.status) = (Outcome::Forwarded, head.status);
+        self.response = Response {
+            scanner: BodyScanner::new(framing),
+            unchunk,
+            until_close,
+            upstream_persists: head.persistent()
+                && framing != Framing::UntilClose
+                && self.is_sent()
+                && (!self.terms.to_head || sends_no_body(head)),
+        };
+        Ok(())
+    }
+
+    /// Bytes of the body are here.
+    pub(super) fn body(
+        mut self: Box<Self>,
+        bytes: &mut [u8],
+        ctx: &Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        let moved = self.response.follow(bytes);
+        self.moved(moved, bytes.len(), 0..0, ctx, out)
+    }
+
+    /// So many bytes came that nobody looked at.
+    pub(super) fn spliced(mut self: Box<Self>, bytes: u64, ctx: &Context<'_>, out: &mut Output) -> Exchange {
+        let scanned = self.response.scanner.skip_opaque(bytes);
+        self.moved((scanned, scanned.bytes), bytes as usize, 0..0, ctx, out)
+    }
+
+    /// `moved` of `available` bytes belong to the body; they stand behind `pass`, which goes on with them.
+    fn moved(
+        self: Box<Self>,
+        (scanned, kept): (Scan, usize),
+        available: usize,
+        pass: Range<usize>,
+        ctx: &Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        out.pass = pass.start..pass.end + kept;
+        out.used = pass.end + available;
+        match scanned.then {
+            Progress::More | Progress::Extension => Exchange::Relaying(self),
+            // Bytes behind the end are an answer to nothing. The connection they came on is not used again.
+            Progress::Ended => self.ended(scanned.bytes == available, out),
+            Progress::Broken(error) => self.broken(Failure::of_body(error), ctx, out),
+        }
+    }
+
+    /// The body ended; `exactly`: and nothing came after it.
+    pub(super) fn ended(self: Box<Self>, exactly: bool, out: &mut Output) -> Exchange {
+        let keep = exactly && self.response.upstream_persists;
+        out.upstream = if keep { UpstreamAction::Keep } else { UpstreamAction::Close };
+        Exchange::Replying(self)
+    }
+}
+
+/// Whether an answer to HEAD shows that no body follows it. Some servers (cheroot, waitress, civetweb) send the body of
+/// a GET, which the next request on the connection would meet.
+#[cold]
+fn sends_no_body(head: &ResponseHead<'_, '_>) -> bool {
+    framing::of_response(head, false) == Ok(Framing::Empty)
+}
+
+/// Whether these bytes, the first of a connection's answer, may be the beginning of one.
+fn starts_like_a_response(bytes: &[u8]) -> bool {
+    bytes.iter().zip(RESPONSE_START).all(|(byte, expected)| byte == expected)
+}
+
+/// What the head of an answer turned out to be.
+enum Head {
+    /// 1xx: another one follows.
+    Interim,
+    /// Of so many bytes.
+    Final(usize),
+    /// No answer to this request.
+    Stale,
+}

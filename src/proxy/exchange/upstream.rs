@@ -1,0 +1,76 @@
+//! The way to the pod: connecting, sending, and a second try where a reused connection was stale.
+//!
+//! Owns which failures are retried. Never picks a connection ([`pool`](crate::proxy::pool)).
+
+use std::time::Duration;
+
+use super::{
+    Exchange,
+    transaction::{ClientTerms, Transaction},
+};
+use crate::proxy::{
+    events::{Context, Output, UpstreamAction},
+    outcome::{Failure, Outcome},
+};
+
+impl Transaction {
+    pub(super) fn connect(self: Box<Self>, ctx: &Context<'_>) -> Exchange {
+        let until = self.until.min(ctx.now + ctx.settings.timeouts.connect);
+        Exchange::Connecting { transaction: self, until }
+    }
+
+    /// The wait for an answer. A pod may answer, or begin to, before the request is sent whole.
+    pub(super) fn wait(self: Box<Self>) -> Exchange {
+        if self.is_sent() { Exchange::Awaiting(self) } else { Exchange::Sending(self) }
+    }
+
+    /// The pod's connection is gone, and the answer's head never was whole.
+    pub(super) fn upstream_lost(self: Box<Self>, ctx: &Context<'_>, out: &mut Output) -> Exchange {
+        match self.first_byte {
+            // RFC 9112 section 9.3.1: the pod closed the connection as we sent on it.
+            _ if self.is_unanswered() => self.retry(ctx, out),
+            Some(_) => self.give_up(Outcome::HeadCutShort.into(), ctx, out),
+            None => self.give_up(Outcome::NoAnswer.into(), ctx, out),
+        }
+    }
+
+    /// The reused connection was stale. GET and HEAD are idempotent: the request goes once more, on a fresh one.
+    #[cold]
+    pub(super) fn retry(mut self: Box<Self>, ctx: &Context<'_>, out: &mut Output) -> Exchange {
+        let Some(origin) = self.origin else { return self.give_up(Outcome::NoAnswer.into(), ctx, out) };
+        out.upstream = UpstreamAction::Retry(origin);
+        (self.reused, self.sent, self.seen, self.first_byte) = (false, 0, 0, None);
+        self.connect(ctx)
+    }
+
+    /// Nothing of an answer is sent yet, so the failure can still be told.
+    pub(super) fn give_up(
+        self: Box<Self>,
+        failure: Failure,
+        ctx: &Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        let within = self.patience();
+        self.give_up_within(within, failure, ctx, out)
+    }
+
+    /// The same, of what was to happen in a time of its own.
+    pub(super) fn give_up_within(
+        mut self: Box<Self>,
+        within: Duration,
+        failure: Failure,
+        ctx: &Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        out.head.clear();
+        out.pass = 0..0;
+        out.upstream = UpstreamAction::Close;
+        self.terms = self.terms_now(ctx);
+        self.fail(failure, within, ctx, out)
+    }
+
+    /// A connection stops persisting when the process is about to stop.
+    pub(super) fn terms_now(&self, ctx: &Context<'_>) -> ClientTerms {
+        ClientTerms { persistent: self.terms.persistent && !ctx.draining, ..self.terms }
+    }
+}
