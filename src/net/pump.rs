@@ -193,16 +193,17 @@ impl<N: Network> Worker<N> {
 
     /// The exchange's next state; what it says is in `self.out`.
     pub(super) fn advance(&mut self, key: Key, input: Event<'_>) {
-        let ctx = Context {
+        let mut ctx = Context {
             now: self.now,
             draining: self.is_draining(),
             settings: self.shared.settings(),
             pages: &*self.shared,
+            recycler: &mut self.recycler,
         };
         if let Some(client) = self.clients.get_mut(key) {
             trace!("client {}: {:?}", key.slot(), client.exchange.wants());
             let exchange = mem::replace(&mut client.exchange, Exchange::Closed);
-            client.exchange = exchange.step(input, &ctx, &mut self.out);
+            client.exchange = exchange.step(input, &mut ctx, &mut self.out);
         }
     }
 

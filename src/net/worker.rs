@@ -27,6 +27,7 @@ use crate::proxy::{
     metrics::Counters,
     outcome::{Class, Outcome},
     pool::Pool,
+    recycler::Recycler,
     route::RouteName,
     timers::Timers,
     timestamp::Timestamp,
@@ -133,6 +134,7 @@ pub struct Worker<N: Network> {
     /// What is kept, in bytes.
     pub(super) budget: Budget,
     pub(super) out: Output,
+    pub(super) recycler: Recycler,
 }
 
 impl<N: Network> Worker<N> {
@@ -164,6 +166,7 @@ impl<N: Network> Worker<N> {
             stalled: 0,
             budget,
             out: Output::default(),
+            recycler: Recycler::default(),
         }
     }
 

@@ -9,16 +9,13 @@ use std::{
 };
 
 use super::{
-    exchange::transaction::Transaction,
     outcome::{Failure, Outcome, UpstreamError},
     peer::Origin,
+    recycler::Recycler,
     route::{Page, RouteName},
     settings::Settings,
     timestamp::Timestamp,
 };
-
-/// Courses that are kept for the next requests.
-const SPARE_TRANSACTIONS_MAX: usize = 64;
 
 /// What an exchange can see ctx it.
 pub struct Context<'e> {
@@ -30,6 +27,8 @@ pub struct Context<'e> {
     pub settings: &'e Settings,
     /// Renders our own pages.
     pub pages: &'e dyn Pages,
+    /// Memory to be used again.
+    pub recycler: &'e mut Recycler,
 }
 
 /// Renders our own pages.
@@ -112,11 +111,6 @@ pub struct Output {
     pub client: ClientAction,
     /// The exchange is over, this way.
     pub report: Option<Report>,
-    /// Courses that wait for their next request, so that a request allocates nothing.
-    #[expect(clippy::vec_box, reason = "they go on as the pointers that they come as")]
-    pub(super) spare: Vec<Box<Transaction>>,
-    /// The content of the page that is being rendered.
-    pub(super) page: Vec<u8>,
 }
 
 /// What becomes of the pod's connection.
@@ -218,13 +212,5 @@ impl Output {
         self.upstream = UpstreamAction::None;
         self.client = ClientAction::None;
         self.report = None;
-    }
-
-    /// Keeps what is over for another request.
-    pub(super) fn recycle(&mut self, mut transaction: Box<Transaction>) {
-        if self.spare.len() < SPARE_TRANSACTIONS_MAX {
-            transaction.clear();
-            self.spare.push(transaction);
-        }
     }
 }

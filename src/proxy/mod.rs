@@ -14,6 +14,7 @@
 //! - [`outcome`]: every way an exchange can end, with its status, reason and label;
 //! - [`pool`]: which kept pod connection is used again, and which goes first;
 //! - [`budget`]: how many bytes are held for others, and who gives way;
+//! - [`recycler`]: memory that exchanges use one after the other;
 //! - [`timers`]: what is due, and when the next thing will be;
 //! - [`timestamp`]: points in time in eight bytes;
 //! - [`lru`]: which of many idle things idled longest;
@@ -37,6 +38,7 @@ pub mod pages;
 pub mod peer;
 pub mod policy;
 pub mod pool;
+pub mod recycler;
 pub mod route;
 pub mod settings;
 pub mod size;

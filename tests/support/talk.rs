@@ -22,6 +22,7 @@ use psystrike::{
         outcome::{Outcome, UpstreamError},
         peer::Origin,
         policy::{Policy, Ports},
+        recycler::Recycler,
         route::Page,
         settings::{Settings, Timeouts},
         timestamp::Timestamp,
@@ -102,6 +103,7 @@ pub(crate) struct Talk {
     pub(crate) draining: bool,
     pub(crate) exchange: Exchange,
     out: Output,
+    recycler: Recycler,
     begin: Timestamp,
     now: Timestamp,
     /// What the client sent and nobody read yet.
@@ -140,6 +142,7 @@ impl Talk {
             settings,
             draining: false,
             out: Output::default(),
+            recycler: Recycler::default(),
             begin: now,
             now,
             wire: Vec::new(),
@@ -402,10 +405,16 @@ impl Talk {
             other => format!("{other:?}"),
         };
         let _ = writeln!(self.dialogue, "{} {told}", self.time());
-        let ctx = Context { now: self.now, draining: self.draining, settings: &self.settings, pages: &Names };
+        let mut ctx = Context {
+            now: self.now,
+            draining: self.draining,
+            settings: &self.settings,
+            pages: &Names,
+            recycler: &mut self.recycler,
+        };
         let was_over = self.exchange.wants() == Wants::Nothing;
         let exchange = mem::replace(&mut self.exchange, Exchange::Closed);
-        self.exchange = exchange.step(input, &ctx, &mut self.out);
+        self.exchange = exchange.step(input, &mut ctx, &mut self.out);
         let ends = matches!(self.out.client, ClientAction::Close | ClientAction::Reset);
         let is_over = self.exchange.wants() == Wants::Nothing;
         assert_eq!(ends, is_over && !was_over, "the client's connection is closed once, and then it is over");

@@ -61,7 +61,7 @@ impl Exchange {
     /// Waits for the last answer to be delivered: no longer than for a scrape, and where others wait for the place,
     /// not for that long.
     #[cold]
-    pub(super) fn deliver(ended: bool, ctx: &Context<'_>, out: &mut Output) -> Self {
+    pub(super) fn deliver(ended: bool, ctx: &mut Context<'_>, out: &mut Output) -> Self {
         out.client = ClientAction::Shutdown;
         let is_urgent = !ended && !ctx.draining;
         let limit = ctx.now + if is_urgent { LINGER_TIMEOUT } else { ctx.settings.timeouts.scrape };
@@ -74,7 +74,7 @@ impl Transaction {
     pub(super) fn broken(
         mut self: Box<Self>,
         failure: Failure,
-        ctx: &Context<'_>,
+        ctx: &mut Context<'_>,
         out: &mut Output,
     ) -> Exchange {
         self.detail = failure.detail;
@@ -96,7 +96,7 @@ impl Transaction {
     pub(super) fn reset(
         mut self: Box<Self>,
         outcome: Outcome,
-        ctx: &Context<'_>,
+        ctx: &mut Context<'_>,
         out: &mut Output,
     ) -> Exchange {
         self.within = self.patience();
@@ -107,7 +107,7 @@ impl Transaction {
     }
 
     /// The client took all of it.
-    pub(super) fn flushed(self: Box<Self>, ctx: &Context<'_>, out: &mut Output) -> Exchange {
+    pub(super) fn flushed(self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         let Context { now, settings, .. } = *ctx;
         let next = if self.terms.persistent {
             let until = now + settings.timeouts.client_idle;
@@ -122,7 +122,7 @@ impl Transaction {
     }
 
     /// It is over, this way.
-    pub(super) fn report(mut self: Box<Self>, outcome: Outcome, ctx: &Context<'_>, out: &mut Output) {
+    pub(super) fn report(mut self: Box<Self>, outcome: Outcome, ctx: &mut Context<'_>, out: &mut Output) {
         let Self { route, status, origin, started, first_byte, detail, within, .. } = *self;
         let status = if status == 0 { outcome.status() } else { status };
         let duration = ctx.now.since(started);
@@ -130,6 +130,6 @@ impl Transaction {
         let request = self.line.take();
         out.report =
             Some(Report { route, outcome, status, origin, duration, first_byte, detail, within, request });
-        out.recycle(self);
+        ctx.recycler.put_transaction(self);
     }
 }

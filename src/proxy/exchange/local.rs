@@ -3,7 +3,7 @@
 //! Owns their content and when they are due to be taken. How they look on the wire is
 //! [`local_response`]'s.
 
-use std::{mem, time::Duration};
+use std::time::Duration;
 
 use super::{Exchange, transaction::Transaction};
 use crate::{
@@ -18,8 +18,8 @@ use crate::{
 
 impl Transaction {
     /// Replies with a page of our own.
-    pub(super) fn page(mut self: Box<Self>, page: Page, ctx: &Context<'_>, out: &mut Output) -> Exchange {
-        let mut body = mem::take(&mut out.page);
+    pub(super) fn page(mut self: Box<Self>, page: Page, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
+        let mut body = ctx.recycler.take_page();
         let PageHead { status, content_type } = ctx.pages.render(page, &mut body);
         self.status = status;
         let reason = if status == 200 { "OK" } else { "Service Unavailable" };
@@ -28,8 +28,7 @@ impl Transaction {
         let date = ctx.pages.date();
         LocalResponse { status, reason, content_type, allow: None, body: &body, persistence, to_head, date }
             .write(&mut out.head);
-        body.clear();
-        out.page = body;
+        ctx.recycler.put_page(body);
         Exchange::Replying(self)
     }
 
@@ -39,7 +38,7 @@ impl Transaction {
         mut self: Box<Self>,
         failure: Failure,
         within: Duration,
-        ctx: &Context<'_>,
+        ctx: &mut Context<'_>,
         out: &mut Output,
     ) -> Exchange {
         self.outcome = failure.outcome;

@@ -158,7 +158,7 @@ impl Exchange {
     }
 
     /// Goes on with what happened. An input that a state does not wait for changes nothing.
-    pub fn step(self, input: Event<'_>, ctx: &Context<'_>, out: &mut Output) -> Self {
+    pub fn step(self, input: Event<'_>, ctx: &mut Context<'_>, out: &mut Output) -> Self {
         out.clear();
         match (self, input) {
             (state, Event::Timeout { .. }) if state.deadline().is_none_or(|at| ctx.now < at) => state,
@@ -166,7 +166,7 @@ impl Exchange {
 
             (Self::Reading(reading), Event::Request(bytes)) => reading.request(bytes, ctx, out),
             (Self::Reading(reading), Event::Timeout { .. }) if reading.begun() => {
-                let transaction = Transaction::begin(ClientTerms::UNREAD, ctx, out);
+                let transaction = Transaction::begin(ClientTerms::UNREAD, ctx);
                 transaction.fail(Outcome::HeadTimeout.into(), ctx.settings.timeouts.header, ctx, out)
             }
             (Self::Reading(_), Event::Timeout { .. } | Event::ClientGone) => Self::close(out),
@@ -179,7 +179,7 @@ impl Exchange {
                 }
             }
             (Self::Reading(reading), Event::TurnAway) if !reading.begun() => {
-                let transaction = Transaction::begin(ClientTerms::UNREAD, ctx, out);
+                let transaction = Transaction::begin(ClientTerms::UNREAD, ctx);
                 transaction.fail(Outcome::TooManyClients.into(), Duration::ZERO, ctx, out)
             }
 
@@ -280,11 +280,11 @@ impl Exchange {
     }
 
     /// Nothing may be held for it any more. Where nothing of an answer is on its way, the client is told.
-    fn give_way(self, client_stalled: bool, ctx: &Context<'_>, out: &mut Output) -> Self {
+    fn give_way(self, client_stalled: bool, ctx: &mut Context<'_>, out: &mut Output) -> Self {
         let outcome = Outcome::BuffersFull;
         match self {
             Self::Reading(reading) if reading.begun() => {
-                let transaction = Transaction::begin(ClientTerms::UNREAD, ctx, out);
+                let transaction = Transaction::begin(ClientTerms::UNREAD, ctx);
                 transaction.fail(outcome.into(), Duration::ZERO, ctx, out)
             }
             Self::Connecting { mut transaction, .. }

@@ -43,7 +43,7 @@ impl Reading {
     }
 
     /// Bytes of a request are here.
-    pub(super) fn request(self, bytes: &[u8], ctx: &Context<'_>, out: &mut Output) -> Exchange {
+    pub(super) fn request(self, bytes: &[u8], ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         // RFC 9112 section 2.2: empty lines before a request line are skipped.
         let skipped = 2 * bytes.chunks_exact(2).take_while(|two| two == b"\r\n").count();
         out.used = skipped;
@@ -67,7 +67,7 @@ impl Reading {
             }
             Err(error) => {
                 out.used = skipped + bytes.len(); // whatever it was, it is not read as another request
-                let transaction = Transaction::begin(ClientTerms::UNREAD, ctx, out);
+                let transaction = Transaction::begin(ClientTerms::UNREAD, ctx);
                 transaction.fail(Failure::of_request(error), Duration::ZERO, ctx, out)
             }
         }
@@ -75,12 +75,12 @@ impl Reading {
 
     /// Turns a whole head into what is to be done. What is said of it here is the same for every refusal: it
     /// keeps the connection, unless it is unclear where the next request begins.
-    fn plan(self, head: &RequestHead<'_, '_>, ctx: &Context<'_>, out: &mut Output) -> Exchange {
+    fn plan(self, head: &RequestHead<'_, '_>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         let framing = framing::of_request(head);
         let to_head = head.method == "HEAD";
         let persistent = head.persistent() && framing == Ok(Framing::Empty) && !self.turned_away;
         let terms = ClientTerms { version: head.version, to_head, persistent: persistent && !ctx.draining };
-        let mut transaction = Transaction::begin(terms, ctx, out);
+        let mut transaction = Transaction::begin(terms, ctx);
         let line = || Some(logged::request(head.method, head.target).into());
         if ctx.settings.access_log {
             transaction.line = line();
@@ -136,9 +136,10 @@ impl Reading {
 }
 
 impl Transaction {
-    pub(super) fn begin(terms: ClientTerms, ctx: &Context<'_>, out: &mut Output) -> Box<Self> {
+    pub(super) fn begin(terms: ClientTerms, ctx: &mut Context<'_>) -> Box<Self> {
         let until = ctx.now + ctx.settings.timeouts.scrape;
-        let mut transaction = out.spare.pop().unwrap_or_else(|| Box::new(Self::new(terms, ctx.now, until)));
+        let mut transaction =
+            ctx.recycler.take_transaction().unwrap_or_else(|| Box::new(Self::new(terms, ctx.now, until)));
         let request = mem::take(&mut transaction.request);
         *transaction = Self { request, ..Self::new(terms, ctx.now, until) };
         transaction
@@ -149,7 +150,7 @@ impl Transaction {
         head: &RequestHead<'_, '_>,
         origin: Origin,
         target: PodTarget<'_>,
-        ctx: &Context<'_>,
+        ctx: &mut Context<'_>,
         out: &mut Output,
     ) -> Exchange {
         self.until = self.started + ctx.settings.timeouts.patience(head.first(Name::ScrapeTimeout));

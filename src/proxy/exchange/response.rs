@@ -31,7 +31,7 @@ impl Transaction {
     pub(super) fn response(
         mut self: Box<Self>,
         bytes: &mut [u8],
-        ctx: &Context<'_>,
+        ctx: &mut Context<'_>,
         out: &mut Output,
     ) -> Exchange {
         // What another answer left behind, such as a body behind the answer to a HEAD request, is not for this one.
@@ -77,7 +77,7 @@ impl Transaction {
     fn met(
         &mut self,
         head: &ResponseHead<'_, '_>,
-        ctx: &Context<'_>,
+        ctx: &mut Context<'_>,
         out: &mut Output,
     ) -> Result<Head, Failure> {
         match head.status {
@@ -95,7 +95,7 @@ impl Transaction {
         &mut self,
         bytes: &[u8],
         failure: Failure,
-        ctx: &Context<'_>,
+        ctx: &mut Context<'_>,
         out: &mut Output,
     ) -> Result<Option<Head>, Failure> {
         let (normalised, length) = match lenient::normalise(bytes) {
@@ -142,7 +142,7 @@ impl Transaction {
     fn head(
         &mut self,
         head: &ResponseHead<'_, '_>,
-        ctx: &Context<'_>,
+        ctx: &mut Context<'_>,
         out: &mut Output,
     ) -> Result<(), Failure> {
         let framing = framing::of_response(head, self.terms.to_head).map_err(Failure::of_response_framing)?;
@@ -179,7 +179,7 @@ impl Transaction {
     pub(super) fn body(
         mut self: Box<Self>,
         bytes: &mut [u8],
-        ctx: &Context<'_>,
+        ctx: &mut Context<'_>,
         out: &mut Output,
     ) -> Exchange {
         let moved = self.response.follow(bytes);
@@ -187,7 +187,12 @@ impl Transaction {
     }
 
     /// So many bytes came that nobody looked at.
-    pub(super) fn spliced(mut self: Box<Self>, bytes: u64, ctx: &Context<'_>, out: &mut Output) -> Exchange {
+    pub(super) fn spliced(
+        mut self: Box<Self>,
+        bytes: u64,
+        ctx: &mut Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
         let scanned = self.response.scanner.skip_opaque(bytes);
         self.moved((scanned, scanned.bytes), bytes as usize, 0..0, ctx, out)
     }
@@ -198,7 +203,7 @@ impl Transaction {
         (scanned, kept): (Scan, usize),
         available: usize,
         pass: Range<usize>,
-        ctx: &Context<'_>,
+        ctx: &mut Context<'_>,
         out: &mut Output,
     ) -> Exchange {
         out.pass = pass.start..pass.end + kept;

@@ -14,7 +14,7 @@ use crate::proxy::{
 };
 
 impl Transaction {
-    pub(super) fn connect(self: Box<Self>, ctx: &Context<'_>) -> Exchange {
+    pub(super) fn connect(self: Box<Self>, ctx: &mut Context<'_>) -> Exchange {
         let until = self.until.min(ctx.now + ctx.settings.timeouts.connect);
         Exchange::Connecting { transaction: self, until }
     }
@@ -25,7 +25,7 @@ impl Transaction {
     }
 
     /// The pod's connection is gone, and the answer's head never was whole.
-    pub(super) fn upstream_lost(self: Box<Self>, ctx: &Context<'_>, out: &mut Output) -> Exchange {
+    pub(super) fn upstream_lost(self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         match self.first_byte {
             // RFC 9112 section 9.3.1: the pod closed the connection as we sent on it.
             _ if self.is_unanswered() => self.retry(ctx, out),
@@ -36,7 +36,7 @@ impl Transaction {
 
     /// The reused connection was stale. GET and HEAD are idempotent: the request goes once more, on a fresh one.
     #[cold]
-    pub(super) fn retry(mut self: Box<Self>, ctx: &Context<'_>, out: &mut Output) -> Exchange {
+    pub(super) fn retry(mut self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         let Some(origin) = self.origin else { return self.give_up(Outcome::NoAnswer.into(), ctx, out) };
         out.upstream = UpstreamAction::Retry(origin);
         (self.reused, self.sent, self.seen, self.first_byte) = (false, 0, 0, None);
@@ -47,7 +47,7 @@ impl Transaction {
     pub(super) fn give_up(
         self: Box<Self>,
         failure: Failure,
-        ctx: &Context<'_>,
+        ctx: &mut Context<'_>,
         out: &mut Output,
     ) -> Exchange {
         let within = self.patience();
@@ -59,7 +59,7 @@ impl Transaction {
         mut self: Box<Self>,
         within: Duration,
         failure: Failure,
-        ctx: &Context<'_>,
+        ctx: &mut Context<'_>,
         out: &mut Output,
     ) -> Exchange {
         out.head.clear();
@@ -70,7 +70,7 @@ impl Transaction {
     }
 
     /// A connection stops persisting when the process is about to stop.
-    pub(super) fn terms_now(&self, ctx: &Context<'_>) -> ClientTerms {
+    pub(super) fn terms_now(&self, ctx: &mut Context<'_>) -> ClientTerms {
         ClientTerms { persistent: self.terms.persistent && !ctx.draining, ..self.terms }
     }
 }
