@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Exchange, request::Reading, transaction::Transaction};
 use crate::proxy::{
-    events::{ClientAction, Context, Output, Report, UpstreamAction},
+    events::{ClientAction, Context, Event, Output, Report, UpstreamAction},
     outcome::{Failure, Outcome},
     timestamp::Timestamp,
 };
@@ -34,6 +34,19 @@ pub struct Lingering {
 }
 
 impl Lingering {
+    /// Its last response is not delivered, or its side not ended, and this happened.
+    pub(super) fn on_event(self, event: Event<'_>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
+        match event {
+            Event::Discarded(bytes) if bytes <= self.bytes_left as usize => {
+                Exchange::Lingering(Self { bytes_left: self.bytes_left - bytes as u32, ..self })
+            }
+            Event::ClientEnded => Exchange::Lingering(Self { ended: true, ..self }),
+            Event::Timeout { client_stalled } => self.tick(client_stalled, ctx.now, out),
+            Event::Discarded(_) | Event::ClientGone => Exchange::close(out),
+            _ => Exchange::Lingering(self),
+        }
+    }
+
     /// For at most as long as `limit` after a whole answer.
     fn until(until: Timestamp, limit: Timestamp) -> Self {
         Self { until, limit: limit.max(until), bytes_left: LINGER_BYTES_MAX, ended: false, resets: false }
@@ -70,6 +83,32 @@ impl Exchange {
 }
 
 impl Transaction {
+    /// All is handed over, and this happened.
+    pub(super) fn replying(
+        self: Box<Self>,
+        event: Event<'_>,
+        ctx: &mut Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        match event {
+            // A timeout may come before the event that the client took all of it.
+            Event::Flushed | Event::Timeout { client_stalled: false } => self.flushed(ctx, out),
+            Event::Timeout { client_stalled: true } => {
+                out.client = ClientAction::Reset;
+                self.report(Outcome::ClientTimeout, ctx, out);
+                Exchange::Closed
+            }
+            _ => Exchange::Replying(self),
+        }
+    }
+
+    /// The client went away, and the pod's connection goes with it.
+    pub(super) fn client_gone(self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
+        out.upstream = UpstreamAction::Close;
+        self.report(Outcome::ClientGone, ctx, out);
+        Exchange::close(out)
+    }
+
     /// The answer is not going to be whole, and part of it is sent: the client must see it.
     pub(super) fn broken(
         mut self: Box<Self>,

@@ -39,8 +39,8 @@ use std::time::Duration;
 use self::transaction::ClientTerms;
 pub use self::{end::Lingering, request::Reading, transaction::Transaction};
 use super::{
-    events::{ClientAction, Context, Event, Output, UpstreamAction, Wants},
-    outcome::{Failure, Outcome},
+    events::{Context, Event, Output, Wants},
+    outcome::Outcome,
     settings::Settings,
     timestamp::Timestamp,
 };
@@ -163,105 +163,7 @@ impl Exchange {
         match (self, input) {
             (state, Event::Timeout { .. }) if state.deadline().is_none_or(|at| ctx.now < at) => state,
             (Self::Closed, _) => Self::Closed,
-
-            (Self::Reading(reading), Event::Request(bytes)) => reading.request(bytes, ctx, out),
-            (Self::Reading(reading), Event::Timeout { .. }) if reading.begun() => {
-                let transaction = Transaction::begin(ClientTerms::UNREAD, ctx);
-                transaction.fail(Outcome::HeadTimeout.into(), ctx.settings.timeouts.header, ctx, out)
-            }
-            (Self::Reading(_), Event::Timeout { .. } | Event::ClientGone) => Self::close(out),
-            (Self::Reading(_), Event::ClientEnded) => Self::deliver(true, ctx, out),
-            (Self::Reading(reading), Event::CloseIfIdle { client_stalled }) if !reading.begun() => {
-                if client_stalled {
-                    Self::deliver(false, ctx, out)
-                } else {
-                    Self::close(out)
-                }
-            }
-            (Self::Reading(reading), Event::TurnAway) if !reading.begun() => {
-                let transaction = Transaction::begin(ClientTerms::UNREAD, ctx);
-                transaction.fail(Outcome::TooManyClients.into(), Duration::ZERO, ctx, out)
-            }
-
-            (Self::Connecting { mut transaction, .. }, Event::Connected { reused }) => {
-                transaction.reused = reused;
-                transaction.wait()
-            }
-            (Self::Connecting { transaction, .. }, Event::UpstreamFailed(error)) => {
-                let within = transaction.patience().min(ctx.settings.timeouts.connect);
-                transaction.give_up_within(within, Failure::of_connecting(error), ctx, out)
-            }
-            (Self::Connecting { transaction, until }, Event::Timeout { .. }) => {
-                let out_of_patience = until == transaction.until;
-                let within =
-                    if out_of_patience { transaction.patience() } else { ctx.settings.timeouts.connect };
-                transaction.give_up_within(within, Outcome::ConnectTimeout.into(), ctx, out)
-            }
-
-            (Self::Sending(mut transaction), Event::Sent(bytes)) => {
-                transaction.sent = transaction.request.len().min(transaction.sent + bytes);
-                transaction.wait()
-            }
-            // What a kept connection said before it was asked answers nothing. It must not become part of this.
-            (Self::Sending(transaction), Event::Response(_))
-                if transaction.reused && transaction.sent == 0 =>
-            {
-                transaction.retry(ctx, out)
-            }
-            (Self::Sending(transaction) | Self::Awaiting(transaction), Event::Response(bytes)) => {
-                transaction.response(bytes, ctx, out)
-            }
-            (
-                Self::Sending(transaction) | Self::Awaiting(transaction),
-                Event::UpstreamEof | Event::UpstreamFailed(_),
-            ) => transaction.upstream_lost(ctx, out),
-            (Self::Sending(transaction) | Self::Awaiting(transaction), Event::Timeout { .. }) => {
-                transaction.give_up(Outcome::AnswerTimeout.into(), ctx, out)
-            }
-
-            (Self::Relaying(transaction), Event::Response(bytes)) => transaction.body(bytes, ctx, out),
-            (Self::Relaying(transaction), Event::Spliced(bytes)) => transaction.spliced(bytes, ctx, out),
-            (Self::Relaying(transaction), Event::UpstreamEof) => {
-                match transaction.response.scanner.end_of_connection() {
-                    Ok(()) => transaction.ended(false, out),
-                    Err(error) => transaction.broken(Failure::of_body(error), ctx, out),
-                }
-            }
-            (Self::Relaying(transaction), Event::UpstreamFailed(_)) => {
-                transaction.broken(Outcome::BodyCutShort.into(), ctx, out)
-            }
-            (Self::Relaying(transaction), Event::Timeout { client_stalled: false }) => {
-                transaction.broken(Outcome::BodyTimeout.into(), ctx, out)
-            }
-            (Self::Relaying(transaction), Event::Timeout { client_stalled: true }) => {
-                transaction.reset(Outcome::ClientTimeout, ctx, out)
-            }
-
-            // A tick may come before the word that the client took all of it.
-            (Self::Replying(transaction), Event::Flushed | Event::Timeout { client_stalled: false }) => {
-                transaction.flushed(ctx, out)
-            }
-            (Self::Replying(transaction), Event::Timeout { client_stalled: true }) => {
-                out.client = ClientAction::Reset;
-                transaction.report(Outcome::ClientTimeout, ctx, out);
-                Self::Closed
-            }
-
-            (Self::Lingering(lingering), Event::Discarded(bytes))
-                if bytes <= lingering.bytes_left as usize =>
-            {
-                Self::Lingering(Lingering { bytes_left: lingering.bytes_left - bytes as u32, ..lingering })
-            }
-            (Self::Lingering(lingering), Event::ClientEnded) => {
-                Self::Lingering(Lingering { ended: true, ..lingering })
-            }
-            (Self::Lingering(lingering), Event::Timeout { client_stalled }) => {
-                lingering.tick(client_stalled, ctx.now, out)
-            }
-            (Self::Lingering(_), Event::Discarded(_) | Event::ClientGone) => Self::close(out),
-
             (state, Event::NoRoom { client_stalled }) => state.give_way(client_stalled, ctx, out),
-
             (
                 Self::Connecting { transaction, .. }
                 | Self::Sending(transaction)
@@ -269,13 +171,16 @@ impl Exchange {
                 | Self::Relaying(transaction)
                 | Self::Replying(transaction),
                 Event::ClientGone,
-            ) => {
-                out.upstream = UpstreamAction::Close;
-                transaction.report(Outcome::ClientGone, ctx, out);
-                Self::close(out)
+            ) => transaction.client_gone(ctx, out),
+            (Self::Reading(reading), event) => reading.on_event(event, ctx, out),
+            (Self::Connecting { transaction, until }, event) => {
+                transaction.connecting(until, event, ctx, out)
             }
-
-            (state, _) => state,
+            (Self::Sending(transaction), event) => transaction.sending(event, ctx, out),
+            (Self::Awaiting(transaction), event) => transaction.awaiting(event, ctx, out),
+            (Self::Relaying(transaction), event) => transaction.relaying(event, ctx, out),
+            (Self::Replying(transaction), event) => transaction.replying(event, ctx, out),
+            (Self::Lingering(lingering), event) => lingering.on_event(event, ctx, out),
         }
     }
 

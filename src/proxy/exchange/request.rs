@@ -16,7 +16,7 @@ use crate::{
         rewrite,
     },
     proxy::{
-        events::{Context, Output, UpstreamAction},
+        events::{Context, Event, Output, UpstreamAction},
         logged,
         outcome::{Failure, Outcome},
         peer::Origin,
@@ -38,6 +38,28 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// A request's head is not whole, and this happened.
+    pub(super) fn on_event(self, event: Event<'_>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
+        match event {
+            Event::Request(bytes) => self.request(bytes, ctx, out),
+            Event::Timeout { .. } if self.begun() => {
+                let transaction = Transaction::begin(ClientTerms::UNREAD, ctx);
+                transaction.fail(Outcome::HeadTimeout.into(), ctx.settings.timeouts.header, ctx, out)
+            }
+            Event::Timeout { .. } | Event::ClientGone => Exchange::close(out),
+            Event::ClientEnded => Exchange::deliver(true, ctx, out),
+            Event::CloseIfIdle { client_stalled: true } if !self.begun() => {
+                Exchange::deliver(false, ctx, out)
+            }
+            Event::CloseIfIdle { client_stalled: false } if !self.begun() => Exchange::close(out),
+            Event::TurnAway if !self.begun() => {
+                let transaction = Transaction::begin(ClientTerms::UNREAD, ctx);
+                transaction.fail(Outcome::TooManyClients.into(), Duration::ZERO, ctx, out)
+            }
+            _ => Exchange::Reading(self),
+        }
+    }
+
     pub(super) fn begun(self) -> bool {
         self.seen > 0
     }

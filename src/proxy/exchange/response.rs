@@ -17,7 +17,7 @@ use crate::{
         rewrite::{self, Persistence, ResponseEdit},
     },
     proxy::{
-        events::{Context, Output, UpstreamAction},
+        events::{Context, Event, Output, UpstreamAction},
         outcome::{Failure, Outcome},
         route,
     },
@@ -27,6 +27,27 @@ use crate::{
 const INTERIM_RESPONSES_MAX: u8 = 8;
 
 impl Transaction {
+    /// The body is not whole, and this happened.
+    pub(super) fn relaying(
+        self: Box<Self>,
+        event: Event<'_>,
+        ctx: &mut Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        match event {
+            Event::Response(bytes) => self.body(bytes, ctx, out),
+            Event::Spliced(bytes) => self.spliced(bytes, ctx, out),
+            Event::UpstreamEof => match self.response.scanner.end_of_connection() {
+                Ok(()) => self.ended(false, out),
+                Err(error) => self.broken(Failure::of_body(error), ctx, out),
+            },
+            Event::UpstreamFailed(_) => self.broken(Outcome::BodyCutShort.into(), ctx, out),
+            Event::Timeout { client_stalled: false } => self.broken(Outcome::BodyTimeout.into(), ctx, out),
+            Event::Timeout { client_stalled: true } => self.reset(Outcome::ClientTimeout, ctx, out),
+            _ => Exchange::Relaying(self),
+        }
+    }
+
     /// Bytes of an answer are here.
     pub(super) fn response(
         mut self: Box<Self>,

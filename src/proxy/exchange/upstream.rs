@@ -9,11 +9,71 @@ use super::{
     transaction::{ClientTerms, Transaction},
 };
 use crate::proxy::{
-    events::{Context, Output, UpstreamAction},
+    events::{Context, Event, Output, UpstreamAction},
     outcome::{Failure, Outcome},
+    timestamp::Timestamp,
 };
 
 impl Transaction {
+    /// There is no connection to the pod yet, and this happened.
+    pub(super) fn connecting(
+        mut self: Box<Self>,
+        until: Timestamp,
+        event: Event<'_>,
+        ctx: &mut Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        match event {
+            Event::Connected { reused } => {
+                self.reused = reused;
+                self.wait()
+            }
+            Event::UpstreamFailed(error) => {
+                let within = self.patience().min(ctx.settings.timeouts.connect);
+                self.give_up_within(within, Failure::of_connecting(error), ctx, out)
+            }
+            Event::Timeout { .. } => {
+                let out_of_patience = until == self.until;
+                let within = if out_of_patience { self.patience() } else { ctx.settings.timeouts.connect };
+                self.give_up_within(within, Outcome::ConnectTimeout.into(), ctx, out)
+            }
+            _ => Exchange::Connecting { transaction: self, until },
+        }
+    }
+
+    /// The request is not sent whole, and this happened.
+    pub(super) fn sending(
+        mut self: Box<Self>,
+        event: Event<'_>,
+        ctx: &mut Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        match event {
+            Event::Sent(bytes) => {
+                self.sent = self.request.len().min(self.sent + bytes);
+                self.wait()
+            }
+            // What a pooled connection sent before the request answers nothing. It must not become part of the response.
+            Event::Response(_) if self.reused && self.sent == 0 => self.retry(ctx, out),
+            event => self.awaiting(event, ctx, out),
+        }
+    }
+
+    /// The head of the final response is not whole, and this happened.
+    pub(super) fn awaiting(
+        self: Box<Self>,
+        event: Event<'_>,
+        ctx: &mut Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        match event {
+            Event::Response(bytes) => self.response(bytes, ctx, out),
+            Event::UpstreamEof | Event::UpstreamFailed(_) => self.upstream_lost(ctx, out),
+            Event::Timeout { .. } => self.give_up(Outcome::AnswerTimeout.into(), ctx, out),
+            _ => self.wait(),
+        }
+    }
+
     pub(super) fn connect(self: Box<Self>, ctx: &mut Context<'_>) -> Exchange {
         let until = self.until.min(ctx.now + ctx.settings.timeouts.connect);
         Exchange::Connecting { transaction: self, until }
