@@ -16,27 +16,50 @@
 //!
 //! # The life of one scrape
 //!
-//! 1. Prometheus connects. [`net::listener`] accepts, [`net::worker`] gives the connection a slot
-//!    ([`net::slots`]) and an [`Exchange`](proxy::exchange::Exchange), which is `Reading`.
-//! 2. Its request comes. mio tells [`net::event_loop`], which notes the readiness ([`net::stream`]) and gives the
-//!    worker a turn. [`net::pump`] reads into the worker's one buffer and hands the bytes to
-//!    [`proxy::exchange`].
+//! 1. Prometheus connects. [`net::listener`] accepts, [`net::admission`] finds a place for the client, and
+//!    [`net::worker`] keeps the connection ([`net::client`]) in a slot ([`net::slots`]) with an
+//!    [`Exchange`](proxy::exchange::Exchange), which is `Reading`.
+//! 2. Its request comes. mio reports it to [`net::event_loop`], which notes the readiness ([`net::stream`]) and lets the
+//!    worker run once. The worker takes the client from [`net::run_queue`] and runs its session (`net::session`), which
+//!    reads into the worker's one buffer and passes the bytes to [`proxy::exchange`] as an
+//!    [`Event`](proxy::events::Event).
 //! 3. [`http1::head`] cuts the head, [`http1::framing`] sees that no body follows, [`proxy::route`] finds the pod
-//!    in the path, [`proxy::policy`] lets it be reached, and [`http1::rewrite`] writes the head for the pod. The
-//!    exchange is `Connecting`.
-//! 4. The pump takes a kept connection from [`proxy::pool`], or opens one; the exchange is `Sending`, and when the
-//!    pod has the request, `Awaiting`.
-//! 5. The pod answers. [`net::relay`] reads into the same buffer: [`http1::head`] cuts, [`http1::framing`] says how
-//!    the body ends, [`http1::rewrite`] changes what must change, which is nothing for most answers; then the bytes
-//!    go on to Prometheus as they came. The exchange is `Relaying`, and [`http1::body`] looks for the end as they
-//!    pass. Where they are many, they go through [`net::splice`] instead, and are at most looked at.
+//!    in the path, [`proxy::policy`] authorizes the connection, and [`http1::rewrite`] writes the head for the pod. What
+//!    the request needs from here on is a [`Transaction`](proxy::exchange::Transaction). The exchange is `Connecting`,
+//!    and its [`Output`](proxy::events::Output) asks for a connection, which ends the session's run.
+//! 4. The worker takes a pooled connection from [`net::upstreams`], in the order of [`proxy::pool`], or opens one; the
+//!    exchange is `Sending`, and when the pod has the request, `Awaiting`.
+//! 5. The pod responds. [`net::relay`] reads into the same buffer: [`http1::head`] cuts, [`http1::framing`] says how
+//!    the body ends, [`http1::rewrite`] changes what must change, which is nothing for most responses; then
+//!    [`net::transfer`] writes the bytes to Prometheus as they came. The exchange is `Relaying`, and [`http1::body`]
+//!    looks for the end as they pass. Where they are many, they go through [`net::splice`] instead, and are at most
+//!    looked at.
 //! 6. The end is there: the pod's connection goes back to the pool, the exchange is `Replying` until Prometheus
 //!    has taken the last byte, and then `Reading` again. [`proxy::metrics`] counted it.
 //!
 //! What goes wrong on the way is an [`Outcome`](proxy::outcome::Outcome): one enum is the status and the reason
 //! phrase that Prometheus shows, the word in the log and the label on `/metrics`. What takes too long comes up in
-//! [`proxy::timers`]; who makes psystrike hold more bytes than it may, in [`proxy::budget`]. And what a scrape costs in system calls is in steps 2, 4 and 5: two waits, two reads, two
-//! writes, where the answer is short.
+//! [`proxy::timers`]; what is held beyond the limit is ended by [`proxy::budget`]. What a scrape costs in system calls is
+//! in steps 2, 4 and 5: two waits, two reads, two writes, where the response is short.
+//!
+//! # Who owns and who borrows what during one step
+//!
+//! ```text
+//! EventLoop             owns  poll, listeners, Worker
+//! └─ Worker             owns  clients (slots), Upstreams (slots, pool), timers, run queue, budget,
+//!    │                        scratch buffer, Transfer (pipe), Recycler (spare memory), Output
+//!    │  lends for one run:
+//!    └─ Session         &mut  its Client, its Upstream, Transfer, network, Recycler, Output
+//!       │               &     Shared (settings, phase, pages), Counters, Budget;  scratch as an argument
+//!       │  for one step:
+//!       └─ Exchange     owns  the state and its Transaction (moved in, moved out)
+//!                       &mut  Event (bytes of scratch), Output, Context (Recycler)
+//!                       &     Context (time, settings, pages)
+//! ```
+//!
+//! A step touches one client and its own upstream. What concerns the others (connect, retry, pool, close, count) stands
+//! in the output when the session's run ends with `Action::Act`, and the worker does it
+//! when nothing is lent any more.
 //!
 //! Functions that a process runs once at its start, or not at all, are `#[cold]`: the linker then puts them beside each
 //! other, out of the way of what runs on, and what they need of the stack is not in the frame of `main` (PERF.md).

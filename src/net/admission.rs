@@ -8,11 +8,12 @@
 use std::{io, mem, time::Duration};
 
 use super::{
-    pump::Client,
+    client::Client,
+    network::{Network, Token},
     room::Wish,
     slots::Key,
     stream::{Ready, Socket, Stream},
-    worker::{Network, Token, Worker},
+    worker::Worker,
 };
 use crate::proxy::{events::Event, exchange::Exchange, lru::LruList, outcome::Outcome, timestamp::Timestamp};
 
@@ -151,7 +152,7 @@ impl<N: Network> Worker<N> {
     pub(super) fn turn_away_if_silent(&mut self, key: Key) {
         let is_silent = |client: &Client<_>| !client.has_place && client.exchange.idles() && !client.queued;
         if self.clients.get(key).is_some_and(is_silent) {
-            self.step(key, Event::TurnAway, &[]);
+            self.step(key, Event::TurnAway);
             self.enqueue(key);
         }
     }
@@ -188,7 +189,7 @@ impl<N: Network> Worker<N> {
             return self.close_idle(key);
         }
         self.silent_clients.remove(key.slot());
-        self.step(key, Event::TurnAway, &[]);
+        self.step(key, Event::TurnAway);
         if self.turned_away > WITHOUT_PLACE_MAX {
             self.close_told(key);
         } else {
@@ -201,7 +202,7 @@ impl<N: Network> Worker<N> {
         let may_linger = self.turned_away < WITHOUT_PLACE_MAX;
         let is_behind = |client: &Client<N::Socket>| client.stream.socket().has_undelivered();
         let client_stalled = may_linger && self.clients.get(key).is_some_and(is_behind);
-        self.step(key, Event::CloseIfIdle { client_stalled }, &[]);
+        self.step(key, Event::CloseIfIdle { client_stalled });
         let Some(client) = self.clients.get_mut(key) else { return };
         self.idle_clients.remove(key.slot());
         if mem::take(&mut client.has_place) {
@@ -217,13 +218,13 @@ impl<N: Network> Worker<N> {
         if let Some(client) = self.clients.get_mut(key) {
             client.stream.add_ready(Ready::WRITE); // a new connection takes more than that
         }
-        self.step(key, Event::TurnAway, &[]);
+        self.step(key, Event::TurnAway);
         self.close_told(key);
     }
 
     /// Closes a client that was just told that it is turned away, as far as it could be.
     fn close_told(&mut self, key: Key) {
-        self.step(key, Event::Flushed, &[]);
+        self.step(key, Event::Flushed);
         self.remove_client(key);
     }
 
@@ -268,10 +269,10 @@ impl<N: Network> Worker<N> {
         let (idle, silent) = (self.oldest(&self.idle_clients), self.oldest_silent());
         match (idle, silent) {
             (Some(key), _) => {
-                self.step(key, Event::CloseIfIdle { client_stalled: false }, &[]);
+                self.step(key, Event::CloseIfIdle { client_stalled: false });
             }
             (None, Some(key)) => {
-                self.step(key, Event::TurnAway, &[]);
+                self.step(key, Event::TurnAway);
                 self.close_told(key);
             }
             (None, None) => {}
@@ -293,7 +294,7 @@ impl<N: Network> Worker<N> {
                 Some(until) => self.timers.arm(key, &mut client.timer, until),
                 None if client.exchange.idles() => {
                     let client_stalled = client.stream.socket().has_undelivered();
-                    self.step(key, Event::CloseIfIdle { client_stalled }, &[]);
+                    self.step(key, Event::CloseIfIdle { client_stalled });
                     self.enqueue(key); // it may linger
                 }
                 None => {}

@@ -5,61 +5,10 @@
 
 use std::mem;
 
-use super::{
-    pump::Client,
-    relay::PASS_BYTES_MAX,
-    slots::Key,
-    stream::Ready,
-    worker::{Network, Worker},
-};
-use crate::proxy::{budget::REWRITE_BYTES, events::Event};
-
-/// More than a session can add to what is held by one read: where there is room for that, nothing is looked up.
-const ROOM_FOR_ANY: usize = PASS_BYTES_MAX + REWRITE_BYTES;
+use super::{client::Client, network::Network, session::held_bytes, slots::Key, worker::Worker};
+use crate::proxy::events::Event;
 
 impl<N: Network> Worker<N> {
-    /// How many of `most` bytes may be read for a client or its pod, as the budget has room to keep them.
-    #[inline]
-    pub(super) fn room_to_read(&self, key: Key, most: usize) -> usize {
-        if self.budget.has_room_for(ROOM_FOR_ANY) {
-            return most; // as almost always
-        }
-        self.scarce_room(key).min(most)
-    }
-
-    #[cold]
-    fn scarce_room(&self, key: Key) -> usize {
-        let Some(client) = self.clients.get(key) else { return 0 };
-        self.budget.room(key.slot(), client.counted, self.held_bytes(client))
-    }
-
-    /// What is kept for a client and its pod.
-    fn held_bytes(&self, client: &Client<N::Socket>) -> usize {
-        let upstream = client.upstream.and_then(|upstream| self.upstreams.get(upstream));
-        let outbox = client.outbox.as_ref().map_or(0, |outbox| outbox.bytes.capacity());
-        let input = client.input.len() + upstream.map_or(0, |upstream| upstream.input.len());
-        client.exchange.held_bytes() + outbox + input
-    }
-
-    /// There is no room for what would be read for a client. Nothing moved.
-    pub(super) fn pause_client(&mut self, key: Key) -> bool {
-        if let Some(client) = self.clients.get_mut(key) {
-            client.lacks_room = client.stream.is_ready(Ready::READ);
-            client.unsettled |= client.lacks_room;
-        }
-        false
-    }
-
-    /// There is no room for what would be read from a client's pod. Nothing moved.
-    pub(super) fn pause_upstream(&mut self, key: Key) -> bool {
-        let says = self.upstream_of(key).is_some_and(|upstream| upstream.stream.is_ready(Ready::READ));
-        if let Some(client) = self.clients.get_mut(key) {
-            client.lacks_room = says;
-            client.unsettled |= says;
-        }
-        false
-    }
-
     /// Counts what is kept for a client after it went on, and notes whether it has to wait for room.
     #[cold]
     pub(super) fn settle(&mut self, key: Key, scratch: &mut [u8]) {
@@ -67,7 +16,8 @@ impl<N: Network> Worker<N> {
         let (paused, pauses, mut counted) =
             (client.paused, mem::take(&mut client.lacks_room), client.counted);
         let Some(client) = self.clients.get(key) else { return };
-        let holds = self.held_bytes(client);
+        let upstream = client.upstream.and_then(|upstream| self.upstreams.get(upstream));
+        let holds = held_bytes(client, upstream);
         let is_too_much = self.budget.settle(key.slot(), &mut counted, holds);
         match (paused, pauses) {
             (false, true) => {
@@ -151,11 +101,11 @@ impl<N: Network> Worker<N> {
         let client_stalled = client.is_stalled();
         client.input = Box::default();
         client.input_is_new = false;
-        self.step(key, Event::NoRoom { client_stalled }, &[]);
+        self.step(key, Event::NoRoom { client_stalled });
         self.run(key, scratch);
         // What it is told is less than every session may hold. If it holds more after all, it goes untold.
         if self.clients.get(key).is_some_and(|client| client.counted > 0 || client.paused) {
-            self.step(key, Event::NoRoom { client_stalled: true }, &[]);
+            self.step(key, Event::NoRoom { client_stalled: true });
             self.remove_client(key);
         }
     }

@@ -22,11 +22,12 @@ use socket2::{SockRef, TcpKeepalive};
 
 use super::{
     listener::{Accept, BACKLOG, Listener},
+    network::{Network, Token},
     shared::{Phase, Shared, Wake},
     slots::KEYS_FROM,
     splice::KernelPipe,
     stream::{Ready, Socket},
-    worker::{Network, Token, Worker},
+    worker::Worker,
 };
 use crate::proxy::timestamp::Timestamp;
 

@@ -1,31 +1,34 @@
-//! The connections of one event loop: where they live, when they are due, which are kept.
+//! The connections of one event loop: where they live, when they are due, which can go on.
 //!
-//! Owns every connection of its worker, the deadlines, the pool and the queue of those that can go on. Bytes
-//! move in [`super::pump`], clients come and go in [`super::admission`]; readiness and time come from whoever drives it, which is [`super::event_loop`] or a
-//! simulation.
+//! Owns every connection of its worker, and does what sessions ask for. Bytes move in `super::session`, clients come and
+//! go in [`super::admission`]; readiness and time come from [`super::event_loop`], or a simulation.
 
-use std::{fmt::Display, io, net::SocketAddr, sync::Arc};
+use std::{fmt::Display, mem, net::SocketAddr, sync::Arc};
 
 use log::{debug, info, warn};
 
 use super::{
-    pump::{self, Client, Upstream},
-    relay::PASS_BYTES_MAX,
+    client::Client,
+    network::{Network, Token},
+    relay::PEEK_BYTES_MAX,
     run_queue::RunQueue,
-    shared::{Phase, Shared},
+    session::{Action, Move, Session},
+    shared::Shared,
     slots::{Key, Slots},
-    splice::Pipe,
-    stream::{Ready, Socket},
+    stream::{Ready, Socket, upstream_error},
+    transfer::{PASS_BYTES_MAX, Transfer},
+    upstreams::{ReadMode, Upstreams},
 };
 use crate::proxy::{
     budget::Budget,
     duration::HumanDuration,
-    events::{Event, Output, Report},
+    events::{ClientAction, Event, Output, Report, UpstreamAction},
     log_rate::LogRate,
     logged,
     lru::LruList,
     metrics::Counters,
     outcome::{Class, Outcome},
+    peer::Origin,
     pool::Pool,
     recycler::Recycler,
     route::RouteName,
@@ -39,64 +42,13 @@ use crate::proxy::{
 const TURN_BYTES_MAX: usize = 1024 * 1024;
 /// So many clients in one turn, each with as much as it may move, take less than a millisecond.
 const SHORT_TURN_RUNS: usize = 3;
+/// Reads, writes and transitions in one run, so that one exchange does not starve the others.
+const MOVES_MAX: usize = 16;
 
 /// The target of the access log's lines, which no level holds back.
 pub const ACCESS_LOG: &str = "access";
 /// How much of a request is logged where it was refused.
 const LOGGED_BYTES_MAX: usize = 200;
-
-/// Where sockets come from.
-pub trait Network {
-    /// What a connection is made of.
-    type Socket: Socket;
-    /// What bytes go through from one of them to another.
-    type Pipe: Pipe<Self::Socket>;
-
-    /// Has a client's socket report its readiness under `token`.
-    ///
-    /// # Errors
-    /// As `epoll_ctl(2)`.
-    fn register(&mut self, socket: &mut Self::Socket, token: Token) -> io::Result<()>;
-
-    /// Begins a connection, which reports its readiness under `token`.
-    ///
-    /// # Errors
-    /// Why it cannot even begin.
-    fn connect(&mut self, to: SocketAddr, token: Token) -> io::Result<Self::Socket>;
-
-    /// Makes a pipe.
-    ///
-    /// # Errors
-    /// As `pipe2(2)`.
-    fn pipe(&mut self) -> io::Result<Self::Pipe>;
-}
-
-/// Whose readiness an event tells of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Token {
-    /// A client's connection.
-    Client(Key),
-    /// A pod's connection.
-    Upstream(Key),
-}
-
-impl Token {
-    const UPSTREAM: usize = 1 << (usize::BITS - 1);
-
-    /// The token as an event carries it.
-    pub fn to_bits(self) -> usize {
-        match self {
-            Self::Client(key) => key.to_bits(),
-            Self::Upstream(key) => key.to_bits() | Self::UPSTREAM,
-        }
-    }
-
-    /// The token out of an event.
-    pub fn from_bits(bits: usize) -> Self {
-        let key = Key::from_bits(bits & !Self::UPSTREAM);
-        if bits & Self::UPSTREAM == 0 { Self::Client(key) } else { Self::Upstream(key) }
-    }
-}
 
 /// The connections of one event loop.
 pub struct Worker<N: Network> {
@@ -107,8 +59,7 @@ pub struct Worker<N: Network> {
     pub(super) is_alone: bool,
     pub(super) now: Timestamp,
     pub(super) clients: Slots<Client<N::Socket>>,
-    pub(super) upstreams: Slots<Upstream<N::Socket>>,
-    pub(super) pool: Pool,
+    pub(super) upstreams: Upstreams<N::Socket>,
     /// Clients between two requests.
     pub(super) idle_clients: LruList,
     /// Clients that have asked for nothing yet.
@@ -116,21 +67,12 @@ pub struct Worker<N: Network> {
     pub(super) timers: Timers<Key>,
     runnable: RunQueue,
     took_long: bool,
-    /// Bytes that clients took in the run that is under way.
-    pub(super) run_bytes: usize,
-    /// The most that one run may move: less while others wait.
-    pub(super) run_bytes_max: usize,
     /// Clients without a place.
     pub(super) turned_away: usize,
     log_rate: LogRate,
     /// What is read goes here first: one buffer for all connections, so that none needs its own.
     pub(super) scratch: Box<[u8]>,
-    /// Empty, and made when the first long body comes.
-    pub(super) pipe: Option<N::Pipe>,
-    /// What it holds while bytes are being moved.
-    pub(super) piped: usize,
-    /// Clients for which bytes are kept.
-    pub(super) stalled: usize,
+    pub(super) transfer: Transfer<N::Pipe>,
     /// What is kept, in bytes.
     pub(super) budget: Budget,
     pub(super) out: Output,
@@ -144,26 +86,21 @@ impl<N: Network> Worker<N> {
         let budget = Budget::new(shared.buffers_max_of_worker());
         Self {
             network,
-            pool: Pool::new(idle_max, shared.settings().timeouts.upstream_idle),
+            upstreams: Upstreams::new(Pool::new(idle_max, shared.settings().timeouts.upstream_idle)),
             is_alone: shared.room().workers() == 1,
             shared,
             index,
             now: Timestamp::default(),
             clients: Slots::default(),
-            upstreams: Slots::default(),
             idle_clients: LruList::default(),
             silent_clients: LruList::default(),
             timers: Timers::default(),
             runnable: RunQueue::default(),
             took_long: false,
-            run_bytes: 0,
-            run_bytes_max: TURN_BYTES_MAX,
+            transfer: Transfer::new(TURN_BYTES_MAX),
             turned_away: 0,
             log_rate: LogRate::default(),
-            scratch: vec![0; pump::SCRATCH_BYTES].into(),
-            pipe: None,
-            piped: 0,
-            stalled: 0,
+            scratch: vec![0; PEEK_BYTES_MAX].into(),
             budget,
             out: Output::default(),
             recycler: Recycler::default(),
@@ -175,15 +112,11 @@ impl<N: Network> Worker<N> {
         let client = match token {
             Token::Client(key) => key,
             Token::Upstream(key) => {
-                let Some(upstream) = self.upstreams.get_mut(key) else { return };
-                upstream.stream.add_ready(ready);
-                match upstream.client {
-                    Some(client) => return self.enqueue(client),
-                    // A kept connection has nothing to say. If it ended, it is of no use; if it sent something,
-                    // that must not be taken for the answer to the next scrape.
-                    None if ready.has(Ready::READ) => return self.close_idle_upstream(key.slot()),
-                    None => return,
+                let counters = self.shared.counters(self.index);
+                if let Some(client) = self.upstreams.on_ready(key, ready, counters) {
+                    self.enqueue(client);
                 }
+                return;
             }
         };
         if let Some(known) = self.clients.get_mut(client) {
@@ -209,16 +142,14 @@ impl<N: Network> Worker<N> {
             if client.timer.fire(at) {
                 let client_stalled = client.is_behind();
                 if client.waits_until.is_none() {
-                    self.step(key, Event::Timeout { client_stalled }, &[]);
+                    self.step(key, Event::Timeout { client_stalled });
                 }
                 self.run(key, &mut scratch);
             }
         }
         self.make_room_in_buffers(&mut scratch);
         self.scratch = scratch;
-        while let Some(slot) = self.pool.expired(now) {
-            self.close_idle_upstream(slot);
-        }
+        self.upstreams.close_expired(now, self.shared.counters(self.index));
         if !self.is_alone || self.shared.room().is_stirred() {
             self.make_room_for_wishes();
         }
@@ -232,7 +163,7 @@ impl<N: Network> Worker<N> {
         let (short, bulk) = self.runnable.len();
         self.took_long = short + bulk > SHORT_TURN_RUNS;
         let is_alone = short + bulk <= 1;
-        self.run_bytes_max = if is_alone { TURN_BYTES_MAX } else { PASS_BYTES_MAX };
+        self.transfer.run_bytes_max = if is_alone { TURN_BYTES_MAX } else { PASS_BYTES_MAX };
         for _ in 0..short {
             let Some(key) = self.runnable.pop_short() else { break };
             self.run_next(key, scratch);
@@ -244,7 +175,7 @@ impl<N: Network> Worker<N> {
             }
             let Some(key) = self.runnable.pop_bulk() else { break };
             self.run_next(key, scratch);
-            left = left.saturating_sub(self.run_bytes);
+            left = left.saturating_sub(self.transfer.run_bytes);
         }
     }
 
@@ -265,7 +196,7 @@ impl<N: Network> Worker<N> {
         if waits && !self.wait_is_over(key) {
             return;
         }
-        if self.pump(key, scratch) {
+        if self.run_session(key, scratch) {
             self.enqueue(key);
         }
         if waits {
@@ -294,12 +225,177 @@ impl<N: Network> Worker<N> {
         }
     }
 
+    /// Lends a session what it needs for one run; `None` if the client is gone.
+    fn session(&mut self, key: Key) -> Option<Session<'_, N>> {
+        let client = self.clients.get_mut(key)?;
+        let upstream = client.upstream.and_then(|upstream| self.upstreams.get_mut(upstream));
+        Some(Session {
+            client,
+            upstream,
+            slot: key.slot(),
+            now: self.now,
+            shared: &self.shared,
+            counters: self.shared.counters(self.index),
+            budget: &self.budget,
+            network: &mut self.network,
+            transfer: &mut self.transfer,
+            recycler: &mut self.recycler,
+            out: &mut self.out,
+        })
+    }
+
+    /// Runs a client's session, and does what it says. Says whether it could go on at once.
+    fn run_session(&mut self, key: Key, scratch: &mut [u8]) -> bool {
+        self.transfer.run_bytes = 0;
+        let mut moves = MOVES_MAX;
+        while let Some(mut session) = self.session(key) {
+            match session.run(scratch, &mut moves) {
+                Action::Wait => return false,
+                Action::Yield => return true,
+                Action::Act { delivered } => self.act(key, delivered),
+            }
+        }
+        false
+    }
+
+    /// Passes on what happened to a client's exchange, and does what it says.
+    pub(super) fn step(&mut self, key: Key, event: Event<'_>) {
+        let moved = self.session(key).map(|mut session| session.step(event));
+        if let Some(Move::Act { delivered }) = moved {
+            self.act(key, delivered);
+        }
+    }
+
+    /// Does what the output says beyond bytes, and what that leads to. Where bytes could not be `delivered`, the client
+    /// is gone.
+    fn act(&mut self, key: Key, mut delivered: bool) {
+        loop {
+            let next = self.act_on_output(key);
+            let event = match next {
+                Some(event) => event,
+                None if !mem::replace(&mut delivered, true) => Event::ClientGone,
+                None => return,
+            };
+            let Some(mut session) = self.session(key) else { return };
+            match session.step(event) {
+                Move::Act { delivered: now } => delivered &= now,
+                Move::Made | Move::Nothing if delivered => return,
+                Move::Made | Move::Nothing => {}
+            }
+        }
+    }
+
+    /// First what is counted, then the pod's connection, then the client's. Gives what happened by that.
+    fn act_on_output(&mut self, key: Key) -> Option<Event<'static>> {
+        let (upstream, action) = (mem::take(&mut self.out.upstream), mem::take(&mut self.out.client));
+        if let Some(report) = self.out.report.take() {
+            self.end_exchange(key, &report);
+        }
+        let event = self.act_on_upstream(key, upstream);
+        self.act_on_client(key, action);
+        event
+    }
+
+    fn end_exchange(&mut self, key: Key, report: &Report) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let sent_bytes = mem::take(&mut client.sent_bytes);
+        client.is_slow = false;
+        if client.counted > 0 {
+            self.budget.renew(key.slot());
+        }
+        // If it idles, it does so from now on.
+        let list = match client.silent_since.take() {
+            None => &mut self.idle_clients,
+            Some(_) => &mut self.silent_clients,
+        };
+        list.remove(key.slot());
+        let is_named = report.request.is_some() || report.outcome.class() != Class::Answered;
+        let peer = is_named.then(|| client.stream.socket().peer()).flatten();
+        self.record(report, peer, sent_bytes);
+    }
+
+    fn act_on_upstream(&mut self, key: Key, action: UpstreamAction) -> Option<Event<'static>> {
+        match action {
+            UpstreamAction::None => return None,
+            UpstreamAction::Connect(origin) => return self.connect(key, origin),
+            UpstreamAction::Retry(origin) => {
+                debug!("{origin}: the pooled connection was closed or stale; retrying on a new one");
+                self.counters().retries.add(1);
+                self.close_upstream(key);
+                return self.open(key, origin);
+            }
+            UpstreamAction::Keep => self.pool_upstream(key),
+            UpstreamAction::Close => self.close_upstream(key),
+        }
+        None
+    }
+
+    fn act_on_client(&mut self, key: Key, action: ClientAction) {
+        match action {
+            ClientAction::None => {}
+            ClientAction::Shutdown => {
+                if let Some(client) = self.clients.get_mut(key) {
+                    client.stream.socket().shutdown();
+                    client.input = Box::default();
+                    self.transfer.stalled -= usize::from(client.outbox.take().is_some());
+                    client.unsettled = true;
+                }
+            }
+            ClientAction::Close => self.remove_client(key),
+            ClientAction::Reset => {
+                if let Some(client) = self.clients.get(key) {
+                    client.stream.socket().reset_on_close();
+                }
+                self.remove_client(key);
+            }
+        }
+    }
+
+    /// Takes a pooled connection to the pod, or opens one.
+    fn connect(&mut self, key: Key, origin: Origin) -> Option<Event<'static>> {
+        let counters = self.shared.counters(self.index);
+        let Some(upstream) = self.upstreams.reuse(origin, key, self.now, counters) else {
+            return self.open(key, origin);
+        };
+        if let Some(client) = self.clients.get_mut(key) {
+            client.upstream = Some(upstream);
+        }
+        Some(Event::Connected { reused: true })
+    }
+
+    fn open(&mut self, key: Key, origin: Origin) -> Option<Event<'static>> {
+        let counters = self.shared.counters(self.index);
+        match self.upstreams.open(&mut self.network, origin, key, counters) {
+            Ok(upstream) => {
+                if let Some(client) = self.clients.get_mut(key) {
+                    client.upstream = Some(upstream);
+                }
+                None
+            }
+            Err(error) => Some(Event::UpstreamFailed(upstream_error(&error))),
+        }
+    }
+
+    fn pool_upstream(&mut self, key: Key) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(upstream) = client.upstream.take() else { return };
+        let read_mode = ReadMode::after(&client.exchange, client.sent_bytes);
+        self.upstreams.pool(upstream, read_mode, self.now, self.shared.counters(self.index));
+    }
+
+    fn close_upstream(&mut self, key: Key) {
+        let upstream = self.clients.get_mut(key).and_then(|client| client.upstream.take());
+        if let Some(upstream) = upstream {
+            self.upstreams.close(upstream, self.shared.counters(self.index));
+        }
+    }
+
     /// When the next turn is due, if nothing happens before.
     pub fn next_wake(&self) -> Option<Timestamp> {
         if !self.runnable.is_empty() {
             return Some(self.now);
         }
-        let mut next = [self.timers.next(), self.pool.next_expiry()].into_iter().flatten().min();
+        let mut next = [self.timers.next(), self.upstreams.next_expiry()].into_iter().flatten().min();
         if self.budget.is_tight() {
             next = next.into_iter().chain(self.budget.next_wake()).min();
         }
@@ -309,13 +405,9 @@ impl<N: Network> Worker<N> {
         next
     }
 
-    /// Closes the pod connection that has been kept longest. Says whether there was one.
+    /// Closes the pod connection that has been pooled longest. Says whether there was one.
     pub(super) fn close_oldest_upstream(&mut self) -> bool {
-        let oldest = self.pool.oldest();
-        if let Some(slot) = oldest {
-            self.close_idle_upstream(slot);
-        }
-        oldest.is_some()
+        self.upstreams.close_oldest(self.shared.counters(self.index))
     }
 
     /// Logs, at a bounded rate, that there is no descriptor left to accept a connection with.
@@ -329,19 +421,10 @@ impl<N: Network> Worker<N> {
         self.clients.is_empty()
     }
 
-    /// Forgets and closes a kept pod connection.
-    pub(super) fn close_idle_upstream(&mut self, slot: u32) {
-        self.pool.remove(slot);
-        if let Some(key) = self.upstreams.key_at(slot) {
-            self.upstreams.remove(key).into_iter().for_each(|upstream| upstream.stream.close());
-            self.counters().upstreams_idle.sub(1);
-        }
-    }
-
     /// Forgets and closes a client's connection.
     pub(super) fn remove_client(&mut self, key: Key) {
         let Some(client) = self.clients.remove(key) else { return };
-        self.stalled -= usize::from(client.is_stalled());
+        self.transfer.stalled -= usize::from(client.is_stalled());
         self.forget_held(key.slot(), &client);
         self.counters().clients.sub(1);
         self.leave(key, &client);
@@ -350,10 +433,6 @@ impl<N: Network> Worker<N> {
 
     pub(super) fn counters(&self) -> &Counters {
         self.shared.counters(self.index)
-    }
-
-    pub(super) fn is_draining(&self) -> bool {
-        self.shared.phase() != Phase::Serving
     }
 
     /// Counts and logs an exchange that is over.

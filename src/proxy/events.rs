@@ -195,13 +195,9 @@ pub enum Wants {
 }
 
 impl Output {
-    /// Whether nothing is to be done.
-    pub fn is_silent(&self) -> bool {
-        self.head.is_empty()
-            && self.pass.is_empty()
-            && self.upstream == UpstreamAction::None
-            && self.client == ClientAction::None
-            && self.report.is_none()
+    /// Whether anything is to be done beyond bytes.
+    pub fn has_action(&self) -> bool {
+        self.upstream != UpstreamAction::None || self.client != ClientAction::None || self.report.is_some()
     }
 
     /// Forgets what was said, for the next step.

@@ -6,7 +6,7 @@
 
 use std::{io, net::SocketAddr};
 
-use psystrike::net::{stream::Ready, worker::Token};
+use psystrike::net::{network::Token, stream::Ready};
 use rustix::io::Errno;
 
 /// A connection, by the order in which they came.

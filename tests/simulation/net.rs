@@ -15,9 +15,9 @@ use std::{
 
 use psystrike::{
     net::{
+        network::{Network, Token},
         splice::Pipe,
         stream::{Socket, upstream_error},
-        worker::{Network, Token},
     },
     proxy::{
         outcome::{OUTCOMES, Outcome, UpstreamError},

@@ -13,9 +13,10 @@ use std::{
 
 use psystrike::{
     net::{
+        network::Token,
         shared::{Phase, Shared},
         stream::Ready,
-        worker::{Token, Worker},
+        worker::Worker,
     },
     proxy::{
         metrics::{self, BuildInfo},

@@ -84,6 +84,7 @@ impl Exchange {
 
 impl Transaction {
     /// All is handed over, and this happened.
+    #[inline]
     pub(super) fn replying(
         self: Box<Self>,
         event: Event<'_>,

@@ -39,6 +39,7 @@ pub struct Reading {
 
 impl Reading {
     /// A request's head is not whole, and this happened.
+    #[inline]
     pub(super) fn on_event(self, event: Event<'_>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         match event {
             Event::Request(bytes) => self.request(bytes, ctx, out),

@@ -28,6 +28,7 @@ const INTERIM_RESPONSES_MAX: u8 = 8;
 
 impl Transaction {
     /// The body is not whole, and this happened.
+    #[inline]
     pub(super) fn relaying(
         self: Box<Self>,
         event: Event<'_>,

@@ -16,6 +16,7 @@ use crate::proxy::{
 
 impl Transaction {
     /// There is no connection to the pod yet, and this happened.
+    #[inline]
     pub(super) fn connecting(
         mut self: Box<Self>,
         until: Timestamp,
@@ -42,6 +43,7 @@ impl Transaction {
     }
 
     /// The request is not sent whole, and this happened.
+    #[inline]
     pub(super) fn sending(
         mut self: Box<Self>,
         event: Event<'_>,
@@ -60,6 +62,7 @@ impl Transaction {
     }
 
     /// The head of the final response is not whole, and this happened.
+    #[inline]
     pub(super) fn awaiting(
         self: Box<Self>,
         event: Event<'_>,

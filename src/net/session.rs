@@ -1,0 +1,245 @@
+//! Moves the bytes of one client's exchange until nothing moves, its turn is over, or something is to be done that is
+//! the worker's.
+//!
+//! Asks the exchange what it wants, does it if a socket is ready for it, and passes on what came of it. Touches its own
+//! client and its own upstream only. Bytes are read into the worker's scratch buffer and written on from there; those
+//! of a response go as [`super::relay`] has it. Only what the other side does not take now is kept with its connection;
+//! while any is, its source is not read.
+
+use std::{io::IoSlice, mem};
+
+use log::trace;
+
+use super::{
+    client::Client,
+    network::Network,
+    shared::{Phase, Shared},
+    stream::{Ready, Received, Socket, upstream_error},
+    transfer::{READ_BYTES_MAX, Transfer},
+    upstreams::Upstream,
+};
+use crate::{
+    http1::head::REQUEST_HEAD_BYTES_MAX,
+    proxy::{
+        budget::{ALLOWANCE_BYTES, Budget, REWRITE_BYTES},
+        events::{Context, Event, Output, Wants},
+        exchange::Exchange,
+        metrics::Counters,
+        outcome::UpstreamError,
+        recycler::Recycler,
+        timestamp::Timestamp,
+    },
+};
+
+/// A request that is so short, and all that is kept of it, is within what each session may hold.
+const SETTLED_BYTES_MAX: usize = ALLOWANCE_BYTES - REWRITE_BYTES;
+
+/// A client's connection, that of the pod that it scrapes, and what the worker lends for one run.
+pub(super) struct Session<'w, N: Network> {
+    pub(super) client: &'w mut Client<N::Socket>,
+    pub(super) upstream: Option<&'w mut Upstream<N::Socket>>,
+    /// The client's slot, as the budget knows it.
+    pub(super) slot: u32,
+    pub(super) now: Timestamp,
+    pub(super) shared: &'w Shared,
+    pub(super) counters: &'w Counters,
+    pub(super) budget: &'w Budget,
+    pub(super) network: &'w mut N,
+    pub(super) transfer: &'w mut Transfer<N::Pipe>,
+    pub(super) recycler: &'w mut Recycler,
+    pub(super) out: &'w mut Output,
+}
+
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Nothing can be done before an event.
+    Wait,
+    /// Its turn is over, and it could go on at once.
+    Yield,
+    /// The worker does what the output says.
+    Act {
+        /// The client's connection took, or keeps, the bytes of the output. If not, it is gone.
+        delivered: bool,
+    },
+}
+
+/// What one move came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Move {
+    /// Nothing moved.
+    Nothing,
+    /// Something moved.
+    Made,
+    /// Something moved, and the worker does what the output says.
+    Act {
+        /// As of [`Action::Act`].
+        delivered: bool,
+    },
+}
+
+impl<N: Network> Session<'_, N> {
+    /// Goes on as far as it can, for so many `moves`: reads, writes and transitions.
+    pub(super) fn run(&mut self, scratch: &mut [u8], moves: &mut usize) -> Action {
+        while *moves > 0 {
+            *moves -= 1;
+            if self.transfer.run_bytes >= self.transfer.run_bytes_max {
+                return Action::Yield;
+            }
+            let flushed = self.transfer.flush(self.client, self.counters);
+            let moved = if flushed.is_ok() { self.make_move(scratch) } else { self.step(Event::ClientGone) };
+            match moved {
+                Move::Nothing => return Action::Wait,
+                Move::Made => {}
+                Move::Act { delivered } => return Action::Act { delivered },
+            }
+        }
+        Action::Yield
+    }
+
+    fn make_move(&mut self, scratch: &mut [u8]) -> Move {
+        match self.client.exchange.wants() {
+            _ if self.client.is_gone() => self.step(Event::ClientGone),
+            Wants::Request => self.read_request(scratch),
+            Wants::Connection => self.await_connection(),
+            Wants::Send => self.send(scratch),
+            Wants::Response if self.client.is_stalled() => Move::Nothing,
+            Wants::Response => self.read_response(scratch),
+            Wants::Flush if self.client.is_stalled() => Move::Nothing,
+            Wants::Flush => self.step(Event::Flushed),
+            Wants::Discard => self.discard(scratch),
+            Wants::Delivery | Wants::Nothing => Move::Nothing,
+        }
+    }
+
+    /// Passes on what happened, and writes what the exchange has for the client.
+    pub(super) fn step(&mut self, event: Event<'_>) -> Move {
+        self.advance(event);
+        self.deliver(&[])
+    }
+
+    /// The exchange's next state; what it says is in the output.
+    pub(super) fn advance(&mut self, event: Event<'_>) {
+        let mut ctx = Context {
+            now: self.now,
+            draining: self.shared.phase() != Phase::Serving,
+            settings: self.shared.settings(),
+            pages: self.shared,
+            recycler: self.recycler,
+        };
+        trace!("client {}: {:?}", self.slot, self.client.exchange.wants());
+        let exchange = mem::replace(&mut self.client.exchange, Exchange::Closed);
+        self.client.exchange = exchange.step(event, &mut ctx, self.out);
+    }
+
+    /// Writes what the output has for the client. `bytes` are those of the event, if it had any.
+    pub(super) fn deliver(&mut self, bytes: &[u8]) -> Move {
+        let Output { head, pass, .. } = &*self.out;
+        let delivered = self.transfer.write(self.client, head, &bytes[pass.clone()], self.counters);
+        self.after(delivered)
+    }
+
+    /// The output's bytes are `delivered`; says whether something is left to do.
+    pub(super) fn after(&self, delivered: bool) -> Move {
+        if delivered && !self.out.has_action() { Move::Made } else { Move::Act { delivered } }
+    }
+
+    /// How many of `most` bytes may be read for the client or its pod, as the budget has room to keep them.
+    #[inline]
+    pub(super) fn room_to_read(&self, most: usize) -> usize {
+        if self.budget.has_room_for(ROOM_FOR_ANY) {
+            return most; // as almost always
+        }
+        self.scarce_room().min(most)
+    }
+
+    #[cold]
+    fn scarce_room(&self) -> usize {
+        let holds = held_bytes(self.client, self.upstream.as_deref());
+        self.budget.room(self.slot, self.client.counted, holds)
+    }
+
+    /// There is no room for what would be read for the client.
+    fn pause_client(&mut self) -> Move {
+        self.pause(self.client.stream.is_ready(Ready::READ))
+    }
+
+    /// There is no room for what would be read, if there is something.
+    pub(super) fn pause(&mut self, is_readable: bool) -> Move {
+        self.client.lacks_room = is_readable;
+        self.client.unsettled |= is_readable;
+        Move::Nothing
+    }
+
+    fn read_request(&mut self, scratch: &mut [u8]) -> Move {
+        let room = self.room_to_read(REQUEST_HEAD_BYTES_MAX);
+        let held = self.client.input.len();
+        let read = if mem::take(&mut self.client.input_is_new) {
+            Ok(Received::Bytes(0))
+        } else if room == 0 {
+            return self.pause_client();
+        } else {
+            self.client.stream.read(&mut scratch[held..REQUEST_HEAD_BYTES_MAX.min(held + room)])
+        };
+        let bytes = match read {
+            Ok(Received::Bytes(bytes)) => &mut scratch[..held + bytes],
+            Ok(Received::NotReady) => return Move::Nothing,
+            Ok(Received::Eof) if self.client.stream.socket().has_undelivered() => {
+                return self.step(Event::ClientEnded);
+            }
+            Ok(Received::Eof) | Err(_) => return self.step(Event::ClientGone),
+        };
+        bytes[..held].copy_from_slice(&self.client.input);
+        self.advance(Event::Request(bytes));
+        let rest = &bytes[self.out.used..];
+        let client = &mut *self.client;
+        client.unsettled |= !rest.is_empty() || bytes.len() > SETTLED_BYTES_MAX;
+        client.input = rest.into();
+        client.input_is_new = client.exchange.wants() != Wants::Request && !rest.is_empty();
+        self.deliver(&[])
+    }
+
+    fn await_connection(&mut self) -> Move {
+        let Some(upstream) = &self.upstream else { return Move::Nothing };
+        if !upstream.stream.is_ready(Ready::WRITE) {
+            return Move::Nothing;
+        }
+        match upstream.stream.socket().connected() {
+            Ok(true) => self.step(Event::Connected { reused: false }),
+            Ok(false) => Move::Nothing,
+            Err(error) => self.step(Event::UpstreamFailed(upstream_error(&error))),
+        }
+    }
+
+    fn send(&mut self, scratch: &mut [u8]) -> Move {
+        let Some(upstream) = &mut self.upstream else { return Move::Nothing };
+        match upstream.stream.write(&[IoSlice::new(self.client.exchange.unsent())]) {
+            // A pod may answer before it has read all, and then read no more.
+            Ok(0) if self.client.is_stalled() => Move::Nothing,
+            Ok(0) => self.read_response(scratch),
+            Ok(bytes) => self.step(Event::Sent(bytes)),
+            Err(_) => self.step(Event::UpstreamFailed(UpstreamError::Other)),
+        }
+    }
+
+    fn discard(&mut self, scratch: &mut [u8]) -> Move {
+        match self.client.stream.read(&mut scratch[..READ_BYTES_MAX]) {
+            Ok(Received::Bytes(bytes)) => self.step(Event::Discarded(bytes)),
+            Ok(Received::NotReady) => Move::Nothing,
+            Ok(Received::Eof) if self.client.stream.socket().has_undelivered() => {
+                self.step(Event::ClientEnded)
+            }
+            Ok(Received::Eof) | Err(_) => self.step(Event::ClientGone),
+        }
+    }
+}
+
+/// More than a session can add to what is held by one read: where there is room for that, nothing is looked up.
+const ROOM_FOR_ANY: usize = super::transfer::PASS_BYTES_MAX + REWRITE_BYTES;
+
+/// What is kept for a client and its pod.
+pub(super) fn held_bytes<S: Socket>(client: &Client<S>, upstream: Option<&Upstream<S>>) -> usize {
+    let outbox = client.outbox.as_ref().map_or(0, |outbox| outbox.bytes.capacity());
+    let input = client.input.len() + upstream.map_or(0, |upstream| upstream.input.len());
+    client.exchange.held_bytes() + outbox + input
+}

@@ -1,0 +1,215 @@
+//! Connections to pods: opened, pooled, and closed.
+//!
+//! Owns which connection a scrape goes on, as far as it is not the pool's order ([`crate::proxy::pool`]), and what makes
+//! one fit to be pooled. Never moves a byte, and knows no client but by its key.
+
+use std::{io, mem};
+
+use log::debug;
+
+use super::{
+    network::{Network, Token},
+    slots::{Key, Slots},
+    stream::{Ready, Received, Socket, Stream, is_out_of_descriptors},
+};
+use crate::proxy::{exchange::Exchange, metrics::Counters, peer::Origin, pool::Pool, timestamp::Timestamp};
+
+/// From so many bytes on it is cheaper to look and have them go through the pipe than to read and write them.
+pub(super) const BULK_BYTES_MIN: u64 = 32 * 1024;
+
+/// How bytes of a response are read, by what came before on the connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadMode {
+    /// They are read.
+    #[default]
+    Read,
+    /// They are looked at as far as a head goes: a long body of a known length is expected.
+    Head,
+    /// They are looked at, all of them: a long body in chunks is expected, or under way.
+    All,
+}
+
+impl ReadMode {
+    /// For the next response on a connection, after one of so many bytes.
+    pub(super) fn after(exchange: &Exchange, bytes: u64) -> Self {
+        match () {
+            () if bytes < BULK_BYTES_MIN => Self::Read,
+            () if exchange.has_length() => Self::Head,
+            () => Self::All,
+        }
+    }
+}
+
+/// A pod's connection.
+#[derive(Debug)]
+pub struct Upstream<S> {
+    pub(super) stream: Stream<S>,
+    origin: Origin,
+    /// The client that it serves. `None`: it is in the pool.
+    pub(super) client: Option<Key>,
+    /// The beginning of a response's head.
+    pub(super) input: Box<[u8]>,
+    pub(super) read_mode: ReadMode,
+    /// Bytes came behind a response's end: it cannot serve again.
+    pub(super) has_surplus: bool,
+    /// The kernel watches for the pod's vanishing ([`Socket::watch`]).
+    is_watched: bool,
+}
+
+impl<S: Socket> Upstream<S> {
+    fn new(socket: S, origin: Origin, client: Key) -> Self {
+        Self {
+            stream: Stream::new(socket),
+            origin,
+            client: Some(client),
+            input: Box::default(),
+            read_mode: ReadMode::default(),
+            has_surplus: false,
+            is_watched: false,
+        }
+    }
+}
+
+/// The pod connections of one worker.
+pub struct Upstreams<S> {
+    slots: Slots<Upstream<S>>,
+    pool: Pool,
+}
+
+impl<S: Socket> Upstreams<S> {
+    /// None yet, and those that will be pooled in this pool.
+    pub(super) fn new(pool: Pool) -> Self {
+        Self { slots: Slots::default(), pool }
+    }
+
+    /// The connection, unless it is gone.
+    pub(super) fn get(&self, key: Key) -> Option<&Upstream<S>> {
+        self.slots.get(key)
+    }
+
+    /// The connection, unless it is gone.
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Upstream<S>> {
+        self.slots.get_mut(key)
+    }
+
+    /// Takes a connection to the pod out of the pool, for this client.
+    pub(super) fn reuse(
+        &mut self,
+        origin: Origin,
+        client: Key,
+        now: Timestamp,
+        counters: &Counters,
+    ) -> Option<Key> {
+        let pooled = self.pool.take(origin, now).and_then(|slot| self.slots.key_at(slot))?;
+        self.slots.get_mut(pooled)?.client = Some(client);
+        debug!("{origin}: a kept connection serves again");
+        counters.upstreams_idle.sub(1);
+        counters.upstreams_active.add(1);
+        counters.upstreams_reused.add(1);
+        Some(pooled)
+    }
+
+    /// Opens a connection to the pod, for this client. Where there is no descriptor for it, pooled ones give theirs.
+    ///
+    /// # Errors
+    /// As [`Network::connect`].
+    pub(super) fn open<N: Network<Socket = S>>(
+        &mut self,
+        network: &mut N,
+        origin: Origin,
+        client: Key,
+        counters: &Counters,
+    ) -> io::Result<Key> {
+        loop {
+            let opened = self.slots.try_insert(|key| {
+                let socket = network.connect(origin.socket_addr(), Token::Upstream(key))?;
+                Ok(Upstream::new(socket, origin, client))
+            });
+            match opened {
+                Ok(key) => {
+                    debug!("{origin}: a connection is opened");
+                    counters.upstreams_opened.add(1);
+                    counters.upstreams_active.add(1);
+                    return Ok(key);
+                }
+                Err(error) if is_out_of_descriptors(&error) && self.close_oldest(counters) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Puts a connection into the pool, if nothing more is to be expected of it than to serve again.
+    pub(super) fn pool(&mut self, key: Key, read_mode: ReadMode, now: Timestamp, counters: &Counters) {
+        let Some(upstream) = self.slots.get_mut(key) else { return };
+        upstream.client = None;
+        upstream.read_mode = read_mode;
+        let origin = upstream.origin;
+        // Where the end of the body is not known to be the end of what is there, somebody has to look.
+        let rested =
+            !upstream.has_surplus && matches!(upstream.stream.peek(&mut [0]), Ok(Received::NotReady));
+        // Once, and not before it is pooled: a new connection may take its time, within the scrape's.
+        if rested && !mem::replace(&mut upstream.is_watched, true) {
+            upstream.stream.socket().watch();
+        }
+        // Where more may be there to be read, it is bytes that answer nothing, or the pod's end.
+        if !rested {
+            return self.close(key, counters);
+        }
+        debug!("{origin}: the connection is kept");
+        counters.upstreams_active.sub(1);
+        counters.upstreams_idle.add(1);
+        self.pool.put(key.slot(), origin, now);
+        if let Some(surplus) = self.pool.surplus() {
+            self.close_pooled(surplus, counters);
+        }
+    }
+
+    /// Closes a connection that serves a client.
+    pub(super) fn close(&mut self, key: Key, counters: &Counters) {
+        if let Some(upstream) = self.slots.remove(key) {
+            upstream.stream.close();
+            counters.upstreams_active.sub(1);
+        }
+    }
+
+    /// Notes that a connection is ready. Gives the client that it serves; a pooled one that has something to say is
+    /// closed: if it ended it is of no use, and what it sent must not be taken for the next scrape's response.
+    pub(super) fn on_ready(&mut self, key: Key, ready: Ready, counters: &Counters) -> Option<Key> {
+        let upstream = self.slots.get_mut(key)?;
+        upstream.stream.add_ready(ready);
+        let client = upstream.client;
+        if client.is_none() && ready.has(Ready::READ) {
+            self.close_pooled(key.slot(), counters);
+        }
+        client
+    }
+
+    fn close_pooled(&mut self, slot: u32, counters: &Counters) {
+        self.pool.remove(slot);
+        if let Some(key) = self.slots.key_at(slot) {
+            self.slots.remove(key).into_iter().for_each(|upstream| upstream.stream.close());
+            counters.upstreams_idle.sub(1);
+        }
+    }
+
+    /// Closes the connection that has been pooled longest. Says whether there was one.
+    pub(super) fn close_oldest(&mut self, counters: &Counters) -> bool {
+        let oldest = self.pool.oldest();
+        if let Some(slot) = oldest {
+            self.close_pooled(slot, counters);
+        }
+        oldest.is_some()
+    }
+
+    /// Closes those that have been pooled for too long.
+    pub(super) fn close_expired(&mut self, now: Timestamp, counters: &Counters) {
+        while let Some(slot) = self.pool.expired(now) {
+            self.close_pooled(slot, counters);
+        }
+    }
+
+    /// When the next one has been pooled for too long.
+    pub(super) fn next_expiry(&self) -> Option<Timestamp> {
+        self.pool.next_expiry()
+    }
+}
