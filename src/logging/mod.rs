@@ -24,7 +24,7 @@ use std::{
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 
-use crate::{net::worker::ACCESS_LOG, proxy::log_losses::LogLoss};
+use crate::proxy::{journal::ACCESS_LOG, log_losses::LogLoss};
 use line::Line;
 use queue::{Queue, Taken};
 use writer::{Stderr, Writer};

@@ -59,8 +59,9 @@ impl<N: Network> Worker<N> {
                 if has_place {
                     self.give_place_back();
                 }
-                self.log_trouble(
+                self.journal.trouble(
                     Outcome::NoDescriptors,
+                    self.now,
                     format_args!("a client cannot be registered: {error}"),
                 );
             }

@@ -3,9 +3,9 @@
 //! Owns every connection of its worker, and does what sessions ask for. Bytes move in `super::session`, clients come and
 //! go in [`super::admission`]; readiness and time come from [`super::event_loop`], or a simulation.
 
-use std::{fmt::Display, mem, net::SocketAddr, sync::Arc};
+use std::{mem, net::SocketAddr, sync::Arc};
 
-use log::{debug, info, warn};
+use log::debug;
 
 use super::{
     client::Client,
@@ -21,17 +21,14 @@ use super::{
 };
 use crate::proxy::{
     budget::Budget,
-    duration::HumanDuration,
     events::{ClientAction, Event, Output, Report, UpstreamAction},
-    log_rate::LogRate,
-    logged,
+    journal::{Delivery, Journal},
     lru::LruList,
     metrics::Counters,
     outcome::{Class, Outcome},
     peer::Origin,
     pool::Pool,
     recycler::Recycler,
-    route::RouteName,
     timers::Timers,
     timestamp::Timestamp,
 };
@@ -44,11 +41,6 @@ const TURN_BYTES_MAX: usize = 1024 * 1024;
 const SHORT_TURN_RUNS: usize = 3;
 /// Reads, writes and transitions in one run, so that one exchange does not starve the others.
 const MOVES_MAX: usize = 16;
-
-/// The target of the access log's lines, which no level holds back.
-pub const ACCESS_LOG: &str = "access";
-/// How much of a request is logged where it was refused.
-const LOGGED_BYTES_MAX: usize = 200;
 
 /// The connections of one event loop.
 pub struct Worker<N: Network> {
@@ -69,7 +61,7 @@ pub struct Worker<N: Network> {
     took_long: bool,
     /// Clients without a place.
     pub(super) turned_away: usize,
-    log_rate: LogRate,
+    pub(super) journal: Journal,
     /// What is read goes here first: one buffer for all connections, so that none needs its own.
     pub(super) scratch: Box<[u8]>,
     pub(super) transfer: Transfer<N::Pipe>,
@@ -99,7 +91,7 @@ impl<N: Network> Worker<N> {
             took_long: false,
             transfer: Transfer::new(TURN_BYTES_MAX),
             turned_away: 0,
-            log_rate: LogRate::default(),
+            journal: Journal::default(),
             scratch: vec![0; PEEK_BYTES_MAX].into(),
             budget,
             out: Output::default(),
@@ -413,7 +405,7 @@ impl<N: Network> Worker<N> {
     /// Logs, at a bounded rate, that there is no descriptor left to accept a connection with.
     pub fn report_no_descriptors(&mut self) {
         let about = "no file descriptor left: clients wait to be accepted";
-        self.log_trouble(Outcome::NoDescriptors, about);
+        self.journal.trouble(Outcome::NoDescriptors, self.now, about);
     }
 
     /// Whether no client is left.
@@ -436,50 +428,9 @@ impl<N: Network> Worker<N> {
     }
 
     /// Counts and logs an exchange that is over.
-    pub(super) fn record(&mut self, report: &Report, peer: Option<SocketAddr>, sent_bytes: u64) {
+    fn record(&mut self, report: &Report, peer: Option<SocketAddr>, sent_bytes: u64) {
         self.counters().record(report);
-        let Report { route, outcome, status, duration, .. } = report;
-        let access_log = self.shared.settings().access_log && *route == RouteName::Pods;
-        if outcome.class() == Class::Client {
-            debug!("{}: pod {:?}", outcome.reason(), report.origin);
-        }
-        let trouble = matches!(outcome.class(), Class::Pod | Class::Refused);
-        if !access_log && !trouble {
-            return;
-        }
-        let client = peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string());
-        let request = report.request.as_deref().unwrap_or("-");
-        if access_log {
-            info!(
-                target: ACCESS_LOG,
-                "client={client} request={request:?} code={status} outcome={} bytes={sent_bytes} seconds={:.6}",
-                outcome.label(),
-                duration.as_secs_f64()
-            );
-        }
-        if trouble {
-            let phrase = report.phrase();
-            let after = HumanDuration(*duration);
-            match report.origin {
-                Some(pod) => self.log_trouble(*outcome, format_args!("{phrase}: pod {pod}, after {after}")),
-                None => {
-                    let request = logged::cut(request, LOGGED_BYTES_MAX);
-                    self.log_trouble(
-                        *outcome,
-                        format_args!("{phrase}: client {client}, request {request:?}"),
-                    );
-                }
-            }
-        }
-    }
-
-    /// Logs what went wrong, at a bounded rate.
-    pub(super) fn log_trouble(&mut self, outcome: Outcome, about: impl Display) {
-        let label = outcome.label();
-        match self.log_rate.admit(outcome, self.now) {
-            None => {}
-            Some(0) => warn!("{about} (outcome={label})"),
-            Some(more) => warn!("{about} (outcome={label}; {more} more since the last such line)"),
-        }
+        let access_log = self.shared.settings().access_log;
+        self.journal.record(report, access_log, &Delivery { peer, sent_bytes, at: self.now });
     }
 }

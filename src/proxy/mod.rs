@@ -18,6 +18,7 @@
 //! - [`timers`]: what is due, and when the next thing will be;
 //! - [`timestamp`]: points in time in eight bytes;
 //! - [`lru`]: which of many idle things idled longest;
+//! - [`journal`]: what the log says of exchanges;
 //! - [`log_rate`]: how often trouble is logged;
 //! - [`logged`]: how much of a request is logged;
 //! - [`log_losses`]: how many lines of the log were lost;
@@ -28,6 +29,7 @@ pub mod budget;
 pub mod duration;
 pub mod events;
 pub mod exchange;
+pub mod journal;
 pub mod log_losses;
 pub mod log_rate;
 pub mod logged;

@@ -1,0 +1,89 @@
+//! What the log says of exchanges: a line of the access log for each scrape, and trouble at a bounded rate.
+//!
+//! Owns the format of these lines. How lines reach standard error is [`crate::logging`]'s.
+
+use std::{fmt::Display, net::SocketAddr};
+
+use log::{debug, info, warn};
+
+use super::{
+    duration::HumanDuration,
+    events::Report,
+    log_rate::LogRate,
+    logged,
+    outcome::{Class, Outcome},
+    route::RouteName,
+    timestamp::Timestamp,
+};
+
+/// The target of the access log's lines, which no level holds back.
+pub const ACCESS_LOG: &str = "access";
+/// How much of a request is logged where it was refused.
+const LOGGED_BYTES_MAX: usize = 200;
+
+/// The log of one worker's exchanges.
+#[derive(Debug, Default)]
+pub struct Journal {
+    rate: LogRate,
+}
+
+/// How a response went out.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery {
+    /// The client, where its address is logged.
+    pub peer: Option<SocketAddr>,
+    /// Bytes that the client took, the head included.
+    pub sent_bytes: u64,
+    /// The time of the turn.
+    pub at: Timestamp,
+}
+
+impl Journal {
+    /// Logs an exchange that is over: for the access log, and where a pod failed or the request was refused.
+    pub fn record(&mut self, report: &Report, access_log: bool, delivery: &Delivery) {
+        let Report { route, outcome, status, duration, .. } = report;
+        let access_log = access_log && *route == RouteName::Pods;
+        if outcome.class() == Class::Client {
+            debug!("{}: pod {:?}", outcome.reason(), report.origin);
+        }
+        let trouble = matches!(outcome.class(), Class::Pod | Class::Refused);
+        if !access_log && !trouble {
+            return;
+        }
+        let client = delivery.peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string());
+        let request = report.request.as_deref().unwrap_or("-");
+        if access_log {
+            info!(
+                target: ACCESS_LOG,
+                "client={client} request={request:?} code={status} outcome={} bytes={} seconds={:.6}",
+                outcome.label(),
+                delivery.sent_bytes,
+                duration.as_secs_f64()
+            );
+        }
+        if trouble {
+            let phrase = report.phrase();
+            let after = HumanDuration(*duration);
+            match report.origin {
+                Some(pod) => {
+                    self.trouble(*outcome, delivery.at, format_args!("{phrase}: pod {pod}, after {after}"));
+                }
+                None => {
+                    let request = logged::cut(request, LOGGED_BYTES_MAX);
+                    let about = format_args!("{phrase}: client {client}, request {request:?}");
+                    self.trouble(*outcome, delivery.at, about);
+                }
+            }
+        }
+    }
+
+    /// Logs what went wrong, at a bounded rate.
+    pub fn trouble(&mut self, outcome: Outcome, now: Timestamp, about: impl Display) {
+        let label = outcome.label();
+        match self.rate.admit(outcome, now) {
+            None => {}
+            Some(0) => warn!("{about} (outcome={label})"),
+            Some(more) => warn!("{about} (outcome={label}; {more} more since the last such line)"),
+        }
+    }
+}
