@@ -15,7 +15,9 @@ use super::{
     stream::{Ready, Socket, Stream},
     worker::Worker,
 };
-use crate::proxy::{events::Event, exchange::Exchange, lru::LruList, outcome::Outcome, timestamp::Timestamp};
+use crate::proxy::{
+    events::Event, exchange::Exchange, lru::LruList, outcome::Outcome, timers::Timer, timestamp::Timestamp,
+};
 
 /// Clients without a place, which wait for one or are told that there is none. More are told and closed at once.
 const WITHOUT_PLACE_MAX: usize = 64;
@@ -45,7 +47,7 @@ impl<N: Network> Worker<N> {
                 self.counters().clients.add(1);
                 self.turned_away += usize::from(!has_place);
                 if let (Some(client), Some(at)) = (self.clients.get_mut(key), deadline) {
-                    self.timers.arm(key, &mut client.timer, at);
+                    self.timers.arm(key, Timer::Exchange, &mut client.timers, at);
                 }
                 // Its request may be here already: it does not idle before that was looked at.
                 self.enqueue(key);
@@ -137,7 +139,7 @@ impl<N: Network> Worker<N> {
         };
         let Some(client) = self.clients.get_mut(key) else { return true };
         if let Some(at) = goes_on(client) {
-            self.timers.arm(key, &mut client.timer, at);
+            self.timers.arm(key, Timer::Place, &mut client.timers, at);
             return false;
         }
         self.collect_places();
@@ -292,7 +294,7 @@ impl<N: Network> Worker<N> {
                 continue;
             }
             match client.silent_since.map(|since| since + SILENCE).filter(|&until| self.now < until) {
-                Some(until) => self.timers.arm(key, &mut client.timer, until),
+                Some(until) => self.timers.arm(key, Timer::Silence, &mut client.timers, until),
                 None if client.exchange.idles() => {
                     let client_stalled = client.stream.socket().has_undelivered();
                     self.step(key, Event::CloseIfIdle { client_stalled });

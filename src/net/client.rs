@@ -6,7 +6,7 @@ use super::{
     slots::Key,
     stream::{Ready, Socket, Stream},
 };
-use crate::proxy::{events::Wants, exchange::Exchange, timers::TimerSlot, timestamp::Timestamp};
+use crate::proxy::{events::Wants, exchange::Exchange, timers::SessionTimers, timestamp::Timestamp};
 
 /// An answer of which so much is sent is a long one: others go first.
 const BULK_BYTES: u64 = 128 * 1024;
@@ -26,7 +26,7 @@ pub struct Client<S> {
     pub(super) is_slow: bool,
     /// Sent since the last exchange was over.
     pub(super) sent_bytes: u64,
-    pub(super) timer: TimerSlot,
+    pub(super) timers: SessionTimers,
     pub(super) queued: bool,
     /// It counts towards the most clients there may be.
     pub(super) has_place: bool,
@@ -63,7 +63,7 @@ impl<S: Socket> Client<S> {
             outbox: None,
             is_slow: false,
             sent_bytes: 0,
-            timer: TimerSlot::default(),
+            timers: SessionTimers::default(),
             queued: false,
             has_place,
             waits_until: None,

@@ -29,7 +29,7 @@ use crate::proxy::{
     peer::Origin,
     pool::Pool,
     recycler::Recycler,
-    timers::Timers,
+    timers::{Timer, Timers},
     timestamp::Timestamp,
 };
 
@@ -129,11 +129,11 @@ impl<N: Network> Worker<N> {
         self.now = now;
         let mut scratch = std::mem::take(&mut self.scratch);
         self.run_queued(&mut scratch);
-        while let Some((key, at)) = self.timers.pop_due(now) {
+        while let Some((key, timer, at)) = self.timers.pop_due(now) {
             let Some(client) = self.clients.get_mut(key) else { continue };
-            if client.timer.fire(at) {
+            if client.timers.fire(timer, at) {
                 let client_stalled = client.is_behind();
-                if client.waits_until.is_none() {
+                if timer == Timer::Exchange && client.waits_until.is_none() {
                     self.step(key, Event::Timeout { client_stalled });
                 }
                 self.run(key, &mut scratch);
@@ -146,7 +146,7 @@ impl<N: Network> Worker<N> {
             self.make_room_for_wishes();
         }
         let clients = &self.clients;
-        self.timers.sweep(clients.len(), |key| clients.get(key).map(|client| client.timer));
+        self.timers.sweep(clients.len(), |key| clients.get(key).map(|client| client.timers));
     }
 
     /// Runs those who have little to do, all of them, and then those who have much, as far as a turn goes. The others
@@ -201,7 +201,7 @@ impl<N: Network> Worker<N> {
             client = settled;
         }
         if let Some(at) = client.exchange.deadline() {
-            self.timers.arm(key, &mut client.timer, at);
+            self.timers.arm(key, Timer::Exchange, &mut client.timers, at);
         }
         // One that is turned away has no place to give to another; one that is queued is in the middle of things.
         let idles = client.exchange.idles() && client.has_place && !client.queued;

@@ -1,6 +1,6 @@
 //! What is due, and when the next thing will be.
 //!
-//! One deadline an owner, lazily kept: a deadline that moves away leaves its entry in the heap, and when that
+//! A session has several timers, each lazily kept: a deadline that moves away leaves its entry in the heap, and when that
 //! comes up the owner is asked again. A connection that scrapes again and again so costs the heap nothing.
 //! Owns no clock: time arrives as an argument.
 
@@ -11,59 +11,98 @@ use super::timestamp::Timestamp;
 /// Stale entries that the heap may hold, beyond one for every fourth owner, before they are swept out.
 const STALE_MAX: usize = 64;
 
-/// When its owner's newest entry comes up: never later than what the owner waits for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TimerSlot(Option<Timestamp>);
+/// What a session waits for, each with a deadline of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// What its exchange says.
+    Exchange,
+    /// A place among the clients.
+    Place,
+    /// A first request, when the process closes.
+    Silence,
+}
+
+impl Timer {
+    const COUNT: usize = 3;
+}
+
+/// When a timer's newest entry comes up: never later than what its owner waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TimerSlot(Timestamp);
 
 impl TimerSlot {
-    /// Whether the entry that came up at `at` is the newest. If so, it is spent.
-    pub fn fire(&mut self, at: Timestamp) -> bool {
-        let newest = *self == Self(Some(at));
-        if newest {
-            self.0 = None;
-        }
-        newest
+    const UNARMED: Self = Self(Timestamp::MAX);
+}
+
+/// The timers of one session.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionTimers([TimerSlot; Timer::COUNT]);
+
+impl Default for SessionTimers {
+    fn default() -> Self {
+        Self([TimerSlot::UNARMED; Timer::COUNT])
     }
 }
 
-/// The deadlines of owners that are known by a `K`.
+impl SessionTimers {
+    /// Whether the entry that came up at `at` is the timer's newest. If so, the timer is no longer armed.
+    pub fn fire(&mut self, timer: Timer, at: Timestamp) -> bool {
+        let slot = &mut self.0[timer as usize];
+        let newest = *slot == TimerSlot(at);
+        if newest {
+            *slot = TimerSlot::UNARMED;
+        }
+        newest
+    }
+
+    fn is_newest(&self, timer: Timer, at: Timestamp) -> bool {
+        self.0[timer as usize] == TimerSlot(at)
+    }
+}
+
+/// The timers of owners that are known by a `K`.
 #[derive(Debug)]
 pub struct Timers<K> {
-    heap: BinaryHeap<Reverse<(Timestamp, K)>>,
+    heap: BinaryHeap<Reverse<(Timestamp, K, Timer)>>,
+    /// How many entries the last sweep left.
+    swept_len: usize,
 }
 
 impl<K: Ord> Default for Timers<K> {
     fn default() -> Self {
-        Self { heap: BinaryHeap::new() }
+        Self { heap: BinaryHeap::new(), swept_len: 0 }
     }
 }
 
 impl<K: Copy + Ord> Timers<K> {
-    /// Makes sure that `owner` comes up at `at` or before.
-    pub fn arm(&mut self, owner: K, armed: &mut TimerSlot, at: Timestamp) {
-        let before = armed.0.is_some_and(|armed| armed <= at);
-        if !before {
-            armed.0 = Some(at);
-            self.heap.push(Reverse((at, owner)));
+    /// Makes sure that this timer of `owner` comes up at `at` or before.
+    pub fn arm(&mut self, owner: K, timer: Timer, armed: &mut SessionTimers, at: Timestamp) {
+        let slot = &mut armed.0[timer as usize];
+        if at < slot.0 {
+            *slot = TimerSlot(at);
+            self.heap.push(Reverse((at, owner, timer)));
         }
     }
 
-    /// Takes out an entry that is due: its owner, and when it was due.
-    pub fn pop_due(&mut self, now: Timestamp) -> Option<(K, Timestamp)> {
-        let at = self.next().filter(|&at| at <= now)?;
-        self.heap.pop().map(|Reverse((_, owner))| (owner, at))
+    /// Takes out an entry that is due: its owner, which of its timers, and when it was due.
+    pub fn pop_due(&mut self, now: Timestamp) -> Option<(K, Timer, Timestamp)> {
+        self.next().filter(|&at| at <= now)?;
+        self.heap.pop().map(|Reverse((at, owner, timer))| (owner, timer, at))
     }
 
     /// When the next entry comes up.
     pub fn next(&self) -> Option<Timestamp> {
-        self.heap.peek().map(|Reverse((at, _))| *at)
+        self.heap.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// Bounds the heap: a quarter past the number of `owners` it keeps just what is still some owner's newest entry.
-    pub fn sweep(&mut self, owners: usize, newest: impl Fn(K) -> Option<TimerSlot>) {
-        if self.heap.len() > owners + owners / 4 + STALE_MAX {
-            let is_newest = |at, owner| newest(owner) == Some(TimerSlot(Some(at)));
-            self.heap.retain(|Reverse((at, owner))| is_newest(*at, *owner));
+    /// Bounds the heap: a quarter past the number of `owners`, or of the entries that the last sweep left, it keeps just
+    /// what is still some timer's newest entry.
+    pub fn sweep(&mut self, owners: usize, timers: impl Fn(K) -> Option<SessionTimers>) {
+        let expected = owners.max(self.swept_len);
+        if self.heap.len() > expected + expected / 4 + STALE_MAX {
+            let is_newest = |at, owner, timer| timers(owner).is_some_and(|armed| armed.is_newest(timer, at));
+            self.heap.retain(|Reverse((at, owner, timer))| is_newest(*at, *owner, *timer));
+            self.swept_len = self.heap.len();
         }
     }
 }
@@ -79,15 +118,15 @@ mod tests {
         let start = Timestamp::default();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timers = Timers::default();
-        let mut armed = TimerSlot::default();
+        let mut armed = SessionTimers::default();
         for seconds in [10, 11, 12] {
-            timers.arm('a', &mut armed, at(seconds));
+            timers.arm('a', Timer::Exchange, &mut armed, at(seconds));
         }
         assert_eq!((timers.heap.len(), timers.next()), (1, Some(at(10))));
         assert_eq!(timers.pop_due(at(9)), None);
-        assert_eq!(timers.pop_due(at(10)), Some(('a', at(10))));
-        assert!(armed.fire(at(10)), "the owner now arms itself again");
-        timers.arm('a', &mut armed, at(12));
+        assert_eq!(timers.pop_due(at(10)), Some(('a', Timer::Exchange, at(10))));
+        assert!(armed.fire(Timer::Exchange, at(10)), "the owner now arms itself again");
+        timers.arm('a', Timer::Exchange, &mut armed, at(12));
         assert_eq!(timers.next(), Some(at(12)));
     }
 
@@ -96,15 +135,15 @@ mod tests {
         let start = Timestamp::default();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timers = Timers::default();
-        let (mut a, mut b) = (TimerSlot::default(), TimerSlot::default());
-        timers.arm('a', &mut a, at(10));
-        timers.arm('b', &mut b, at(7));
-        timers.arm('a', &mut a, at(5));
-        assert_eq!(timers.pop_due(at(20)), Some(('a', at(5))));
-        assert!(a.fire(at(5)));
-        assert_eq!(timers.pop_due(at(20)), Some(('b', at(7))));
-        assert_eq!(timers.pop_due(at(20)), Some(('a', at(10))));
-        assert!(!a.fire(at(10)), "that entry was overtaken");
+        let (mut a, mut b) = (SessionTimers::default(), SessionTimers::default());
+        timers.arm('a', Timer::Exchange, &mut a, at(10));
+        timers.arm('b', Timer::Exchange, &mut b, at(7));
+        timers.arm('a', Timer::Exchange, &mut a, at(5));
+        assert_eq!(timers.pop_due(at(20)), Some(('a', Timer::Exchange, at(5))));
+        assert!(a.fire(Timer::Exchange, at(5)));
+        assert_eq!(timers.pop_due(at(20)), Some(('b', Timer::Exchange, at(7))));
+        assert_eq!(timers.pop_due(at(20)), Some(('a', Timer::Exchange, at(10))));
+        assert!(!a.fire(Timer::Exchange, at(10)), "that entry was overtaken");
         assert_eq!((timers.pop_due(at(20)), timers.next()), (None, None));
     }
 
@@ -112,12 +151,52 @@ mod tests {
     fn the_heap_stays_bounded_by_its_owners() {
         let start = Timestamp::default();
         let mut timers = Timers::default();
-        let mut armed = TimerSlot::default();
+        let mut armed = SessionTimers::default();
         for closer in 0..100_000u64 {
-            timers.arm('a', &mut armed, start + Duration::from_secs(200_000 - closer));
+            timers.arm('a', Timer::Exchange, &mut armed, start + Duration::from_secs(200_000 - closer));
             timers.sweep(1, |_| Some(armed));
             assert!(timers.heap.len() <= 2 + STALE_MAX, "after {closer}");
         }
         assert_eq!(timers.next(), Some(start + Duration::from_secs(100_001)));
+    }
+
+    #[test]
+    fn several_timers_of_one_owner_come_up_apart() {
+        let start = Timestamp::default();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut timers = Timers::default();
+        let mut armed = SessionTimers::default();
+        timers.arm('a', Timer::Exchange, &mut armed, at(10));
+        timers.arm('a', Timer::Place, &mut armed, at(3));
+        timers.arm('a', Timer::Silence, &mut armed, at(5));
+        timers.arm('a', Timer::Place, &mut armed, at(4)); // it comes up before, and is armed again then
+        for (timer, seconds) in [(Timer::Place, 3), (Timer::Silence, 5), (Timer::Exchange, 10)] {
+            assert_eq!(timers.pop_due(at(20)), Some(('a', timer, at(seconds))));
+            assert!(
+                armed.fire(timer, at(seconds)) && !armed.fire(timer, at(seconds)),
+                "{timer:?} fires once"
+            );
+        }
+        assert_eq!(timers.pop_due(at(20)), None);
+    }
+
+    #[test]
+    fn entries_that_are_all_in_use_are_not_swept_again_and_again() {
+        let start = Timestamp::default();
+        let mut timers = Timers::default();
+        let mut armed = [SessionTimers::default(); 1000];
+        for (owner, armed) in armed.iter_mut().enumerate() {
+            for timer in [Timer::Exchange, Timer::Place, Timer::Silence] {
+                timers.arm(owner, timer, armed, start + Duration::from_secs(1));
+            }
+        }
+        let asked = std::cell::Cell::new(0);
+        for _ in 0..10 {
+            timers.sweep(armed.len(), |owner| {
+                asked.set(asked.get() + 1);
+                Some(armed[owner])
+            });
+        }
+        assert_eq!((timers.heap.len(), asked.get()), (3000, 3000), "one sweep finds that all are in use");
     }
 }

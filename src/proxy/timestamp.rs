@@ -9,6 +9,9 @@ use std::{ops::Add, time::Duration};
 pub struct Timestamp(u64);
 
 impl Timestamp {
+    /// Later than anything happens.
+    pub const MAX: Self = Self(u64::MAX);
+
     /// How long it was since `earlier`; nothing if that is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
