@@ -32,7 +32,7 @@
 //! 5. The pod responds. [`net::relay`] reads into the same buffer: [`http1::head`] cuts, [`http1::framing`] says how
 //!    the body ends, [`http1::rewrite`] changes what must change, which is nothing for most responses; then
 //!    [`net::transfer`] writes the bytes to Prometheus as they came. The exchange is `Relaying`, and [`http1::body`]
-//!    looks for the end as they pass. Where they are many, they go through [`net::splice`] instead, and are at most
+//!    looks for the end as they pass. Where they are many, they go through [`net::transport::splice`] instead, and are at most
 //!    looked at.
 //! 6. The end is there: the pod's connection goes back to the pool, the exchange is `Replying` until Prometheus
 //!    has taken the last byte, and then `Reading` again. [`proxy::metrics`] counted it.

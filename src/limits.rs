@@ -9,7 +9,7 @@ use std::fmt;
 
 use crate::{
     config::Config,
-    net::splice,
+    net::transport::splice,
     proxy::{budget::SHARE_MIN, size::Exact},
 };
 

@@ -12,7 +12,8 @@ use super::{
     network::{Network, Token},
     room::Wish,
     slots::Key,
-    stream::{Ready, Socket, Stream},
+    stream::{Ready, Stream},
+    transport::Transport,
     worker::Worker,
 };
 use crate::proxy::{

@@ -4,7 +4,8 @@
 
 use super::{
     slots::Key,
-    stream::{Ready, Socket, Stream},
+    stream::{Ready, Stream},
+    transport::Transport,
 };
 use crate::proxy::{events::Wants, exchange::Exchange, timers::SessionTimers, timestamp::Timestamp};
 
@@ -52,7 +53,7 @@ pub(super) struct Outbox {
     pub(super) taken: usize,
 }
 
-impl<S: Socket> Client<S> {
+impl<S: Transport> Client<S> {
     pub(super) fn new(stream: Stream<S>, exchange: Exchange, has_place: bool, now: Timestamp) -> Self {
         Self {
             stream,

@@ -10,7 +10,7 @@ use mio::net::{TcpListener, TcpStream};
 use rustix::io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{splice::is_refused, stream::is_out_of_descriptors};
+use super::{stream::is_out_of_descriptors, transport::splice::is_refused};
 use crate::proxy::timestamp::Timestamp;
 
 /// How many connections may wait to be accepted. The kernel caps it at net.core.somaxconn.

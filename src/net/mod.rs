@@ -14,7 +14,7 @@
 //! - [`relay`]: how an answer gets from a pod's connection to a client's;
 //! - [`buffers`]: what is kept for clients and pods, and what happens when that is as much as may be;
 //! - [`stream`]: a socket and what is known of its readiness;
-//! - [`splice`]: a pipe through which bytes go on unseen;
+//! - [`transport`]: what carries bytes: TCP, and a pipe through which they go on unseen;
 //! - [`slots`]: where connections live, and the tokens that outlive them;
 //! - [`listener`]: SO_REUSEPORT listeners, and what each error of accept means;
 //! - [`room`]: places for clients, and which wait for one;
@@ -38,8 +38,8 @@ mod session;
 pub mod shared;
 pub mod signals;
 pub mod slots;
-pub mod splice;
 pub mod stream;
 pub mod transfer;
+pub mod transport;
 pub mod upstreams;
 pub mod worker;

@@ -4,12 +4,15 @@
 
 use std::{io, net::SocketAddr};
 
-use super::{slots::Key, splice::Pipe, stream::Socket};
+use super::{
+    slots::Key,
+    transport::{Transport, splice::Pipe},
+};
 
 /// Where sockets come from.
 pub trait Network {
     /// What a connection is made of.
-    type Socket: Socket;
+    type Socket: Transport;
     /// What bytes go through from one of them to another.
     type Pipe: Pipe<Self::Socket>;
 

@@ -1,5 +1,5 @@
 //! How a response gets from a pod's connection to a client's: bytes that are read and written on, and bytes that go
-//! through the worker's pipe ([`super::splice`]) and are never copied, or once to be looked at.
+//! through the worker's pipe ([`super::transport::splice`]) and are never copied, or once to be looked at.
 //!
 //! Of a body of a known length nothing but the head has to be looked at, of one in chunks everything but the inside
 //! of large chunks, which still costs one copy instead of two. All that takes more calls than to read and to write,

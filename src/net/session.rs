@@ -14,8 +14,9 @@ use super::{
     client::Client,
     network::Network,
     shared::{Phase, Shared},
-    stream::{Ready, Received, Socket, upstream_error},
+    stream::{Ready, Received, upstream_error},
     transfer::{READ_BYTES_MAX, Transfer},
+    transport::Transport,
     upstreams::Upstream,
 };
 use crate::{
@@ -238,7 +239,7 @@ impl<N: Network> Session<'_, N> {
 const ROOM_FOR_ANY: usize = super::transfer::PASS_BYTES_MAX + REWRITE_BYTES;
 
 /// What is kept for a client and its pod.
-pub(super) fn held_bytes<S: Socket>(client: &Client<S>, upstream: Option<&Upstream<S>>) -> usize {
+pub(super) fn held_bytes<S: Transport>(client: &Client<S>, upstream: Option<&Upstream<S>>) -> usize {
     let outbox = client.outbox.as_ref().map_or(0, |outbox| outbox.bytes.capacity());
     let input = client.input.len() + upstream.map_or(0, |upstream| upstream.input.len());
     client.exchange.held_bytes() + outbox + input

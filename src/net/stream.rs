@@ -4,57 +4,10 @@
 //! only what a read or a write shows takes away from it. So a scrape costs no call that could have been known to
 //! say "not now".
 
-use std::{
-    io::{self, ErrorKind, IoSlice},
-    net::SocketAddr,
-};
+use std::io::{self, ErrorKind, IoSlice};
 
-use super::splice::Pipe;
+use super::transport::{Transport, splice::Pipe};
 use crate::proxy::outcome::UpstreamError;
-
-/// What a connection's socket can do. Every call returns at once.
-pub trait Socket {
-    /// Reads what is there.
-    ///
-    /// # Errors
-    /// As `read(2)`; `WouldBlock` where nothing is there.
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
-
-    /// Shows the beginning of what is there, and leaves it there.
-    ///
-    /// # Errors
-    /// As `recv(2)` with `MSG_PEEK`; `WouldBlock` where nothing is there.
-    fn peek(&mut self, into: &mut [u8]) -> io::Result<usize>;
-
-    /// Writes as much as the kernel takes.
-    ///
-    /// # Errors
-    /// As `writev(2)`; `WouldBlock` where it takes nothing.
-    fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize>;
-
-    /// Whether the connection that was begun is there by now.
-    ///
-    /// # Errors
-    /// Why it is never going to be.
-    fn connected(&self) -> io::Result<bool>;
-
-    /// Has the kernel find out that the other side vanished without a word: what was sent and is not acknowledged
-    /// fails the connection, and so does a long silence in which it does not answer a probe.
-    fn watch(&self);
-
-    /// Ends our side; theirs can still be read.
-    fn shutdown(&self);
-
-    /// Whether the other side has yet to acknowledge bytes that were written. After a close they would stay in the
-    /// kernel for as long as it likes, and no limit would count them.
-    fn has_undelivered(&self) -> bool;
-
-    /// Makes the close that follows a reset.
-    fn reset_on_close(&self);
-
-    /// Who is on the other side.
-    fn peer(&self) -> Option<SocketAddr>;
-}
 
 /// A set of things that a socket is ready for, or that are known of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,7 +61,7 @@ pub struct Stream<S> {
     ready: Ready,
 }
 
-impl<S: Socket> Stream<S> {
+impl<S: Transport> Stream<S> {
     /// A socket of which nothing is known yet.
     pub fn new(socket: S) -> Self {
         Self { socket, ready: Ready::NONE }

@@ -14,8 +14,11 @@ use super::{
     client::{Client, Outbox},
     network::Network,
     shared::Shared,
-    splice::{Pipe, is_refused},
-    stream::{Received, Socket, Stream},
+    stream::{Received, Stream},
+    transport::{
+        Transport,
+        splice::{Pipe, is_refused},
+    },
 };
 use crate::{http1::head::RESPONSE_HEAD_BYTES_MAX, proxy::metrics::Counters};
 
@@ -51,7 +54,7 @@ impl<P> Transfer<P> {
 
     /// Writes `head` and then `bytes` to the client; what is not taken now is kept. Says whether the connection still
     /// holds.
-    pub(super) fn write<S: Socket>(
+    pub(super) fn write<S: Transport>(
         &mut self,
         client: &mut Client<S>,
         head: &[u8],
@@ -88,7 +91,11 @@ impl<P> Transfer<P> {
     ///
     /// # Errors
     /// The connection failed.
-    pub(super) fn flush<S: Socket>(&mut self, client: &mut Client<S>, counters: &Counters) -> io::Result<()> {
+    pub(super) fn flush<S: Transport>(
+        &mut self,
+        client: &mut Client<S>,
+        counters: &Counters,
+    ) -> io::Result<()> {
         let Some(outbox) = &mut client.outbox else { return Ok(()) };
         let taken = client.stream.write(&[IoSlice::new(&outbox.bytes[outbox.taken..])])?;
         outbox.taken += taken;
@@ -143,7 +150,7 @@ impl<P> Transfer<P> {
     ///
     /// # Errors
     /// The connection failed, or the kernel does not offer the call.
-    pub(super) fn splice_in<S: Socket>(
+    pub(super) fn splice_in<S: Transport>(
         &mut self,
         from: &mut Stream<S>,
         client: &Client<S>,
@@ -183,7 +190,7 @@ impl<P> Transfer<P> {
 
     /// Has the client take the first `bytes` of those that the pipe holds; what it does not take now is kept. Says
     /// whether the connection still holds.
-    pub(super) fn splice_out<S: Socket>(
+    pub(super) fn splice_out<S: Transport>(
         &mut self,
         client: &mut Client<S>,
         bytes: usize,

@@ -10,7 +10,8 @@ use log::debug;
 use super::{
     network::{Network, Token},
     slots::{Key, Slots},
-    stream::{Ready, Received, Socket, Stream, is_out_of_descriptors},
+    stream::{Ready, Received, Stream, is_out_of_descriptors},
+    transport::Transport,
 };
 use crate::proxy::{exchange::Exchange, metrics::Counters, peer::Origin, pool::Pool, timestamp::Timestamp};
 
@@ -52,11 +53,11 @@ pub struct Upstream<S> {
     pub(super) read_mode: ReadMode,
     /// Bytes came behind a response's end: it cannot serve again.
     pub(super) has_surplus: bool,
-    /// The kernel watches for the pod's vanishing ([`Socket::watch`]).
+    /// The kernel watches for the pod's vanishing ([`Transport::watch`]).
     is_watched: bool,
 }
 
-impl<S: Socket> Upstream<S> {
+impl<S: Transport> Upstream<S> {
     fn new(socket: S, origin: Origin, client: Key) -> Self {
         Self {
             stream: Stream::new(socket),
@@ -76,7 +77,7 @@ pub struct Upstreams<S> {
     pool: Pool,
 }
 
-impl<S: Socket> Upstreams<S> {
+impl<S: Transport> Upstreams<S> {
     /// None yet, and those that will be pooled in this pool.
     pub(super) fn new(pool: Pool) -> Self {
         Self { slots: Slots::default(), pool }

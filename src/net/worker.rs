@@ -15,8 +15,9 @@ use super::{
     session::{Action, Move, Session},
     shared::Shared,
     slots::{Key, Slots},
-    stream::{Ready, Socket, upstream_error},
+    stream::{Ready, upstream_error},
     transfer::{PASS_BYTES_MAX, Transfer},
+    transport::Transport,
     upstreams::{ReadMode, Upstreams},
 };
 use crate::proxy::{

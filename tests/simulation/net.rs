@@ -16,8 +16,8 @@ use std::{
 use psystrike::{
     net::{
         network::{Network, Token},
-        splice::Pipe,
-        stream::{Socket, upstream_error},
+        stream::upstream_error,
+        transport::{Transport, splice::Pipe},
     },
     proxy::{
         outcome::{OUTCOMES, Outcome, UpstreamError},
@@ -477,7 +477,7 @@ impl Pipe<SimSocket> for SimPipe {
     }
 }
 
-impl Socket for SimSocket {
+impl Transport for SimSocket {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         self.take(|net| net.kernel.read(self.id, into))
     }

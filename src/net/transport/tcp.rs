@@ -1,0 +1,93 @@
+//! TCP: the kernel's sockets, by the system calls that cost least.
+
+use std::{
+    ffi::c_int,
+    io::{self, ErrorKind, IoSlice, Write},
+    net::{Shutdown, SocketAddr},
+    time::Duration,
+};
+
+use mio::net::TcpStream;
+use rustix::{
+    ioctl,
+    net::{RecvFlags, SendFlags, recv, send},
+};
+use socket2::{SockRef, TcpKeepalive};
+
+use super::Transport;
+
+/// How long a request on a pooled connection may go unacknowledged (TCP_USER_TIMEOUT, tcp(7)) before it is sent on a
+/// new one: three of Linux's retransmissions on a fast network, after 200, 600 and 1,400 ms.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_millis(1500);
+/// A connection that is silent for so long is probed, and with TCP_USER_TIMEOUT fails if the first probe is not
+/// acknowledged before the second is due.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Reads and writes are system calls without libc between: its wrappers are points at which a thread can be
+/// cancelled, and to open and close those takes a third of the instructions of a call.
+impl Transport for TcpStream {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        Ok(recv(&*self, into, RecvFlags::empty())?.0)
+    }
+
+    fn peek(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        Ok(recv(&*self, into, RecvFlags::PEEK)?.0)
+    }
+
+    fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut parts = from.iter().filter(|part| !part.is_empty());
+        match (parts.next(), parts.next()) {
+            // The usual case; send(2) costs the kernel less than writev(2) does.
+            (Some(one), None) => Ok(send(&*self, one, SendFlags::NOSIGNAL)?),
+            _ => self.write_vectored(from),
+        }
+    }
+
+    fn connected(&self) -> io::Result<bool> {
+        // Writable is not connected: a failed connection is writable too (connect(2), EINPROGRESS).
+        if let Some(error) = self.take_error()? {
+            return Err(error);
+        }
+        match self.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn watch(&self) {
+        let socket = SockRef::from(self);
+        let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_INTERVAL);
+        // Where the kernel cannot, such a peer is found out by the scrape's deadline.
+        let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
+        let _ = socket.set_tcp_keepalive(&keepalive);
+    }
+
+    fn shutdown(&self) {
+        // It fails where the client has reset the connection, which ends our side as well.
+        let _ = self.shutdown(Shutdown::Write);
+    }
+
+    fn has_undelivered(&self) -> bool {
+        const SIOCOUTQ: u32 = 0x5411; // tcp(7), linux/sockios.h
+        #[expect(
+            unsafe_code,
+            reason = "no crate has this ioctl; it writes an int, which is what the getter is for"
+        )]
+        // SAFETY: SIOCOUTQ takes a pointer to an int and writes the number of unacknowledged bytes there.
+        let bytes = unsafe { ioctl::ioctl(self, ioctl::Getter::<SIOCOUTQ, c_int>::new()) };
+        // After a reset they are gone, and still counted; a connection without a peer is one of these (getpeername(2)).
+        bytes.is_ok_and(|bytes| bytes > 0) && self.peer_addr().is_ok()
+    }
+
+    fn reset_on_close(&self) {
+        // It cannot fail on a TCP socket; if it did, the close that follows would still show a length cut short.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        let peer = self.peer_addr().ok()?;
+        Some(SocketAddr::new(peer.ip().to_canonical(), peer.port()))
+    }
+}
