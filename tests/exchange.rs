@@ -702,6 +702,7 @@ fn what_breaks_behind_the_head_is_seen_to_be_broken() {
     let cut: &[(Break, Outcome)] = &[
         (|talk| talk.pod_ends(), Outcome::BodyCutShort),
         (|talk| talk.pod_fails(UpstreamError::Other), Outcome::BodyCutShort),
+        (|talk| talk.pod_stops(), Outcome::BodyCutShort),
         (|talk| talk.expires(ms(30_000)), Outcome::BodyTimeout),
         (|talk| talk.expires_stalled(ms(30_000)), Outcome::ClientTimeout),
         (|talk| talk.client_gone(), Outcome::ClientGone),
@@ -1018,7 +1019,7 @@ fn what_a_state_does_not_wait_for_changes_nothing() {
         ("sent", |talk| talk.changes(Event::Sent(1))),
         ("answer", |talk| talk.changes(Event::Response(&mut ANSWER.as_bytes().to_vec()))),
         ("passed", |talk| talk.changes(Event::Spliced(1))),
-        ("end", |talk| talk.changes(Event::UpstreamEof)),
+        ("end", |talk| talk.changes(Event::UpstreamEof { clean: true })),
         ("failed", |talk| talk.changes(Event::UpstreamFailed(UpstreamError::Other))),
         ("failed", |talk| talk.changes(Event::UpstreamFailed(UpstreamError::Refused))),
         ("drain", |talk| talk.changes(Event::CloseIfIdle { client_stalled: false })),

@@ -58,7 +58,7 @@ impl<N: Network> Session<'_, N> {
             Ok(Received::Bytes(bytes)) if opaque >= BULK_BYTES_MIN => self.splice_response(0, bytes),
             Ok(Received::Bytes(bytes)) => self.peek_response(scratch, read_mode, bytes),
             // splice(2) gives nothing at a mark of urgent data too, where the pod has ended its side.
-            Ok(Received::Eof) => self.read_bytes(scratch, held, room),
+            Ok(Received::Eof { .. }) => self.read_bytes(scratch, held, room),
             Err(error) if refused("splice", &error, self.shared) => self.read_bytes(scratch, held, room),
             read => self.no_response(read),
         }
@@ -101,7 +101,7 @@ impl<N: Network> Session<'_, N> {
     fn no_response(&mut self, read: io::Result<Received>) -> Move {
         match read {
             Ok(Received::Bytes(_) | Received::NotReady) => Move::Nothing,
-            Ok(Received::Eof) => self.step(Event::UpstreamEof),
+            Ok(Received::Eof { clean }) => self.step(Event::UpstreamEof { clean }),
             Err(error) => self.step(Event::UpstreamFailed(upstream_error(&error))),
         }
     }

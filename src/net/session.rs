@@ -185,10 +185,10 @@ impl<N: Network> Session<'_, N> {
         let bytes = match read {
             Ok(Received::Bytes(bytes)) => &mut scratch[..held + bytes],
             Ok(Received::NotReady) => return Move::Nothing,
-            Ok(Received::Eof) if self.client.stream.socket().has_undelivered() => {
+            Ok(Received::Eof { .. }) if self.client.stream.socket().has_undelivered() => {
                 return self.step(Event::ClientEnded);
             }
-            Ok(Received::Eof) | Err(_) => return self.step(Event::ClientGone),
+            Ok(Received::Eof { .. }) | Err(_) => return self.step(Event::ClientGone),
         };
         bytes[..held].copy_from_slice(&self.client.input);
         self.advance(Event::Request(bytes));
@@ -227,10 +227,10 @@ impl<N: Network> Session<'_, N> {
         match self.client.stream.read(&mut scratch[..READ_BYTES_MAX]) {
             Ok(Received::Bytes(bytes)) => self.step(Event::Discarded(bytes)),
             Ok(Received::NotReady) => Move::Nothing,
-            Ok(Received::Eof) if self.client.stream.socket().has_undelivered() => {
+            Ok(Received::Eof { .. }) if self.client.stream.socket().has_undelivered() => {
                 self.step(Event::ClientEnded)
             }
-            Ok(Received::Eof) | Err(_) => self.step(Event::ClientGone),
+            Ok(Received::Eof { .. }) | Err(_) => self.step(Event::ClientGone),
         }
     }
 }

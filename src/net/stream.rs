@@ -49,7 +49,10 @@ pub enum Received {
     /// So many bytes.
     Bytes(usize),
     /// The other side ended its own.
-    Eof,
+    Eof {
+        /// It said so, and did not just stop ([`Transport::is_end_clean`]).
+        clean: bool,
+    },
     /// Nothing yet.
     NotReady,
 }
@@ -132,7 +135,7 @@ impl<S: Transport> Stream<S> {
         }
         loop {
             match call(&mut self.socket) {
-                Ok(0) => return Ok(Received::Eof),
+                Ok(0) => return Ok(Received::Eof { clean: self.socket.is_end_clean() }),
                 Ok(bytes) => return Ok(Received::Bytes(bytes)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {

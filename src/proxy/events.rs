@@ -73,7 +73,10 @@ pub enum Event<'b> {
     /// So many bytes of an answer are here, and nobody looks at them: they are taken for what comes next.
     Spliced(u64),
     /// The pod ended its side.
-    UpstreamEof,
+    UpstreamEof {
+        /// It said so, and did not just stop.
+        clean: bool,
+    },
     /// The pod's connection failed, or there never was one.
     UpstreamFailed(UpstreamError),
     /// The deadline may have passed.

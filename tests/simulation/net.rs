@@ -515,6 +515,10 @@ impl Transport for SimSocket {
         self.net.borrow_mut().kernel.conns[self.id].watched = true;
     }
 
+    fn is_end_clean(&self) -> bool {
+        true
+    }
+
     fn shutdown(&self) {
         let net = &mut *self.net.borrow_mut();
         net.kernel.shutdown(self.id);

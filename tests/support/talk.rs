@@ -294,7 +294,13 @@ impl Talk {
 
     #[track_caller]
     pub(crate) fn pod_ends(&mut self) -> Said {
-        self.tell(Event::UpstreamEof)
+        self.tell(Event::UpstreamEof { clean: true })
+    }
+
+    /// The pod's connection ends, and nothing says that this was meant.
+    #[track_caller]
+    pub(crate) fn pod_stops(&mut self) -> Said {
+        self.tell(Event::UpstreamEof { clean: false })
     }
 
     #[track_caller]

@@ -64,6 +64,10 @@ impl Transport for TcpStream {
         let _ = socket.set_tcp_keepalive(&keepalive);
     }
 
+    fn is_end_clean(&self) -> bool {
+        true // FIN is all that TCP has to say
+    }
+
     fn shutdown(&self) {
         // It fails where the client has reset the connection, which ends our side as well.
         let _ = self.shutdown(Shutdown::Write);

@@ -38,7 +38,8 @@ impl Transaction {
         match event {
             Event::Response(bytes) => self.body(bytes, ctx, out),
             Event::Spliced(bytes) => self.spliced(bytes, ctx, out),
-            Event::UpstreamEof => match self.response.scanner.end_of_connection() {
+            Event::UpstreamEof { clean } => match self.response.scanner.end_of_connection() {
+                Ok(()) if !clean => self.broken(Outcome::BodyCutShort.into(), ctx, out),
                 Ok(()) => self.ended(false, out),
                 Err(error) => self.broken(Failure::of_body(error), ctx, out),
             },
