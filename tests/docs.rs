@@ -595,7 +595,7 @@ fn the_version_is_the_same_everywhere() {
     let version = env!("CARGO_PKG_VERSION");
     let mut named = 0;
     for document in Document::all().iter().filter(|document| document.path != "CHANGELOG.md") {
-        for before in ["registry.example/psystrike:", "psystrike-", "git tag --annotate v", "push origin v"] {
+        for before in ["registry.example/psystrike:", "psystrike-", "git tag --annotate v", "push peer v"] {
             for (at, _) in document.text.match_indices(before) {
                 let rest = &document.text[at + before.len()..];
                 if rest.starts_with(|c: char| c.is_ascii_digit()) {

@@ -145,9 +145,9 @@ fn reading_to_replying_to_reading() {
     assert!(!talk.exchange.idles());
     talk.wait(ms(7));
     let report = talk.flushed().report();
-    let Report { route, outcome, status, origin, duration, first_byte, detail, within, request } = report;
+    let Report { route, outcome, status, peer, duration, first_byte, detail, within, request } = report;
     assert_eq!((route, outcome, status), (RouteName::Page(Page::Healthz), Outcome::Page, 200));
-    assert_eq!((origin, duration, first_byte), (None, ms(7), None));
+    assert_eq!((peer, duration, first_byte), (None, ms(7), None));
     assert_eq!((detail, within, request), (None, ms(0), None));
     talk.wants(Wants::Request);
     talk.due(ms(17 + 360_000));
@@ -227,9 +227,9 @@ fn a_scrape_goes_through_every_state_and_tells_its_times() {
     talk.due(ms(1000 + 30_000));
     talk.wait(ms(10));
     let report = talk.flushed().report();
-    let Report { route, outcome, status, origin, duration, first_byte, detail, within, request } = report;
+    let Report { route, outcome, status, peer, duration, first_byte, detail, within, request } = report;
     assert_eq!((route, outcome, status), (RouteName::Pods, Outcome::Forwarded, 200));
-    assert_eq!((origin, duration, first_byte), (Some(pod()), ms(200), Some(ms(100))));
+    assert_eq!((peer, duration, first_byte), (Some(pod()), ms(200), Some(ms(100))));
     assert_eq!((detail, within, request), (None, ms(0), None));
     talk.wants(Wants::Request);
     talk.due(ms(1200 + 360_000));
@@ -268,7 +268,7 @@ fn no_connection_to_the_pod() {
             let mut said = talk.flushed();
             let report = said.report();
             assert_eq!((report.route, report.outcome, report.status), (RouteName::Pods, outcome, status));
-            assert_eq!((report.origin, report.duration), (Some(pod()), ms(300)));
+            assert_eq!((report.peer, report.duration), (Some(pod()), ms(300)));
             assert_eq!(report.first_byte, None);
             said.whatever();
             talk.wants(next);
@@ -818,7 +818,7 @@ fn a_client_that_goes_away_takes_the_pods_connection_with_it() {
         let mut said = talk.client_gone();
         let report = said.report();
         assert_eq!((report.route, report.outcome), (RouteName::Pods, Outcome::ClientGone));
-        assert_eq!((report.status, report.origin), (status, Some(pod())));
+        assert_eq!((report.status, report.peer), (status, Some(pod())));
         assert_eq!((report.duration, report.first_byte.is_some()), (ms(40), begun));
         drop(said.upstream(CLOSE).client(ClientAction::Close));
         talk.wants(Wants::Nothing);
@@ -902,7 +902,7 @@ fn a_head_that_does_not_end() {
     let mut said = talk.flushed();
     let report = said.report();
     assert_eq!((report.route, report.outcome), (RouteName::None, Outcome::HeadTimeout));
-    assert_eq!((report.status, report.origin), (408, None));
+    assert_eq!((report.status, report.peer), (408, None));
     drop(said.client(ClientAction::Shutdown));
     assert!(talk.unused().is_empty(), "what came of the head is not read as a request");
 
@@ -2040,7 +2040,7 @@ fn loops() {
         drop(said.gets(failure(508, "scrape loops through psystrike", "", "0ms")));
         let report = talk.flushed().report();
         assert_eq!((report.route, report.outcome), (RouteName::Pods, Outcome::Loop));
-        assert_eq!(report.origin, Some(pod()));
+        assert_eq!(report.peer, Some(pod()));
     }
     // A page of our own is no step of a loop.
     let mut talk = Talk::new("a page");

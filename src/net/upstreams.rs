@@ -13,7 +13,7 @@ use super::{
     stream::{Ready, Received, Stream, is_out_of_descriptors},
     transport::Transport,
 };
-use crate::proxy::{exchange::Exchange, metrics::Counters, peer::Origin, pool::Pool, timestamp::Timestamp};
+use crate::proxy::{exchange::Exchange, metrics::Counters, peer::Peer, pool::Pool, timestamp::Timestamp};
 
 /// From so many bytes on it is cheaper to look and have them go through the pipe than to read and write them.
 pub(super) const BULK_BYTES_MIN: u64 = 32 * 1024;
@@ -45,7 +45,7 @@ impl ReadMode {
 #[derive(Debug)]
 pub struct Upstream<S> {
     pub(super) stream: Stream<S>,
-    origin: Origin,
+    peer: Peer,
     /// The client that it serves. `None`: it is in the pool.
     pub(super) client: Option<Key>,
     /// The beginning of a response's head.
@@ -58,10 +58,10 @@ pub struct Upstream<S> {
 }
 
 impl<S: Transport> Upstream<S> {
-    fn new(socket: S, origin: Origin, client: Key) -> Self {
+    fn new(socket: S, peer: Peer, client: Key) -> Self {
         Self {
             stream: Stream::new(socket),
-            origin,
+            peer,
             client: Some(client),
             input: Box::default(),
             read_mode: ReadMode::default(),
@@ -96,14 +96,14 @@ impl<S: Transport> Upstreams<S> {
     /// Takes a connection to the pod out of the pool, for this client.
     pub(super) fn reuse(
         &mut self,
-        origin: Origin,
+        peer: Peer,
         client: Key,
         now: Timestamp,
         counters: &Counters,
     ) -> Option<Key> {
-        let pooled = self.pool.take(origin, now).and_then(|slot| self.slots.key_at(slot))?;
+        let pooled = self.pool.take(peer, now).and_then(|slot| self.slots.key_at(slot))?;
         self.slots.get_mut(pooled)?.client = Some(client);
-        debug!("{origin}: a kept connection serves again");
+        debug!("{peer}: a kept connection serves again");
         counters.upstreams_idle.sub(1);
         counters.upstreams_active.add(1);
         counters.upstreams_reused.add(1);
@@ -117,18 +117,18 @@ impl<S: Transport> Upstreams<S> {
     pub(super) fn open<N: Network<Socket = S>>(
         &mut self,
         network: &mut N,
-        origin: Origin,
+        peer: Peer,
         client: Key,
         counters: &Counters,
     ) -> io::Result<Key> {
         loop {
             let opened = self.slots.try_insert(|key| {
-                let socket = network.connect(origin.socket_addr(), Token::Upstream(key))?;
-                Ok(Upstream::new(socket, origin, client))
+                let socket = network.connect(peer.socket_addr(), Token::Upstream(key))?;
+                Ok(Upstream::new(socket, peer, client))
             });
             match opened {
                 Ok(key) => {
-                    debug!("{origin}: a connection is opened");
+                    debug!("{peer}: a connection is opened");
                     counters.upstreams_opened.add(1);
                     counters.upstreams_active.add(1);
                     return Ok(key);
@@ -144,7 +144,7 @@ impl<S: Transport> Upstreams<S> {
         let Some(upstream) = self.slots.get_mut(key) else { return };
         upstream.client = None;
         upstream.read_mode = read_mode;
-        let origin = upstream.origin;
+        let peer = upstream.peer;
         // Where the end of the body is not known to be the end of what is there, somebody has to look.
         let rested =
             !upstream.has_surplus && matches!(upstream.stream.peek(&mut [0]), Ok(Received::NotReady));
@@ -156,10 +156,10 @@ impl<S: Transport> Upstreams<S> {
         if !rested {
             return self.close(key, counters);
         }
-        debug!("{origin}: the connection is kept");
+        debug!("{peer}: the connection is kept");
         counters.upstreams_active.sub(1);
         counters.upstreams_idle.add(1);
-        self.pool.put(key.slot(), origin, now);
+        self.pool.put(key.slot(), peer, now);
         if let Some(surplus) = self.pool.surplus() {
             self.close_pooled(surplus, counters);
         }

@@ -27,7 +27,7 @@ use crate::proxy::{
     lru::LruList,
     metrics::Counters,
     outcome::{Class, Outcome},
-    peer::Origin,
+    peer::Peer,
     pool::Pool,
     recycler::Recycler,
     timers::{Timer, Timers},
@@ -303,19 +303,19 @@ impl<N: Network> Worker<N> {
         };
         list.remove(key.slot());
         let is_named = report.request.is_some() || report.outcome.class() != Class::Answered;
-        let peer = is_named.then(|| client.stream.socket().peer()).flatten();
-        self.record(report, peer, sent_bytes);
+        let client = is_named.then(|| client.stream.socket().peer()).flatten();
+        self.record(report, client, sent_bytes);
     }
 
     fn act_on_upstream(&mut self, key: Key, action: UpstreamAction) -> Option<Event<'static>> {
         match action {
             UpstreamAction::None => return None,
-            UpstreamAction::Connect(origin) => return self.connect(key, origin),
-            UpstreamAction::Retry(origin) => {
-                debug!("{origin}: the pooled connection was closed or stale; retrying on a new one");
+            UpstreamAction::Connect(peer) => return self.connect(key, peer),
+            UpstreamAction::Retry(peer) => {
+                debug!("{peer}: the pooled connection was closed or stale; retrying on a new one");
                 self.counters().retries.add(1);
                 self.close_upstream(key);
-                return self.open(key, origin);
+                return self.open(key, peer);
             }
             UpstreamAction::Keep => self.pool_upstream(key),
             UpstreamAction::Close => self.close_upstream(key),
@@ -345,10 +345,10 @@ impl<N: Network> Worker<N> {
     }
 
     /// Takes a pooled connection to the pod, or opens one.
-    fn connect(&mut self, key: Key, origin: Origin) -> Option<Event<'static>> {
+    fn connect(&mut self, key: Key, peer: Peer) -> Option<Event<'static>> {
         let counters = self.shared.counters(self.index);
-        let Some(upstream) = self.upstreams.reuse(origin, key, self.now, counters) else {
-            return self.open(key, origin);
+        let Some(upstream) = self.upstreams.reuse(peer, key, self.now, counters) else {
+            return self.open(key, peer);
         };
         if let Some(client) = self.clients.get_mut(key) {
             client.upstream = Some(upstream);
@@ -356,9 +356,9 @@ impl<N: Network> Worker<N> {
         Some(Event::Connected { reused: true })
     }
 
-    fn open(&mut self, key: Key, origin: Origin) -> Option<Event<'static>> {
+    fn open(&mut self, key: Key, peer: Peer) -> Option<Event<'static>> {
         let counters = self.shared.counters(self.index);
-        match self.upstreams.open(&mut self.network, origin, key, counters) {
+        match self.upstreams.open(&mut self.network, peer, key, counters) {
             Ok(upstream) => {
                 if let Some(client) = self.clients.get_mut(key) {
                     client.upstream = Some(upstream);
@@ -429,9 +429,9 @@ impl<N: Network> Worker<N> {
     }
 
     /// Counts and logs an exchange that is over.
-    fn record(&mut self, report: &Report, peer: Option<SocketAddr>, sent_bytes: u64) {
+    fn record(&mut self, report: &Report, client: Option<SocketAddr>, sent_bytes: u64) {
         self.counters().record(report);
         let access_log = self.shared.settings().access_log;
-        self.journal.record(report, access_log, &Delivery { peer, sent_bytes, at: self.now });
+        self.journal.record(report, access_log, &Delivery { client, sent_bytes, at: self.now });
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     outcome::{Failure, Outcome, UpstreamError},
-    peer::Origin,
+    peer::Peer,
     recycler::Recycler,
     route::{Page, RouteName},
     settings::Settings,
@@ -123,9 +123,9 @@ pub enum UpstreamAction {
     #[default]
     None,
     /// Take a kept one to this pod, or open one.
-    Connect(Origin),
+    Connect(Peer),
     /// Close it and open a fresh one.
-    Retry(Origin),
+    Retry(Peer),
     /// It may serve again.
     Keep,
     /// Close it, if there is one.
@@ -156,7 +156,7 @@ pub struct Report {
     /// The status code that was sent, or would have been.
     pub status: u16,
     /// The pod, where it came to one.
-    pub origin: Option<Origin>,
+    pub peer: Option<Peer>,
     /// From the request's head to the end.
     pub duration: Duration,
     /// From the request's head to the first byte of the pod's answer.

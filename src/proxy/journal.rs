@@ -31,7 +31,7 @@ pub struct Journal {
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery {
     /// The client, where its address is logged.
-    pub peer: Option<SocketAddr>,
+    pub client: Option<SocketAddr>,
     /// Bytes that the client took, the head included.
     pub sent_bytes: u64,
     /// The time of the turn.
@@ -44,13 +44,13 @@ impl Journal {
         let Report { route, outcome, status, duration, .. } = report;
         let access_log = access_log && *route == RouteName::Pods;
         if outcome.class() == Class::Client {
-            debug!("{}: pod {:?}", outcome.reason(), report.origin);
+            debug!("{}: pod {:?}", outcome.reason(), report.peer);
         }
         let trouble = matches!(outcome.class(), Class::Pod | Class::Refused);
         if !access_log && !trouble {
             return;
         }
-        let client = delivery.peer.map_or_else(|| "-".to_owned(), |peer| peer.to_string());
+        let client = delivery.client.map_or_else(|| "-".to_owned(), |peer| peer.to_string());
         let request = report.request.as_deref().unwrap_or("-");
         if access_log {
             info!(
@@ -64,7 +64,7 @@ impl Journal {
         if trouble {
             let phrase = report.phrase();
             let after = HumanDuration(*duration);
-            match report.origin {
+            match report.peer {
                 Some(pod) => {
                     self.trouble(*outcome, delivery.at, format_args!("{phrase}: pod {pod}, after {after}"));
                 }

@@ -415,7 +415,7 @@ impl Text<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::peer::Origin;
+    use crate::proxy::peer::Peer;
 
     const FIXED: BuildInfo = BuildInfo {
         version: "1.2.3",
@@ -438,7 +438,7 @@ mod tests {
             route: RouteName::Pods,
             outcome,
             status,
-            origin: Some(Origin::new([10, 0, 0, 1].into(), 80)),
+            peer: Some(Peer::new([10, 0, 0, 1].into(), 80)),
             duration: Duration::from_millis(milliseconds),
             first_byte: (outcome == Outcome::Forwarded).then_some(Duration::from_millis(1)),
             detail: None,

@@ -4,7 +4,7 @@
 //! in the tests. Each file owns one decision:
 //!
 //! - [`route`]: which page or pod a request target means, and the way back for a `Location`;
-//! - [`peer`]: where a pod is;
+//! - [`peer`]: which server to connect to;
 //! - [`pages`]: the pages of our own;
 //! - [`policy`]: which pods may be reached;
 //! - `special`: addresses that no wide range opens;

@@ -1,4 +1,4 @@
-//! The other end of an upstream connection: where a pod is.
+//! The other end of an upstream connection: which server to connect to, and the key of the pool.
 //!
 //! Owns what identifies a pod to the policy, the pool and the socket. Never decides whether it may be reached.
 
@@ -9,12 +9,12 @@ use std::{
 
 /// Where a pod is. IPv4-mapped IPv6 addresses do not occur: they are IPv4 ones from the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Origin {
+pub struct Peer {
     ip: IpAddr,
     port: u16,
 }
 
-impl Origin {
+impl Peer {
     /// The pod at this address.
     pub fn new(ip: IpAddr, port: u16) -> Self {
         Self { ip: ip.to_canonical(), port }
@@ -37,7 +37,7 @@ impl Origin {
 }
 
 /// `10.1.2.3:8080` or `[fd00::1]:8080`: the value of `Host`, and how the pod is named to people.
-impl fmt::Display for Origin {
+impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.socket_addr().fmt(f)
     }

@@ -11,7 +11,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{outcome::Outcome, peer::Origin, special};
+use super::{outcome::Outcome, peer::Peer, special};
 
 /// The private ranges: RFC 1918, RFC 6598 (used for pods by several clouds) and RFC 4193.
 pub const ALLOW_DEFAULT: &str = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,fc00::/7";
@@ -69,8 +69,8 @@ impl Policy {
     ///
     /// # Errors
     /// [`Outcome::AddressNotAllowed`] or [`Outcome::PortNotAllowed`].
-    pub fn authorize(&self, origin: Origin) -> Result<(), Outcome> {
-        let ip = origin.ip();
+    pub fn authorize(&self, peer: Peer) -> Result<(), Outcome> {
+        let ip = peer.ip();
         let embedded_pass = match ip {
             IpAddr::V4(_) => true,
             IpAddr::V6(v6) => special::embedded(v6).into_iter().flatten().all(|v4| self.allows(v4.into())),
@@ -78,7 +78,7 @@ impl Policy {
         if !self.allows(ip) || !embedded_pass {
             return Err(Outcome::AddressNotAllowed);
         }
-        if self.ports.contain(origin.port()) { Ok(()) } else { Err(Outcome::PortNotAllowed) }
+        if self.ports.contain(peer.port()) { Ok(()) } else { Err(Outcome::PortNotAllowed) }
     }
 
     fn allows(&self, ip: IpAddr) -> bool {
@@ -312,7 +312,7 @@ mod tests {
             (ALL, "", "::ffff:0:127.0.0.1", false),
         ] {
             let ip: IpAddr = ip.parse().unwrap();
-            let got = policy(allow, deny, "1-65535").authorize(Origin::new(ip, 80));
+            let got = policy(allow, deny, "1-65535").authorize(Peer::new(ip, 80));
             let expected = if expected { Ok(()) } else { Err(Outcome::AddressNotAllowed) };
             assert_eq!(got, expected, "{ip} with --allow {allow} --deny {deny}");
         }
@@ -380,7 +380,7 @@ mod tests {
             ("10.0.0.1", 80, Err(Outcome::PortNotAllowed)),
             ("11.0.0.1", 80, Err(Outcome::AddressNotAllowed)),
         ] {
-            assert_eq!(policy.authorize(Origin::new(ip.parse().unwrap(), port)), expected, "{ip}:{port}");
+            assert_eq!(policy.authorize(Peer::new(ip.parse().unwrap(), port)), expected, "{ip}:{port}");
         }
     }
 

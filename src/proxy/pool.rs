@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::{lru::LruList, peer::Origin, timestamp::Timestamp};
+use super::{lru::LruList, peer::Peer, timestamp::Timestamp};
 
 /// No slot.
 const NONE: u32 = u32::MAX;
@@ -19,7 +19,7 @@ const NONE: u32 = u32::MAX;
 /// One kept connection, and its neighbours.
 #[derive(Clone, Copy, Debug)]
 struct Idle {
-    origin: Origin,
+    peer: Peer,
     since: Timestamp,
     /// To the same pod.
     older: u32,
@@ -77,13 +77,13 @@ impl Pool {
     }
 
     /// Keeps the connection in `slot`. The caller then closes what [`Self::surplus`] names.
-    pub fn put(&mut self, slot: u32, origin: Origin, now: Timestamp) {
+    pub fn put(&mut self, slot: u32, peer: Peer, now: Timestamp) {
         let at = slot as usize;
         if at >= self.idle.len() {
             self.idle.resize(at + 1, None);
         }
         debug_assert!(self.idle[at].is_none(), "slot {slot} is kept already");
-        let link = self.find(origin);
+        let link = self.find(peer);
         let older = self.follow(link);
         let next = match self.at(older) {
             Some(older) => {
@@ -95,7 +95,7 @@ impl Pool {
                 NONE
             }
         };
-        self.idle[at] = Some(Idle { origin, since: now, older, newer: NONE, next });
+        self.idle[at] = Some(Idle { peer, since: now, older, newer: NONE, next });
         self.set(link, slot);
         self.recency.push(slot);
         self.len += 1;
@@ -108,8 +108,8 @@ impl Pool {
     ///
     /// One that was put in at `now`, in this very turn, has not been looked at by the kernel's readiness since:
     /// bytes behind the last answer's end could be waiting on it, and be taken for the next one's.
-    pub fn take(&mut self, origin: Origin, now: Timestamp) -> Option<u32> {
-        let link = self.find(origin);
+    pub fn take(&mut self, peer: Peer, now: Timestamp) -> Option<u32> {
+        let link = self.find(peer);
         let mut slot = self.follow(link);
         while let Some(&mut Idle { since, older, .. }) = self.at(slot) {
             if since < now {
@@ -123,8 +123,8 @@ impl Pool {
 
     /// Forgets the connection in `slot`, if it is kept.
     pub fn remove(&mut self, slot: u32) {
-        if let Some(&mut Idle { origin, .. }) = self.at(slot) {
-            self.unlink(slot, self.find(origin));
+        if let Some(&mut Idle { peer, .. }) = self.at(slot) {
+            self.unlink(slot, self.find(peer));
         }
     }
 
@@ -172,12 +172,12 @@ impl Pool {
     }
 
     /// The link to a pod's newest connection, or the empty one at the end of its bucket.
-    fn find(&self, origin: Origin) -> Link {
-        let mut link = Link::Bucket(self.bucket(origin));
+    fn find(&self, peer: Peer) -> Link {
+        let mut link = Link::Bucket(self.bucket(peer));
         loop {
             let slot = self.follow(link);
             match self.idle.get(slot as usize) {
-                Some(Some(idle)) if idle.origin != origin => link = Link::After(slot),
+                Some(Some(idle)) if idle.peer != peer => link = Link::After(slot),
                 _ => return link,
             }
         }
@@ -201,8 +201,8 @@ impl Pool {
         }
     }
 
-    fn bucket(&self, origin: Origin) -> usize {
-        self.hash.of(origin) as usize & (self.buckets.len() - 1)
+    fn bucket(&self, peer: Peer) -> usize {
+        self.hash.of(peer) as usize & (self.buckets.len() - 1)
     }
 
     /// Twice as many buckets.
@@ -210,8 +210,8 @@ impl Pool {
         let buckets = vec![NONE; 2 * self.buckets.len()];
         for first in std::mem::replace(&mut self.buckets, buckets) {
             let mut slot = first;
-            while let Some(&mut Idle { origin, next, .. }) = self.at(slot) {
-                let bucket = self.bucket(origin);
+            while let Some(&mut Idle { peer, next, .. }) = self.at(slot) {
+                let bucket = self.bucket(peer);
                 let second = std::mem::replace(&mut self.buckets[bucket], slot);
                 self.set(Link::After(slot), second);
                 slot = next;
@@ -231,13 +231,12 @@ impl Hash {
         Self(std::array::from_fn(|_| RandomState::new().hash_one(())))
     }
 
-    fn of(&self, origin: Origin) -> u32 {
-        let ip = match origin.ip() {
+    fn of(&self, peer: Peer) -> u32 {
+        let ip = match peer.ip() {
             IpAddr::V4(v4) => v4.to_bits().into(),
             IpAddr::V6(v6) => v6.to_bits(),
         };
-        let words =
-            [ip as u32, (ip >> 32) as u32, (ip >> 64) as u32, (ip >> 96) as u32, origin.port().into()];
+        let words = [ip as u32, (ip >> 32) as u32, (ip >> 64) as u32, (ip >> 96) as u32, peer.port().into()];
         let [addend, ref factors @ ..] = self.0;
         let products = iter::zip(factors, words).map(|(factor, word)| factor.wrapping_mul(word.into()));
         (products.fold(addend, u64::wrapping_add) >> 32) as u32
@@ -248,8 +247,8 @@ impl Hash {
 mod tests {
     use super::*;
 
-    fn pod(last: u8) -> Origin {
-        Origin::new([10, 0, 0, last].into(), 80)
+    fn pod(last: u8) -> Peer {
+        Peer::new([10, 0, 0, last].into(), 80)
     }
 
     #[test]
@@ -257,8 +256,8 @@ mod tests {
         let start = Timestamp::default();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut pool = Pool::new(3, Duration::from_secs(60));
-        for (slot, origin) in [(0, pod(1)), (1, pod(2)), (2, pod(1))] {
-            pool.put(slot, origin, at(slot.into()));
+        for (slot, peer) in [(0, pod(1)), (1, pod(2)), (2, pod(1))] {
+            pool.put(slot, peer, at(slot.into()));
         }
         assert_eq!(pool.surplus(), None);
         pool.put(7, pod(1), at(7));
@@ -315,17 +314,17 @@ mod tests {
     fn live_long(idle_max: usize, slots: u32, pods: u8) {
         let start = Timestamp::default();
         let mut pool = Pool::new(idle_max, Duration::from_secs(60));
-        let mut model: Vec<(u32, Origin)> = Vec::new();
+        let mut model: Vec<(u32, Peer)> = Vec::new();
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
         for turn in 0..20_000u64 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let (slot, origin) = ((random >> 33) as u32 % slots, pod((random >> 40) as u8 % pods));
+            let (slot, peer) = ((random >> 33) as u32 % slots, pod((random >> 40) as u8 % pods));
             let now = start + Duration::from_millis(turn);
             let known = model.iter().position(|&(known, _)| known == slot);
             match random >> 62 {
                 0 | 1 if known.is_none() => {
-                    pool.put(slot, origin, now);
-                    model.push((slot, origin));
+                    pool.put(slot, peer, now);
+                    model.push((slot, peer));
                     if let Some(surplus) = pool.surplus() {
                         assert_eq!(surplus, model.remove(0).0, "turn {turn}");
                         pool.remove(surplus);
@@ -336,9 +335,9 @@ mod tests {
                     known.map(|at| model.remove(at));
                 }
                 _ => {
-                    let expected = model.iter().rposition(|&(_, known)| known == origin);
+                    let expected = model.iter().rposition(|&(_, known)| known == peer);
                     let expected = expected.map(|at| model.remove(at).0);
-                    assert_eq!(pool.take(origin, now), expected, "turn {turn}");
+                    assert_eq!(pool.take(peer, now), expected, "turn {turn}");
                 }
             }
             assert_eq!((pool.len(), pool.oldest()), (model.len(), model.first().map(|first| first.0)));

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use memchr::memchr_iter;
 
-use super::{outcome::Outcome, peer::Origin};
+use super::{outcome::Outcome, peer::Peer};
 
 /// The path of a pod that names none: what Prometheus scrapes by default.
 const METRICS_PATH: &str = "/metrics";
@@ -75,7 +75,7 @@ pub enum Route<'b> {
     /// A pod, and what to ask it for.
     Pod {
         /// Where it is.
-        origin: Origin,
+        peer: Peer,
         /// The target for the pod, in two parts that follow each other, each as it came.
         target: PodTarget<'b>,
     },
@@ -134,8 +134,8 @@ pub fn resolve<'b>(path: &'b str, query: Option<&'b str>) -> Result<Route<'b>, O
         (port, "") => (port, METRICS_PATH),
         parts => parts,
     };
-    let origin = Origin::new(parse_host(host)?, parse_port(port)?);
-    Ok(Route::Pod { origin, target: PodTarget { path, query } })
+    let peer = Peer::new(parse_host(host)?, parse_port(port)?);
+    Ok(Route::Pod { peer, target: PodTarget { path, query } })
 }
 
 fn encoded_question_mark(path: &str) -> Option<usize> {
@@ -191,13 +191,13 @@ fn parse_port(port: &str) -> Result<u16, Outcome> {
 ///
 /// `asked` is the path that the pod was asked for: a relative reference is meant relative to it, and what the
 /// client would make of it relative to its own path differs as soon as it climbs.
-pub fn location_through_us(location: &[u8], origin: Origin, asked: &str) -> Option<String> {
+pub fn location_through_us(location: &[u8], peer: Peer, asked: &str) -> Option<String> {
     let location = str::from_utf8(location).ok()?;
     let reference = match location.split_once("//") {
         Some((scheme, rest)) if scheme.is_empty() || scheme.eq_ignore_ascii_case("http:") => {
             let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
             let (authority, path) = rest.split_at(end);
-            if !names(authority, origin) {
+            if !names(authority, peer) {
                 return None;
             }
             if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
@@ -221,13 +221,13 @@ pub fn location_through_us(location: &[u8], origin: Origin, asked: &str) -> Opti
     // Where the path has a `%3F` and no query follows, an empty query keeps it from being taken for a `?`.
     let query = if encoded_question_mark(&path).is_some() && !suffix.starts_with('?') { "?" } else { "" };
     // Bare IPv6: a path segment may have colons, and no brackets (RFC 3986 section 3.3).
-    Some(format!("/pods/{}/{}{path}{query}{suffix}", origin.ip(), origin.port()))
+    Some(format!("/pods/{}/{}{path}{query}{suffix}", peer.ip(), peer.port()))
 }
 
 /// Whether an authority names the pod that answered.
-fn names(authority: &str, origin: Origin) -> bool {
+fn names(authority: &str, peer: Peer) -> bool {
     match authority.parse::<SocketAddr>() {
-        Ok(addr) => Origin::new(addr.ip(), addr.port()) == origin,
+        Ok(addr) => Peer::new(addr.ip(), addr.port()) == peer,
         Err(_) => {
             let authority = authority.strip_suffix(':').unwrap_or(authority); // an empty port is the default one
             let host = authority.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -235,7 +235,7 @@ fn names(authority: &str, origin: Origin) -> bool {
                 Some(host) => host.parse::<Ipv6Addr>().map(IpAddr::from),
                 None => authority.parse::<Ipv4Addr>().map(IpAddr::from),
             };
-            ip.is_ok_and(|ip| Origin::new(ip, 80) == origin)
+            ip.is_ok_and(|ip| Peer::new(ip, 80) == peer)
         }
     }
 }
@@ -265,9 +265,9 @@ fn remove_dot_segments(path: &str) -> String {
 mod tests {
     use super::*;
 
-    fn pod(address: &str) -> Origin {
+    fn pod(address: &str) -> Peer {
         let address: SocketAddr = address.parse().unwrap();
-        Origin::new(address.ip(), address.port())
+        Peer::new(address.ip(), address.port())
     }
 
     #[test]
@@ -299,8 +299,8 @@ mod tests {
                 None => (target, None),
             };
             match resolve(path, query) {
-                Ok(Route::Pod { origin, target: to_pod }) => {
-                    assert_eq!((origin, to_pod.parts().concat().as_str()), (pod(address), asked), "{target}");
+                Ok(Route::Pod { peer, target: to_pod }) => {
+                    assert_eq!((peer, to_pod.parts().concat().as_str()), (pod(address), asked), "{target}");
                 }
                 other => panic!("{target}: {other:?}"),
             }

@@ -21,7 +21,7 @@ use psystrike::{
     },
     limits::Limits,
     proxy::{
-        peer::Origin,
+        peer::Peer,
         policy::{self, Policy, Ports},
         route::{self, Route},
     },
@@ -433,26 +433,26 @@ pub(crate) fn route(bytes: &[u8]) {
         Some((path, query)) => (path, Some(query)),
         None => (target, None),
     };
-    let Ok(Route::Pod { origin, target }) = route::resolve(path, query) else { return };
+    let Ok(Route::Pod { peer, target }) = route::resolve(path, query) else { return };
     assert!(path.starts_with("/pods/"));
     assert!(target.path.starts_with('/'));
     assert!(target.path == "/metrics" || path.contains(target.path));
-    assert!(origin.port() > 0);
-    assert!(!matches!(origin.ip(), IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()), "judged as IPv6");
-    let again = format!("/pods/{}/{}{}", origin.ip(), origin.port(), target.path);
+    assert!(peer.port() > 0);
+    assert!(!matches!(peer.ip(), IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()), "judged as IPv6");
+    let again = format!("/pods/{}/{}{}", peer.ip(), peer.port(), target.path);
     // With a query of its own, no `%3F` is taken for one.
     let resolved = route::resolve(&again, Some(target.query.unwrap_or_default()));
     match resolved {
-        Ok(Route::Pod { origin: same, target: to }) => assert_eq!((same, to.path), (origin, target.path)),
+        Ok(Route::Pod { peer: same, target: to }) => assert_eq!((same, to.path), (peer, target.path)),
         other => panic!("{again}: {other:?}"),
     }
-    let Some(through) = route::location_through_us(location.as_bytes(), origin, target.path) else { return };
+    let Some(through) = route::location_through_us(location.as_bytes(), peer, target.path) else { return };
     let end = through.find(['?', '#']).unwrap_or(through.len());
     let query = through[end..].strip_prefix('?').map(|rest| rest.split('#').next().unwrap_or_default());
     match route::resolve(&through[..end], query) {
-        Ok(Route::Pod { origin: same, target: to }) => {
-            assert_eq!(same, origin, "{location:?} leaves the pod by {through:?}");
-            let rest = through[..end].strip_prefix(&format!("/pods/{}/{}", origin.ip(), origin.port()));
+        Ok(Route::Pod { peer: same, target: to }) => {
+            assert_eq!(same, peer, "{location:?} leaves the pod by {through:?}");
+            let rest = through[..end].strip_prefix(&format!("/pods/{}/{}", peer.ip(), peer.port()));
             assert_eq!(rest, Some(to.path));
         }
         other => panic!("{location:?} leads to {through:?}: {other:?}"),
@@ -469,9 +469,9 @@ pub(crate) fn destinations(bytes: &[u8]) {
     assert_eq!(ports.to_string().parse(), Ok(ports.clone()), "as it is shown, so it is read");
     let policy = Policy::new(allow.clone(), deny.clone(), ports.clone());
     for address in lines.filter_map(|line| line.parse::<SocketAddr>().ok()) {
-        let origin = Origin::new(address.ip(), address.port());
-        let ip = origin.ip();
-        let reached = policy.authorize(origin).is_ok();
+        let peer = Peer::new(address.ip(), address.port());
+        let ip = peer.ip();
+        let reached = policy.authorize(peer).is_ok();
         let listed =
             allow.iter().any(|range| range.contains(&ip)) && !deny.iter().any(|range| range.contains(&ip));
         assert!(!reached || (listed && ports.contain(address.port())), "{ip} is on no list");

@@ -333,7 +333,7 @@ impl Ask {
                 let (patience, field) = random_patience(random, timeouts);
                 fields += field;
                 let scrape = Scrape::random(random, id, client, to_head, patience, long);
-                let target = format!("/pods/10.0.0.{}/8080/s/{id}", scrape.origin);
+                let target = format!("/pods/10.0.0.{}/8080/s/{id}", scrape.peer);
                 scrapes.push(scrape);
                 (Kind::Scrape(id), target)
             }

@@ -91,7 +91,7 @@ pub(crate) struct Scrape {
     id: usize,
     client: usize,
     /// Which pod.
-    pub(crate) origin: usize,
+    pub(crate) peer: usize,
     to_head: bool,
     pub(crate) patience: Duration,
     pub(crate) answer: Answer,
@@ -396,13 +396,13 @@ impl Scrape {
         patience: Duration,
         long: bool,
     ) -> Self {
-        let origin = 1 + if long { 0 } else { random.below(PODS) };
+        let peer = 1 + if long { 0 } else { random.below(PODS) };
         let answer = Answer::random(random, id, to_head, long);
-        Self { id, client, origin, to_head, patience, answer, attempts: Vec::new() }
+        Self { id, client, peer, to_head, patience, answer, attempts: Vec::new() }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, self.origin as u8], PORT))
+        SocketAddr::from(([10, 0, 0, self.peer as u8], PORT))
     }
 
     /// What is wrong with the answer that the last attempt got.

@@ -20,7 +20,7 @@ use psystrike::{
         events::{ClientAction, Context, Event, Output, PageHead, Pages, Report, UpstreamAction, Wants},
         exchange::Exchange,
         outcome::{Outcome, UpstreamError},
-        peer::Origin,
+        peer::Peer,
         policy::{Policy, Ports},
         recycler::Recycler,
         route::Page,
@@ -36,8 +36,8 @@ const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 const DATE_SECONDS: u64 = 784_111_777;
 
 /// The pod that [`ASK`] asks.
-pub(crate) fn pod() -> Origin {
-    Origin::new([10, 1, 2, 3].into(), 8080)
+pub(crate) fn pod() -> Peer {
+    Peer::new([10, 1, 2, 3].into(), 8080)
 }
 
 /// A scrape,

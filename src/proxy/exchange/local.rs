@@ -49,7 +49,7 @@ impl Transaction {
         self.until = self.until.max(ctx.now + ctx.settings.timeouts.header);
         let reason = failure.phrase(within).to_string();
         let after = HumanDuration(ctx.now.since(self.started));
-        let body = match self.origin {
+        let body = match self.peer {
             Some(pod) => format!("{reason} (pod {pod}, after {after})\n"),
             None => format!("{reason}\n"),
         };

@@ -19,7 +19,7 @@ use crate::{
         events::{Context, Event, Output, UpstreamAction},
         logged,
         outcome::{Failure, Outcome},
-        peer::Origin,
+        peer::Peer,
         route::{self, PodTarget, Route, RouteName},
         timestamp::Timestamp,
     },
@@ -114,11 +114,11 @@ impl Reading {
         });
         match route {
             Ok(Route::Page(page)) => transaction.page(page, ctx, out),
-            Ok(Route::Pod { origin, target }) => {
-                transaction.origin = Some(origin);
+            Ok(Route::Pod { peer, target }) => {
+                transaction.peer = Some(peer);
                 let judged = if head.hops() < HOPS_MAX { Ok(()) } else { Err(Outcome::Loop) };
-                match judged.and_then(|()| ctx.settings.policy.authorize(origin)) {
-                    Ok(()) => transaction.start(head, origin, target, ctx, out),
+                match judged.and_then(|()| ctx.settings.policy.authorize(peer)) {
+                    Ok(()) => transaction.start(head, peer, target, ctx, out),
                     Err(outcome) => transaction.fail(outcome.into(), Duration::ZERO, ctx, out),
                 }
             }
@@ -171,15 +171,15 @@ impl Transaction {
     fn start(
         mut self: Box<Self>,
         head: &RequestHead<'_, '_>,
-        origin: Origin,
+        peer: Peer,
         target: PodTarget<'_>,
         ctx: &mut Context<'_>,
         out: &mut Output,
     ) -> Exchange {
         self.until = self.started + ctx.settings.timeouts.patience(head.first(Name::ScrapeTimeout));
-        rewrite::request(&mut self.request, head, &target.parts(), origin.socket_addr());
+        rewrite::request(&mut self.request, head, &target.parts(), peer.socket_addr());
         self.request.shrink_to(SPARE_REQUEST_BYTES_MAX);
-        out.upstream = UpstreamAction::Connect(origin);
+        out.upstream = UpstreamAction::Connect(peer);
         self.connect(ctx)
     }
 }

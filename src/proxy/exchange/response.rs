@@ -173,9 +173,9 @@ impl Transaction {
         let unchunk = old && framing == Framing::Chunked;
         let until_close = unchunk || framing == Framing::UntilClose;
         let persistence = if until_close { Persistence::Close } else { self.terms_now(ctx).persistence() };
-        let location = head.location().zip(self.origin);
-        let location = location
-            .and_then(|(location, origin)| route::location_through_us(location, origin, self.asked()));
+        let location = head.location().zip(self.peer);
+        let location =
+            location.and_then(|(location, peer)| route::location_through_us(location, peer, self.asked()));
         let date = (!head.is_dated()).then(|| ctx.pages.date());
         // Where there is no body, an HTTP/1.0 client is told of no chunks either.
         let edit = ResponseEdit { persistence, unchunk: old, location, date };

@@ -10,7 +10,7 @@ use crate::{
         head::Version,
         rewrite::Persistence,
     },
-    proxy::{outcome::Outcome, peer::Origin, route::RouteName, timestamp::Timestamp},
+    proxy::{outcome::Outcome, peer::Peer, route::RouteName, timestamp::Timestamp},
 };
 
 /// How every answer begins.
@@ -45,7 +45,7 @@ pub struct Transaction {
     pub(super) route: RouteName,
     pub(super) terms: ClientTerms,
     pub(super) line: Option<Box<str>>,
-    pub(super) origin: Option<Origin>,
+    pub(super) peer: Option<Peer>,
     pub(super) started: Timestamp,
     /// When it has taken too long.
     pub(super) until: Timestamp,
@@ -86,7 +86,7 @@ impl Transaction {
             route: RouteName::None,
             terms,
             line: None,
-            origin: None,
+            peer: None,
             started: now,
             until,
             request: Vec::new(),

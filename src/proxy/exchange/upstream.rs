@@ -100,8 +100,8 @@ impl Transaction {
     /// The reused connection was stale. GET and HEAD are idempotent: the request goes once more, on a fresh one.
     #[cold]
     pub(super) fn retry(mut self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
-        let Some(origin) = self.origin else { return self.give_up(Outcome::NoAnswer.into(), ctx, out) };
-        out.upstream = UpstreamAction::Retry(origin);
+        let Some(peer) = self.peer else { return self.give_up(Outcome::NoAnswer.into(), ctx, out) };
+        out.upstream = UpstreamAction::Retry(peer);
         (self.reused, self.sent, self.seen, self.first_byte) = (false, 0, 0, None);
         self.connect(ctx)
     }
