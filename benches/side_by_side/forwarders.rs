@@ -18,20 +18,16 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
 use crate::{
-    cases::Body,
     floors::{self, Way},
-    load::Scrape,
     machine,
     nginx::{self, Tuning},
-    pods,
+    setup::Setup,
 };
 
 /// How long a forwarder may take to start. nginx has thousands of locations to read.
 const START_MAX: Duration = Duration::from_secs(20);
 /// How long a forwarder may take to end before it is killed.
 const END_MAX: Duration = Duration::from_secs(3);
-/// As many files as any of them may open.
-pub(crate) const OPEN_FILES_MAX: usize = 20_000;
 /// Says to this program that it is to become a forwarder.
 const CHILD: &str = "--child";
 const FLOOR: &str = "--floor";
@@ -60,32 +56,10 @@ pub(crate) struct Forwarder {
     pub(crate) kind: Kind,
 }
 
-/// What a forwarder is to serve.
-#[derive(Clone, Debug)]
-pub(crate) struct Setup {
-    /// Where configurations and logs go.
-    pub(crate) scratch: PathBuf,
-    /// The cores that it may run on.
-    pub(crate) cores: Vec<usize>,
-    pub(crate) pods: usize,
-    pub(crate) pods_port: u16,
-    pub(crate) clients: usize,
-    /// How long every answer is, head and body; only the floors need it.
-    pub(crate) answer_bytes: u64,
-}
-
 /// A forwarder that takes connections.
 pub(crate) struct Running {
     child: Child,
     pub(crate) address: SocketAddr,
-}
-
-impl Setup {
-    /// A scrape of each pod.
-    pub(crate) fn scrapes(&self, forwarder: SocketAddr, body: Body) -> Vec<Scrape> {
-        let scrape = |number| Scrape::new(forwarder, pods::address(number), self.pods_port, body);
-        (0..self.pods).map(scrape).collect()
-    }
 }
 
 impl Forwarder {

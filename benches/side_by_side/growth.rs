@@ -3,11 +3,12 @@
 use std::fmt::Display;
 
 use crate::{
-    Bench,
+    bench::Bench,
     cases::{Body, length},
     figures::{Sample, Spread},
-    forwarders::{Forwarder, Kind, Setup},
+    forwarders::{Forwarder, Kind},
     processor, report,
+    setup::Setup,
 };
 
 /// The most is about what 20,000 open files let a forwarder keep.

@@ -6,7 +6,7 @@
 use std::{fs, net::SocketAddr, process::Command, time::Duration};
 
 use crate::{
-    Bench,
+    bench::Bench,
     cases::{Body, chunked, length},
     forwarders::{Forwarder, free_address},
     load::{self, Scrape},

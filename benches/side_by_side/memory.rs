@@ -13,13 +13,14 @@ use std::{
 };
 
 use crate::{
-    Bench,
+    bench::Bench,
     cases::{Body, chunked, length},
     figures::Spread,
-    forwarders::{Forwarder, Running, Setup},
+    forwarders::{Forwarder, Running},
     load::{self, Scrape},
     machine, pods,
     report::{self, Limit, Reached, Verdict},
+    setup::Setup,
 };
 
 /// How long a forwarder has to come to rest.

@@ -1,20 +1,18 @@
-//! nginx: as a user writes it, at its best, and the settings that were tried to find what its best is.
+//! nginx's configuration: as a user writes it, at its best, and the settings that were tried to find what its best is.
 
 use std::{fmt::Write as _, net::SocketAddr};
 
 use rustix::process::geteuid;
 
 use crate::{
-    Bench,
-    figures::{Sample, Spread},
-    forwarders::{Forwarder, Kind, OPEN_FILES_MAX, Setup},
-    pods, processor, report,
+    pods,
+    setup::{OPEN_FILES_MAX, Setup},
 };
 
 /// Settings that make a difference, or might.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tuning {
-    name: &'static str,
+    pub(crate) name: &'static str,
     /// In `events`.
     events: &'static str,
     /// Behind the address in `listen`.
@@ -30,7 +28,7 @@ pub(crate) const BEST: Tuning =
     Tuning { name: "best", events: "", listen: "", buffering: "off", buffer_kib: 256, more: "" };
 
 /// What was tried beside it: each differs from it in what its name says.
-const TRIED: [Tuning; 15] = [
+pub(crate) const TRIED: [Tuning; 15] = [
     Tuning { name: "buffers of 4 KiB", buffer_kib: 4, ..BEST },
     Tuning { name: "buffers of 16 KiB", buffer_kib: 16, ..BEST },
     Tuning { name: "buffers of 32 KiB", buffer_kib: 32, ..BEST },
@@ -47,31 +45,6 @@ const TRIED: [Tuning; 15] = [
     Tuning { name: "client abort ignored", more: "proxy_ignore_client_abort on;", ..BEST },
     Tuning { name: "request pool of 16 KiB", more: "request_pool_size 16k;", ..BEST },
 ];
-
-/// Measures what was tried beside the best, each body in its own rounds, and prints the ratios.
-pub(crate) fn run(bench: &Bench) -> Result<(), String> {
-    let best = Forwarder { name: BEST.name.to_owned(), kind: Kind::NginxBest };
-    if !best.is_installed() {
-        println!("NOT MEASURED: settings of nginx, which is not installed\n");
-        return Ok(());
-    }
-    let tried = TRIED.map(|tuning| Forwarder { name: tuning.name.to_owned(), kind: Kind::Nginx(tuning) });
-    let forwarders = [&[best], &tried[..]].concat();
-    let mut rows: Vec<_> = tried.iter().map(|forwarder| vec![forwarder.name.clone()]).collect();
-    for &body in &bench.options.bodies {
-        let case = processor::case(bench, &forwarders, &bench.setup(), body, bench.options.rounds)?;
-        let Some((best, tried)) = case.forwarders.split_first() else { continue };
-        for (row, tried) in rows.iter_mut().zip(tried) {
-            let ratio = Spread::of_ratios(&tried.samples, &best.samples, Sample::processor_us);
-            row.push(ratio.map_or("-".to_owned(), |ratio| ratio.to_string()));
-        }
-    }
-    println!("### nginx with other settings: processor time per scrape, × nginx best\n");
-    let bodies: Vec<String> = bench.options.bodies.iter().map(ToString::to_string).collect();
-    let head: Vec<&str> = ["setting"].into_iter().chain(bodies.iter().map(String::as_str)).collect();
-    report::table(&head, &rows);
-    Ok(())
-}
 
 /// What two lines do: a regular expression and `proxy_pass` with variables.
 pub(crate) fn usual(address: SocketAddr, setup: &Setup) -> String {

@@ -3,12 +3,13 @@
 use std::{mem, time::Duration};
 
 use crate::{
-    Bench,
+    bench::Bench,
     cases::Body,
-    figures::{Noise, Sample, percentile},
-    forwarders::{Forwarder, Kind, Running, Setup},
+    figures::{Noise, Sample, Spread, percentile},
+    forwarders::{Forwarder, Kind, Running},
     load::{self, Load, Scrape, Until},
     machine, pods, report,
+    setup::Setup,
 };
 
 /// All figures of one body.
@@ -38,7 +39,7 @@ impl Case {
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
     let cases = bench.options.bodies.iter().map(|&body| {
         let case = case(bench, &bench.forwarders, &bench.setup(), body, bench.options.rounds)?;
-        report::processor(&case);
+        print(&case);
         Ok(case)
     });
     cases.collect()
@@ -114,4 +115,59 @@ pub(crate) fn answer_bytes(bench: &Bench, body: Body) -> Result<u64, String> {
     let pod = (pods::address(0), bench.pods.port).into();
     let scrape = Scrape::of_target(pod, &body.path(), 200, Some(body.bytes));
     load::scrape(&mut load::connect(pod)?, &scrape)
+}
+
+/// Prints the figures of one body, and what disturbed them.
+fn print(case: &Case) {
+    figures(case);
+    let samples = || case.forwarders.iter().flat_map(|measured| &measured.samples);
+    let wall: Duration = samples().map(|sample| sample.wall).sum();
+    let share = |of: fn(&Sample) -> Duration| {
+        100.0 * samples().map(of).sum::<Duration>().as_secs_f64() / wall.as_secs_f64()
+    };
+    println!(
+        "Noise: of the forwarders' core, others had {:.1} % and the hypervisor {:.1} %.\n",
+        share(|sample| sample.noise.others),
+        share(|sample| sample.noise.stolen)
+    );
+}
+
+/// Prints the figures of one body.
+pub(crate) fn figures(case: &Case) {
+    println!("### {}\n", case.body);
+    let ours = case.ours();
+    let row = |measured: &Measured| {
+        let samples = &measured.samples;
+        let median = |figure: fn(&Sample) -> f64, precision: usize| {
+            let spread = Spread::of(samples.iter().map(figure));
+            spread.map_or("-".to_owned(), |spread| format!("{:.precision$}", spread.median))
+        };
+        let processor = Spread::of(samples.iter().map(Sample::processor_us));
+        let ratio = ours.and_then(|ours| Spread::of_ratios(samples, &ours.samples, Sample::processor_us));
+        vec![
+            measured.forwarder.name.clone(),
+            processor.map_or("-".to_owned(), |spread| format!("{spread:.1}")),
+            ratio.map_or("-".to_owned(), |ratio| ratio.to_string()),
+            median(|sample| sample.user_share * 100.0, 0),
+            median(Sample::scrapes_per_second, 0),
+            median(Sample::megabytes_per_second, 0),
+            median(Sample::p50_us, 0),
+            median(Sample::p99_us, 0),
+            median(Sample::pss_kib, 0),
+        ]
+    };
+    let rows: Vec<_> = case.forwarders.iter().map(row).collect();
+    let ratio = format!("× {}", ours.map_or("-", |ours| ours.forwarder.name.as_str()));
+    let head = [
+        "forwarder",
+        "processor µs/scrape",
+        &ratio,
+        "user %",
+        "scrapes/s",
+        "MB/s",
+        "p50 µs",
+        "p99 µs",
+        "Pss KiB",
+    ];
+    report::table(&head, &rows);
 }

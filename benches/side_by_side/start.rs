@@ -3,7 +3,7 @@
 use std::{process::Command, time::Instant};
 
 use crate::{
-    Bench,
+    bench::Bench,
     cases::length,
     figures::Spread,
     forwarders::{Forwarder, free_address},

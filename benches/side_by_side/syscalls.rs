@@ -12,11 +12,12 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    Bench,
+    bench::Bench,
     cases::Body,
-    forwarders::{Forwarder, Setup},
+    forwarders::Forwarder,
     load::{Load, Until},
     machine, processor, report,
+    setup::Setup,
 };
 
 const SCRAPES: u64 = 4000;

@@ -4,10 +4,11 @@
 //! same two cores: what a second worker takes, they lack.
 
 use crate::{
-    Bench,
+    bench::Bench,
     cases::{Body, length},
-    forwarders::{Forwarder, Kind, Setup},
-    machine, processor, report,
+    forwarders::{Forwarder, Kind},
+    machine, processor,
+    setup::Setup,
 };
 
 const BODIES: [Body; 3] = [length(1), length(16), length(256)];
@@ -30,7 +31,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(), String> {
     let setup = Setup { cores, ..bench.setup() };
     for body in BODIES {
         let case = processor::case(bench, &forwarders, &setup, body, bench.options.rounds)?;
-        report::figures(&case);
+        processor::figures(&case);
     }
     machine::pin_all(&[bench.options.load_core])
 }

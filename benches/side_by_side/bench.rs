@@ -1,0 +1,89 @@
+//! What all parts need: the options, the pods, the forwarders that are installed, and a folder.
+
+use std::{fs, path::PathBuf};
+
+use crate::{
+    forwarders::Forwarder,
+    machine,
+    options::{Options, Part},
+    pods::Pods,
+    setup::Setup,
+};
+
+/// What all parts need.
+pub(crate) struct Bench {
+    pub(crate) options: Options,
+    pub(crate) pods: Pods,
+    /// Those that are asked for and installed. The first psystrike is the one that verdicts are about.
+    pub(crate) forwarders: Vec<Forwarder>,
+    pub(crate) scratch: PathBuf,
+}
+
+impl Bench {
+    pub(crate) fn new(options: Options) -> Result<Self, String> {
+        let open_files = machine::raise_open_files()?;
+        let needed = 2 * options.idle as u64 + 1000;
+        if options.parts.contains(&Part::Memory) && open_files < needed {
+            return Err(format!(
+                "--idle {} needs {needed} open files, and there are {open_files}",
+                options.idle
+            ));
+        }
+        machine::pin(&[options.load_core])?;
+        let pods = Pods::start().map_err(|error| format!("pods: {error}"))?;
+        // Not below target/, which a forwarder that gives up root may not be able to enter.
+        let scratch = std::env::temp_dir().join(format!("psystrike-side-by-side-{}", std::process::id()));
+        fs::create_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
+        let (forwarders, missing): (Vec<_>, Vec<_>) =
+            options.forwarders.iter().cloned().partition(Forwarder::is_installed);
+        for forwarder in missing {
+            println!("NOT MEASURED: {} is not installed\n", forwarder.name);
+        }
+        Ok(Self { options, pods, forwarders, scratch })
+    }
+
+    /// Says what is measured, and on what.
+    pub(crate) fn describe(&self) {
+        let Self { options, forwarders, .. } = self;
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let cpuinfo = read("/proc/cpuinfo");
+        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let cores = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
+        println!("- machine: {cores} cores, {}", model.map_or("unknown", |(_, model)| model));
+        println!("- kernel: {}", read("/proc/sys/kernel/osrelease").trim());
+        for forwarder in forwarders {
+            if let Some(version) = forwarder.version() {
+                println!("- {}: {version}", forwarder.name);
+            }
+        }
+        println!(
+            "- {} rounds of {:?} each; {} clients, {} pods; forwarder on core {}, pods and load on core {}{}\n",
+            options.rounds,
+            options.turn,
+            options.clients,
+            options.pods,
+            options.forwarder_core,
+            options.load_core,
+            if options.awake { ", always awake" } else { "" }
+        );
+    }
+
+    /// What forwarders have to serve in most parts.
+    pub(crate) fn setup(&self) -> Setup {
+        Setup {
+            scratch: self.scratch.clone(),
+            cores: vec![self.options.forwarder_core],
+            pods: self.options.pods,
+            pods_port: self.pods.port,
+            clients: self.options.clients,
+            answer_bytes: 0,
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // Left over, it would be a few files in a folder for such.
+        let _ = fs::remove_dir_all(&self.scratch);
+    }
+}

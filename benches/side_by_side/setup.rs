@@ -1,0 +1,30 @@
+//! What forwarders have to serve, and with what.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use crate::{cases::Body, load::Scrape, pods};
+
+/// As many files as any of them may open.
+pub(crate) const OPEN_FILES_MAX: usize = 20_000;
+
+/// What a forwarder is to serve.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    /// Where configurations and logs go.
+    pub(crate) scratch: PathBuf,
+    /// The cores that it may run on.
+    pub(crate) cores: Vec<usize>,
+    pub(crate) pods: usize,
+    pub(crate) pods_port: u16,
+    pub(crate) clients: usize,
+    /// How long every answer is, head and body; only the floors need it.
+    pub(crate) answer_bytes: u64,
+}
+
+impl Setup {
+    /// A scrape of each pod.
+    pub(crate) fn scrapes(&self, forwarder: SocketAddr, body: Body) -> Vec<Scrape> {
+        let scrape = |number| Scrape::new(forwarder, pods::address(number), self.pods_port, body);
+        (0..self.pods).map(scrape).collect()
+    }
+}

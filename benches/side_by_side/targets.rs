@@ -1,0 +1,100 @@
+//! What processor time per scrape and latency have to reach.
+
+use crate::{
+    cases::{self, Body, chunked, length},
+    figures::{Sample, Spread},
+    floors::Way,
+    forwarders::Kind,
+    processor::{Case, Measured},
+    report::{Limit, Reached, Verdict},
+};
+
+/// Whose figures a ratio is of.
+#[derive(Clone, Copy, Debug)]
+enum Of {
+    Ours,
+    ReadWrite,
+    Splice,
+    NginxBest,
+    NginxUsual,
+}
+
+impl Of {
+    fn in_case(self, case: &Case) -> Option<&Measured> {
+        match self {
+            Self::Ours => case.ours(),
+            Self::ReadWrite => case.of(&Kind::Floor(Way::ReadWrite)),
+            Self::Splice => case.of(&Kind::Floor(Way::Splice)),
+            Self::NginxBest => case.of(&Kind::NginxBest),
+            Self::NginxUsual => case.of(&Kind::NginxUsual),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "psystrike",
+            Self::ReadWrite => "read/write floor",
+            Self::Splice => "splice floor",
+            Self::NginxBest => "nginx at its best",
+            Self::NginxUsual => "nginx as usual",
+        }
+    }
+}
+
+/// What processor time per scrape has to reach, as a ratio within one run.
+const TARGETS: [(Body, Of, Limit, Of); 18] = {
+    use Limit::{AtLeast, AtMost};
+    use Of::{NginxBest, NginxUsual, Ours, ReadWrite, Splice};
+    [
+        (length(1), Ours, AtMost(1.10), ReadWrite),
+        (length(1), NginxBest, AtLeast(1.4), Ours),
+        (length(1), NginxUsual, AtLeast(3.8), Ours),
+        (length(16), Ours, AtMost(1.10), ReadWrite),
+        (length(16), NginxBest, AtLeast(1.4), Ours),
+        (length(16), NginxUsual, AtLeast(3.8), Ours),
+        (length(64), Splice, AtMost(0.75), ReadWrite), // or it is no floor
+        (length(64), Ours, AtMost(1.10), Splice),
+        (length(64), NginxBest, AtLeast(1.6), Ours),
+        (length(256), Splice, AtMost(0.75), ReadWrite),
+        (length(256), Ours, AtMost(1.10), Splice),
+        (length(256), NginxBest, AtLeast(1.6), Ours),
+        (length(1024), Ours, AtMost(0.60), ReadWrite),
+        (length(1024), NginxBest, AtLeast(1.6), Ours),
+        (chunked(16), Ours, AtMost(1.10), ReadWrite),
+        (chunked(16), NginxBest, AtLeast(1.8), Ours),
+        (chunked(256), Ours, AtMost(1.10), ReadWrite),
+        (chunked(256), NginxBest, AtLeast(1.6), Ours),
+    ]
+};
+
+/// What the targets for processor time and latency came to.
+pub(crate) fn verdicts(cases: &[Case]) -> Vec<Verdict> {
+    let of_body = |body: Body| cases.iter().find(move |case| case.body == body);
+    let processor = TARGETS.iter().filter_map(|&(body, of, limit, over)| {
+        let ratio = ratio(of_body(body)?, of, over, Sample::processor_us);
+        let (sign, bound) = match limit {
+            Limit::AtMost(most) => ("≤", most),
+            Limit::AtLeast(least) => ("≥", least),
+        };
+        Some(Verdict {
+            case: format!("{body}: processor"),
+            target: format!("{} {sign} {bound:.2} × {}", of.name(), over.name()),
+            measured: ratio.map_or("-".to_owned(), |ratio| ratio.to_string()),
+            reached: Reached::of(limit, ratio),
+        })
+    });
+    let latency = cases::ALL.iter().filter_map(|&body| {
+        let ratio = ratio(of_body(body)?, Of::Ours, Of::NginxBest, Sample::p99_us);
+        Some(Verdict {
+            case: format!("{body}: p99 latency"),
+            target: "psystrike < nginx at its best".to_owned(),
+            measured: ratio.map_or("-".to_owned(), |ratio| ratio.to_string()),
+            reached: Reached::of(Limit::AtMost(1.0), ratio),
+        })
+    });
+    processor.chain(latency).collect()
+}
+
+fn ratio(case: &Case, of: Of, over: Of, figure: fn(&Sample) -> f64) -> Option<Spread> {
+    Spread::of_ratios(&of.in_case(case)?.samples, &over.in_case(case)?.samples, figure)
+}
