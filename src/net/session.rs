@@ -87,8 +87,12 @@ impl<N: Network> Session<'_, N> {
             if self.transfer.run_bytes >= self.transfer.run_bytes_max {
                 return Action::Yield;
             }
-            let flushed = self.transfer.flush(self.client, self.counters);
-            let moved = if flushed.is_ok() { self.make_move(scratch) } else { self.step(Event::ClientGone) };
+            let moved =
+                if !self.client.is_stalled() || self.transfer.flush(self.client, self.counters).is_ok() {
+                    self.make_move(scratch)
+                } else {
+                    self.step(Event::ClientGone)
+                };
             match moved {
                 Move::Nothing => return Action::Wait,
                 Move::Made => {}
@@ -136,7 +140,9 @@ impl<N: Network> Session<'_, N> {
     /// Writes what the output has for the client. `bytes` are those of the event, if it had any.
     pub(super) fn deliver(&mut self, bytes: &[u8]) -> Move {
         let Output { head, pass, .. } = &*self.out;
-        let delivered = self.transfer.write(self.client, head, &bytes[pass.clone()], self.counters);
+        let has_none = head.is_empty() && pass.is_empty();
+        let bytes = &bytes[pass.clone()];
+        let delivered = has_none || self.transfer.write(self.client, head, bytes, self.counters);
         self.after(delivered)
     }
 

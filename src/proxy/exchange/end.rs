@@ -104,6 +104,7 @@ impl Transaction {
     }
 
     /// The client went away, and the pod's connection goes with it.
+    #[cold]
     pub(super) fn client_gone(self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         out.upstream = UpstreamAction::Close;
         self.report(Outcome::ClientGone, ctx, out);
@@ -111,6 +112,7 @@ impl Transaction {
     }
 
     /// The answer is not going to be whole, and part of it is sent: the client must see it.
+    #[cold]
     pub(super) fn broken(
         mut self: Box<Self>,
         failure: Failure,
@@ -133,6 +135,7 @@ impl Transaction {
     }
 
     /// The client did not take its answer, and part of it is sent.
+    #[cold]
     pub(super) fn reset(
         mut self: Box<Self>,
         outcome: Outcome,

@@ -185,6 +185,7 @@ impl Exchange {
     }
 
     /// Nothing may be held for it any more. Where nothing of an answer is on its way, the client is told.
+    #[cold]
     fn give_way(self, client_stalled: bool, ctx: &mut Context<'_>, out: &mut Output) -> Self {
         let outcome = Outcome::BuffersFull;
         match self {

@@ -51,6 +51,7 @@ impl Transaction {
     }
 
     /// Bytes of an answer are here.
+    #[inline]
     pub(super) fn response(
         mut self: Box<Self>,
         bytes: &mut [u8],
