@@ -23,6 +23,7 @@ pub mod program;
 pub mod prometheus;
 pub mod promql;
 pub mod psystrike;
+pub mod scrapes;
 pub mod seed;
 pub mod shipped;
 

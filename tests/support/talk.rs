@@ -5,6 +5,8 @@
 //! what follows it, a request only while one is waited for, an answer only while one is waited for. Never opens
 //! a socket and never sleeps. Whatever fails while a [`Talk`] lives, the dialogue so far is printed.
 
+#![allow(dead_code)] // each test file takes what it needs
+
 use std::{
     fmt::Write,
     mem,

@@ -1,0 +1,293 @@
+//! The state machine on a synthetic clock: requests that are refused, what they are told, and that no pod
+//! hears of them; and that it makes no difference in which portions a request comes.
+//!
+//! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
+
+#[path = "support/bytes.rs"]
+mod bytes;
+#[path = "support/states.rs"]
+mod states;
+#[path = "support/talk.rs"]
+mod talk;
+
+use bytes::{Shown, cuts};
+use psystrike::proxy::{
+    events::{ClientAction, UpstreamAction, Wants},
+    outcome::{Class, Outcome},
+    route::RouteName,
+};
+use states::{ASK_10, ASK_10_KEEPS, ASK_CLOSES, ASK_HEAD, CLOSES, HEALTHZ, KEEPS, failure};
+use talk::{ASK, Talk, pod, reply, settings};
+
+/// What is refused: the request, the outcome, its reason, and what the answer says of the connection.
+struct Refusal {
+    request: String,
+    outcome: Outcome,
+    status: u16,
+    reason: &'static str,
+    lines: &'static str,
+    turned_away: bool,
+}
+
+fn refusals() -> Vec<Refusal> {
+    const PROXY: &str = "not a proxy: ask for /pods/{ip}/{port}/{path}";
+    const NONE: &str = "no such page: ask for /pods/{ip}/{port}/{path}";
+    const ONLY: &str = "only GET and HEAD are allowed";
+    const NO_BODY: &str = "a scrape has no body";
+    const ALLOW: &str = "Allow: GET, HEAD\r\n";
+    const ALLOW_CLOSES: &str = "Allow: GET, HEAD\r\nConnection: close\r\n";
+    let request = |line: &str, fields: &str| format!("{line} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    let get = |path: &str| request(&format!("GET {path}"), "");
+    let via = "Via: 1.1 psystrike\r\n".repeat(3);
+    let rows = [
+        // Where it is unclear where the next request begins, none follows.
+        ("GET\r\n\r\n".into(), Outcome::MalformedRequest, 400, "malformed request: request line", CLOSES),
+        ("GET / HTTP/1.1\n\n".into(), Outcome::MalformedRequest, 400, "malformed request: bare LF", CLOSES),
+        (
+            "GET / HTTP/1.1\r\n\r\n".into(),
+            Outcome::MalformedRequest,
+            400,
+            "malformed request: no Host",
+            CLOSES,
+        ),
+        (
+            request("GET /", "Host: b\r\n"),
+            Outcome::MalformedRequest,
+            400,
+            "malformed request: more than one Host",
+            CLOSES,
+        ),
+        (get("/#a"), Outcome::MalformedRequest, 400, "malformed request: request target", CLOSES),
+        (
+            request("GET /", "Content-Length: +1\r\n"),
+            Outcome::MalformedRequest,
+            400,
+            "malformed request: Content-Length",
+            CLOSES,
+        ),
+        (
+            request("GET /nowhere", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
+            Outcome::MalformedRequest,
+            400,
+            "malformed request: Content-Length beside Transfer-Encoding",
+            CLOSES,
+        ),
+        (
+            "GET / HTTP/2.0\r\nHost: a\r\n\r\n".into(),
+            Outcome::Version,
+            505,
+            "only HTTP/1.1 and HTTP/1.0 are spoken here",
+            CLOSES,
+        ),
+        (get(&"/a".repeat(9000)), Outcome::TargetTooLong, 414, "request target over 16 KiB", CLOSES),
+        (
+            request("GET /", &format!("A: {}\r\n", "b".repeat(17_000))),
+            Outcome::HeadTooLarge,
+            431,
+            "request head over 16 KiB",
+            CLOSES,
+        ),
+        (
+            request("GET /", &"A: b\r\n".repeat(100)),
+            Outcome::TooManyFields,
+            431,
+            "request head over 100 fields",
+            CLOSES,
+        ),
+        (request("GET /", "Content-Length: 5\r\n"), Outcome::Body, 413, NO_BODY, CLOSES),
+        (
+            request("HEAD /pods/10.1.2.3/80/", "Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n"),
+            Outcome::Body,
+            413,
+            NO_BODY,
+            CLOSES,
+        ),
+        // Elsewhere it does, if the client likes.
+        (request("POST /metrics", ""), Outcome::Method, 405, ONLY, ALLOW),
+        (request("POST /metrics", "Content-Length: 5\r\n"), Outcome::Method, 405, ONLY, ALLOW_CLOSES),
+        (
+            request("DELETE /pods/10.1.2.3/80/", "Connection: close\r\n"),
+            Outcome::Method,
+            405,
+            ONLY,
+            ALLOW_CLOSES,
+        ),
+        (request("get /", ""), Outcome::Method, 405, ONLY, ALLOW),
+        (request("OPTIONS *", ""), Outcome::Method, 405, ONLY, ALLOW),
+        (request("CONNECT a:80", ""), Outcome::Method, 405, ONLY, ALLOW),
+        (get("http://10.1.2.3/metrics"), Outcome::NotOriginForm, 421, PROXY, ""),
+        (get("*"), Outcome::NotOriginForm, 421, PROXY, ""),
+        (get("/nowhere"), Outcome::NotFound, 404, NONE, ""),
+        (request("POST /nowhere", ""), Outcome::NotFound, 404, NONE, ""),
+        (request("POST /nowhere", "Content-Length: 5\r\n"), Outcome::NotFound, 404, NONE, CLOSES),
+        ("GET /nowhere HTTP/1.0\r\n\r\n".into(), Outcome::NotFound, 404, NONE, CLOSES),
+        (
+            "GET /nowhere HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".into(),
+            Outcome::NotFound,
+            404,
+            NONE,
+            KEEPS,
+        ),
+        (get("/pods/10.1.2/80/"), Outcome::BadHost, 400, "pod address is not an IP address", ""),
+        (
+            get("/pods/localhost/80/"),
+            Outcome::HostName,
+            400,
+            "pod names are not resolved: give the pod's IP address",
+            "",
+        ),
+        (get("/pods/10.1.2.3/0/"), Outcome::BadPort, 400, "pod port is not a number from 1 to 65535", ""),
+        (get("/pods/10.9.0.1/80/"), Outcome::AddressNotAllowed, 403, "destination not allowed", ""),
+        (get("/pods/127.0.0.1/80/"), Outcome::AddressNotAllowed, 403, "destination not allowed", ""),
+        (get("/pods/10.1.2.3/81/"), Outcome::PortNotAllowed, 403, "destination port not allowed", ""),
+        (request("GET /pods/10.1.2.3/80/", &via), Outcome::Loop, 508, "scrape loops through psystrike", ""),
+    ];
+    let mut refusals: Vec<_> = rows
+        .into_iter()
+        .map(|(request, outcome, status, reason, lines)| Refusal {
+            request,
+            outcome,
+            status,
+            reason,
+            lines,
+            turned_away: false,
+        })
+        .collect();
+    refusals.extend([HEALTHZ, ASK, ASK_10_KEEPS].map(|request| Refusal {
+        request: request.into(),
+        outcome: Outcome::TooManyClients,
+        status: 503,
+        reason: "too many clients",
+        lines: CLOSES,
+        turned_away: true,
+    }));
+    refusals
+}
+
+impl Refusal {
+    fn reply(&self) -> String {
+        let pod = match self.outcome {
+            Outcome::AddressNotAllowed | Outcome::PortNotAllowed | Outcome::Loop => {
+                let mut segments = self.request.split('/').skip(2);
+                let (ip, port) = (segments.next().expect("an address"), segments.next().expect("a port"));
+                format!(" (pod {ip}:{port}, after 0ms)")
+            }
+            _ => String::new(),
+        };
+        let reply = reply(self.status, self.reason, self.lines, &format!("{}{pod}\n", self.reason));
+        match self.request.starts_with("HEAD ") {
+            true => reply[..reply.find("\r\n\r\n").expect("a head") + 4].to_owned(),
+            false => reply,
+        }
+    }
+
+    fn talk(&self) -> Talk {
+        Talk::with_rules(&self.request, settings(), self.turned_away)
+    }
+}
+
+#[test]
+fn refusals_say_what_is_wrong_and_reach_no_pod() {
+    let refusals = refusals();
+    let is_met = |outcome| outcome == Outcome::HeadTimeout || refusals.iter().any(|it| it.outcome == outcome);
+    for &outcome in Outcome::ALL {
+        assert!(
+            outcome.class() != Class::Refused || is_met(outcome),
+            "{outcome:?} is new: where is its test?"
+        );
+    }
+    for refusal in &refusals {
+        let mut talk = refusal.talk();
+        // Behind it stands another request, or what would be one if the first were misread.
+        talk.client(refusal.request.clone() + HEALTHZ).gets(refusal.reply());
+        talk.wants(Wants::Flush);
+        let closes = refusal.lines.contains(CLOSES);
+        let mut said = talk.flushed();
+        let report = said.report();
+        assert_eq!((report.outcome, report.status), (refusal.outcome, refusal.status), "{}", refusal.request);
+        if closes {
+            drop(said.client(ClientAction::Shutdown));
+            talk.wants(Wants::Discard);
+            assert!(talk.unused().is_empty(), "nothing of it is read as another request");
+        } else {
+            drop(said.gets(reply(200, "OK", "", "Healthz\n")));
+            talk.flushed().reports(Outcome::Page, 200);
+        }
+    }
+}
+
+#[test]
+fn behind_a_head_that_cannot_be_read_nothing_is_a_request() {
+    for head in ["?? ??\r\n\r\n", "GET / HTTP/1.1\r\n\r\n", "\r\nGET / HTTP/2.0\r\n\r\n"] {
+        let mut talk = Talk::new(head);
+        talk.client(head.to_owned() + HEALTHZ).whatever();
+        assert!(talk.unused().is_empty(), "used at once, not only when the connection ends");
+        talk.flushed().whatever();
+        talk.wants(Wants::Discard);
+    }
+}
+
+#[test]
+fn loops() {
+    for (via, hops) in [
+        ("", 0),
+        ("Via: 1.1 psystrike\r\n", 1),
+        ("Via: 1.1 psystrike\r\nVia: 1.0 psystrike\r\n", 2),
+        ("Via: 1.1 psystrike, 1.1 other, 1.1 PSYSTRIKE (a)\r\n", 2),
+        ("Via: 1.1 a, 1.1 b, 1.1 c, 1.1 d\r\n", 0),
+        ("Via: 1.1 psystrike, 1.1 psystrike, 1.1 psystrike\r\n", 3),
+        ("Via: 1.1 psystrike\r\nvia: 1.1 psystrike, 1.1 x\r\nVIA: 1.1 psystrike\r\n", 3),
+        // What Connection lists does not go on, and still counts.
+        ("Connection: Via\r\nVia: 1.1 psystrike, 1.1 psystrike, 1.1 psystrike\r\n", 3),
+    ] {
+        let request = format!("GET /pods/10.1.2.3/8080/metrics HTTP/1.1\r\nHost: a\r\n{via}\r\n");
+        let mut talk = Talk::new(&request);
+        let said = talk.client(&request);
+        if hops < 3 {
+            drop(said.upstream(UpstreamAction::Connect(pod())));
+            continue;
+        }
+        drop(said.gets(failure(508, "scrape loops through psystrike", "", "0ms")));
+        let report = talk.flushed().report();
+        assert_eq!((report.route, report.outcome), (RouteName::Pods, Outcome::Loop));
+        assert_eq!(report.peer, Some(pod()));
+    }
+    // A page of our own is no step of a loop.
+    let mut talk = Talk::new("a page");
+    let via = "Via: 1.1 psystrike\r\n".repeat(3);
+    talk.client(format!("GET /healthz HTTP/1.1\r\nHost: a\r\n{via}\r\n")).gets(reply(
+        200,
+        "OK",
+        "",
+        "Healthz\n",
+    ));
+}
+
+#[test]
+fn requests_come_in_any_portions() {
+    let asks = [ASK, ASK_10, ASK_10_KEEPS, ASK_HEAD, ASK_CLOSES].map(|ask| (ask.to_owned(), false));
+    let pages = [HEALTHZ, "\r\n\r\nHEAD / HTTP/1.0\r\n\r\n"].map(|page| (page.to_owned(), false));
+    let refusals = refusals().into_iter().map(|refusal| (refusal.request, refusal.turned_away));
+    for (request, turned_away) in asks.into_iter().chain(pages).chain(refusals) {
+        let hears = |parts: &[&[u8]]| {
+            let mut talk = Talk::with_rules(&request, settings(), turned_away);
+            let mut upstream = UpstreamAction::None;
+            for part in parts {
+                let mut said = talk.client(part);
+                if said.upstream != UpstreamAction::None {
+                    upstream = said.upstream;
+                }
+                said.bytes.clear();
+                said.whatever();
+            }
+            assert_ne!(talk.exchange.wants(), Wants::Request, "{}", Shown(request.as_bytes()));
+            (talk.exchange.unsent().to_vec(), talk.exchange.wants(), upstream, talk.got.clone())
+        };
+        let bytes = request.as_bytes();
+        let whole = hears(&[bytes]);
+        for at in cuts(bytes.len()) {
+            assert_eq!(hears(&[&bytes[..at], &bytes[at..]]), whole, "cut at {at}");
+        }
+        assert_eq!(hears(&bytes.chunks(1).collect::<Vec<_>>()), whole, "byte by byte");
+    }
+}

@@ -1,0 +1,288 @@
+//! The state machine on a synthetic clock: pods that accept no connection, that send no sound answer, and that
+//! send none in time; and how long a scrape may take, to the nanosecond.
+//!
+//! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
+
+#[path = "support/bytes.rs"]
+mod bytes;
+#[path = "support/states.rs"]
+mod states;
+#[path = "support/talk.rs"]
+mod talk;
+
+use std::time::Duration;
+
+use psystrike::proxy::{
+    events::{UpstreamAction, Wants},
+    outcome::{Class, Outcome, UpstreamError},
+    route::RouteName,
+};
+use states::{ASK_10, ASK_10_KEEPS, ASK_CLOSES, ASK_HEAD, CLOSE, CLOSES, KEEP, KEEPS, failure, scrape_with};
+use talk::{ASK, ASKED, Talk, ms, pod, settings};
+
+// -------------------------------------------------------------------------------------- connecting
+
+#[test]
+fn no_connection_to_the_pod() {
+    for (error, outcome, status, reason) in [
+        (UpstreamError::Refused, Outcome::ConnectionRefused, 502, "pod refused the connection"),
+        (UpstreamError::Unreachable, Outcome::Unreachable, 502, "pod is unreachable"),
+        (
+            UpstreamError::TimedOut,
+            Outcome::ConnectTimeout,
+            504,
+            "pod did not accept the connection within 3s",
+        ),
+        (
+            UpstreamError::NoDescriptors,
+            Outcome::NoDescriptors,
+            503,
+            "no file descriptor left for a connection to the pod",
+        ),
+        (UpstreamError::Other, Outcome::ConnectFailed, 502, "connection to the pod failed"),
+    ] {
+        for (ask, lines, next) in [
+            (ASK, "", Wants::Request),
+            (ASK_CLOSES, CLOSES, Wants::Discard),
+            (ASK_10, CLOSES, Wants::Discard),
+            (ASK_10_KEEPS, KEEPS, Wants::Request),
+        ] {
+            let mut talk = Talk::connecting(ask);
+            talk.wait(ms(250));
+            talk.pod_fails(error).gets(failure(status, reason, lines, "250ms")).upstream(CLOSE);
+            talk.wants(Wants::Flush);
+            talk.wait(ms(50));
+            let mut said = talk.flushed();
+            let report = said.report();
+            assert_eq!((report.route, report.outcome, report.status), (RouteName::Pods, outcome, status));
+            assert_eq!((report.peer, report.duration), (Some(pod()), ms(300)));
+            assert_eq!(report.first_byte, None);
+            said.whatever();
+            talk.wants(next);
+        }
+    }
+}
+
+#[test]
+fn connecting_takes_too_long() {
+    // What the scrape leaves, when connecting ends, and what is said of it.
+    for (timeout, at, within) in
+        [("10", 3000, "3s"), ("1", 900, "900ms"), ("3.5", 3000, "3s"), ("3", 2700, "2.7s")]
+    {
+        let request = scrape_with(timeout);
+        let mut talk = Talk::connecting(&request);
+        let reason = format!("pod did not accept the connection within {within}");
+        talk.expires(ms(at)).gets(failure(504, &reason, "", within)).upstream(CLOSE);
+        talk.wants(Wants::Flush);
+        // Who waited for us so long gets the time to take it.
+        talk.due(ms(at + 10_000).max(patience_of(timeout)));
+        talk.flushed().reports(Outcome::ConnectTimeout, 504);
+        talk.wants(Wants::Request);
+    }
+}
+
+/// What a sensible timeout leaves.
+fn patience_of(timeout: &str) -> Duration {
+    let milliseconds = (timeout.parse::<f64>().expect("a number") * 1000.0) as u64;
+    ms(milliseconds - (milliseconds / 10).min(500))
+}
+
+// --------------------------------------------------------------------------------- no sound answer
+
+/// What pods do that is no answer, before anything was sent to the client.
+const UNSOUND: &[(&str, Outcome, &str)] = &[
+    ("X", Outcome::MalformedAnswer, "malformed answer from the pod: not HTTP/1"),
+    ("\r\nHTTP/1.1 200 OK\r\n\r\n", Outcome::MalformedAnswer, "malformed answer from the pod: not HTTP/1"),
+    (
+        "HTTP/2.0 200 OK\r\n\r\n",
+        Outcome::MalformedAnswer,
+        "malformed answer from the pod: neither HTTP/1.1 nor HTTP/1.0",
+    ),
+    ("HTTP/1.1 099 Low\r\n\r\n", Outcome::MalformedAnswer, "malformed answer from the pod: status code"),
+    ("HTTP/1.1 600 High\r\n\r\n", Outcome::MalformedAnswer, "malformed answer from the pod: status code"),
+    ("HTTP/1.1 200 OK\nno colon\n\n", Outcome::MalformedAnswer, "malformed answer from the pod: bare LF"),
+    (
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        Outcome::MalformedAnswer,
+        "malformed answer from the pod: Content-Length repeated",
+    ),
+    (
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        Outcome::MalformedAnswer,
+        "malformed answer from the pod: Transfer-Encoding other than chunked",
+    ),
+    (
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        Outcome::MalformedAnswer,
+        "malformed answer from the pod: Transfer-Encoding in HTTP/1.0",
+    ),
+    (
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        Outcome::SwitchedProtocols,
+        "pod switched protocols unasked",
+    ),
+    (
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nup\nX",
+        Outcome::BodyMalformed,
+        "malformed body from the pod: chunk is longer than its size",
+    ),
+    (
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nX",
+        Outcome::BodyMalformed,
+        "malformed body from the pod: chunk size",
+    ),
+];
+
+#[test]
+fn no_sound_answer() {
+    let large = format!("HTTP/1.1 200 OK\r\nA: {}", "b".repeat(64 * 1024));
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(257));
+    let more = [
+        (large.as_str(), Outcome::AnswerHeadTooLarge, "answer head from the pod over 64 KiB"),
+        (&many, Outcome::MalformedAnswer, "malformed answer from the pod: more than 256 fields"),
+    ];
+    for &(answer, outcome, reason) in UNSOUND.iter().chain(&more) {
+        for sent in [10, ASKED.len()] {
+            for (ask, lines, next) in [
+                (ASK, "", Wants::Request),
+                (ASK_10, CLOSES, Wants::Discard),
+                (ASK_10_KEEPS, KEEPS, Wants::Request),
+            ] {
+                // A reused connection is not tried again if it did answer.
+                let mut talk = Talk::sending(ask, answer.starts_with("HTTP/"));
+                talk.sent(sent);
+                talk.pod(answer).gets(failure(502, reason, lines, "0ms")).upstream(CLOSE);
+                let mut said = talk.flushed();
+                let report = said.report();
+                assert_eq!((report.outcome, report.status), (outcome, 502), "{reason}");
+                assert_eq!(report.first_byte, Some(ms(0)));
+                said.whatever();
+                talk.wants(next);
+            }
+        }
+    }
+    let mut talk = Talk::awaiting(ASK_HEAD, false);
+    let reply = failure(502, "malformed answer from the pod: not HTTP/1", "", "0ms");
+    let head = &reply[..reply.find("\r\n\r\n").expect("a head") + 4];
+    talk.pod("X").gets(head).upstream(CLOSE); // the body of a HEAD's answer is described only
+}
+
+#[test]
+fn every_outcome_of_class_pod_is_met_in_these_tests() {
+    let failures = [
+        Outcome::NoDescriptors,
+        Outcome::BuffersFull,
+        Outcome::ConnectionRefused,
+        Outcome::Unreachable,
+        Outcome::ConnectFailed,
+        Outcome::ConnectTimeout,
+        Outcome::NoAnswer,
+        Outcome::HeadCutShort,
+        Outcome::AnswerTimeout,
+        Outcome::AnswerHeadTooLarge,
+        Outcome::BodyCutShort,
+        Outcome::BodyTimeout,
+    ];
+    for outcome in Outcome::ALL.iter().filter(|outcome| outcome.class() == Class::Pod) {
+        let met = failures.contains(outcome) || UNSOUND.iter().any(|(_, unsound, _)| unsound == outcome);
+        assert!(met, "{outcome:?} is new: where is its test?");
+    }
+}
+
+#[test]
+fn no_answer_in_time() {
+    let reason = "no answer from the pod within 9.5s";
+    for (begins, sent) in [("", 0), ("", 10), ("", ASKED.len()), ("HTTP/1.1 200 OK\r\n", ASKED.len())] {
+        // A reused connection is not tried again: there is no time left.
+        for reused in [true, false] {
+            let mut talk = Talk::sending(&scrape_with("10"), reused);
+            talk.sent(sent);
+            talk.wait(ms(5000));
+            if !begins.is_empty() {
+                drop(talk.pod(begins));
+            }
+            talk.expires(ms(9500)).gets(failure(504, reason, "", "9.5s")).upstream(CLOSE);
+            talk.wants(Wants::Flush);
+            talk.due(ms(19_500));
+            let report = talk.flushed().report();
+            assert_eq!((report.outcome, report.status), (Outcome::AnswerTimeout, 504));
+            assert_eq!(report.first_byte, (!begins.is_empty()).then_some(ms(5000)));
+            talk.wants(Wants::Request);
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------- patience
+
+#[test]
+fn how_long_prometheus_leaves_us() {
+    for (timeout, patience) in [
+        // The margin: a tenth, at most half a second.
+        ("10", 9_500),
+        ("5", 4_500),
+        ("4", 3_600),
+        ("1", 900),
+        ("0.5", 450),
+        (".5", 450),
+        ("5.", 4_500),
+        ("1e1", 9_500),
+        (" \t10 ", 9_500),
+        ("15.000000", 14_500),
+        // At most so much.
+        ("120.5", 120_000),
+        ("120.4", 119_900),
+        ("121", 120_000),
+        ("1e3", 120_000),
+        ("1e15", 120_000),
+        ("1e300", 120_000),
+        ("18446744073709551616", 120_000),
+        // No numbers, or none that means a time.
+        ("0", 30_000),
+        ("0.0", 30_000),
+        ("-0", 30_000),
+        ("-1", 30_000),
+        ("-1e300", 30_000),
+        ("inf", 30_000),
+        ("-inf", 30_000),
+        ("infinity", 30_000),
+        ("1e400", 30_000),
+        ("nan", 30_000),
+        ("NaN", 30_000),
+        ("", 30_000),
+        ("ten", 30_000),
+        ("10s", 30_000),
+        ("10 10", 30_000),
+        ("10,10", 30_000),
+        ("0x10", 30_000),
+        ("1_0", 30_000),
+        ("\u{664}", 30_000),
+    ] {
+        let mut talk = Talk::connecting(&scrape_with(timeout));
+        talk.due(ms(patience.min(3_000)));
+        talk.connected(false);
+        talk.due(ms(patience));
+        talk.sent_all();
+        talk.due(ms(patience));
+        talk.pod("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 3\r\n\r\n").whatever();
+        talk.due(ms(patience));
+        talk.pod("up\n").gets("up\n").upstream(KEEP);
+        talk.due(ms(patience));
+    }
+}
+
+#[test]
+fn the_limits_are_the_operators() {
+    let mut settings = settings();
+    settings.timeouts.scrape = ms(7_000);
+    settings.timeouts.scrape_max = ms(8_000);
+    settings.timeouts.connect = ms(20_000);
+    for (request, patience, within) in
+        [(ASK, 7_000, "7s"), (&scrape_with("10"), 8_000, "8s"), (&scrape_with("1"), 900, "900ms")]
+    {
+        let mut talk = Talk::with_rules(request, settings.clone(), false);
+        talk.client(request).upstream(UpstreamAction::Connect(pod()));
+        // The scrape's own time is over first.
+        let reason = format!("pod did not accept the connection within {within}");
+        talk.expires(ms(patience)).gets(failure(504, &reason, "", within)).upstream(CLOSE);
+    }
+}

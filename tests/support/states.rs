@@ -1,0 +1,136 @@
+//! Where the dialogues with an exchange begin (`tests/exchange_*.rs`): the requests that clients send, and an
+//! exchange led to each of its states.
+
+#![allow(dead_code)] // each test file takes what it needs
+
+use psystrike::proxy::{
+    events::{ClientAction, UpstreamAction, Wants},
+    outcome::Outcome,
+};
+
+use super::talk::{ANSWER, ASK, Talk, reply};
+
+/// Leads a dialogue to where a test begins.
+pub(crate) type Begin = fn() -> Talk;
+
+pub(crate) const KEEP: UpstreamAction = UpstreamAction::Keep;
+pub(crate) const CLOSE: UpstreamAction = UpstreamAction::Close;
+pub(crate) const CLOSES: &str = "Connection: close\r\n";
+pub(crate) const KEEPS: &str = "Connection: keep-alive\r\n";
+
+/// A scrape by an HTTP/1.0 client, that keeps its connection or does not.
+pub(crate) const ASK_10: &str = "GET /pods/10.1.2.3/8080/metrics HTTP/1.0\r\n\r\n";
+pub(crate) const ASK_10_KEEPS: &str =
+    "GET /pods/10.1.2.3/8080/metrics HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+pub(crate) const ASK_HEAD: &str = "HEAD /pods/10.1.2.3/8080/metrics HTTP/1.1\r\nHost: psystrike\r\n\r\n";
+pub(crate) const ASK_CLOSES: &str =
+    "GET /pods/10.1.2.3/8080/metrics HTTP/1.1\r\nHost: psystrike\r\nConnection: close\r\n\r\n";
+pub(crate) const HEALTHZ: &str = "GET /healthz HTTP/1.1\r\nHost: psystrike\r\n\r\n";
+
+/// How a failure with [`pod`](super::talk::pod) is told.
+pub(crate) fn failure(status: u16, reason: &str, lines: &str, after: &str) -> String {
+    reply(status, reason, lines, &format!("{reason} (pod 10.1.2.3:8080, after {after})\n"))
+}
+
+pub(crate) fn scrape_with(timeout: &str) -> String {
+    format!(
+        "GET /pods/10.1.2.3/8080/metrics HTTP/1.1\r\nHost: psystrike\r\n\
+         X-Prometheus-Scrape-Timeout-Seconds: {timeout}\r\n\r\n"
+    )
+}
+
+/// A scrape whose answer's head, which is these bytes, went on as it came.
+pub(crate) fn relaying(head: &str) -> Talk {
+    let mut talk = Talk::awaiting(ASK, false);
+    talk.pod(head).gets(head);
+    talk.wants(Wants::Response);
+    talk
+}
+
+pub(crate) fn relaying_length() -> Talk {
+    relaying("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 3\r\n\r\nu")
+}
+
+pub(crate) fn relaying_chunked() -> Talk {
+    relaying("HTTP/1.1 200 OK\r\nDate: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nu")
+}
+
+pub(crate) fn relaying_until_close() -> Talk {
+    let mut talk = Talk::awaiting(ASK, false);
+    talk.pod("HTTP/1.1 200 OK\r\nDate: x\r\n\r\nup\n")
+        .gets("HTTP/1.1 200 OK\r\nDate: x\r\nConnection: close\r\n\r\nup\n");
+    talk.wants(Wants::Response);
+    talk
+}
+
+pub(crate) fn relaying_unchunked() -> Talk {
+    let mut talk = Talk::awaiting(ASK_10_KEEPS, false);
+    talk.pod("HTTP/1.1 200 OK\r\nDate: x\r\nTransfer-Encoding: chunked\r\nTrailer: A\r\n\r\n3\r\nu")
+        .gets("HTTP/1.1 200 OK\r\nDate: x\r\nConnection: close\r\n\r\nu");
+    talk
+}
+
+/// The client has an answer of the pod and has yet to take it.
+pub(crate) fn replying() -> Talk {
+    let mut talk = Talk::awaiting(ASK, false);
+    talk.pod(ANSWER).gets(ANSWER).upstream(KEEP);
+    talk.wants(Wants::Flush);
+    talk
+}
+
+pub(crate) fn replying_page() -> Talk {
+    let mut talk = Talk::new("a page");
+    talk.client(HEALTHZ).gets(reply(200, "OK", "", "Healthz\n"));
+    talk.wants(Wants::Flush);
+    talk
+}
+
+pub(crate) fn replying_refusal() -> Talk {
+    let mut talk = Talk::new("a refusal");
+    let reason = "malformed request: request line";
+    talk.client("?? ??\r\n\r\n").gets(reply(400, reason, CLOSES, &format!("{reason}\n")));
+    talk.wants(Wants::Flush);
+    talk
+}
+
+pub(crate) fn lingering() -> Talk {
+    let mut talk = replying_refusal();
+    talk.flushed().client(ClientAction::Shutdown).reports(Outcome::MalformedRequest, 400);
+    talk.wants(Wants::Discard);
+    talk
+}
+
+/// The client has ended its side, and not taken all of the answer.
+pub(crate) fn lingering_ended() -> Talk {
+    let mut talk = lingering();
+    talk.client_ended();
+    talk.wants(Wants::Delivery);
+    talk
+}
+
+pub(crate) fn closed() -> Talk {
+    let mut talk = lingering();
+    talk.client_gone().client(ClientAction::Close);
+    talk.wants(Wants::Nothing);
+    talk
+}
+
+pub(crate) fn reading_begun() -> Talk {
+    let mut talk = Talk::new("a head that is not whole");
+    talk.client("GET /hea");
+    talk.wants(Wants::Request);
+    talk
+}
+
+pub(crate) fn awaiting_begun() -> Talk {
+    let mut talk = Talk::awaiting(ASK, true);
+    talk.pod("HTTP/1.1 2");
+    talk
+}
+
+pub(crate) fn sending_part() -> Talk {
+    let mut talk = Talk::sending(ASK, false);
+    talk.sent(10);
+    talk.wants(Wants::Send);
+    talk
+}
