@@ -398,11 +398,11 @@ fn locations() {
 
 #[test]
 fn replies() {
-    let base = |persistence, to_head, allow| LocalResponse {
+    let base = |persistence, to_head, fields| LocalResponse {
         status: 502,
         reason: format_args!("pod refused the connection"),
         content_type: TEXT,
-        allow,
+        fields,
         body: b"pod 10.0.0.1:80 refused the connection after 3ms\n",
         persistence,
         to_head,
@@ -412,24 +412,31 @@ fn replies() {
                  Content-Type: text/plain; charset=utf-8\r\nContent-Length: 49\r\n\
                  X-Content-Type-Options: nosniff\r\n";
     let body = "pod 10.0.0.1:80 refused the connection after 3ms\n";
-    for (name, persistence, to_head, allow, fields) in [
-        ("stays", Persistence::Implied, false, None, ""),
-        ("stays for 1.0", Persistence::KeepAlive, false, None, "Connection: keep-alive\r\n"),
-        ("ends", Persistence::Close, false, None, "Connection: close\r\n"),
-        ("to HEAD", Persistence::Implied, true, None, ""),
-        ("to HEAD, and ends", Persistence::Close, true, None, "Connection: close\r\n"),
+    for (name, persistence, to_head, further, lines) in [
+        ("stays", Persistence::Implied, false, &[][..], ""),
+        ("stays for 1.0", Persistence::KeepAlive, false, &[][..], "Connection: keep-alive\r\n"),
+        ("ends", Persistence::Close, false, &[][..], "Connection: close\r\n"),
+        ("to HEAD", Persistence::Implied, true, &[], ""),
+        ("to HEAD, and ends", Persistence::Close, true, &[], "Connection: close\r\n"),
         (
             "with Allow",
             Persistence::Close,
             false,
-            Some("GET, HEAD"),
+            &[("Allow", "GET, HEAD")],
             "Allow: GET, HEAD\r\nConnection: close\r\n",
+        ),
+        (
+            "with several",
+            Persistence::Implied,
+            false,
+            &[("Retry-After", "1"), ("X-A", "b")],
+            "Retry-After: 1\r\nX-A: b\r\n",
         ),
     ] {
         let mut got = b"before".to_vec();
-        base(persistence, to_head, allow).write(&mut got);
+        base(persistence, to_head, further).write(&mut got);
         let got = got.strip_prefix(b"before").expect("what was there stays");
-        let head = format!("{start}{fields}\r\n");
+        let head = format!("{start}{lines}\r\n");
         let expected = if to_head { head.clone() } else { format!("{head}{body}") };
         same(name, b"", got, expected.as_bytes());
         let read = head::response(got, |head| (head.bytes.len(), framing::of_response(&head, to_head)));

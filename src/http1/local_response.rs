@@ -17,8 +17,8 @@ pub struct LocalResponse<'a, R: Display> {
     pub reason: R,
     /// The media type of `body`.
     pub content_type: &'a str,
-    /// The methods to name in `Allow`, as a 405 must (RFC 9110 section 15.5.6).
-    pub allow: Option<&'a str>,
+    /// Further fields, in this order: `Allow` for a 405 (RFC 9110 section 15.5.6), and the like.
+    pub fields: &'a [(&'a str, &'a str)],
     /// The content.
     pub body: &'a [u8],
     /// What is said about the client's connection.
@@ -37,8 +37,8 @@ impl<R: Display> LocalResponse<'_, R> {
         // Writing to a Vec cannot fail.
         let _ = write!(out, "HTTP/1.1 {status} {reason}\r\nDate: {date}\r\nContent-Type: {content_type}\r\n");
         let _ = write!(out, "Content-Length: {}\r\nX-Content-Type-Options: nosniff\r\n", body.len());
-        if let Some(allow) = self.allow {
-            let _ = write!(out, "Allow: {allow}\r\n");
+        for (name, value) in self.fields {
+            let _ = write!(out, "{name}: {value}\r\n");
         }
         out.extend_from_slice(self.persistence.line());
         out.extend_from_slice(b"\r\n");

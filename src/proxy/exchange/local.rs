@@ -26,7 +26,7 @@ impl Transaction {
         let persistence = self.terms.persistence();
         let to_head = self.terms.to_head;
         let date = ctx.pages.date();
-        LocalResponse { status, reason, content_type, allow: None, body: &body, persistence, to_head, date }
+        LocalResponse { status, reason, content_type, fields: &[], body: &body, persistence, to_head, date }
             .write(&mut out.head);
         ctx.recycler.put_page(body);
         Exchange::Replying(self)
@@ -57,7 +57,7 @@ impl Transaction {
             status: self.status,
             reason,
             content_type: local_response::TEXT,
-            allow: (failure.outcome == Outcome::Method).then_some("GET, HEAD"),
+            fields: if failure.outcome == Outcome::Method { &[("Allow", "GET, HEAD")] } else { &[] },
             body: body.as_bytes(),
             persistence: self.terms.persistence(),
             to_head: self.terms.to_head,
