@@ -36,7 +36,7 @@ impl<N: Network> Worker<N> {
         self.counters().clients_accepted.add(1);
         let has_place = self.try_acquire();
         let mut stream = Stream::new(socket);
-        let exchange = Exchange::new(self.now, self.shared.settings(), !has_place);
+        let exchange = Exchange::new(self.now, &self.settings, !has_place);
         let deadline = exchange.deadline();
         let (network, now) = (&mut self.network, self.now);
         let inserted = self.clients.try_insert(|key| {
@@ -119,7 +119,7 @@ impl<N: Network> Worker<N> {
             };
             client.waits_until = None;
             client.has_place = true;
-            client.exchange = Exchange::new(self.now, self.shared.settings(), false);
+            client.exchange = Exchange::new(self.now, &self.settings, false);
             self.turned_away -= 1;
             self.enqueue(key);
         }
@@ -146,7 +146,7 @@ impl<N: Network> Worker<N> {
         self.collect_places();
         if let Some(client) = self.clients.get_mut(key).filter(|client| client.waits_until.is_some()) {
             client.waits_until = None;
-            client.exchange = Exchange::new(now, self.shared.settings(), true);
+            client.exchange = Exchange::new(now, &self.settings, true);
             self.shared.room().withdraw(Wish { worker: self.index, client: key });
         }
         true

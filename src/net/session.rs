@@ -28,6 +28,7 @@ use crate::{
         metrics::Counters,
         outcome::UpstreamError,
         recycler::Recycler,
+        settings::Settings,
         timestamp::Timestamp,
     },
 };
@@ -43,6 +44,7 @@ pub(super) struct Session<'w, N: Network> {
     pub(super) slot: u32,
     pub(super) now: Timestamp,
     pub(super) shared: &'w Shared,
+    pub(super) settings: &'w Settings,
     pub(super) counters: &'w Counters,
     pub(super) budget: &'w Budget,
     pub(super) network: &'w mut N,
@@ -128,7 +130,7 @@ impl<N: Network> Session<'_, N> {
         let mut ctx = Context {
             now: self.now,
             draining: self.shared.phase() != Phase::Serving,
-            settings: self.shared.settings(),
+            settings: self.settings,
             pages: self.shared,
             recycler: self.recycler,
         };

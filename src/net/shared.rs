@@ -1,13 +1,14 @@
 //! What the workers of a process have in common: the rules, the counters, and the phase of its life.
 //!
-//! Nothing here is locked, but for wishes for a place ([`super::room`]). A worker writes its own counters, and anybody
+//! Nothing here is locked, but for wishes for a place ([`super::room`]) and settings that are being swapped. A worker writes its own counters, and anybody
 //! reads them.
 
 use std::{
     io,
+    ops::Deref,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -48,7 +49,10 @@ struct WorkerShare {
 /// What the workers have in common.
 #[derive(Debug)]
 pub struct Shared {
-    settings: Settings,
+    /// Swapped whole, never changed in place.
+    settings: Mutex<Arc<Settings>>,
+    /// How often they were swapped.
+    settings_swaps: AtomicUsize,
     build_info: BuildInfo,
     started: Instant,
     started_at: SystemTime,
@@ -61,6 +65,21 @@ pub struct Shared {
     pressure: OnceLock<Pressure>,
 }
 
+/// The settings of one moment.
+#[derive(Clone, Debug)]
+pub struct SettingsSnapshot {
+    settings: Arc<Settings>,
+    swaps: usize,
+}
+
+impl Deref for SettingsSnapshot {
+    type Target = Settings;
+
+    fn deref(&self) -> &Settings {
+        &self.settings
+    }
+}
+
 /// Wakes an event loop from another thread, to look at what is shared.
 pub type Wake = Arc<Waker>;
 
@@ -68,7 +87,8 @@ impl Shared {
     /// For so many workers.
     pub fn new(settings: Settings, build_info: BuildInfo, workers: usize) -> Self {
         Self {
-            settings,
+            settings: Mutex::new(Arc::new(settings)),
+            settings_swaps: AtomicUsize::new(0),
             build_info,
             started: Instant::now(),
             started_at: SystemTime::now(),
@@ -86,9 +106,28 @@ impl Shared {
         Timestamp::default() + self.started.elapsed()
     }
 
-    /// What the operator set.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    /// What the operator set, as a snapshot that a worker keeps for a turn.
+    pub fn settings(&self) -> SettingsSnapshot {
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        SettingsSnapshot {
+            settings: Arc::clone(&settings),
+            swaps: self.settings_swaps.load(Ordering::Acquire),
+        }
+    }
+
+    /// Takes a newer snapshot, if there is one.
+    pub fn refresh(&self, snapshot: &mut SettingsSnapshot) {
+        if snapshot.swaps != self.settings_swaps.load(Ordering::Acquire) {
+            *snapshot = self.settings();
+        }
+    }
+
+    /// Has the workers go by other settings from their next turn on. Those that are read once at the start (the pool's
+    /// time limit) stay.
+    pub fn swap_settings(&self, settings: Settings) {
+        let mut current = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(settings);
+        self.settings_swaps.fetch_add(1, Ordering::Release);
     }
 
     /// How many kept pod connections this worker may have. The parts of all workers add up to what there may be in all.
@@ -258,5 +297,18 @@ mod tests {
             let parts: Vec<_> = workers.map(|worker| shared.upstreams_idle_max_of_worker(worker)).collect();
             assert_eq!(parts, expected, "{most}");
         }
+    }
+
+    #[test]
+    fn settings_are_swapped_whole_and_seen_at_the_next_refresh() {
+        let shared = shared(1, 1, 1);
+        let mut snapshot = shared.settings();
+        let before = snapshot.clone();
+        shared.refresh(&mut snapshot);
+        assert!(!snapshot.access_log, "nothing was swapped");
+        shared.swap_settings(Settings { access_log: true, ..(*snapshot).clone() });
+        assert!(!snapshot.access_log, "a turn goes by one snapshot");
+        shared.refresh(&mut snapshot);
+        assert!(snapshot.access_log && !before.access_log);
     }
 }

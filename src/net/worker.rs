@@ -13,7 +13,7 @@ use super::{
     relay::PEEK_BYTES_MAX,
     run_queue::RunQueue,
     session::{Action, Move, Session},
-    shared::Shared,
+    shared::{SettingsSnapshot, Shared},
     slots::{Key, Slots},
     stream::{Ready, upstream_error},
     transfer::{PASS_BYTES_MAX, Transfer},
@@ -47,6 +47,8 @@ const MOVES_MAX: usize = 16;
 pub struct Worker<N: Network> {
     pub(super) network: N,
     pub(super) shared: Arc<Shared>,
+    /// As of this turn.
+    pub(super) settings: SettingsSnapshot,
     pub(super) index: usize,
     /// There is no other worker.
     pub(super) is_alone: bool,
@@ -76,10 +78,12 @@ impl<N: Network> Worker<N> {
     /// A worker without connections.
     pub fn new(network: N, shared: Arc<Shared>, index: usize) -> Self {
         let idle_max = shared.upstreams_idle_max_of_worker(index);
+        let settings = shared.settings();
         let budget = Budget::new(shared.buffers_max_of_worker());
         Self {
             network,
-            upstreams: Upstreams::new(Pool::new(idle_max, shared.settings().timeouts.upstream_idle)),
+            upstreams: Upstreams::new(Pool::new(idle_max, settings.timeouts.upstream_idle)),
+            settings,
             is_alone: shared.room().workers() == 1,
             shared,
             index,
@@ -128,6 +132,7 @@ impl<N: Network> Worker<N> {
     /// A turn: everybody who can go on goes on for a bounded while, and what is due happens.
     pub fn run_once(&mut self, now: Timestamp) {
         self.now = now;
+        self.shared.refresh(&mut self.settings);
         let mut scratch = std::mem::take(&mut self.scratch);
         self.run_queued(&mut scratch);
         while let Some((key, timer, at)) = self.timers.pop_due(now) {
@@ -228,6 +233,7 @@ impl<N: Network> Worker<N> {
             slot: key.slot(),
             now: self.now,
             shared: &self.shared,
+            settings: &self.settings,
             counters: self.shared.counters(self.index),
             budget: &self.budget,
             network: &mut self.network,
@@ -431,7 +437,7 @@ impl<N: Network> Worker<N> {
     /// Counts and logs an exchange that is over.
     fn record(&mut self, report: &Report, client: Option<SocketAddr>, sent_bytes: u64) {
         self.counters().record(report);
-        let access_log = self.shared.settings().access_log;
+        let access_log = self.settings.access_log;
         self.journal.record(report, access_log, &Delivery { client, sent_bytes, at: self.now });
     }
 }
