@@ -48,7 +48,8 @@ fn module(path: &Path) -> String {
 
 /// A text without comments, what stands in quotes, and modules of tests. Lines stay where they are.
 fn code(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let tests = ["#[cfg(test)]\nmod tests", "#[cfg(test)]\npub(super) mod tests"];
+    let text = tests.iter().fold(text, |text, start| text.split(start).next().unwrap_or_default());
     let mut code = String::new();
     for line in text.lines() {
         let mut rest = line;

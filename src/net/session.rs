@@ -252,3 +252,151 @@ pub(super) fn held_bytes<S: Transport>(client: &Client<S>, upstream: Option<&Ups
     let input = client.input.len() + upstream.map_or(0, |upstream| upstream.input.len());
     client.exchange.held_bytes() + outbox + input
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        net::{
+            shared::tests::shared,
+            slots::{KEYS_FROM, Key},
+            stream::Stream,
+            transport::fake::{Fake, FakeNetwork},
+            upstreams::Upstreams,
+        },
+        proxy::{
+            events::{ClientAction, UpstreamAction},
+            outcome::Outcome,
+            peer::Peer,
+            pool::Pool,
+        },
+    };
+
+    const ASK: &[u8] = b"GET /pods/127.0.0.1/80/m HTTP/1.1\r\nHost: p\r\n\r\n";
+    const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 3\r\n\r\nup\n";
+
+    /// What a worker lends, and one client with its upstream.
+    struct Bench {
+        client: Client<Fake>,
+        fake: Fake,
+        upstreams: Upstreams<Fake>,
+        shared: Shared,
+        network: FakeNetwork,
+        transfer: Transfer<<FakeNetwork as Network>::Pipe>,
+        recycler: Recycler,
+        out: Output,
+        budget: Budget,
+        scratch: Vec<u8>,
+    }
+
+    impl Bench {
+        fn new(sent: &[u8]) -> Self {
+            let shared = shared(1, 1, 1);
+            let fake = Fake::sent(sent);
+            let mut stream = Stream::new(fake.clone());
+            stream.add_ready(Ready::READ.with(Ready::WRITE));
+            let now = Timestamp::default();
+            let client = Client::new(stream, Exchange::new(now, &shared.settings(), false), true, now);
+            Self {
+                client,
+                fake,
+                upstreams: Upstreams::new(Pool::new(1, std::time::Duration::from_secs(1))),
+                shared,
+                network: FakeNetwork::default(),
+                transfer: Transfer::new(1 << 20),
+                recycler: Recycler::default(),
+                out: Output::default(),
+                budget: Budget::new(1 << 20),
+                scratch: vec![0; super::super::relay::PEEK_BYTES_MAX],
+            }
+        }
+
+        fn with<T>(&mut self, act: impl FnOnce(&mut Session<'_, FakeNetwork>, &mut [u8]) -> T) -> T {
+            let upstream = self.client.upstream.and_then(|key| self.upstreams.get_mut(key));
+            let mut session = Session {
+                client: &mut self.client,
+                upstream,
+                slot: 0,
+                now: Timestamp::default(),
+                shared: &self.shared,
+                settings: &self.shared.settings(),
+                counters: self.shared.counters(0),
+                budget: &self.budget,
+                network: &mut self.network,
+                transfer: &mut self.transfer,
+                recycler: &mut self.recycler,
+                out: &mut self.out,
+            };
+            act(&mut session, &mut self.scratch)
+        }
+
+        fn run(&mut self, mut moves: usize) -> Action {
+            self.with(|session, scratch| session.run(scratch, &mut moves))
+        }
+
+        /// Opens the connection that the output asks for, to a pod that says this.
+        fn connect(&mut self, response: &[u8]) -> Fake {
+            let UpstreamAction::Connect(peer) = self.out.upstream else { panic!("{:?}", self.out) };
+            assert_eq!(peer, Peer::new([127, 0, 0, 1].into(), 80));
+            let client = Key::from_bits(KEYS_FROM);
+            let key = self.upstreams.open(&mut self.network, peer, client, self.shared.counters(0));
+            let key = key.expect("opened");
+            self.client.upstream = Some(key);
+            let upstream = self.upstreams.get_mut(key).expect("it is there");
+            upstream.stream.add_ready(Ready::READ.with(Ready::WRITE));
+            let pod = self.network.opened[0].1.clone();
+            pod.0.borrow_mut().incoming.extend(response);
+            pod
+        }
+    }
+
+    const ACT: Action = Action::Act { delivered: true };
+
+    #[test]
+    fn a_run_ends_wherever_the_worker_has_to_act() {
+        let mut bench = Bench::new(ASK);
+        assert_eq!(bench.run(16), ACT);
+        let pod = bench.connect(RESPONSE);
+        assert_eq!(bench.run(16), ACT, "connected, sent, and received in one run");
+        assert!(pod.0.borrow().written.starts_with(b"GET /m HTTP/1.1\r\nHost: 127.0.0.1:80\r\n"));
+        assert_eq!((bench.out.upstream, bench.out.client), (UpstreamAction::Keep, ClientAction::None));
+        assert_eq!(bench.fake.0.borrow().written, RESPONSE);
+        assert_eq!(bench.run(16), ACT);
+        let report = bench.out.report.take().expect("it is over");
+        assert_eq!((report.outcome, report.status), (Outcome::Forwarded, 200));
+        assert_eq!(bench.run(16), Action::Wait, "for the next request");
+    }
+
+    #[test]
+    fn a_run_has_so_many_moves_and_bytes() {
+        let mut bench = Bench::new(ASK);
+        assert_eq!(bench.run(0), Action::Yield);
+        assert_eq!(bench.run(1), ACT);
+        bench.connect(RESPONSE);
+        assert_eq!(bench.run(1), Action::Yield, "connected");
+        assert_eq!(bench.run(1), Action::Yield, "sent");
+        bench.transfer.run_bytes = bench.transfer.run_bytes_max;
+        assert_eq!(bench.run(16), Action::Yield, "enough bytes moved");
+        bench.transfer.run_bytes = 0;
+        assert_eq!(bench.run(1), ACT, "received");
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_has_its_pod_wait() {
+        let mut bench = Bench::new(ASK);
+        assert_eq!(bench.run(16), ACT);
+        let pod = bench.connect(&RESPONSE[..RESPONSE.len() - 1]);
+        bench.fake.0.borrow_mut().takes = 5;
+        assert_eq!(bench.run(16), Action::Wait);
+        assert!(bench.client.is_stalled());
+        pod.0.borrow_mut().incoming.push_back(b'\n');
+        assert_eq!(bench.run(16), Action::Wait);
+        assert_eq!(pod.0.borrow().incoming.len(), 1, "nothing is read while something is kept");
+        bench.fake.0.borrow_mut().takes = usize::MAX;
+        bench.client.stream.add_ready(Ready::WRITE);
+        let upstream = bench.client.upstream.and_then(|key| bench.upstreams.get_mut(key));
+        upstream.expect("it is there").stream.add_ready(Ready::READ);
+        assert_eq!(bench.run(16), ACT);
+        assert_eq!(bench.fake.0.borrow().written, RESPONSE);
+    }
+}

@@ -253,17 +253,17 @@ impl ServerStatus for Shared {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::proxy::{
         policy::{Policy, Ports},
         settings::Timeouts,
     };
 
-    fn shared(clients_max: usize, upstreams_idle_max: usize, workers: usize) -> Shared {
+    pub(in crate::net) fn shared(clients_max: usize, upstreams_idle_max: usize, workers: usize) -> Shared {
         let second = Duration::from_secs(1);
         let settings = Settings {
-            policy: Policy::new(Vec::new(), Vec::new(), Ports::all()),
+            policy: Policy::new(vec!["127.0.0.0/8".parse().unwrap()], Vec::new(), Ports::all()),
             timeouts: Timeouts {
                 scrape: second,
                 scrape_max: second,

@@ -233,3 +233,112 @@ pub(super) fn refused(call: &str, error: &io::Error, shared: &Shared) -> bool {
     }
     refused
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+    use crate::{
+        net::{
+            shared::tests::shared,
+            stream::Ready,
+            transport::fake::{Fake, FakeNetwork, FakePipe},
+        },
+        proxy::{exchange::Exchange, timestamp::Timestamp},
+    };
+
+    fn client(takes: usize) -> (Client<Fake>, Fake) {
+        let fake = Fake::sent(b"");
+        fake.0.borrow_mut().takes = takes;
+        let shared = shared(1, 1, 1);
+        let exchange = Exchange::new(Timestamp::default(), &shared.settings(), false);
+        let mut stream = Stream::new(fake.clone());
+        stream.add_ready(Ready::WRITE);
+        (Client::new(stream, exchange, true, Timestamp::default()), fake)
+    }
+
+    fn takes_more(client: &mut Client<Fake>, fake: &Fake, bytes: usize) {
+        fake.0.borrow_mut().takes = bytes;
+        client.stream.add_ready(Ready::WRITE);
+    }
+
+    #[test]
+    fn what_is_not_taken_is_kept_and_goes_first() {
+        let counters = Counters::default();
+        for takes in 0..=10 {
+            let (mut client, fake) = client(takes);
+            let mut transfer: Transfer<FakePipe> = Transfer::new(1000);
+            assert!(transfer.write(&mut client, b"head", b"body", &counters));
+            assert_eq!(
+                (client.is_stalled(), transfer.stalled),
+                (takes < 8, usize::from(takes < 8)),
+                "{takes}"
+            );
+            assert_eq!(transfer.run_bytes, takes.min(8));
+            assert!(transfer.write(&mut client, b"", b"more", &counters));
+            takes_more(&mut client, &fake, 3);
+            assert!(transfer.flush(&mut client, &counters).is_ok());
+            takes_more(&mut client, &fake, 100);
+            assert!(transfer.flush(&mut client, &counters).is_ok());
+            assert_eq!(fake.0.borrow().written, b"headbodymore", "{takes}");
+            assert_eq!((client.is_stalled(), transfer.stalled, client.sent_bytes), (false, 0, 12), "{takes}");
+        }
+    }
+
+    fn in_the_pipe(transfer: &mut Transfer<FakePipe>, client: &Client<Fake>, bytes: &[u8]) {
+        let mut from = Stream::new(Fake::sent(bytes));
+        from.add_ready(Ready::READ);
+        let read = transfer.splice_in(&mut from, client, bytes.len() as u64);
+        assert!(matches!(read, Ok(Received::Bytes(all)) if all == bytes.len()));
+        assert_eq!(transfer.piped, bytes.len());
+    }
+
+    #[test]
+    fn bytes_go_through_the_pipe_and_what_is_not_taken_is_kept() {
+        let (counters, shared) = (Counters::default(), shared(1, 1, 1));
+        for takes in [0, 1, 5, 6, 100] {
+            let (mut client, fake) = client(takes);
+            let mut transfer = Transfer::new(1000);
+            assert!(transfer.has_pipe(&mut FakeNetwork::default(), &shared));
+            in_the_pipe(&mut transfer, &client, b"spliced");
+            let mut seen = [0; 3];
+            assert!(matches!(transfer.peek(&mut seen), Some(Ok(3))));
+            assert_eq!(&seen, b"spl", "it stays there");
+            assert!(transfer.splice_out(&mut client, 6, &shared, &counters));
+            assert_eq!((transfer.piped, client.is_slow), (1, takes < 6), "one byte more than was to go on");
+            assert!(transfer.drop_unless_empty() && !transfer.drop_unless_empty());
+            takes_more(&mut client, &fake, 100);
+            assert!(transfer.flush(&mut client, &counters).is_ok());
+            assert_eq!(fake.0.borrow().written, b"splice", "{takes}");
+        }
+    }
+
+    #[test]
+    fn without_a_pipe_or_a_call_there_is_a_way_on() {
+        let (counters, shared) = (Counters::default(), shared(1, 1, 1));
+        let mut transfer: Transfer<FakePipe> = Transfer::new(1000);
+        let mut network = FakeNetwork { has_pipes: false, ..FakeNetwork::default() };
+        assert!(!transfer.has_pipe(&mut network, &shared) && shared.splices(), "no descriptor, this time");
+        network.has_pipes = true;
+        assert!(transfer.has_pipe(&mut network, &shared));
+
+        let (mut client, fake) = client(100);
+        in_the_pipe(&mut transfer, &client, b"kept");
+        transfer.pipe.as_mut().expect("a pipe").error = Some(ErrorKind::PermissionDenied);
+        let error = io::Error::from_raw_os_error(1); // EPERM
+        assert!(refused("splice", &error, &shared) && !shared.splices(), "for good");
+        assert!(
+            !refused("splice", &io::Error::from_raw_os_error(104), &shared),
+            "ECONNRESET is the socket's"
+        );
+        assert!(
+            !transfer.splice_out(&mut client, 4, &shared, &counters),
+            "an error without a number is the socket's"
+        );
+        transfer.piped = 0;
+        assert!(!transfer.has_pipe(&mut network, &shared), "refused once, it is not tried again");
+        assert!(transfer.write(&mut client, b"", b"copied", &counters));
+        assert_eq!(fake.0.borrow().written, b"copied");
+    }
+}

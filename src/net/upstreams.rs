@@ -214,3 +214,128 @@ impl<S: Transport> Upstreams<S> {
         self.pool.next_expiry()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::net::transport::fake::{Fake, FakeNetwork};
+
+    fn pod(last: u8) -> Peer {
+        Peer::new([10, 0, 0, last].into(), 80)
+    }
+
+    fn client() -> Key {
+        Key::from_bits(crate::net::slots::KEYS_FROM)
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::default() + Duration::from_secs(seconds)
+    }
+
+    fn upstreams(idle_max: usize) -> Upstreams<Fake> {
+        Upstreams::new(Pool::new(idle_max, Duration::from_secs(60)))
+    }
+
+    fn counted(counters: &Counters) -> [u64; 4] {
+        let Counters { upstreams_opened, upstreams_active, upstreams_idle, upstreams_reused, .. } = counters;
+        [upstreams_opened, upstreams_active, upstreams_idle, upstreams_reused].map(|counter| counter.get())
+    }
+
+    #[test]
+    fn a_connection_at_rest_is_pooled_and_used_again() {
+        let (mut network, counters, mut upstreams) =
+            (FakeNetwork::default(), Counters::default(), upstreams(8));
+        let key = upstreams.open(&mut network, pod(1), client(), &counters).expect("opened");
+        assert_eq!(counted(&counters), [1, 1, 0, 0]);
+        upstreams.pool(key, ReadMode::Head, at(1), &counters);
+        assert_eq!(network.opened[0].1.0.borrow().calls, ["watch"], "once it is pooled, and not before");
+        assert_eq!(counted(&counters), [1, 0, 1, 0]);
+        assert_eq!(upstreams.reuse(pod(2), client(), at(2), &counters), None, "another pod's");
+        assert_eq!(upstreams.reuse(pod(1), client(), at(1), &counters), None, "in this very turn");
+        assert_eq!(upstreams.reuse(pod(1), client(), at(2), &counters), Some(key));
+        assert_eq!(counted(&counters), [1, 1, 0, 1]);
+        let upstream = upstreams.get(key).expect("it is there");
+        assert_eq!((upstream.client, upstream.read_mode), (Some(client()), ReadMode::Head));
+        upstreams.close(key, &counters);
+        assert!(upstreams.get(key).is_none());
+        assert_eq!(counted(&counters), [1, 0, 0, 1]);
+    }
+
+    #[test]
+    fn what_more_is_to_be_expected_of_is_not_pooled() {
+        type Spoil = fn(&mut Upstream<Fake>, &Fake);
+        let spoils: [(&str, Spoil); 3] = [
+            ("bytes stayed in the pipe", |upstream, _| upstream.has_surplus = true),
+            ("bytes are there", |upstream, fake| {
+                fake.0.borrow_mut().incoming.push_back(b'x');
+                upstream.stream.add_ready(Ready::READ);
+            }),
+            ("it has ended", |upstream, fake| {
+                fake.0.borrow_mut().ended = true;
+                upstream.stream.add_ready(Ready::READ.with(Ready::END));
+            }),
+        ];
+        for (name, spoil) in spoils {
+            let (mut network, counters, mut upstreams) =
+                (FakeNetwork::default(), Counters::default(), upstreams(8));
+            let key = upstreams.open(&mut network, pod(1), client(), &counters).expect("opened");
+            spoil(upstreams.get_mut(key).expect("it is there"), &network.opened[0].1);
+            upstreams.pool(key, ReadMode::Read, at(1), &counters);
+            assert!(upstreams.get(key).is_none(), "{name}");
+            assert_eq!(counted(&counters), [1, 0, 0, 0], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_pooled_connection_that_says_something_is_closed() {
+        let (mut network, counters, mut upstreams) =
+            (FakeNetwork::default(), Counters::default(), upstreams(8));
+        let key = upstreams.open(&mut network, pod(1), client(), &counters).expect("opened");
+        assert_eq!(upstreams.on_ready(key, Ready::READ, &counters), Some(client()));
+        assert!(upstreams.get(key).is_some(), "it serves a client, which reads");
+        upstreams.pool(key, ReadMode::Read, at(1), &counters);
+        assert_eq!(upstreams.on_ready(key, Ready::WRITE, &counters), None);
+        assert!(upstreams.get(key).is_some());
+        assert_eq!(upstreams.on_ready(key, Ready::READ, &counters), None);
+        assert!(upstreams.get(key).is_none());
+        assert_eq!(counted(&counters), [1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn without_a_descriptor_the_longest_pooled_gives_its_own() {
+        let (mut network, counters, mut upstreams) =
+            (FakeNetwork { descriptors: 2, ..FakeNetwork::default() }, Counters::default(), upstreams(8));
+        let keys = [1, 2].map(|last| {
+            let key = upstreams.open(&mut network, pod(last), client(), &counters).expect("opened");
+            upstreams.pool(key, ReadMode::Read, at(last.into()), &counters);
+            key
+        });
+        let error =
+            upstreams.open(&mut network, pod(3), client(), &counters).expect_err("no descriptor comes free");
+        assert!(is_out_of_descriptors(&error));
+        assert!(keys.iter().all(|key| upstreams.get(*key).is_none()), "both gave theirs in vain");
+        network.descriptors = 1;
+        assert!(upstreams.open(&mut network, pod(3), client(), &counters).is_ok());
+        assert_eq!(counted(&counters), [3, 1, 0, 0]);
+    }
+
+    #[test]
+    fn beyond_the_most_and_after_their_time_pooled_connections_are_closed() {
+        let (mut network, counters, mut upstreams) =
+            (FakeNetwork::default(), Counters::default(), upstreams(2));
+        let keys = [1, 2, 3].map(|last| {
+            let key = upstreams.open(&mut network, pod(last), client(), &counters).expect("opened");
+            upstreams.pool(key, ReadMode::Read, at(last.into()), &counters);
+            key
+        });
+        let alive = |upstreams: &Upstreams<Fake>| keys.map(|key| upstreams.get(key).is_some());
+        assert_eq!(alive(&upstreams), [false, true, true]);
+        assert_eq!(upstreams.next_expiry(), Some(at(62)));
+        upstreams.close_expired(at(62), &counters);
+        assert_eq!(alive(&upstreams), [false, false, true]);
+        assert!(upstreams.close_oldest(&counters) && !upstreams.close_oldest(&counters));
+        assert_eq!(counted(&counters), [3, 0, 0, 0]);
+    }
+}

@@ -2,6 +2,8 @@
 //!
 //! Owns what a transport can do. What is known of its readiness is [`super::stream`]'s.
 
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod splice;
 pub mod tcp;
 
