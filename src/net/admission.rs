@@ -1,9 +1,8 @@
 //! How clients come to a worker, and which of them go when there are more than there may be.
 //!
-//! A client that finds all places taken waits for one a while ([`super::room`]). A place is made for it by closing, in
-//! this order: the client that has idled longest between two requests, whichever worker has it, as its next request
-//! can be sent again on another connection; and a client that has asked for nothing since it connected, once it has
-//! had the time to, which is told why. Clients with a request under way stay.
+//! A client that finds all places taken waits for one a while ([`super::room`]). Which client gives its place, and how
+//! long the others wait, is decided in [`crate::proxy::admission`]; here it is done. A client that goes for its silence
+//! is told why.
 
 use std::{io, mem, time::Duration};
 
@@ -17,16 +16,14 @@ use super::{
     worker::Worker,
 };
 use crate::proxy::{
-    events::Event, exchange::Exchange, lru::LruList, outcome::Outcome, timers::Timer, timestamp::Timestamp,
+    admission::{Eviction, SILENCE, WAIT, is_silent_for_too_long},
+    events::Event,
+    exchange::Exchange,
+    outcome::Outcome,
+    timers::Timer,
+    timestamp::Timestamp,
 };
 
-/// Clients without a place, which wait for one or are told that there is none. More are told and closed at once.
-const WITHOUT_PLACE_MAX: usize = 64;
-/// How long a new connection may say nothing before its place goes to a client that waits, or before it is closed
-/// when the process ends.
-const SILENCE: Duration = Duration::from_secs(1);
-/// How long a client waits for a place: until those that were silent when it came have had their time, and a little.
-const WAIT: Duration = Duration::from_millis(1200);
 /// How soon a worker looks again whether it is to make room, where another is to do so first.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
@@ -46,13 +43,15 @@ impl<N: Network> Worker<N> {
         match inserted {
             Ok(key) => {
                 self.counters().clients.add(1);
-                self.turned_away += usize::from(!has_place);
+                if !has_place {
+                    self.admission.add_without_place();
+                }
                 if let (Some(client), Some(at)) = (self.clients.get_mut(key), deadline) {
                     self.timers.arm(key, Timer::Exchange, &mut client.timers, at);
                 }
                 // Its request may be here already: it does not idle before that was looked at.
                 self.enqueue(key);
-                if self.turned_away > WITHOUT_PLACE_MAX && !has_place {
+                if self.admission.is_overrun() && !has_place {
                     self.turn_away_at_once(key);
                 } else if !has_place {
                     self.request_eviction(key);
@@ -78,7 +77,7 @@ impl<N: Network> Worker<N> {
             return true;
         }
         let is_here = self.is_alone || room.longest_idle() == Some(self.index);
-        let oldest = self.oldest(&self.idle_clients).filter(|_| is_here && !room.is_wanted());
+        let oldest = self.longest_idle().filter(|_| is_here && !room.is_wanted());
         oldest.is_some_and(|key| {
             self.close_idle(key);
             self.show_idle();
@@ -120,7 +119,7 @@ impl<N: Network> Worker<N> {
             client.waits_until = None;
             client.has_place = true;
             client.exchange = Exchange::new(self.now, &self.settings, false);
-            self.turned_away -= 1;
+            self.admission.remove_without_place();
             self.enqueue(key);
         }
     }
@@ -166,14 +165,16 @@ impl<N: Network> Worker<N> {
     pub(super) fn make_room_for_wishes(&mut self) {
         self.show_idle();
         while self.shared.room().is_wanted() {
-            let gives = match self.shared.room().longest_idle() {
-                Some(other) if other != self.index => {
-                    self.shared.wake(other);
-                    break;
-                }
-                Some(_) => self.oldest(&self.idle_clients),
-                None => self.oldest_silent(),
-            };
+            let longest_idle = self.shared.room().longest_idle();
+            let gives =
+                match self.admission.next_eviction(self.index, longest_idle, self.silent_since(), self.now) {
+                    Eviction::Client(slot) => self.clients.key_at(slot),
+                    Eviction::Nobody => None,
+                    Eviction::Other(worker) => {
+                        self.shared.wake(worker);
+                        None
+                    }
+                };
             let Some(gives) = gives else { break };
             let Some(wish) = self.shared.room().next_wish() else { break };
             self.take_place_from(gives);
@@ -188,13 +189,13 @@ impl<N: Network> Worker<N> {
     fn take_place_from(&mut self, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.has_place = false;
-        self.turned_away += 1;
+        self.admission.add_without_place();
         if client.silent_since.is_none() {
             return self.close_idle(key);
         }
-        self.silent_clients.remove(key.slot());
+        self.admission.note(key.slot(), false, true);
         self.step(key, Event::TurnAway);
-        if self.turned_away > WITHOUT_PLACE_MAX {
+        if self.admission.is_overrun() {
             self.close_told(key);
         } else {
             self.enqueue(key);
@@ -203,14 +204,14 @@ impl<N: Network> Worker<N> {
 
     /// Closes a client that idles. If it has yet to take its last answer, it may, without a place.
     fn close_idle(&mut self, key: Key) {
-        let may_linger = self.turned_away < WITHOUT_PLACE_MAX;
+        let may_linger = self.admission.may_linger();
         let is_behind = |client: &Client<N::Socket>| client.stream.socket().has_undelivered();
         let client_stalled = may_linger && self.clients.get(key).is_some_and(is_behind);
         self.step(key, Event::CloseIfIdle { client_stalled });
         let Some(client) = self.clients.get_mut(key) else { return };
-        self.idle_clients.remove(key.slot());
+        self.admission.note(key.slot(), false, false);
         if mem::take(&mut client.has_place) {
-            self.turned_away += 1;
+            self.admission.add_without_place();
             self.give_place_back();
         }
         self.enqueue(key);
@@ -234,23 +235,26 @@ impl<N: Network> Worker<N> {
 
     /// Shows the other workers how long a client has idled here.
     fn show_idle(&self) {
-        let oldest = self.oldest(&self.idle_clients).and_then(|key| self.clients.get(key));
+        let oldest = self.longest_idle().and_then(|key| self.clients.get(key));
         self.shared.room().show_idle(self.index, oldest.map(|client| client.idle_since));
     }
 
-    fn oldest(&self, list: &LruList) -> Option<Key> {
-        list.oldest().and_then(|slot| self.clients.key_at(slot))
+    fn longest_idle(&self) -> Option<Key> {
+        self.admission.longest_idle().and_then(|slot| self.clients.key_at(slot))
+    }
+
+    fn longest_silent(&self) -> Option<Key> {
+        self.admission.longest_silent().and_then(|slot| self.clients.key_at(slot))
+    }
+
+    /// Since when the client has been silent that has been so longest.
+    fn silent_since(&self) -> Option<Timestamp> {
+        self.clients.get(self.longest_silent()?)?.silent_since
     }
 
     /// The client that has been silent longest, if that is too long.
     fn oldest_silent(&self) -> Option<Key> {
-        self.oldest(&self.silent_clients).filter(|_| self.silence_ends().is_some_and(|at| at <= self.now))
-    }
-
-    /// Until when the client may be silent that has been so longest.
-    fn silence_ends(&self) -> Option<Timestamp> {
-        let client = self.clients.get(self.oldest(&self.silent_clients)?)?;
-        client.silent_since.map(|since| since + SILENCE)
+        self.longest_silent().filter(|_| is_silent_for_too_long(self.silent_since(), self.now))
     }
 
     /// When this worker has to look after those who wait for places, if nothing happens before.
@@ -260,7 +264,7 @@ impl<N: Network> Worker<N> {
         if room.has_granted(self.index) {
             return Some(self.now);
         }
-        let ends = self.silence_ends().filter(|_| room.is_wanted());
+        let ends = self.silent_since().map(|since| since + SILENCE).filter(|_| room.is_wanted());
         ends.map(|at| at.max(self.now + LOOK_AGAIN))
     }
 
@@ -270,7 +274,7 @@ impl<N: Network> Worker<N> {
         if self.close_oldest_upstream() {
             return true;
         }
-        let (idle, silent) = (self.oldest(&self.idle_clients), self.oldest_silent());
+        let (idle, silent) = (self.longest_idle(), self.oldest_silent());
         match (idle, silent) {
             (Some(key), _) => {
                 self.step(key, Event::CloseIfIdle { client_stalled: false });
@@ -309,14 +313,13 @@ impl<N: Network> Worker<N> {
 
     /// A client is gone: its place is free, or it gives up its wish for one.
     pub(super) fn leave(&mut self, key: Key, client: &Client<N::Socket>) {
-        self.idle_clients.remove(key.slot());
-        self.silent_clients.remove(key.slot());
+        self.admission.forget(key.slot());
         if client.waits_until.is_some() {
             self.shared.room().withdraw(Wish { worker: self.index, client: key });
         }
         match client.has_place {
             true => self.give_place_back(),
-            false => self.turned_away -= 1,
+            false => self.admission.remove_without_place(),
         }
     }
 }

@@ -21,10 +21,10 @@ use super::{
     upstreams::{ReadMode, Upstreams},
 };
 use crate::proxy::{
+    admission::Admission,
     budget::Budget,
     events::{ClientAction, Event, Output, Report, UpstreamAction},
     journal::{Delivery, Journal},
-    lru::LruList,
     metrics::Counters,
     outcome::{Class, Outcome},
     peer::Peer,
@@ -55,15 +55,10 @@ pub struct Worker<N: Network> {
     pub(super) now: Timestamp,
     pub(super) clients: Slots<Client<N::Socket>>,
     pub(super) upstreams: Upstreams<N::Socket>,
-    /// Clients between two requests.
-    pub(super) idle_clients: LruList,
-    /// Clients that have asked for nothing yet.
-    pub(super) silent_clients: LruList,
+    pub(super) admission: Admission,
     pub(super) timers: Timers<Key>,
     runnable: RunQueue,
     took_long: bool,
-    /// Clients without a place.
-    pub(super) turned_away: usize,
     pub(super) journal: Journal,
     /// What is read goes here first: one buffer for all connections, so that none needs its own.
     pub(super) scratch: Box<[u8]>,
@@ -89,13 +84,11 @@ impl<N: Network> Worker<N> {
             index,
             now: Timestamp::default(),
             clients: Slots::default(),
-            idle_clients: LruList::default(),
-            silent_clients: LruList::default(),
+            admission: Admission::default(),
             timers: Timers::default(),
             runnable: RunQueue::default(),
             took_long: false,
             transfer: Transfer::new(TURN_BYTES_MAX),
-            turned_away: 0,
             journal: Journal::default(),
             scratch: vec![0; PEEK_BYTES_MAX].into(),
             budget,
@@ -190,7 +183,7 @@ impl<N: Network> Worker<N> {
     }
 
     pub(super) fn run(&mut self, key: Key, scratch: &mut [u8]) {
-        let waits = self.turned_away > 0 && self.waits_for_place(key);
+        let waits = self.admission.has_without_place() && self.waits_for_place(key);
         if waits && !self.wait_is_over(key) {
             return;
         }
@@ -211,15 +204,8 @@ impl<N: Network> Worker<N> {
         }
         // One that is turned away has no place to give to another; one that is queued is in the middle of things.
         let idles = client.exchange.idles() && client.has_place && !client.queued;
-        let list = match client.silent_since {
-            None => &mut self.idle_clients,
-            Some(_) => &mut self.silent_clients,
-        };
-        if !idles {
-            list.remove(key.slot());
-        } else if !list.contains(key.slot()) {
+        if self.admission.note(key.slot(), idles, client.silent_since.is_some()) {
             client.idle_since = self.now;
-            list.push(key.slot());
         }
     }
 
@@ -303,11 +289,8 @@ impl<N: Network> Worker<N> {
             self.budget.renew(key.slot());
         }
         // If it idles, it does so from now on.
-        let list = match client.silent_since.take() {
-            None => &mut self.idle_clients,
-            Some(_) => &mut self.silent_clients,
-        };
-        list.remove(key.slot());
+        let was_silent = client.silent_since.take().is_some();
+        self.admission.note(key.slot(), false, was_silent);
         let is_named = report.request.is_some() || report.outcome.class() != Class::Answered;
         let client = is_named.then(|| client.stream.socket().peer()).flatten();
         self.record(report, client, sent_bytes);

@@ -12,6 +12,7 @@
 //! - [`events`]: what an exchange is told, and what it says;
 //! - [`settings`]: what the operator set;
 //! - [`outcome`]: every way an exchange can end, with its status, reason and label;
+//! - [`admission`]: which clients give their place to others;
 //! - [`pool`]: which kept pod connection is used again, and which goes first;
 //! - [`budget`]: how many bytes are held for others, and who gives way;
 //! - [`recycler`]: memory that exchanges use one after the other;
@@ -25,6 +26,7 @@
 //! - [`metrics`]: the counters, and the page that shows them;
 //! - [`duration`], [`size`]: durations and sizes as operators write and read them.
 
+pub mod admission;
 pub mod budget;
 pub mod duration;
 pub mod events;
