@@ -20,13 +20,13 @@
 //!    [`net::worker`] keeps the connection ([`net::client`]) in a slot ([`net::slots`]) with an
 //!    [`Exchange`](proxy::exchange::Exchange), which is `Reading`.
 //! 2. Its request comes. mio reports it to [`net::event_loop`], which notes the readiness ([`net::stream`]) and lets the
-//!    worker run once. The worker takes the client from [`net::run_queue`] and runs its session (`net::session`), which
+//!    worker run once. The worker takes the client from [`net::run_queue`] and pumps its session (`net::pump`), which
 //!    reads into the worker's one buffer and passes the bytes to [`proxy::exchange`] as an
 //!    [`Event`](proxy::events::Event).
 //! 3. [`http1::head`] cuts the head, [`http1::framing`] sees that no body follows, [`proxy::route`] finds the pod
 //!    in the path, [`proxy::policy`] authorizes the connection, and [`http1::rewrite`] writes the head for the pod. What
 //!    the request needs from here on is a [`Transaction`](proxy::exchange::Transaction). The exchange is `Connecting`,
-//!    and its [`Output`](proxy::events::Output) asks for a connection, which ends the session's run.
+//!    and its [`Output`](proxy::events::Output) asks for a connection, which ends the pump's run.
 //! 4. The worker takes a pooled connection from [`net::upstreams`], in the order of [`proxy::pool`], or opens one; the
 //!    exchange is `Sending`, and when the pod has the request, `Awaiting`.
 //! 5. The pod responds. [`net::relay`] reads into the same buffer: [`http1::head`] cuts, [`http1::framing`] says how
@@ -49,16 +49,16 @@
 //! └─ Worker             owns  clients (slots), Upstreams (slots, pool), timers, run queue, budget,
 //!    │                        scratch buffer, Transfer (pipe), Recycler (spare memory), Output
 //!    │  lends for one run:
-//!    └─ Session         &mut  its Client, its Upstream, Transfer, network, Recycler, Output
+//!    └─ Pump            &mut  its Client, its Upstream, Transfer, network, Recycler, Output
 //!       │               &     Shared (settings, phase, pages), Counters, Budget;  scratch as an argument
 //!       │  for one step:
-//!       └─ Exchange     owns  the state and its Transaction (moved in, moved out)
+//!       └─ Session      owns  its Exchange: the state and its Transaction (moved in, moved out)
 //!                       &mut  Event (bytes of scratch), Output, Context (Recycler)
 //!                       &     Context (time, settings, pages)
 //! ```
 //!
 //! A step touches one client and its own upstream. What concerns the others (connect, retry, pool, close, count) stands
-//! in the output when the session's run ends with `Action::Act`, and the worker does it
+//! in the output when the pump's run ends with `Action::Act`, and the worker does it
 //! when nothing is lent any more.
 //!
 //! Functions that a process runs once at its start, or not at all, are `#[cold]`: the linker then puts them beside each

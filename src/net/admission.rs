@@ -18,8 +18,8 @@ use super::{
 use crate::proxy::{
     admission::{Eviction, SILENCE, WAIT, is_silent_for_too_long},
     events::Event,
-    exchange::Exchange,
     outcome::Outcome,
+    session::Session,
     timers::Timer,
     timestamp::Timestamp,
 };
@@ -33,12 +33,12 @@ impl<N: Network> Worker<N> {
         self.counters().clients_accepted.add(1);
         let has_place = self.try_acquire();
         let mut stream = Stream::new(socket);
-        let exchange = Exchange::new(self.now, &self.settings, !has_place);
-        let deadline = exchange.deadline();
+        let session = Session::new(self.now, &self.settings, !has_place);
+        let deadline = session.deadline();
         let (network, now) = (&mut self.network, self.now);
         let inserted = self.clients.try_insert(|key| {
             network.register(stream.socket_mut(), Token::Client(key))?;
-            Ok::<_, io::Error>(Client::new(stream, exchange, has_place, now))
+            Ok::<_, io::Error>(Client::new(stream, session, has_place, now))
         });
         match inserted {
             Ok(key) => {
@@ -118,7 +118,7 @@ impl<N: Network> Worker<N> {
             };
             client.waits_until = None;
             client.has_place = true;
-            client.exchange = Exchange::new(self.now, &self.settings, false);
+            client.session = Session::new(self.now, &self.settings, false);
             self.admission.remove_without_place();
             self.enqueue(key);
         }
@@ -145,7 +145,7 @@ impl<N: Network> Worker<N> {
         self.collect_places();
         if let Some(client) = self.clients.get_mut(key).filter(|client| client.waits_until.is_some()) {
             client.waits_until = None;
-            client.exchange = Exchange::new(now, &self.settings, true);
+            client.session = Session::new(now, &self.settings, true);
             self.shared.room().withdraw(Wish { worker: self.index, client: key });
         }
         true
@@ -153,7 +153,7 @@ impl<N: Network> Worker<N> {
 
     /// A client that waited in vain and has said nothing is told at once.
     pub(super) fn turn_away_if_silent(&mut self, key: Key) {
-        let is_silent = |client: &Client<_>| !client.has_place && client.exchange.idles() && !client.queued;
+        let is_silent = |client: &Client<_>| !client.has_place && client.session.idles() && !client.queued;
         if self.clients.get(key).is_some_and(is_silent) {
             self.step(key, Event::TurnAway);
             self.enqueue(key);
@@ -300,7 +300,7 @@ impl<N: Network> Worker<N> {
             }
             match client.silent_since.map(|since| since + SILENCE).filter(|&until| self.now < until) {
                 Some(until) => self.timers.arm(key, Timer::Silence, &mut client.timers, until),
-                None if client.exchange.idles() => {
+                None if client.session.idles() => {
                     let client_stalled = client.stream.socket().has_undelivered();
                     self.step(key, Event::CloseIfIdle { client_stalled });
                     self.enqueue(key); // it may linger

@@ -5,7 +5,7 @@
 
 use std::mem;
 
-use super::{client::Client, network::Network, session::held_bytes, slots::Key, worker::Worker};
+use super::{client::Client, network::Network, pump::held_bytes, slots::Key, worker::Worker};
 use crate::proxy::events::Event;
 
 impl<N: Network> Worker<N> {

@@ -7,7 +7,7 @@ use super::{
     stream::{Ready, Stream},
     transport::Transport,
 };
-use crate::proxy::{events::Wants, exchange::Exchange, timers::SessionTimers, timestamp::Timestamp};
+use crate::proxy::{events::Wants, session::Session, timers::SessionTimers, timestamp::Timestamp};
 
 /// An answer of which so much is sent is a long one: others go first.
 const BULK_BYTES: u64 = 128 * 1024;
@@ -16,7 +16,7 @@ const BULK_BYTES: u64 = 128 * 1024;
 #[derive(Debug)]
 pub struct Client<S> {
     pub(super) stream: Stream<S>,
-    pub(super) exchange: Exchange,
+    pub(super) session: Session,
     pub(super) upstream: Option<Key>,
     /// The beginning of a request, or requests that wait for their turn.
     pub(super) input: Box<[u8]>,
@@ -54,10 +54,10 @@ pub(super) struct Outbox {
 }
 
 impl<S: Transport> Client<S> {
-    pub(super) fn new(stream: Stream<S>, exchange: Exchange, has_place: bool, now: Timestamp) -> Self {
+    pub(super) fn new(stream: Stream<S>, session: Session, has_place: bool, now: Timestamp) -> Self {
         Self {
             stream,
-            exchange,
+            session,
             upstream: None,
             input: Box::default(),
             input_is_new: false,
@@ -96,12 +96,12 @@ impl<S: Transport> Client<S> {
 
     /// The same, and before it is closed, of bytes in the kernel too.
     pub(super) fn is_behind(&self) -> bool {
-        self.is_stalled() || (self.exchange.lingers() && self.stream.socket().has_undelivered())
+        self.is_stalled() || (self.session.lingers() && self.stream.socket().has_undelivered())
     }
 
     /// Whether the client went away while somebody works for it.
     pub(super) fn is_gone(&self) -> bool {
-        let works = match self.exchange.wants() {
+        let works = match self.session.wants() {
             Wants::Connection | Wants::Send | Wants::Response => true,
             Wants::Flush => self.is_stalled(),
             Wants::Request | Wants::Discard | Wants::Delivery | Wants::Nothing => false,

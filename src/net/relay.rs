@@ -15,7 +15,7 @@ use std::{io, mem};
 
 use super::{
     network::Network,
-    session::{Move, Session},
+    pump::{Move, Pump},
     stream::{Ready, Received, upstream_error},
     transfer::{PASS_BYTES_MAX, READ_BYTES_MAX, refused},
     upstreams::{BULK_BYTES_MIN, ReadMode},
@@ -30,10 +30,10 @@ pub const PEEK_BYTES_MAX: usize = 272 * 1024;
 /// What is looked at of a response whose head is expected to tell the length: it fits in, unless it is a rare one.
 const HEAD_BYTES: usize = 1024;
 
-impl<N: Network> Session<'_, N> {
+impl<N: Network> Pump<'_, N> {
     /// Moves bytes of a response, if there are any.
     pub(super) fn read_response(&mut self, scratch: &mut [u8]) -> Move {
-        let opaque = self.client.exchange.opaque_len();
+        let opaque = self.client.session.opaque_len();
         let room = self.room_to_read(PASS_BYTES_MAX) as u64;
         let Some(upstream) = self.upstream.as_deref_mut() else { return Move::Nothing };
         let (held, read_mode) = (upstream.input.len(), upstream.read_mode);
@@ -74,8 +74,8 @@ impl<N: Network> Session<'_, N> {
         };
         let is_full = bytes == READ_BYTES_MAX;
         let moved = self.take_response(&mut scratch[..bytes]);
-        let exchange = &self.client.exchange;
-        if is_full && exchange.wants() == Wants::Response && !exchange.has_length() {
+        let session = &self.client.session;
+        if is_full && session.wants() == Wants::Response && !session.has_length() {
             self.set_read_mode(ReadMode::All); // there may well be more
         }
         moved
@@ -128,7 +128,7 @@ impl<N: Network> Session<'_, N> {
     }
 
     fn awaits_response(&self) -> bool {
-        matches!(self.client.exchange.wants(), Wants::Response | Wants::Send)
+        matches!(self.client.session.wants(), Wants::Response | Wants::Send)
     }
 
     /// Looks at the beginning of a response of which so many bytes are in the pipe, or at all of them, and has them
@@ -150,8 +150,8 @@ impl<N: Network> Session<'_, N> {
         let mut moved = Move::Made;
         if known > 0 {
             self.advance(Event::Response(&mut scratch[..known]));
-            let exchange = &self.client.exchange;
-            let (has_length, ended) = (exchange.has_length(), exchange.opaque_len() == 0);
+            let session = &self.client.session;
+            let (has_length, ended) = (session.has_length(), session.opaque_len() == 0);
             if self.out.pass == (0..known) && (piped == known || has_length) {
                 return self.splice_response(known, if ended { 0 } else { piped - known });
             }
@@ -171,7 +171,7 @@ impl<N: Network> Session<'_, N> {
     fn drain_pipe(&mut self, scratch: &mut [u8], mut known: usize, mut moved: Move) -> Move {
         while (known > 0 || self.transfer.piped > 0) && moved == Move::Made && self.awaits_response() {
             let piped = self.transfer.piped;
-            if known == 0 && self.client.exchange.opaque_len() >= piped as u64 && !self.client.is_stalled() {
+            if known == 0 && self.client.session.opaque_len() >= piped as u64 && !self.client.is_stalled() {
                 return self.splice_response(0, piped);
             }
             let held = self.upstream.as_deref().filter(|_| known == 0).map_or(0, |it| it.input.len());

@@ -245,17 +245,17 @@ mod tests {
             stream::Ready,
             transport::fake::{Fake, FakeNetwork, FakePipe},
         },
-        proxy::{exchange::Exchange, timestamp::Timestamp},
+        proxy::{session::Session, timestamp::Timestamp},
     };
 
     fn client(takes: usize) -> (Client<Fake>, Fake) {
         let fake = Fake::sent(b"");
         fake.0.borrow_mut().takes = takes;
         let shared = shared(1, 1, 1);
-        let exchange = Exchange::new(Timestamp::default(), &shared.settings(), false);
+        let session = Session::new(Timestamp::default(), &shared.settings(), false);
         let mut stream = Stream::new(fake.clone());
         stream.add_ready(Ready::WRITE);
-        (Client::new(stream, exchange, true, Timestamp::default()), fake)
+        (Client::new(stream, session, true, Timestamp::default()), fake)
     }
 
     fn takes_more(client: &mut Client<Fake>, fake: &Fake, bytes: usize) {

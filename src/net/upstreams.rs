@@ -13,7 +13,7 @@ use super::{
     stream::{Ready, Received, Stream, is_out_of_descriptors},
     transport::Transport,
 };
-use crate::proxy::{exchange::Exchange, metrics::Counters, peer::Peer, pool::Pool, timestamp::Timestamp};
+use crate::proxy::{metrics::Counters, peer::Peer, pool::Pool, session::Session, timestamp::Timestamp};
 
 /// From so many bytes on it is cheaper to look and have them go through the pipe than to read and write them.
 pub(super) const BULK_BYTES_MIN: u64 = 32 * 1024;
@@ -32,10 +32,10 @@ pub enum ReadMode {
 
 impl ReadMode {
     /// For the next response on a connection, after one of so many bytes.
-    pub(super) fn after(exchange: &Exchange, bytes: u64) -> Self {
+    pub(super) fn after(session: &Session, bytes: u64) -> Self {
         match () {
             () if bytes < BULK_BYTES_MIN => Self::Read,
-            () if exchange.has_length() => Self::Head,
+            () if session.has_length() => Self::Head,
             () => Self::All,
         }
     }

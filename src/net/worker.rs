@@ -1,6 +1,6 @@
 //! The connections of one event loop: where they live, when they are due, which can go on.
 //!
-//! Owns every connection of its worker, and does what sessions ask for. Bytes move in `super::session`, clients come and
+//! Owns every connection of its worker, and does what sessions ask for. Bytes move in `super::pump`, clients come and
 //! go in [`super::admission`]; readiness and time come from [`super::event_loop`], or a simulation.
 
 use std::{mem, net::SocketAddr, sync::Arc};
@@ -10,9 +10,9 @@ use log::debug;
 use super::{
     client::Client,
     network::{Network, Token},
+    pump::{Action, Move, Pump},
     relay::PEEK_BYTES_MAX,
     run_queue::RunQueue,
-    session::{Action, Move, Session},
     shared::{SettingsSnapshot, Shared},
     slots::{Key, Slots},
     stream::{Ready, upstream_error},
@@ -199,21 +199,21 @@ impl<N: Network> Worker<N> {
             let Some(settled) = self.clients.get_mut(key) else { return };
             client = settled;
         }
-        if let Some(at) = client.exchange.deadline() {
+        if let Some(at) = client.session.deadline() {
             self.timers.arm(key, Timer::Exchange, &mut client.timers, at);
         }
         // One that is turned away has no place to give to another; one that is queued is in the middle of things.
-        let idles = client.exchange.idles() && client.has_place && !client.queued;
+        let idles = client.session.idles() && client.has_place && !client.queued;
         if self.admission.note(key.slot(), idles, client.silent_since.is_some()) {
             client.idle_since = self.now;
         }
     }
 
     /// Lends a session what it needs for one run; `None` if the client is gone.
-    fn session(&mut self, key: Key) -> Option<Session<'_, N>> {
+    fn pump(&mut self, key: Key) -> Option<Pump<'_, N>> {
         let client = self.clients.get_mut(key)?;
         let upstream = client.upstream.and_then(|upstream| self.upstreams.get_mut(upstream));
-        Some(Session {
+        Some(Pump {
             client,
             upstream,
             slot: key.slot(),
@@ -233,8 +233,8 @@ impl<N: Network> Worker<N> {
     fn run_session(&mut self, key: Key, scratch: &mut [u8]) -> bool {
         self.transfer.run_bytes = 0;
         let mut moves = MOVES_MAX;
-        while let Some(mut session) = self.session(key) {
-            match session.run(scratch, &mut moves) {
+        while let Some(mut pump) = self.pump(key) {
+            match pump.run(scratch, &mut moves) {
                 Action::Wait => return false,
                 Action::Yield => return true,
                 Action::Act { delivered } => self.act(key, delivered),
@@ -245,7 +245,7 @@ impl<N: Network> Worker<N> {
 
     /// Passes on what happened to a client's exchange, and does what it says.
     pub(super) fn step(&mut self, key: Key, event: Event<'_>) {
-        let moved = self.session(key).map(|mut session| session.step(event));
+        let moved = self.pump(key).map(|mut pump| pump.step(event));
         if let Some(Move::Act { delivered }) = moved {
             self.act(key, delivered);
         }
@@ -261,8 +261,8 @@ impl<N: Network> Worker<N> {
                 None if !mem::replace(&mut delivered, true) => Event::ClientGone,
                 None => return,
             };
-            let Some(mut session) = self.session(key) else { return };
-            match session.step(event) {
+            let Some(mut pump) = self.pump(key) else { return };
+            match pump.step(event) {
                 Move::Act { delivered: now } => delivered &= now,
                 Move::Made | Move::Nothing if delivered => return,
                 Move::Made | Move::Nothing => {}
@@ -361,7 +361,7 @@ impl<N: Network> Worker<N> {
     fn pool_upstream(&mut self, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(upstream) = client.upstream.take() else { return };
-        let read_mode = ReadMode::after(&client.exchange, client.sent_bytes);
+        let read_mode = ReadMode::after(&client.session, client.sent_bytes);
         self.upstreams.pool(upstream, read_mode, self.now, self.shared.counters(self.index));
     }
 

@@ -9,6 +9,7 @@
 //! - [`policy`]: which pods may be reached;
 //! - `special`: addresses that no wide range opens;
 //! - [`exchange`]: the state machine of one request, its pod and its answer;
+//! - [`session`]: what a client's connection is doing: an exchange, or a tunnel to come;
 //! - [`events`]: what an exchange is told, and what it says;
 //! - [`settings`]: what the operator set;
 //! - [`outcome`]: every way an exchange can end, with its status, reason and label;
@@ -44,6 +45,7 @@ pub mod policy;
 pub mod pool;
 pub mod recycler;
 pub mod route;
+pub mod session;
 pub mod settings;
 pub mod size;
 mod special;

@@ -1,7 +1,7 @@
-//! Moves the bytes of one client's exchange until nothing moves, its turn is over, or something is to be done that is
+//! Moves the bytes of one client's session until nothing moves, its turn is over, or something is to be done that is
 //! the worker's.
 //!
-//! Asks the exchange what it wants, does it if a socket is ready for it, and passes on what came of it. Touches its own
+//! Asks the session what it wants, does it if a socket is ready for it, and passes on what came of it. Touches its own
 //! client and its own upstream only. Bytes are read into the worker's scratch buffer and written on from there; those
 //! of a response go as [`super::relay`] has it. Only what the other side does not take now is kept with its connection;
 //! while any is, its source is not read.
@@ -24,7 +24,6 @@ use crate::{
     proxy::{
         budget::{ALLOWANCE_BYTES, Budget, REWRITE_BYTES},
         events::{Context, Event, Output, Wants},
-        exchange::Exchange,
         metrics::Counters,
         outcome::UpstreamError,
         recycler::Recycler,
@@ -37,7 +36,7 @@ use crate::{
 const SETTLED_BYTES_MAX: usize = ALLOWANCE_BYTES - REWRITE_BYTES;
 
 /// A client's connection, that of the pod that it scrapes, and what the worker lends for one run.
-pub(super) struct Session<'w, N: Network> {
+pub(super) struct Pump<'w, N: Network> {
     pub(super) client: &'w mut Client<N::Socket>,
     pub(super) upstream: Option<&'w mut Upstream<N::Socket>>,
     /// The client's slot, as the budget knows it.
@@ -81,7 +80,7 @@ pub(super) enum Move {
     },
 }
 
-impl<N: Network> Session<'_, N> {
+impl<N: Network> Pump<'_, N> {
     /// Goes on as far as it can, for so many `moves`: reads, writes and transitions.
     pub(super) fn run(&mut self, scratch: &mut [u8], moves: &mut usize) -> Action {
         while *moves > 0 {
@@ -105,7 +104,7 @@ impl<N: Network> Session<'_, N> {
     }
 
     fn make_move(&mut self, scratch: &mut [u8]) -> Move {
-        match self.client.exchange.wants() {
+        match self.client.session.wants() {
             _ if self.client.is_gone() => self.step(Event::ClientGone),
             Wants::Request => self.read_request(scratch),
             Wants::Connection => self.await_connection(),
@@ -134,9 +133,8 @@ impl<N: Network> Session<'_, N> {
             pages: self.shared,
             recycler: self.recycler,
         };
-        trace!("client {}: {:?}", self.slot, self.client.exchange.wants());
-        let exchange = mem::replace(&mut self.client.exchange, Exchange::Closed);
-        self.client.exchange = exchange.step(event, &mut ctx, self.out);
+        trace!("client {}: {:?}", self.slot, self.client.session.wants());
+        self.client.session.on_event(event, &mut ctx, self.out);
     }
 
     /// Writes what the output has for the client. `bytes` are those of the event, if it had any.
@@ -204,7 +202,7 @@ impl<N: Network> Session<'_, N> {
         let client = &mut *self.client;
         client.unsettled |= !rest.is_empty() || bytes.len() > SETTLED_BYTES_MAX;
         client.input = rest.into();
-        client.input_is_new = client.exchange.wants() != Wants::Request && !rest.is_empty();
+        client.input_is_new = client.session.wants() != Wants::Request && !rest.is_empty();
         self.deliver(&[])
     }
 
@@ -222,7 +220,7 @@ impl<N: Network> Session<'_, N> {
 
     fn send(&mut self, scratch: &mut [u8]) -> Move {
         let Some(upstream) = &mut self.upstream else { return Move::Nothing };
-        match upstream.stream.write(&[IoSlice::new(self.client.exchange.unsent())]) {
+        match upstream.stream.write(&[IoSlice::new(self.client.session.unsent())]) {
             // A pod may answer before it has read all, and then read no more.
             Ok(0) if self.client.is_stalled() => Move::Nothing,
             Ok(0) => self.read_response(scratch),
@@ -250,7 +248,7 @@ const ROOM_FOR_ANY: usize = super::transfer::PASS_BYTES_MAX + REWRITE_BYTES;
 pub(super) fn held_bytes<S: Transport>(client: &Client<S>, upstream: Option<&Upstream<S>>) -> usize {
     let outbox = client.outbox.as_ref().map_or(0, |outbox| outbox.bytes.capacity());
     let input = client.input.len() + upstream.map_or(0, |upstream| upstream.input.len());
-    client.exchange.held_bytes() + outbox + input
+    client.session.held_bytes() + outbox + input
 }
 
 #[cfg(test)]
@@ -269,6 +267,7 @@ mod tests {
             outcome::Outcome,
             peer::Peer,
             pool::Pool,
+            session::Session,
         },
     };
 
@@ -296,7 +295,7 @@ mod tests {
             let mut stream = Stream::new(fake.clone());
             stream.add_ready(Ready::READ.with(Ready::WRITE));
             let now = Timestamp::default();
-            let client = Client::new(stream, Exchange::new(now, &shared.settings(), false), true, now);
+            let client = Client::new(stream, Session::new(now, &shared.settings(), false), true, now);
             Self {
                 client,
                 fake,
@@ -311,9 +310,9 @@ mod tests {
             }
         }
 
-        fn with<T>(&mut self, act: impl FnOnce(&mut Session<'_, FakeNetwork>, &mut [u8]) -> T) -> T {
+        fn with<T>(&mut self, act: impl FnOnce(&mut Pump<'_, FakeNetwork>, &mut [u8]) -> T) -> T {
             let upstream = self.client.upstream.and_then(|key| self.upstreams.get_mut(key));
-            let mut session = Session {
+            let mut pump = Pump {
                 client: &mut self.client,
                 upstream,
                 slot: 0,
@@ -327,11 +326,11 @@ mod tests {
                 recycler: &mut self.recycler,
                 out: &mut self.out,
             };
-            act(&mut session, &mut self.scratch)
+            act(&mut pump, &mut self.scratch)
         }
 
         fn run(&mut self, mut moves: usize) -> Action {
-            self.with(|session, scratch| session.run(scratch, &mut moves))
+            self.with(|pump, scratch| pump.run(scratch, &mut moves))
         }
 
         /// Opens the connection that the output asks for, to a pod that says this.
