@@ -17,8 +17,8 @@
 //! # The life of one scrape
 //!
 //! 1. Prometheus connects. [`net::listener`] accepts, [`net::admission`] finds a place for the client, and
-//!    [`net::worker`] keeps the connection ([`net::client`]) in a slot ([`net::slots`]) with an
-//!    [`Exchange`](proxy::exchange::Exchange), which is `Reading`.
+//!    [`net::worker`] keeps the connection ([`net::client`]) in a slot ([`net::slots`]) with a
+//!    [`Session`](proxy::session::Session): an [`Exchange`](proxy::exchange::Exchange), which is `Reading`.
 //! 2. Its request comes. mio reports it to [`net::event_loop`], which notes the readiness ([`net::stream`]) and lets the
 //!    worker run once. The worker takes the client from [`net::run_queue`] and pumps its session (`net::pump`), which
 //!    reads into the worker's one buffer and passes the bytes to [`proxy::exchange`] as an
@@ -32,8 +32,8 @@
 //! 5. The pod responds. [`net::relay`] reads into the same buffer: [`http1::head`] cuts, [`http1::framing`] says how
 //!    the body ends, [`http1::rewrite`] changes what must change, which is nothing for most responses; then
 //!    [`net::transfer`] writes the bytes to Prometheus as they came. The exchange is `Relaying`, and [`http1::body`]
-//!    looks for the end as they pass. Where they are many, they go through [`net::transport::splice`] instead, and are at most
-//!    looked at.
+//!    looks for the end as they pass. Where they are many, they go through [`net::transport::splice`] instead, and are
+//!    at most looked at.
 //! 6. The end is there: the pod's connection goes back to the pool, the exchange is `Replying` until Prometheus
 //!    has taken the last byte, and then `Reading` again. [`proxy::metrics`] counted it.
 //!
@@ -50,7 +50,8 @@
 //!    │                        scratch buffer, Transfer (pipe), Recycler (spare memory), Output
 //!    │  lends for one run:
 //!    └─ Pump            &mut  its Client, its Upstream, Transfer, network, Recycler, Output
-//!       │               &     Shared (settings, phase, pages), Counters, Budget;  scratch as an argument
+//!       │               &     Settings (this turn's snapshot), Shared (phase, pages), Counters, Budget
+//!       │                     and the scratch buffer, as an argument
 //!       │  for one step:
 //!       └─ Session      owns  its Exchange: the state and its Transaction (moved in, moved out)
 //!                       &mut  Event (bytes of scratch), Output, Context (Recycler)
@@ -58,8 +59,7 @@
 //! ```
 //!
 //! A step touches one client and its own upstream. What concerns the others (connect, retry, pool, close, count) stands
-//! in the output when the pump's run ends with `Action::Act`, and the worker does it
-//! when nothing is lent any more.
+//! in the output when the pump's run ends with `Action::Act`, and the worker does it when nothing is lent any more.
 //!
 //! Functions that a process runs once at its start, or not at all, are `#[cold]`: the linker then puts them beside each
 //! other, out of the way of what runs on, and what they need of the stack is not in the frame of `main` (PERF.md).

@@ -3,8 +3,8 @@
 //! Nothing here knows a rule of HTTP: what to do with bytes, failures and time is the exchange's to say.
 //!
 //! - [`event_loop`]: mio, the listeners and the waker; turns readiness into turns of a worker;
-//! - [`worker`]: the connections of one event loop: their slots, their deadlines, the pool;
-//! - [`admission`]: how clients come, wait for a place, and make room for others;
+//! - [`worker`]: the connections of one event loop: their slots, their timers, and what sessions ask for;
+//! - [`admission`]: has clients come, wait for a place, and make room for others;
 //! - [`run_queue`]: which client goes on next;
 //! - `pump`: moves the bytes of one session until nothing moves, its turn is over, or the worker has to act;
 //! - [`client`]: a client's connection, and what is kept for it;
