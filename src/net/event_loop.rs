@@ -1,6 +1,7 @@
 //! One event loop: mio's readiness in, turns of a worker out.
 //!
-//! Owns the poll, the listeners and the waker. What an event means to a connection is the worker's to say.
+//! Owns the poll, the listeners and the waker. In what order a turn goes is [`super::turn`]'s to say, and what an event
+//! means to a connection is the worker's.
 
 use std::{
     io::{self, ErrorKind},
@@ -21,6 +22,7 @@ use super::{
     slots::KEYS_FROM,
     stream::Ready,
     transport::splice::KernelPipe,
+    turn::{Steps, turn},
     worker::Worker,
 };
 use crate::proxy::timestamp::Timestamp;
@@ -32,8 +34,6 @@ pub const DESCRIPTORS: usize = 3;
 const PRESSURE_INTERVAL: Duration = Duration::from_millis(20);
 /// Events fetched at once.
 const EVENTS_MAX: usize = 256;
-/// Fetches in one turn: enough for an event of each of 64 Ki connections.
-const FETCHES_MAX: usize = 256;
 /// Connections accepted in one turn, so that those that are there get theirs.
 const ACCEPTS_MAX: usize = 64;
 /// Listeners have the tokens below, connections those above.
@@ -44,6 +44,9 @@ pub struct EventLoop {
     poll: Poll,
     listeners: Vec<Listener>,
     worker: Worker<Mio>,
+    events: Events,
+    /// As of this turn's last fetch.
+    now: Timestamp,
     shared: Arc<Shared>,
     index: usize,
     /// When the next look at the memory is due, where sessions stall.
@@ -64,8 +67,9 @@ impl EventLoop {
         }
         let network = Mio { registry: poll.registry().try_clone()? };
         let worker = Worker::new(network, Arc::clone(&shared), index);
-        let pressure_next = Timestamp::default();
-        Ok((Self { poll, listeners, worker, shared, index, pressure_next }, waker))
+        let events = Events::with_capacity(EVENTS_MAX);
+        let (now, pressure_next) = (Timestamp::default(), Timestamp::default());
+        Ok((Self { poll, listeners, worker, events, now, shared, index, pressure_next }, waker))
     }
 
     /// Serves until the process closes and the last exchange is over.
@@ -73,63 +77,30 @@ impl EventLoop {
     /// # Errors
     /// Those that leave no hope for this event loop.
     pub fn run(mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(EVENTS_MAX);
-        let mut now = self.shared.now();
-        loop {
-            let next = self.listeners.iter().filter_map(|listener| listener.next_wake(now));
-            let next = next.chain(self.worker.next_wake()).min();
-            // From when the last turn began, unless it may have taken its time.
-            let from = if self.worker.took_long() { self.shared.now() } else { now };
-            let mut timeout = next.map(|at| at.since(from));
-            // All that is known is heard before anybody goes on: a kept pod connection whose event has yet to
-            // be fetched would pass for one that has said nothing.
-            until_heard(|| {
-                self.fetch(&mut events, timeout)?;
-                timeout = Some(Duration::ZERO);
-                now = self.shared.now();
-                self.shared.turn_begins(self.index, now);
-                events.iter().for_each(|event| self.on_event(event));
-                Ok(events.iter().count())
-            })?;
-            self.worker.run_once(now);
-            if self.worker.stalled() > 0 && now >= self.pressure_next {
-                self.pressure_next = now + PRESSURE_INTERVAL;
-                if self.shared.is_short_of_memory() {
-                    self.worker.relieve();
-                }
-            }
-            if self.shared.phase() == Phase::Closing {
-                // In this order: who is accepted only now has a turn to say something.
-                self.worker.drain();
-                self.close_listeners(now)?;
-                if self.worker.is_idle() {
-                    self.shared.turn_ends(self.index);
-                    return Ok(());
-                }
-            } else {
-                self.accept(now)?;
-            }
-            self.shared.turn_ends(self.index);
-        }
+        self.now = self.shared.now();
+        while turn(&mut self)? {}
+        Ok(())
     }
 
-    fn fetch(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
-        match self.poll.poll(events, timeout) {
+    /// How long the poll may sleep; `None`: until something happens.
+    fn timeout(&self) -> Option<Duration> {
+        let next = self.listeners.iter().filter_map(|listener| listener.next_wake(self.now));
+        let next = next.chain(self.worker.next_wake()).min();
+        // From when the last turn began, unless it may have taken its time.
+        let from = if self.worker.took_long() { self.shared.now() } else { self.now };
+        next.map(|at| at.since(from))
+    }
+
+    fn fetch(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()), // then there are none
             result => result,
         }
     }
 
-    fn on_event(&mut self, event: &mio::event::Event) {
-        match event.token() {
-            WAKER => {}
-            MioToken(listener) if listener < self.listeners.len() => self.listeners[listener].set_ready(),
-            MioToken(bits) => self.worker.event(Token::from_bits(bits), ready(event)),
-        }
-    }
-
-    /// Accepts what waits, a bounded number of connections.
-    fn accept(&mut self, now: Timestamp) -> io::Result<()> {
+    /// Accepts what waits, a bounded number of connections, on each listener.
+    fn accept_ready(&mut self) -> io::Result<()> {
+        let now = self.now;
         for listener in self.listeners.iter_mut().filter(|listener| listener.is_ready(now)) {
             let mut failed = 0;
             for _ in 0..ACCEPTS_MAX {
@@ -151,30 +122,69 @@ impl EventLoop {
         }
         Ok(())
     }
+}
 
-    /// Accepts the last connections that were made, which closing would reset, and then no more.
-    fn close_listeners(&mut self, now: Timestamp) -> io::Result<()> {
+impl Steps for EventLoop {
+    fn hear(&mut self, is_first: bool) -> io::Result<bool> {
+        let timeout = if is_first { self.timeout() } else { Some(Duration::ZERO) };
+        self.fetch(timeout)?;
+        self.now = self.shared.now();
+        self.shared.turn_begins(self.index, self.now);
+        for event in &self.events {
+            match event.token() {
+                WAKER => {}
+                MioToken(listener) if listener < self.listeners.len() => self.listeners[listener].set_ready(),
+                MioToken(bits) => self.worker.event(Token::from_bits(bits), ready(event)),
+            }
+        }
+        Ok(self.events.iter().count() >= EVENTS_MAX)
+    }
+
+    fn run(&mut self) {
+        self.worker.run_once(self.now);
+    }
+
+    fn relieve(&mut self) {
+        if self.worker.stalled() > 0 && self.now >= self.pressure_next {
+            self.pressure_next = self.now + PRESSURE_INTERVAL;
+            if self.shared.is_short_of_memory() {
+                self.worker.relieve();
+            }
+        }
+    }
+
+    fn is_closing(&self) -> bool {
+        self.shared.phase() == Phase::Closing
+    }
+
+    fn drain(&mut self) {
+        self.worker.drain();
+    }
+
+    fn accept(&mut self) -> io::Result<()> {
+        self.accept_ready()
+    }
+
+    /// Closing the listeners would reset the last connections that were made, so these are accepted before.
+    fn accept_last(&mut self) -> io::Result<()> {
         self.listeners.iter_mut().for_each(Listener::set_ready);
         for _ in 0..=BACKLOG.unsigned_abs() as usize / ACCEPTS_MAX {
-            self.accept(now)?;
-            if !self.listeners.iter().any(|listener| listener.is_ready(now)) {
+            self.accept_ready()?;
+            if !self.listeners.iter().any(|listener| listener.is_ready(self.now)) {
                 break;
             }
         }
         self.listeners.clear();
         Ok(())
     }
-}
 
-/// Has events fetched and heard until there are none left, or enough for one turn. An event that is fetched and not
-/// heard would be lost: it does not come again (edge-triggered, epoll(7)).
-fn until_heard(mut fetch_and_hear: impl FnMut() -> io::Result<usize>) -> io::Result<()> {
-    for _ in 0..FETCHES_MAX {
-        if fetch_and_hear()? < EVENTS_MAX {
-            break;
-        }
+    fn is_idle(&self) -> bool {
+        self.worker.is_idle()
     }
-    Ok(())
+
+    fn end(&mut self) {
+        self.shared.turn_ends(self.index);
+    }
 }
 
 fn ready(event: &mio::event::Event) -> Ready {
@@ -213,33 +223,5 @@ impl Network for Mio {
 
     fn pipe(&mut self) -> io::Result<KernelPipe> {
         KernelPipe::new()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whatever_is_fetched_is_heard_and_one_turn_has_an_end() {
-        for (waiting, fetches) in [
-            (0, 1),
-            (EVENTS_MAX - 1, 1),
-            (EVENTS_MAX, 2),
-            (3 * EVENTS_MAX + 1, 4),
-            (FETCHES_MAX * EVENTS_MAX, FETCHES_MAX),
-            (usize::MAX, FETCHES_MAX),
-        ] {
-            let (mut left, mut fetched) = (waiting, 0);
-            until_heard(|| {
-                let events = left.min(EVENTS_MAX);
-                left -= events;
-                fetched += 1;
-                Ok(events)
-            })
-            .expect("no error");
-            assert_eq!(fetched, fetches, "of {waiting} events");
-            assert!(left == 0 || fetched == FETCHES_MAX, "{left} of {waiting} events wait for nothing");
-        }
     }
 }

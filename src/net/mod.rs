@@ -3,6 +3,7 @@
 //! Nothing here knows a rule of HTTP: what to do with bytes, failures and time is the exchange's to say.
 //!
 //! - [`event_loop`]: mio, the listeners and the waker; turns readiness into turns of a worker;
+//! - [`turn`]: the order of what happens in one turn;
 //! - [`worker`]: the connections of one event loop: their slots, their timers, and what sessions ask for;
 //! - [`admission`]: has clients come, wait for a place, and make room for others;
 //! - [`run_queue`]: which client goes on next;
@@ -41,5 +42,6 @@ pub mod slots;
 pub mod stream;
 pub mod transfer;
 pub mod transport;
+pub mod turn;
 pub mod upstreams;
 pub mod worker;
