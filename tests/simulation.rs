@@ -7,8 +7,12 @@
 
 #[path = "support/bytes.rs"]
 mod bytes;
+#[path = "simulation/checks.rs"]
+mod checks;
 #[path = "simulation/clients.rs"]
 mod clients;
+#[path = "simulation/event_loop.rs"]
+mod event_loop;
 #[path = "simulation/kernel.rs"]
 mod kernel;
 #[path = "simulation/net.rs"]
@@ -41,7 +45,7 @@ fn whatever_happens_clients_get_their_own_pods_answers_or_see_that_they_do_not()
         env::var("PSYSTRIKE_SEEDS").map_or(SEEDS, |count| count.parse().expect("PSYSTRIKE_SEEDS: a number"));
     let met = RefCell::new(([0; OUTCOMES], [0; 5]));
     with_seeds(count, |seed, _| {
-        let mut sim = Sim::random(seed);
+        let mut sim = Sim::random(seed, 1);
         let counted = sim.run();
         let (outcomes, others) = &mut *met.borrow_mut();
         outcomes.iter_mut().zip(counted).for_each(|(met, counted)| *met += counted);
@@ -1110,7 +1114,7 @@ fn slow_head(sim: &mut Sim, bytes: usize) -> (ConnId, ConnId) {
 
 #[test]
 fn heads_of_pods_that_never_end_hold_no_more_than_the_budget() {
-    let mut sim = Sim::with_buffers(1, 100, 100, SHARE);
+    let mut sim = Sim::with_workers(1, 1, [100, 100, SHARE]);
     let slow: Vec<_> = (0..5).map(|_| slow_head(&mut sim, 60_000)).collect();
     assert!(buffered(&sim) <= SHARE && buffered(&sim) > COMMON - 8 * 1024, "{}", buffered(&sim));
     assert_eq!(sim.shared.counters(0).pauses.get(), 2, "three and a part fit in");
@@ -1149,7 +1153,7 @@ fn heads_of_pods_that_never_end_hold_no_more_than_the_budget() {
 
 #[test]
 fn a_head_that_waits_for_room_is_whole_when_there_is_some() {
-    let mut sim = Sim::with_buffers(1, 100, 100, SHARE);
+    let mut sim = Sim::with_workers(1, 1, [100, 100, SHARE]);
     let slow: Vec<_> = (0..4).map(|_| slow_head(&mut sim, 60_000)).collect();
     let (waits, pod) = slow[3];
     sim.send(pod, b"\r\nContent-Length: 3\r\n\r\nok\n");
@@ -1168,7 +1172,7 @@ fn a_head_that_waits_for_room_is_whole_when_there_is_some() {
 
 #[test]
 fn heads_of_clients_that_never_end_hold_no_more_than_the_budget() {
-    let mut sim = Sim::with_buffers(1, 100, 100, SHARE);
+    let mut sim = Sim::with_workers(1, 1, [100, 100, SHARE]);
     let head = format!("GET /healthz HTTP/1.1\r\nX-Slow: {}", "s".repeat(15_000));
     let slow: Vec<_> = (0..30)
         .map(|_| {
@@ -1197,7 +1201,7 @@ fn heads_of_clients_that_never_end_hold_no_more_than_the_budget() {
 #[test]
 fn clients_that_do_not_read_hold_no_more_than_the_budget() {
     for seed in PIPE_SEEDS {
-        let mut sim = Sim::with_buffers(seed, 100, 100, SHARE);
+        let mut sim = Sim::with_workers(seed, 1, [100, 100, SHARE]);
         let answer = long_answer("stalled", 900_000);
         let stalled: Vec<_> = (0..12)
             .map(|_| {
@@ -1284,7 +1288,7 @@ fn long_answers_take_turns_and_short_ones_go_first() {
     sim.net().rooms = [64 * MIB; 2];
     let begin = |sim: &mut Sim| {
         let client = sim.net().add_conn(net::Owner::Test, None, Link::Up, [64 * MIB; 2]);
-        sim.admit(client);
+        sim.admit(0, client);
         sim.net().kernel.peer_send(client, SCRAPE);
         let pods = sim.pods().len();
         (0..6).for_each(|_| sim.turn());
@@ -1500,7 +1504,7 @@ fn a_client_that_is_accepted_as_the_process_closes_is_heard() {
     sim.enter(Phase::Closing);
     let talks = sim.net().add_conn(net::Owner::Test, None, Link::Up, [4096; 2]);
     sim.net().kernel.peer_send(talks, PAGE);
-    sim.admit(talks);
+    sim.admit(0, talks);
     let [says_nothing, speaks_later] = [(); 2].map(|()| sim.client());
     sim.worker().drain();
     sim.settle();

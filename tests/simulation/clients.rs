@@ -979,10 +979,12 @@ impl Net {
     fn justify_end_for_room(&self, client: usize) {
         assert!(self.is_tight(), "client {client}: ended for room that there is");
         let possibly = self.clients[client].holds_since[1];
+        let worker = |client: &Client| client.conn.and_then(|conn| self.kernel.conns[conn].worker);
+        let here = worker(&self.clients[client]);
         // Several may be ended in one turn.
         let lives = |known: &&Client| {
             let held = known.conn.is_some_and(|conn| self.kernel.conns[conn].is_held());
-            held && !known.is_over() && known.held_answered == known.answered
+            held && worker(known) == here && !known.is_over() && known.held_answered == known.answered
         };
         for (other, known) in self.clients.iter().enumerate().filter(|(_, known)| lives(known)) {
             if let (Some(possibly), Some(surely)) = (possibly, known.holds_since[0]) {
@@ -991,15 +993,24 @@ impl Net {
         }
     }
 
-    /// Whether there is so little room that some are not read from.
-    pub(crate) fn is_full(&self) -> bool {
+    /// Whether a worker has so little room that some are not read from.
+    pub(crate) fn is_full(&self, worker: Option<usize>) -> bool {
         let common = self.buffers_max - RESERVE_BYTES.min(self.buffers_max / 2);
-        self.is_tight() && self.buffered + ROOM_MIN > common
+        self.is_tight() && worker.is_some_and(|worker| self.buffered[worker] + ROOM_MIN > common)
     }
 }
 
 /// What must hold between turns.
 impl Net {
+    /// How many clients are known to have a place, and to be served.
+    pub(crate) fn places_taken(&self) -> usize {
+        let has_place = |client: &&Client| {
+            let conn = client.conn.filter(|_| client.has_place && !client.is_over());
+            conn.map(|conn| &self.kernel.conns[conn]).is_some_and(|conn| conn.is_held() && !conn.worker_ended)
+        };
+        self.clients.iter().filter(has_place).count()
+    }
+
     pub(crate) fn check_client(&self, client: usize) {
         let this = &self.clients[client];
         let Some(conn) = this.conn.filter(|_| this.admitted) else { return };
@@ -1055,7 +1066,7 @@ impl Net {
         let waits = this.waits && self.now < this.admitted_at + WAIT && !conn.end_told;
         let busy =
             this.exchange_since().is_some() || this.is_answering() || conn.stalled || delivers || waits;
-        assert!(busy || self.is_full(), "the worker sleeps on what client {client} sent");
+        assert!(busy || self.is_full(conn.worker), "the worker sleeps on what client {client} sent");
     }
 
     /// Whether a client is only waiting to ask something more, and holds a place.
@@ -1064,7 +1075,8 @@ impl Net {
         let conn = &self.kernel.conns[conn];
         let asks = client.current().is_some_and(|ask| conn.to_worker.taken > ask.start);
         // The worker may hear of what it did last in a turn only in the next one.
-        let heard = client.admitted_in < self.turn && client.answered > 0 && client.answered_in < self.turn;
+        let turn = conn.worker.map_or(0, |worker| self.turns[worker]);
+        let heard = client.admitted_in < turn && client.answered > 0 && client.answered_in < turn;
         heard && conn.is_held() && !client.is_over() && !client.is_answering() && !conn.stalled && !asks
     }
 
@@ -1075,13 +1087,13 @@ impl Net {
         (this.admitted, this.has_place, this.idle_since) = (true, !waits, now);
         (this.waited, this.waits) = (waits, waits);
         (this.admitted_in, this.admitted_at) = (self.turn, now);
-        self.check_room(waits);
+        self.check_room(waits, self.turns.len() == 1);
     }
 
-    /// Whether anybody `waits` for a place. Nobody may while another one idles.
-    pub(crate) fn check_room(&mut self, waits: bool) {
+    /// Whether anybody `waits` for a place. Nobody may while another one idles, once all workers have heard of it.
+    pub(crate) fn check_room(&mut self, waits: bool, have_heard: bool) {
         let idles = self.clients.iter().any(|client| self.client_idles(client));
-        assert!(!waits || !idles, "a client waits for a place although another one idles");
+        assert!(!waits || !idles || !have_heard, "a client waits for a place although another one idles");
         for client in self.clients.iter_mut().filter(|client| client.waits && !waits) {
             let conn = &self.kernel.conns[client.conn.unwrap()];
             if self.now < client.admitted_at + WAIT && !conn.peer_left() {

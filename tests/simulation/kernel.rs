@@ -91,6 +91,8 @@ pub(crate) enum Close {
 pub(crate) struct Conn {
     /// The pod that it leads to; a client's has none.
     pub(crate) pod: Option<SocketAddr>,
+    /// The worker that has it, once one has.
+    pub(crate) worker: Option<usize>,
     token: Option<Token>,
     pub(crate) link: Link,
     pub(crate) to_worker: Pipe,
@@ -127,6 +129,7 @@ impl Conn {
     fn new(pod: Option<SocketAddr>, link: Link, rooms: [usize; 2]) -> Self {
         Self {
             pod,
+            worker: None,
             token: None,
             link,
             to_worker: Pipe::new(rooms[0]),
@@ -195,7 +198,7 @@ impl Conn {
 #[derive(Default)]
 pub(crate) struct Kernel {
     pub(crate) conns: Vec<Conn>,
-    /// Those that the worker holds.
+    /// Those that the workers hold.
     pub(crate) held: Vec<ConnId>,
 }
 
@@ -271,8 +274,9 @@ impl Kernel {
 
 /// What the worker does, through its sockets.
 impl Kernel {
-    pub(crate) fn register(&mut self, id: ConnId, token: Token) {
+    pub(crate) fn register(&mut self, id: ConnId, worker: usize, token: Token) {
         let conn = &mut self.conns[id];
+        conn.worker = Some(worker);
         assert!(conn.token.is_none(), "connection {id} is registered twice");
         conn.token = Some(token);
         self.held.push(id);
@@ -404,7 +408,19 @@ impl Kernel {
         self.conns[id].token
     }
 
-    pub(crate) fn has_events(&self) -> bool {
-        self.held.iter().any(|&id| self.conns[id].woken)
+    pub(crate) fn has_events(&self, worker: usize) -> bool {
+        self.held_by(worker).any(|id| self.conns[id].woken)
+    }
+
+    /// The connections that a worker holds.
+    pub(crate) fn held_by(&self, worker: usize) -> impl Iterator<Item = ConnId> {
+        self.held.iter().copied().filter(move |&id| self.conns[id].worker == Some(worker))
+    }
+
+    /// Nobody is going to accept the connection: its listener is closed.
+    pub(crate) fn refuse(&mut self, id: ConnId) {
+        self.peer_reset(id, true);
+        let conn = &mut self.conns[id];
+        (conn.worker_ended, conn.worker_closed, conn.woken) = (true, Some(Close::Reset), false);
     }
 }

@@ -11,6 +11,7 @@ use std::{
     mem,
     net::SocketAddr,
     rc::Rc,
+    time::Duration,
 };
 
 use psystrike::{
@@ -103,7 +104,9 @@ pub(crate) struct Net {
     pub(crate) random: Random,
     pub(crate) chaos: Chaos,
     pub(crate) now: Timestamp,
+    /// How many turns there were, and which of them was the last of each worker.
     pub(crate) turn: usize,
+    pub(crate) turns: Vec<usize>,
     pub(crate) call: Call,
     /// The process is about to stop.
     pub(crate) draining: bool,
@@ -140,18 +143,23 @@ pub(crate) struct Net {
     pub(crate) pods: Vec<Pod>,
     pub(crate) scrapes: Vec<Scrape>,
     pub(crate) settings: psystrike::proxy::settings::Settings,
-    /// The most that the worker may hold for others.
+    /// The most that each worker may hold for others.
     pub(crate) buffers_max: usize,
-    /// What it says that it holds.
-    pub(crate) buffered: usize,
+    /// What each says that it holds.
+    pub(crate) buffered: Vec<usize>,
+    /// The memory is nearly used up.
+    pub(crate) is_short_of_memory: bool,
     /// Most bodies are long.
     pub(crate) long: bool,
     pub(crate) traced: bool,
 }
 
-/// A network that a worker and its test share.
+/// A network that the workers and their test share, as one of the workers has it.
 #[derive(Clone)]
-pub(crate) struct SimNetwork(pub(crate) Rc<RefCell<Net>>);
+pub(crate) struct SimNetwork {
+    pub(crate) net: Rc<RefCell<Net>>,
+    pub(crate) worker: usize,
+}
 
 /// A pipe of the worker's.
 pub(crate) struct SimPipe {
@@ -168,7 +176,7 @@ pub(crate) struct SimSocket {
 }
 
 impl Net {
-    pub(crate) fn new(seed: u64, settings: psystrike::proxy::settings::Settings) -> Self {
+    pub(crate) fn new(seed: u64, workers: usize, settings: psystrike::proxy::settings::Settings) -> Self {
         Self {
             kernel: Kernel::default(),
             owners: Vec::new(),
@@ -176,6 +184,7 @@ impl Net {
             chaos: Chaos::default(),
             now: Timestamp::default(),
             turn: 0,
+            turns: vec![0; workers],
             call: Call::Turn,
             draining: false,
             fds_max: usize::MAX,
@@ -201,7 +210,8 @@ impl Net {
             scrapes: Vec::new(),
             settings,
             buffers_max: usize::MAX,
-            buffered: 0,
+            buffered: vec![0; workers],
+            is_short_of_memory: false,
             long: false,
             traced: std::env::var_os("PSYSTRIKE_SEED").is_some(),
         }
@@ -210,7 +220,8 @@ impl Net {
     /// With a single seed, says what happens.
     pub(crate) fn trace(&self, what: impl FnOnce() -> String) {
         if self.traced {
-            eprintln!("turn {:4}: {}", self.turn, what());
+            let worker = self.turns.iter().position(|&turn| turn == self.turn).unwrap_or_default();
+            eprintln!("turn {:4} of {worker}: {}", self.turn, what());
         }
     }
 
@@ -251,7 +262,7 @@ impl Net {
         Ok(())
     }
 
-    fn connect(&mut self, to: SocketAddr) -> Result<ConnId, Errno> {
+    fn connect(&mut self, worker: usize, to: SocketAddr) -> Result<ConnId, Errno> {
         let result = self.decide_connect(to);
         match result {
             Ok((link, pod)) => {
@@ -269,8 +280,8 @@ impl Net {
             }
             Err(error) => {
                 self.trace(|| format!("no connect to {to}: {error}"));
-                // While any pod connection idles, it has to give its descriptor.
-                if error != Errno::MFILE || self.idle_pods() == 0 {
+                // While any pod connection idles at the worker, it has to give its descriptor.
+                if error != Errno::MFILE || self.idle_pods(worker) == 0 {
                     self.failed_connects.push((to, connect_outcome(&error.into())));
                 }
                 Err(error)
@@ -289,6 +300,15 @@ impl Net {
             return Ok((Link::Up, None));
         }
         self.random_connect(to).map(|(link, pod)| (link, Some(pod)))
+    }
+
+    /// A worker's turn begins, a moment later.
+    pub(crate) fn begin_turn(&mut self, worker: usize) {
+        self.turn += 1;
+        self.turns[worker] = self.turn;
+        self.progress = false;
+        let moved_on = if self.random.one_in(50) { 0 } else { 1 + self.random.below(50_000) };
+        self.now = self.now + Duration::from_nanos(moved_on as u64);
     }
 
     pub(crate) fn is_out_of_descriptors(&self) -> bool {
@@ -367,33 +387,33 @@ impl Network for SimNetwork {
     type Pipe = SimPipe;
 
     fn register(&mut self, socket: &mut SimSocket, token: Token) -> io::Result<()> {
-        self.0.borrow_mut().kernel.register(socket.id, token);
+        self.net.borrow_mut().kernel.register(socket.id, self.worker, token);
         Ok(())
     }
 
     fn connect(&mut self, to: SocketAddr, token: Token) -> io::Result<SimSocket> {
-        let mut net = self.0.borrow_mut();
-        let id = net.connect(to)?;
-        net.kernel.register(id, token);
+        let mut net = self.net.borrow_mut();
+        let id = net.connect(self.worker, to)?;
+        net.kernel.register(id, self.worker, token);
         net.kernel.conns[id].woken = net.kernel.conns[id].link != Link::Connecting;
         drop(net);
         Ok(self.socket(id))
     }
 
     fn pipe(&mut self) -> io::Result<SimPipe> {
-        let net = &mut *self.0.borrow_mut();
+        let net = &mut *self.net.borrow_mut();
         if net.is_out_of_descriptors() || net.chaos.connects && net.random.one_in(4) {
             return Err(Errno::MFILE.into());
         }
         net.refuse(Optional::Pipe)?;
-        Ok(SimPipe { net: Rc::clone(&self.0), bytes: Vec::new(), from: None })
+        Ok(SimPipe { net: Rc::clone(&self.net), bytes: Vec::new(), from: None })
     }
 }
 
 impl SimNetwork {
     /// The worker's end of a connection.
     pub(crate) fn socket(&self, id: ConnId) -> SimSocket {
-        SimSocket { net: Rc::clone(&self.0), id }
+        SimSocket { net: Rc::clone(&self.net), id }
     }
 }
 

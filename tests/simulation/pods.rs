@@ -11,7 +11,7 @@ use super::{
     bytes::{Random, Shown},
     clients::SLACK,
     kernel::{ConnId, Link},
-    net::Net,
+    net::{Net, Owner},
 };
 
 /// Pods there are, at `10.0.0.1` and on.
@@ -755,12 +755,15 @@ impl Net {
         conn.is_held() && pod.reusable && pod.head.is_empty() && pod.released.is_some()
     }
 
-    pub(crate) fn idle_pods(&self) -> usize {
-        self.pods.iter().filter(|pod| self.pod_idles(pod)).count()
+    /// How many pod connections a worker keeps.
+    pub(crate) fn idle_pods(&self, worker: usize) -> usize {
+        let of_worker = |pod: &&Pod| self.kernel.conns[pod.conn].worker == Some(worker);
+        self.pods.iter().filter(of_worker).filter(|pod| self.pod_idles(pod)).count()
     }
 
-    pub(crate) fn held_pods(&self) -> usize {
-        self.pods.iter().filter(|pod| self.kernel.conns[pod.conn].is_held()).count()
+    /// How many pod connections a worker has.
+    pub(crate) fn held_pods(&self, worker: usize) -> usize {
+        self.kernel.held_by(worker).filter(|&id| matches!(self.owners[id], Owner::Pod(_))).count()
     }
 
     /// Whether a connection to `address` that is newer than `than` was lost before anything was asked for on it.
@@ -816,7 +819,7 @@ impl Net {
         let client = &self.kernel.conns[self.clients[self.scrapes[id].client].conn.unwrap()];
         // Where there is no room, it sleeps for a while, and then somebody gives way.
         assert!(
-            !conn.has_news() || client.stalled || self.is_full(),
+            !conn.has_news() || client.stalled || self.is_full(conn.worker),
             "the worker sleeps on an answer of pod {pod}"
         );
     }

@@ -1,0 +1,178 @@
+//! What must hold after a turn, when all workers sleep, and when all is over.
+
+use psystrike::{
+    net::shared::Phase,
+    proxy::{
+        metrics::{self, Counter, Counters},
+        outcome::Outcome,
+    },
+};
+
+use super::{clients::HOLDS_SURELY, kernel::ConnId, sim::Sim};
+
+/// Turns in a row that move nothing, although the worker asked for them at once.
+const IDLE_TURNS_MAX: usize = 3;
+/// Turns until nothing is left to wait for.
+const LAST_TURNS_MAX: usize = 10_000;
+
+impl Sim {
+    /// What must hold after a worker's turn.
+    pub(crate) fn check_turn(&mut self, worker: usize) {
+        let waits = self.shared.room().is_wanted();
+        let all_heard =
+            self.workers() == 1 || !self.event_loops().any(|other| other.is_woken() || other.is_due());
+        let wants_more = self.event_loop(worker).is_some_and(|event_loop| event_loop.is_due());
+        let mut net = self.net();
+        net.check_room(waits, all_heard);
+        let spins = wants_more && !net.progress;
+        for client in 0..net.clients.len() {
+            net.check_client(client);
+        }
+        for pod in 0..net.pods.len() {
+            net.check_pod(pod);
+        }
+        drop(net);
+        if !self.net().clients.is_empty() {
+            if self.event_loop(worker).is_some() {
+                self.check_levels(worker, wants_more);
+            }
+            self.check_totals();
+        }
+        let buffered = self.shared.counters(worker).buffered_bytes.get() as usize;
+        self.net().buffered[worker] = buffered;
+        self.net().note_what_clients_hold();
+        if let Some(event_loop) = self.event_loop(worker) {
+            event_loop.idle_turns = if spins { event_loop.idle_turns + 1 } else { 0 };
+            assert!(event_loop.idle_turns <= IDLE_TURNS_MAX, "the worker spins");
+        }
+    }
+
+    /// What a worker says that it has and holds.
+    fn check_levels(&self, worker: usize, wants_more: bool) {
+        let net = self.net();
+        let counters = self.shared.counters(worker);
+        let (held_pods, idle) = (net.held_pods(worker), net.idle_pods(worker));
+        let clients = net.kernel.held_by(worker).count() - held_pods;
+        let told = levels(counters);
+        assert_eq!(told[0] + told[1] + told[2], clients + held_pods, "connections that live");
+        assert_eq!(told[0], clients, "clients that live");
+        if !wants_more {
+            assert_eq!(told[1..], [held_pods - idle, idle], "pods that are active, and that idle");
+        }
+        assert!(told[2] <= self.shared.upstreams_idle_max_of_worker(worker), "{} pods idle", told[2]);
+        let here = net
+            .clients
+            .iter()
+            .filter(|client| client.conn.is_some_and(|conn| net.kernel.conns[conn].worker == Some(worker)));
+        let held = counters.buffered_bytes.get() as usize;
+        let least: usize = here.clone().map(|client| net.client_holds(client, HOLDS_SURELY)).sum();
+        let most = self.shared.buffers_max_of_worker();
+        assert!((least..=most).contains(&held), "{held} bytes are held: at least {least}, at most {most}");
+        let waits = here.filter(|client| {
+            client.conn.is_some_and(|conn| {
+                let conn = &net.kernel.conns[conn];
+                client.admitted && conn.is_held() && !conn.end_told
+            })
+        });
+        assert!(told[1] <= waits.count(), "more pods work than clients wait");
+    }
+
+    /// What all workers together have, and say.
+    fn check_totals(&self) {
+        let net = self.net();
+        let (taken, most) = (net.places_taken(), self.build_info.clients_max);
+        assert!(taken <= most, "{taken} clients have a place, of {most}");
+        let idle: usize = (0..self.workers()).map(|worker| net.idle_pods(worker)).sum();
+        assert!(idle <= self.build_info.upstreams_idle_max, "{idle} pods idle");
+        assert_eq!(self.sum(|counters| &counters.clients_accepted), net.accepted);
+        assert_eq!(self.sum(|counters| &counters.upstreams_opened), net.opened);
+        assert_eq!(self.sum(|counters| &counters.client_sent_bytes), net.bytes_to_clients);
+    }
+
+    /// What must hold when all event loops sleep and no peer has anything to do.
+    pub(crate) fn check_sleep(&mut self) {
+        let waits = self.shared.room().is_wanted();
+        let mut net = self.net();
+        net.check_room(waits, true);
+        for client in 0..net.clients.len() {
+            net.check_client_sleeps_well(client);
+        }
+        for pod in 0..net.pods.len() {
+            net.check_pod_sleeps_well(pod);
+        }
+    }
+
+    /// All clients have gone. Waits until nothing is left, closes, and checks that nothing is, and what was counted.
+    pub(crate) fn finish(&mut self) -> Vec<u64> {
+        for _ in 0..LAST_TURNS_MAX {
+            if self.turn_of_any() {
+                continue;
+            }
+            let Some(at) = self.next_wake() else { break };
+            let now = self.net().now;
+            self.sleep_until(at.max(now));
+        }
+        assert_eq!(self.next_wake(), None, "nothing is left to wait for");
+        for worker in 0..self.workers() {
+            if self.event_loop(worker).is_some() {
+                assert_eq!(levels(self.shared.counters(worker)), [0; 3], "nothing lives at {worker}");
+            }
+        }
+        self.enter(Phase::Closing);
+        while self.turn_of_any() {}
+        assert_eq!(self.event_loops().count(), 0, "all event loops are over");
+        assert_eq!(self.net().kernel.held, Vec::<ConnId>::new());
+        self.check_places();
+        self.check_outcomes()
+    }
+
+    /// Nobody waits for a place, and each that there is can be had.
+    fn check_places(&self) {
+        let room = self.shared.room();
+        assert!(!room.is_stirred(), "nobody waits");
+        let free = (0..=self.build_info.clients_max).take_while(|_| room.take()).count();
+        assert_eq!(free, self.build_info.clients_max, "places that are free");
+    }
+
+    fn check_outcomes(&self) -> Vec<u64> {
+        let net = self.net();
+        let counted = self.counted();
+        let mut others = 0;
+        for (&outcome, (&counted, &seen)) in Outcome::ALL.iter().zip(counted.iter().zip(&net.tally)) {
+            // What the client did not get whole may count as what it was going to be.
+            assert!(counted >= seen, "{outcome:?} {seen} times, and counted {counted} times");
+            others += counted - seen;
+        }
+        let possible = net.unfinished..=net.unfinished + net.unsure;
+        assert!(possible.contains(&others), "{others} ended otherwise: {possible:?}: {counted:?}");
+        for outcome in [Outcome::Forwarded, Outcome::Page] {
+            assert_eq!(counted[outcome as usize], net.tally[outcome as usize], "{outcome:?}");
+        }
+        let reused = self.sum(|counters| &counters.upstreams_reused);
+        let retries = self.sum(|counters| &counters.retries);
+        assert!(reused >= net.reused && retries >= net.sent_again && reused >= retries);
+        assert!(retries <= net.opened + net.failed_connects.len() as u64 + others, "{retries} retries");
+        counted
+    }
+
+    /// What all workers together counted.
+    fn sum(&self, counter: impl Fn(&Counters) -> &Counter) -> u64 {
+        (0..self.workers()).map(|worker| counter(self.shared.counters(worker)).get()).sum()
+    }
+
+    /// How often each outcome was counted, by all workers together.
+    pub(crate) fn counted(&self) -> Vec<u64> {
+        let counters: Vec<_> = (0..self.workers()).map(|worker| self.shared.counters(worker)).collect();
+        let mut page = Vec::new();
+        metrics::render(&mut page, &counters, self.build_info, &metrics::Process::default());
+        let page = String::from_utf8(page).unwrap();
+        let counts = page.lines().filter_map(|line| line.strip_prefix("psystrike_outcomes_total{"));
+        counts.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect()
+    }
+}
+
+/// A worker's clients, its pods that are active, and those that idle.
+fn levels(counters: &Counters) -> [usize; 3] {
+    [&counters.clients, &counters.upstreams_active, &counters.upstreams_idle]
+        .map(|level| level.get() as usize)
+}
