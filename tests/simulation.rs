@@ -21,6 +21,8 @@ mod net;
 mod pods;
 #[path = "simulation/sim.rs"]
 mod sim;
+#[path = "simulation/workers.rs"]
+mod workers;
 
 use std::{cell::RefCell, env, time::Duration};
 
@@ -1268,7 +1270,9 @@ fn short_of_memory_those_that_stalled_longest_go() {
         })
         .collect();
     assert_eq!(sim.worker().stalled(), 9);
-    sim.worker().relieve();
+    sim.net().is_short_of_memory = true;
+    sim.turn();
+    sim.net().is_short_of_memory = false;
     assert_eq!(sim.count(Outcome::BuffersFull), 2, "one in eight, rounded up");
     let ended = stalled.iter().map(|&client| close_of(&sim, client));
     let ended: Vec<_> = ended.collect();
@@ -1501,18 +1505,16 @@ fn half_an_empty_line_begins_no_request() {
 #[test]
 fn a_client_that_is_accepted_as_the_process_closes_is_heard() {
     let mut sim = sim();
-    sim.enter(Phase::Closing);
-    let talks = sim.net().add_conn(net::Owner::Test, None, Link::Up, [4096; 2]);
+    let [talks, says_nothing, speaks_later] = [(); 3].map(|()| sim.connect_to(0));
     sim.net().kernel.peer_send(talks, PAGE);
-    sim.admit(0, talks);
-    let [says_nothing, speaks_later] = [(); 2].map(|()| sim.client());
-    sim.worker().drain();
+    sim.enter(Phase::Closing);
     sim.settle();
     assert_starts(&sim.take(talks), "HTTP/1.1 200 OK\r\n");
     sim.pass(SILENCE - Duration::from_millis(1));
     assert!(sim.is_held(says_nothing));
     sim.send(speaks_later, PAGE);
     assert_starts(&sim.take(speaks_later), "HTTP/1.1 200 OK\r\n");
+    assert!(sim.event_loop(0).is_some_and(|event_loop| !event_loop.listens()));
     sim.pass(Duration::from_millis(1));
     assert!(!sim.is_held(says_nothing));
     assert_eq!(close_of(&sim, says_nothing), Some(Close::Fin));

@@ -542,6 +542,7 @@ impl Net {
         let read = conn.to_worker.taken;
         if this.waits && now < this.admitted_at + WAIT && !conn.end_told {
             (this.waits, this.has_place) = (false, true); // nothing is read from one that waits
+            self.places_after_wait += 1;
         }
         for ask in this.asks.iter_mut().skip(this.answered) {
             if read > ask.start {
@@ -1098,6 +1099,7 @@ impl Net {
             let conn = &self.kernel.conns[client.conn.unwrap()];
             if self.now < client.admitted_at + WAIT && !conn.peer_left() {
                 (client.waits, client.has_place) = (false, true);
+                self.places_after_wait += 1;
             }
         }
     }

@@ -198,7 +198,9 @@ impl EventLoop {
 impl Steps for EventLoop {
     fn hear(&mut self, is_first: bool) -> io::Result<bool> {
         if is_first {
-            self.is_woken(); // takes what woke it
+            // What woke it is heard with the events.
+            let is_woken = self.is_woken();
+            self.net().wakes_heard += u64::from(is_woken);
             self.is_woken = false;
             self.events = self.fetch().into();
             let now = self.net().now;

@@ -122,6 +122,9 @@ pub(crate) struct Net {
     pub(crate) sent_again: u64,
     /// Clients' connections that were accepted.
     pub(crate) accepted: u64,
+    /// Wakes that workers heard; and clients that got a place after they had waited.
+    pub(crate) wakes_heard: u64,
+    pub(crate) places_after_wait: u64,
     /// Complete answers, by outcome; and exchanges that ended otherwise.
     pub(crate) tally: [u64; OUTCOMES],
     pub(crate) unfinished: u64,
@@ -195,6 +198,8 @@ impl Net {
             reused: 0,
             sent_again: 0,
             accepted: 0,
+            wakes_heard: 0,
+            places_after_wait: 0,
             tally: [0; OUTCOMES],
             unfinished: 0,
             unsure: 0,

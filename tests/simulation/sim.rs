@@ -235,6 +235,11 @@ impl Sim {
         net.kernel.held.iter().copied().filter(|&id| net.kernel.conns[id].pod.is_some()).collect()
     }
 
+    /// Whether a pod that the test plays has something to read.
+    pub(crate) fn asks(&self, pod: ConnId) -> bool {
+        !self.net().kernel.conns[pod].from_worker.is_empty()
+    }
+
     pub(crate) fn is_held(&self, id: ConnId) -> bool {
         self.net().kernel.conns[id].is_held()
     }

@@ -1,0 +1,243 @@
+//! Several workers that share places, wakes, and the end of the process.
+
+use std::{cell::RefCell, env, time::Duration};
+
+use psystrike::{net::shared::Phase, proxy::outcome::Outcome};
+
+use super::{
+    ANSWER, OTHER_SCRAPE, PAGE, SCRAPE, SILENCE, WAIT, assert_answer, assert_starts,
+    bytes::with_seeds,
+    close_of,
+    kernel::{Close, ConnId},
+    sim::Sim,
+};
+
+const SEEDS: u64 = 600;
+/// So many seeds meet everything that is counted.
+const SEEDS_FOR_ALL: u64 = 300;
+const MANY: usize = 1 << 26;
+
+fn whatever_happens_to(workers: usize) {
+    let count =
+        env::var("PSYSTRIKE_SEEDS").map_or(SEEDS, |count| count.parse().expect("PSYSTRIKE_SEEDS: a number"));
+    let met = RefCell::new([0; 5]);
+    with_seeds(count, |seed, _| {
+        let mut sim = Sim::random(seed, workers);
+        let counted = sim.run();
+        let net = sim.net();
+        let counted = [
+            counted[Outcome::Forwarded as usize],
+            counted[Outcome::TooManyClients as usize],
+            net.reused,
+            net.wakes_heard,
+            net.places_after_wait,
+        ];
+        met.borrow_mut().iter_mut().zip(counted).for_each(|(met, counted)| *met += counted);
+    });
+    let met = met.into_inner();
+    if count >= SEEDS_FOR_ALL && env::var_os("PSYSTRIKE_SEED").is_none() {
+        let enough = met.iter().zip([500, 50, 50, 500, 50]).all(|(&met, least)| met >= least);
+        assert!(enough, "forwarded, turned away, reused, wakes, places after a wait: {met:?}");
+    }
+}
+
+#[test]
+fn whatever_happens_to_two_workers_clients_get_their_own_pods_answers() {
+    whatever_happens_to(2);
+}
+
+#[test]
+fn whatever_happens_to_three_workers_clients_get_their_own_pods_answers() {
+    whatever_happens_to(3);
+}
+
+fn sim(workers: usize, clients_max: usize) -> Sim {
+    Sim::with_workers(1, workers, [clients_max, 100, MANY])
+}
+
+/// A client of this worker has got a page, and idles.
+fn idle_client(sim: &mut Sim, worker: usize) -> ConnId {
+    let client = sim.client_of(worker);
+    sim.send(client, PAGE);
+    assert_starts(&sim.take(client), "HTTP/1.1 200 OK\r\n");
+    sim.pass(Duration::from_millis(1));
+    client
+}
+
+/// A client of this worker waits for its pod.
+fn busy_client(sim: &mut Sim, worker: usize) -> (ConnId, ConnId) {
+    let client = sim.client_of(worker);
+    sim.send(client, SCRAPE);
+    (client, *sim.pods().last().expect("a connection"))
+}
+
+fn is_woken(sim: &mut Sim, worker: usize) -> bool {
+    sim.event_loop(worker).expect("the worker lives").is_woken()
+}
+
+#[test]
+fn the_client_that_idled_longest_gives_its_place_to_a_new_one_of_another_worker() {
+    for (own_idles, workers) in [(false, 2), (true, 2), (true, 3)] {
+        let mut sim = sim(workers, 2);
+        let other = workers - 1;
+        let oldest = idle_client(&mut sim, other);
+        let own = if own_idles { idle_client(&mut sim, 0) } else { busy_client(&mut sim, 0).0 };
+        let began = sim.net().now;
+        let new = sim.connect_to(0);
+        sim.net().kernel.peer_send(new, PAGE);
+        sim.turn_of(0);
+        // This worker cannot close it: it leaves its wish, and wakes the one that can.
+        assert!(sim.is_served(oldest) && sim.shared.room().is_wanted());
+        assert!(is_woken(&mut sim, other) && !is_woken(&mut sim, 0));
+        sim.turn_of(other);
+        assert!(!sim.is_served(oldest), "it idled longest");
+        // The place is handed over, not up for grabs, and its worker is woken to collect it.
+        assert!(!sim.shared.room().is_wanted() && !sim.shared.room().take());
+        assert!(sim.shared.room().has_granted(0) && is_woken(&mut sim, 0));
+        sim.settle();
+        assert_starts(&sim.take(new), "HTTP/1.1 200 OK\r\n");
+        assert!(sim.net().now < began + WAIT / 100, "it took no time");
+        assert!(sim.is_served(own), "it idled less long, or not at all");
+        assert_eq!(sim.count(Outcome::TooManyClients), 0);
+    }
+}
+
+#[test]
+fn a_client_that_begins_to_idle_makes_room_for_one_that_waits_at_another_worker() {
+    let mut sim = sim(2, 1);
+    let (busy, pod) = busy_client(&mut sim, 1);
+    let waits = sim.client_of(0);
+    sim.send(waits, PAGE);
+    assert_eq!(sim.take(waits), "", "nobody idles");
+    sim.pass(WAIT / 2);
+    assert_answer(&mut sim, busy, pod);
+    assert!(!sim.is_served(busy));
+    assert_starts(&sim.take(waits), "HTTP/1.1 200 OK\r\n");
+}
+
+#[test]
+fn a_place_that_a_client_leaves_goes_to_one_that_waits_at_another_worker() {
+    let mut sim = sim(2, 1);
+    let (busy, _) = busy_client(&mut sim, 1);
+    let waits = sim.client_of(0);
+    sim.send(waits, PAGE);
+    sim.net().kernel.peer_close(busy);
+    sim.turn_of(1);
+    assert!(!sim.is_held(busy) && is_woken(&mut sim, 0));
+    sim.settle();
+    assert_starts(&sim.take(waits), "HTTP/1.1 200 OK\r\n");
+}
+
+#[test]
+fn clients_that_wait_at_several_workers_get_places_in_the_order_in_which_they_came() {
+    let mut sim = sim(3, 1);
+    let (busy, pod) = busy_client(&mut sim, 2);
+    let waiting = [1, 0, 2, 1].map(|worker| {
+        let client = sim.client_of(worker);
+        sim.send(client, OTHER_SCRAPE);
+        client
+    });
+    assert_answer(&mut sim, busy, pod);
+    for (nth, &client) in waiting.iter().enumerate() {
+        let [pod] = sim.pods().into_iter().filter(|&pod| sim.asks(pod)).collect::<Vec<_>>()[..] else {
+            panic!("one has a place, and asks")
+        };
+        let unread = waiting.map(|client| !sim.net().kernel.conns[client].to_worker.is_empty());
+        assert_eq!(unread, [0, 1, 2, 3].map(|other| other > nth), "nothing is read from those that wait");
+        assert_answer(&mut sim, client, pod);
+    }
+    assert_eq!(sim.count(Outcome::TooManyClients), 0);
+}
+
+#[test]
+fn a_client_that_says_nothing_gives_its_place_to_one_of_another_worker_in_time() {
+    let mut sim = sim(2, 1);
+    let silent = sim.client_of(1);
+    sim.settle();
+    let began = sim.net().now;
+    let waits = sim.client_of(0);
+    sim.send(waits, PAGE);
+    // The other worker hears of the wish, so that it wakes when the silence has lasted long enough.
+    sim.pass(SILENCE - Duration::from_millis(10));
+    assert_eq!((sim.take(silent), sim.take(waits)), (String::new(), String::new()));
+    sim.pass(Duration::from_millis(20));
+    assert_starts(&sim.take(silent), "HTTP/1.1 503 too many clients\r\n");
+    assert_starts(&sim.take(waits), "HTTP/1.1 200 OK\r\n");
+    assert!(sim.net().now < began + WAIT);
+}
+
+#[test]
+fn a_client_that_waits_in_vain_is_told_although_other_workers_have_clients() {
+    let mut sim = sim(2, 2);
+    let others = [busy_client(&mut sim, 1), busy_client(&mut sim, 1)];
+    let waits = sim.client_of(0);
+    sim.send(waits, PAGE);
+    sim.pass(WAIT);
+    assert_starts(&sim.take(waits), "HTTP/1.1 503 too many clients\r\n");
+    assert!(!sim.shared.room().is_stirred());
+    for (client, pod) in others {
+        assert_answer(&mut sim, client, pod);
+        assert!(sim.is_served(client), "nobody waits any more");
+    }
+}
+
+#[test]
+fn a_place_that_comes_when_its_client_is_gone_goes_on_to_the_next() {
+    let mut sim = sim(2, 1);
+    let (busy, _) = busy_client(&mut sim, 1);
+    let gone = sim.client_of(0);
+    let next = sim.client_of(1);
+    sim.net().kernel.peer_send(next, PAGE);
+    // Its worker has yet to hear that it is gone when the place comes.
+    sim.net().kernel.peer_close(gone);
+    sim.net().kernel.peer_close(busy);
+    sim.turn_of(1);
+    assert!(sim.shared.room().has_granted(0));
+    sim.settle();
+    assert!(!sim.is_held(gone));
+    assert_starts(&sim.take(next), "HTTP/1.1 200 OK\r\n");
+}
+
+#[test]
+fn each_worker_ends_with_its_last_client_and_takes_its_new_ones_until_it_closes() {
+    let mut sim = sim(3, 100);
+    let (busy, pod) = busy_client(&mut sim, 0);
+    let idle = idle_client(&mut sim, 1);
+    let last = sim.connect_to(2);
+    sim.net().kernel.peer_send(last, PAGE);
+    sim.enter(Phase::Closing);
+    assert!([0, 1, 2].into_iter().all(|worker| is_woken(&mut sim, worker)));
+    sim.settle();
+    assert!(!sim.is_served(idle));
+    assert_eq!(close_of(&sim, idle), Some(Close::Fin));
+    assert!(sim.event_loop(1).is_none(), "it has no client left");
+    assert_starts(&sim.take(last), "HTTP/1.1 200 OK\r\n");
+    sim.net().kernel.peer_close(last);
+    sim.settle();
+    assert!(sim.event_loop(2).is_none());
+    assert!(sim.event_loop(0).is_some_and(|event_loop| !event_loop.listens()));
+    sim.send(pod, ANSWER);
+    let answer = sim.take(busy);
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("\r\nConnection: close\r\n"));
+    sim.net().kernel.peer_close(busy);
+    sim.settle();
+    assert_eq!(sim.event_loops().count(), 0);
+    assert!(sim.net().kernel.held.is_empty(), "kept pod connections are closed too");
+}
+
+#[test]
+fn workers_keep_pod_connections_up_to_their_parts() {
+    let mut sim = Sim::with_workers(1, 2, [100, 3, MANY]);
+    let busy = [0, 1].map(|worker| [(); 3].map(|()| busy_client(&mut sim, worker)));
+    for (client, pod) in busy.into_iter().flatten() {
+        assert_answer(&mut sim, client, pod);
+    }
+    let kept = [0, 1].map(|worker| sim.shared.counters(worker).upstreams_idle.get());
+    assert_eq!((kept, sim.pods().len()), ([2, 1], 3));
+    // A kept connection serves the clients of its own worker only.
+    sim.pass(Duration::from_millis(1));
+    let before = sim.pods();
+    let busy = [(); 2].map(|()| busy_client(&mut sim, 1).1);
+    assert_eq!(sim.pods().len(), 4);
+    assert_eq!(busy.map(|pod| before.contains(&pod)).iter().filter(|&&kept| kept).count(), 1);
+}
