@@ -1,0 +1,188 @@
+//! What the worker holds for clients, and what must hold between turns.
+
+use super::*;
+
+/// What the worker holds for clients.
+impl Net {
+    /// So many counted bytes are held for a client and its pod: of those that are seen, all but `unseen` and what is
+    /// free for everybody.
+    pub(crate) fn client_holds(&self, client: &Client, unseen: isize) -> usize {
+        let Some(conn) = client.conn.filter(|_| client.admitted && !client.is_over()) else { return 0 };
+        let conn = &self.kernel.conns[conn];
+        let Some(ask) = client.current().filter(|_| conn.is_held()) else { return 0 };
+        let read = conn.to_worker.taken;
+        let begins = if client.exchange_since().is_some() { ask.head_end } else { ask.start };
+        // What is refused, or answered before it is whole, is not kept.
+        let refused = matches!(ask.kind, Kind::Refused(_)) || ask.written > 0 || conn.stalled;
+        if client.exchange_since().is_none() && refused {
+            return 0;
+        }
+        // To an HTTP/1.0 client not everything goes on; and what a lost pod said may be given up.
+        let kept = match ask.kind {
+            Kind::Scrape(id) if !ask.http10 && client.exchange_since().is_some() => {
+                let scrape = &self.scrapes[id];
+                let last = scrape.attempts.last().map(|attempt| self.pods[attempt.pod].conn);
+                let held = last.is_some_and(|conn| self.kernel.conns[conn].is_held());
+                let read = scrape.answer_bytes_read(self).filter(|_| held).unwrap_or(0);
+                read.saturating_sub(ask.written)
+            }
+            _ => 0,
+        };
+        // What it sent beyond its request goes when it is ended for room, and may before all of that is written.
+        let waits = if ask.written == 0 && !conn.stalled { read.saturating_sub(begins) } else { 0 };
+        let seen = waits + kept;
+        seen.saturating_sub(ALLOWANCE_BYTES).saturating_add_signed(-unseen.min(seen as isize))
+    }
+
+    pub(super) fn is_tight(&self) -> bool {
+        self.buffers_max < 1 << 20
+    }
+
+    /// Notes who holds something now, and since when.
+    pub(crate) fn note_what_clients_hold(&mut self) {
+        if !self.is_tight() {
+            return;
+        }
+        for client in 0..self.clients.len() {
+            let holds = [HOLDS_SURELY, HOLDS_POSSIBLY]
+                .map(|unseen| self.client_holds(&self.clients[client], unseen) > 0);
+            let now = self.now;
+            let this = &mut self.clients[client];
+            if this.held_answered != this.answered {
+                (this.held_answered, this.holds_since) = (this.answered, [None; 2]);
+            }
+            for (since, holds) in this.holds_since.iter_mut().zip(holds) {
+                *since = if holds { Some(since.unwrap_or(now)) } else { None };
+            }
+        }
+    }
+
+    /// Why a client was ended although it did nothing wrong, and in time: others needed room, and nobody had held
+    /// bytes for longer.
+    pub(super) fn justify_end_for_room(&self, client: usize) {
+        assert!(self.is_tight(), "client {client}: ended for room that there is");
+        let possibly = self.clients[client].holds_since[1];
+        let worker = |client: &Client| client.conn.and_then(|conn| self.kernel.conns[conn].worker);
+        let here = worker(&self.clients[client]);
+        // Several may be ended in one turn.
+        let lives = |known: &&Client| {
+            let held = known.conn.is_some_and(|conn| self.kernel.conns[conn].is_held());
+            held && worker(known) == here && !known.is_over() && known.held_answered == known.answered
+        };
+        for (other, known) in self.clients.iter().enumerate().filter(|(_, known)| lives(known)) {
+            if let (Some(possibly), Some(surely)) = (possibly, known.holds_since[0]) {
+                assert!(surely + SLACK >= possibly, "client {client} ended for room: {other} held longer");
+            }
+        }
+    }
+
+    /// Whether a worker has so little room that some are not read from.
+    pub(crate) fn is_full(&self, worker: Option<usize>) -> bool {
+        let common = self.buffers_max - RESERVE_BYTES.min(self.buffers_max / 2);
+        self.is_tight() && worker.is_some_and(|worker| self.buffered[worker] + ROOM_MIN > common)
+    }
+}
+
+/// What must hold between turns.
+impl Net {
+    /// How many clients are known to have a place, and to be served.
+    pub(crate) fn places_taken(&self) -> usize {
+        let has_place = |client: &&Client| {
+            let conn = client.conn.filter(|_| client.has_place && !client.is_over());
+            conn.map(|conn| &self.kernel.conns[conn]).is_some_and(|conn| conn.is_held() && !conn.worker_ended)
+        };
+        self.clients.iter().filter(has_place).count()
+    }
+
+    pub(crate) fn check_client(&self, client: usize) {
+        let this = &self.clients[client];
+        let Some(conn) = this.conn.filter(|_| this.admitted) else { return };
+        let conn = &self.kernel.conns[conn];
+        if !conn.is_held() {
+            return;
+        }
+        let Timeouts { header, client_idle, scrape, scrape_max, .. } = self.settings.timeouts;
+        let read = conn.to_worker.taken;
+        let due = match (&this.parser, this.current()) {
+            // It may be delivered for as long as a scrape may take.
+            (Parser::Over(since), _) => *since + LINGER.max(scrape.max(scrape_max) + header) + LINGER_TICK,
+            (Parser::Broken(since), _) => *since + LINGER.max(scrape) + LINGER_TICK,
+            (_, None) => this.idle_since + client_idle,
+            (_, Some(ask)) => match (ask.kind, this.exchange_since(), ask.begun_at) {
+                (Kind::Scrape(id), Some(since), _) if this.has_place || this.waits => {
+                    let scrape = &self.scrapes[id];
+                    let read = scrape.answer_bytes_read(self);
+                    // To an HTTP/1.0 client not everything goes on.
+                    if let Some(read) = read.filter(|_| !ask.http10) {
+                        let kept = read.saturating_sub(ask.written);
+                        assert!(kept <= KEPT_BYTES_MAX, "client {client}: {kept} bytes are kept for it");
+                    }
+                    // A failure is still told to a client that takes it slowly, and what came before a break delivered.
+                    since + scrape.patience + header.max(LINGER) + LINGER_TICK
+                }
+                (_, Some(since), _) => since + scrape + header,
+                (_, None, Some(begun_at)) => begun_at.max(this.idle_since) + header + scrape.max(header),
+                (_, None, None) if this.answered == 0 && read == 0 => this.idle_since + header,
+                (_, None, None) => this.idle_since + client_idle,
+            },
+        };
+        let late = self.now.since(if this.waited { due + WAIT } else { due });
+        assert!(late <= SLACK, "client {client} hangs by {late:?}: {:?}", this.current());
+    }
+
+    /// With nothing left to tell the worker: it must not sleep on what it could do.
+    pub(crate) fn check_client_sleeps_well(&self, client: usize) {
+        let this = &self.clients[client];
+        let Some(conn) = this.conn.filter(|_| this.admitted) else { return };
+        let conn = &self.kernel.conns[conn];
+        if !conn.is_held() {
+            return;
+        }
+        if let (Some(ask), Some(_)) = (this.current(), this.exchange_since()) {
+            let waits = matches!(ask.kind, Kind::Scrape(_)) || conn.stalled;
+            assert!(waits, "the worker sleeps on a request of client {client}: {ask:?}");
+        }
+        if !conn.has_news() {
+            return;
+        }
+        let delivers = this.is_over() && (conn.peer_ended || !conn.from_worker.is_empty());
+        let waits = this.waits && self.now < this.admitted_at + WAIT && !conn.end_told;
+        let busy =
+            this.exchange_since().is_some() || this.is_answering() || conn.stalled || delivers || waits;
+        assert!(busy || self.is_full(conn.worker), "the worker sleeps on what client {client} sent");
+    }
+
+    /// Whether a client is only waiting to ask something more, and holds a place.
+    fn client_idles(&self, client: &Client) -> bool {
+        let Some(conn) = client.conn.filter(|_| client.admitted && client.has_place) else { return false };
+        let conn = &self.kernel.conns[conn];
+        let asks = client.current().is_some_and(|ask| conn.to_worker.taken > ask.start);
+        // The worker may hear of what it did last in a turn only in the next one.
+        let turn = conn.worker.map_or(0, |worker| self.turns[worker]);
+        let heard = client.admitted_in < turn && client.answered > 0 && client.answered_in < turn;
+        heard && conn.is_held() && !client.is_over() && !client.is_answering() && !conn.stalled && !asks
+    }
+
+    /// A client was accepted.
+    pub(crate) fn client_is_admitted(&mut self, client: usize, waits: bool) {
+        let now = self.now;
+        let this = &mut self.clients[client];
+        (this.admitted, this.has_place, this.idle_since) = (true, !waits, now);
+        (this.waited, this.waits) = (waits, waits);
+        (this.admitted_in, this.admitted_at) = (self.turn, now);
+        self.check_room(waits, self.turns.len() == 1);
+    }
+
+    /// Whether anybody `waits` for a place. Nobody may while another one idles, once all workers have heard of it.
+    pub(crate) fn check_room(&mut self, waits: bool, have_heard: bool) {
+        let idles = self.clients.iter().any(|client| self.client_idles(client));
+        assert!(!waits || !idles || !have_heard, "a client waits for a place although another one idles");
+        for client in self.clients.iter_mut().filter(|client| client.waits && !waits) {
+            let conn = &self.kernel.conns[client.conn.unwrap()];
+            if self.now < client.admitted_at + WAIT && !conn.peer_left() {
+                (client.waits, client.has_place) = (false, true);
+                self.places_after_wait += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! What pods do, what the worker does to them, and what must hold between turns.
+
+use super::*;
+
+/// What pods do.
+impl Net {
+    /// What a connect comes to.
+    pub(crate) fn random_connect(&mut self, to: SocketAddr) -> Result<(Link, Pod), Errno> {
+        let now = self.now;
+        let random = &mut self.random;
+        if self.chaos.connects && random.one_in(40) {
+            return Err(random.pick(&[
+                Errno::CONNREFUSED,
+                Errno::NETUNREACH,
+                Errno::ADDRNOTAVAIL,
+                Errno::MFILE,
+            ]));
+        }
+        let at_once = random.one_in(4);
+        let milliseconds = random.pick(&[0, 0, 0, 0, 1, 1, 50, 50, 450, 3000]);
+        let mut link = Link::Up;
+        if self.chaos.connects && random.one_in(12) {
+            link = Link::Failed(random.pick(&[
+                Errno::CONNREFUSED,
+                Errno::HOSTUNREACH,
+                Errno::TIMEDOUT,
+                Errno::CONNRESET,
+            ]));
+        }
+        let resolves = if at_once { None } else { Some((now + Duration::from_millis(milliseconds), link)) };
+        let pod = Pod {
+            conn: 0,
+            address: to,
+            opened_at: now,
+            resolves,
+            served: 0,
+            head: Vec::new(),
+            request_end: None,
+            asked_at: now,
+            scrape: None,
+            sent: 0,
+            known: false,
+            asked: None,
+            pauses_until: now,
+            answer_end: 0,
+            reusable: false,
+            released: None,
+            surplus: b"",
+            surplus_at: None,
+            ends_at: None,
+            dies: false,
+        };
+        Ok((if at_once { Link::Up } else { Link::Connecting }, pod))
+    }
+
+    /// A pod does what it can do next. Says whether it could do anything.
+    pub(crate) fn pod_acts(&mut self, pod: usize, now: Timestamp, mid_turn: bool) -> bool {
+        let this = &mut self.pods[pod];
+        let conn = &self.kernel.conns[this.conn];
+        if let Some((at, link)) = this.resolves {
+            if now < at || !conn.is_held() {
+                return false;
+            }
+            this.resolves = None;
+            self.kernel.resolve(this.conn, link);
+            self.trace(|| format!("pod {pod} connects: {link:?}"));
+            return true;
+        }
+        if conn.link != Link::Up || conn.peer_ended || now < this.pauses_until {
+            return false;
+        }
+        if !conn.is_held() {
+            // What is left is sent into the void, which shows.
+            self.pod_leaves(pod, false);
+            return true;
+        }
+        if this.dies && !this.head.is_empty() {
+            let resets = self.random.one_in(2);
+            self.pod_leaves(pod, resets);
+            return true;
+        }
+        let early = this.scrape.is_some_and(|id| self.scrapes[id].answer.early);
+        if !conn.from_worker.is_empty() && !early {
+            let most = 1 + self.random.below(2000);
+            self.kernel.peer_take(this.conn, most);
+            return true;
+        }
+        let is_read = this.request_end.is_some_and(|end| conn.from_worker.taken >= end);
+        if let Some(id) = this.scrape {
+            return (is_read || early) && self.pod_answers(pod, id, now);
+        }
+        // An idle connection that another request is on its way to gets no surplus: that, nobody can tell from
+        // the beginning of an answer.
+        let rests = this.released.is_some_and(|turn| turn < self.turn) && mid_turn;
+        if let Some(at) = this.surplus_at.filter(|at| *at <= now && this.head.is_empty() && !rests) {
+            let sent = self.kernel.peer_send(this.conn, this.surplus);
+            this.surplus = &this.surplus[sent..];
+            this.surplus_at = Some(at).filter(|_| !this.surplus.is_empty());
+            self.trace(|| format!("pod {pod} sends {sent} surplus bytes"));
+            return sent > 0;
+        }
+        if this.ends_at.is_some_and(|at| at <= now) {
+            let resets = self.random.one_in(6);
+            self.pod_leaves(pod, resets);
+            return true;
+        }
+        false
+    }
+
+    fn pod_leaves(&mut self, pod: usize, resets: bool) {
+        self.trace(|| format!("pod {pod} {}", if resets { "resets" } else { "ends" }));
+        let conn = self.pods[pod].conn;
+        if resets {
+            let loses_sent = self.random.one_in(2);
+            self.kernel.peer_reset(conn, loses_sent);
+        } else if self.random.one_in(2) {
+            self.kernel.peer_end(conn);
+        } else {
+            self.kernel.peer_close(conn);
+        }
+    }
+
+    fn pod_answers(&mut self, pod: usize, id: usize, now: Timestamp) -> bool {
+        let scrape = &self.scrapes[id];
+        let (answer, fault) = (&scrape.answer, scrape.fault());
+        let this = &mut self.pods[pod];
+        let stop = match fault {
+            Fault::Cut { at, .. } | Fault::Stall { at } => at,
+            _ => answer.wire.len(),
+        };
+        if this.sent < stop {
+            let most = self.random.pick(&[1, 50, 2000, 1 << 20, 1 << 20, 1 << 20]);
+            let end = stop.min(this.sent + most);
+            let mut bytes = answer.wire[this.sent..end].to_vec();
+            if end == answer.wire.len() {
+                bytes.extend_from_slice(answer.surplus);
+            }
+            let sent = self.kernel.peer_send(this.conn, &bytes);
+            if sent == 0 {
+                return false;
+            }
+            let left_over = (this.sent + sent).saturating_sub(answer.wire.len());
+            this.sent += sent - left_over;
+            if this.sent < answer.wire.len() {
+                if self.random.one_in(16) {
+                    this.pauses_until = now + Duration::from_millis(self.random.pick(&[1, 20, 200]));
+                }
+                self.trace(|| format!("pod {pod} answers {sent} bytes of scrape {id}"));
+                return true;
+            }
+            this.surplus = &answer.surplus[left_over..];
+            this.surplus_at = Some(now).filter(|_| !this.surplus.is_empty());
+        } else if let Fault::Cut { resets, .. } = fault {
+            self.pod_leaves(pod, resets);
+            return true;
+        } else {
+            return false; // it stalls
+        }
+        self.trace(|| format!("pod {pod} has answered scrape {id}: {fault:?}"));
+        if matches!(fault, Fault::Cut { .. }) {
+            return true; // at its very end
+        }
+        self.pod_answered(pod, id, now);
+        true
+    }
+
+    /// A pod sent all of an answer. What it is going to do next is decided now.
+    fn pod_answered(&mut self, pod: usize, id: usize, now: Timestamp) {
+        let answer = &self.scrapes[id].answer;
+        let whole = self.scrapes[id].is_whole();
+        let this = &mut self.pods[pod];
+        let pushed = self.kernel.conns[this.conn].to_worker.pushed;
+        this.answer_end = pushed - (answer.surplus.len() - this.surplus.len());
+        this.served += 1;
+        this.reusable = answer.persists && whole;
+        this.released = None;
+        (this.scrape, this.sent) = (None, 0);
+        if this.request_end.is_some() {
+            this.awaits_request();
+        }
+        let soon = |random: &mut Random| now + Duration::from_millis(random.pick(&[0, 0, 10, 700]));
+        if answer.body == Body::UntilClose || (!answer.persists && self.random.one_in(2)) {
+            this.ends_at = Some(soon(&mut self.random));
+            return;
+        }
+        if !this.reusable {
+            return;
+        }
+        match self.random.below(12) {
+            0 => this.ends_at = Some(soon(&mut self.random)),
+            1 if this.surplus.is_empty() => {
+                this.surplus = self.random.pick(&SURPLUS);
+                this.surplus_at = Some(soon(&mut self.random));
+            }
+            2 | 3 => this.dies = true,
+            _ => {}
+        }
+    }
+
+    /// When a pod is going to do something that it does not do now.
+    pub(crate) fn pod_wakes(&self, pod: usize) -> Option<Timestamp> {
+        let this = &self.pods[pod];
+        let conn = &self.kernel.conns[this.conn];
+        if !conn.is_held() || conn.peer_ended {
+            return None;
+        }
+        let resolves = this.resolves.map(|(at, _)| at);
+        let all = [resolves, Some(this.pauses_until), this.surplus_at, this.ends_at];
+        all.into_iter().flatten().filter(|at| *at > self.now).min()
+    }
+}
+
+/// What the worker does to pods.
+impl Net {
+    /// The worker wrote to a pod.
+    pub(crate) fn pod_got(&mut self, pod: usize, bytes: &[u8]) {
+        if self.pods[pod].head.is_empty() {
+            self.pod_is_asked(pod);
+        }
+        let this = &mut self.pods[pod];
+        assert!(this.request_end.is_none(), "pod {pod}: bytes behind a request: {}", Shown(bytes));
+        this.head.extend_from_slice(bytes);
+        if !this.known {
+            self.pod_reads_request_line(pod);
+        }
+        let this = &mut self.pods[pod];
+        if this.head.ends_with(b"\r\n\r\n") {
+            this.request_end = Some(self.kernel.conns[this.conn].from_worker.pushed);
+            let head = String::from_utf8(this.head.clone()).unwrap();
+            let lines: Vec<_> = head.trim_end().split("\r\n").collect();
+            assert_eq!(lines[1], format!("Host: {}", this.address), "pod {pod}");
+            assert!(lines.last().unwrap().ends_with(" psystrike"), "pod {pod}: {head}");
+            if this.scrape.is_none() {
+                this.awaits_request(); // the answer came before
+            }
+            assert!(!head.contains("\r\nConnection") && !head.contains("\r\n\r\n\r\n"), "pod {pod}: {head}");
+        }
+    }
+
+    /// The first bytes of a request.
+    fn pod_is_asked(&mut self, pod: usize) {
+        let now = self.now;
+        let this = &mut self.pods[pod];
+        this.asked_at = now;
+        if this.served == 0 {
+            return;
+        }
+        let conn = &self.kernel.conns[this.conn];
+        let released = this.released.expect("the last answer was read to its end");
+        assert!(conn.watched, "pod {pod} is used again, and would be waited for if it had vanished");
+        assert!(this.reusable && this.scrape.is_none(), "pod {pod} is used again");
+        assert!(released < self.turn, "pod {pod} is used again in the turn that released it");
+        assert_eq!(
+            conn.to_worker.pushed, this.answer_end,
+            "pod {pod} is used again in spite of surplus bytes"
+        );
+        this.surplus_at = None;
+        self.reused += 1;
+    }
+
+    fn pod_reads_request_line(&mut self, pod: usize) {
+        let this = &mut self.pods[pod];
+        let Some(end) = this.head.windows(2).position(|two| two == b"\r\n") else { return };
+        let line = str::from_utf8(&this.head[..end]).unwrap();
+        let words: Vec<_> = line.split(' ').collect();
+        let [method, target, "HTTP/1.1"] = words[..] else { panic!("pod {pod} is asked {line:?}") };
+        let id: usize = target.strip_prefix("/s/").unwrap().parse().unwrap();
+        let scrape = &mut self.scrapes[id];
+        assert_eq!((method == "HEAD", scrape.address()), (scrape.to_head, this.address), "{line}");
+        let conn = &self.kernel.conns[this.conn];
+        let attempt = Attempt { pod, from: conn.to_worker.taken, reused: this.served > 0 };
+        scrape.attempts.push(attempt);
+        this.known = true;
+        (this.scrape, this.asked) = (Some(scrape.id), Some(scrape.id));
+        if let [first, _] = scrape.attempts[..] {
+            let conn = &self.kernel.conns[self.pods[first.pod].conn];
+            assert!(first.reused && !attempt.reused, "scrape {id} is sent again without need");
+            let read = &scrape.answer.wire[..conn.to_worker.taken - first.from];
+            let stale = !read.iter().zip(b"HTTP/").all(|(read, expected)| read == expected);
+            assert!(stale || read.len() < 5, "scrape {id} is sent again, and was answered");
+            assert!(
+                (stale || conn.peer_left()) && !conn.is_held(),
+                "scrape {id} is sent again while it may be answered"
+            );
+            self.sent_again += 1;
+        }
+        assert!(scrape.attempts.len() <= 2, "scrape {id} is sent again and again");
+        self.trace(|| format!("pod {pod} is asked for scrape {id}"));
+    }
+
+    /// The worker is about to read from a pod.
+    pub(crate) fn pod_is_read(&self, pod: usize) {
+        let Some(client) = self.pods[pod].asked.map(|id| self.scrapes[id].client) else { return };
+        let conn = &self.kernel.conns[self.clients[client].conn.unwrap()];
+        assert!(!conn.stalled || !conn.is_held(), "pod {pod} is read while client {client} takes nothing");
+    }
+
+    pub(crate) fn pod_was_read(&mut self, pod: usize) {
+        let this = &mut self.pods[pod];
+        if this.served > 0 && self.kernel.conns[this.conn].to_worker.taken >= this.answer_end {
+            this.released.get_or_insert(self.turn);
+        }
+    }
+
+    pub(crate) fn pod_closed(&mut self, pod: usize) {
+        self.pods[pod].surplus_at = None;
+    }
+
+    /// Whether a pod's connection is kept: its last answer was read, and nothing was asked for since.
+    fn pod_idles(&self, pod: &Pod) -> bool {
+        let conn = &self.kernel.conns[pod.conn];
+        conn.is_held() && pod.reusable && pod.head.is_empty() && pod.released.is_some()
+    }
+
+    /// How many pod connections a worker keeps.
+    pub(crate) fn idle_pods(&self, worker: usize) -> usize {
+        let of_worker = |pod: &&Pod| self.kernel.conns[pod.conn].worker == Some(worker);
+        self.pods.iter().filter(of_worker).filter(|pod| self.pod_idles(pod)).count()
+    }
+
+    /// How many pod connections a worker has.
+    pub(crate) fn held_pods(&self, worker: usize) -> usize {
+        self.kernel.held_by(worker).filter(|&id| matches!(self.owners[id], Owner::Pod(_))).count()
+    }
+
+    /// Whether a connection to `address` that is newer than `than` was lost before anything was asked for on it.
+    pub(crate) fn pod_lost_unasked(&self, address: SocketAddr, than: usize) -> bool {
+        self.pods[than + 1..].iter().any(|pod| {
+            pod.address == address && pod.asked.is_none() && self.kernel.conns[pod.conn].peer_left()
+        })
+    }
+
+    /// Whether surplus bytes wait for the worker: no event may tell of them late.
+    pub(crate) fn pod_has_surplus(&self, pod: usize) -> bool {
+        let this = &self.pods[pod];
+        this.served > 0
+            && self.kernel.conns[this.conn].to_worker.pushed > this.answer_end
+            && this.scrape.is_none()
+    }
+}
+
+/// What must hold between turns.
+impl Net {
+    pub(crate) fn check_pod(&self, pod: usize) {
+        let this = &self.pods[pod];
+        let conn = &self.kernel.conns[this.conn];
+        if !conn.is_held() {
+            return;
+        }
+        if self.pod_idles(this) {
+            let told = conn.has_news() && !conn.woken;
+            assert!(!told, "pod {pod} idles although it {}", if conn.peer_ended { "ended" } else { "sent" });
+            return;
+        }
+        if conn.link != Link::Up || this.head.is_empty() && this.served == 0 {
+            let late = self.now > this.opened_at + self.settings.timeouts.connect + SLACK;
+            assert!(!late, "pod {pod} is connected to for ever");
+        }
+        let Some(scrape) = this.asked.map(|id| &self.scrapes[id]) else { return };
+        let late = self.now > this.asked_at + scrape.patience + SLACK;
+        assert!(!late, "scrape {} is answered for ever", scrape.id);
+        let client = &self.clients[scrape.client];
+        let client = &self.kernel.conns[client.conn.unwrap()];
+        assert!(client.is_held() && !client.end_told, "pod {pod} works on although its client has gone");
+    }
+
+    /// With nothing left to tell the worker: it must not sleep on what it could do.
+    pub(crate) fn check_pod_sleeps_well(&self, pod: usize) {
+        let this = &self.pods[pod];
+        let conn = &self.kernel.conns[this.conn];
+        if !conn.is_held() || conn.link != Link::Up {
+            return;
+        }
+        assert!(this.served > 0 || !this.head.is_empty(), "the worker sleeps and does not ask pod {pod}");
+        let Some(id) = this.asked else { return };
+        let client = &self.kernel.conns[self.clients[self.scrapes[id].client].conn.unwrap()];
+        // Where there is no room, it sleeps for a while, and then somebody gives way.
+        assert!(
+            !conn.has_news() || client.stalled || self.is_full(conn.worker),
+            "the worker sleeps on an answer of pod {pod}"
+        );
+    }
+}
