@@ -103,6 +103,26 @@ fn the_client_that_idled_longest_gives_its_place_to_a_new_one_of_another_worker(
 }
 
 #[test]
+fn a_worker_that_gave_a_place_wakes_the_next_that_has_to_give_one() {
+    let mut sim = sim(3, 2);
+    let older = idle_client(&mut sim, 2);
+    let younger = idle_client(&mut sim, 1);
+    let waiting = [(); 2].map(|()| sim.connect_to(0));
+    waiting.iter().for_each(|&client| assert_eq!(sim.net().kernel.peer_send(client, PAGE), PAGE.len()));
+    sim.turn_of(0);
+    // It looks first, is not the first to give, and goes to sleep again.
+    sim.turn_of(1);
+    assert!(sim.is_served(younger) && !is_woken(&mut sim, 1));
+    sim.turn_of(2);
+    assert!(!sim.is_served(older) && is_woken(&mut sim, 1));
+    sim.settle();
+    assert!(!sim.is_served(younger));
+    for client in waiting {
+        assert_starts(&sim.take(client), "HTTP/1.1 200 OK\r\n");
+    }
+}
+
+#[test]
 fn a_client_that_begins_to_idle_makes_room_for_one_that_waits_at_another_worker() {
     let mut sim = sim(2, 1);
     let (busy, pod) = busy_client(&mut sim, 1);
