@@ -4,7 +4,10 @@
 
 use std::time::Duration;
 
-use super::{Exchange, request::Reading, transaction::Transaction};
+use super::{
+    states::{Exchange, Lingering, Reading},
+    transaction::Transaction,
+};
 use crate::proxy::{
     events::{ClientAction, Context, Event, Output, Report, UpstreamAction},
     outcome::{Failure, Outcome},
@@ -17,21 +20,6 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a connection that is about to be closed is looked at, for whether the last answer on it is delivered.
 const LINGER_TICK: Duration = Duration::from_millis(50);
 const LINGER_BYTES_MAX: u32 = 256 * 1024;
-
-/// The wait for our last answer to be delivered.
-#[derive(Clone, Copy, Debug)]
-pub struct Lingering {
-    /// When the client is looked at next.
-    pub(super) until: Timestamp,
-    /// When it is closed even if it has not taken all.
-    pub(super) limit: Timestamp,
-    /// How much more is read.
-    pub(super) bytes_left: u32,
-    /// The client has ended its side: nothing more is read.
-    pub(super) ended: bool,
-    /// Only a reset shows that the last answer is broken.
-    pub(super) resets: bool,
-}
 
 impl Lingering {
     /// Its last response is not delivered, or its side not ended, and this happened.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Exchange, transaction::Transaction};
+use super::{states::Exchange, transaction::Transaction};
 use crate::{
     http1::local_response::{self, LocalResponse},
     proxy::{

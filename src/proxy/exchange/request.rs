@@ -5,7 +5,7 @@
 use std::{mem, time::Duration};
 
 use super::{
-    Exchange,
+    states::{Exchange, Reading},
     transaction::{ClientTerms, SPARE_REQUEST_BYTES_MAX, Transaction},
 };
 use crate::{
@@ -21,21 +21,11 @@ use crate::{
         outcome::{Failure, Outcome},
         peer::Peer,
         route::{self, PodTarget, Route, RouteName},
-        timestamp::Timestamp,
     },
 };
 
 /// A scrape that has come through us this often is going in a circle.
 const HOPS_MAX: usize = 3;
-
-/// The wait for a request's head.
-#[derive(Clone, Copy, Debug)]
-pub struct Reading {
-    pub(super) until: Timestamp,
-    /// So many bytes of a head are here and were looked at.
-    pub(super) seen: u32,
-    pub(super) turned_away: bool,
-}
 
 impl Reading {
     /// A request's head is not whole, and this happened.
@@ -59,10 +49,6 @@ impl Reading {
             }
             _ => Exchange::Reading(self),
         }
-    }
-
-    pub(super) fn begun(self) -> bool {
-        self.seen > 0
     }
 
     /// Bytes of a request are here.

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::{
-    Exchange,
+    states::Exchange,
     transaction::{RESPONSE_START, Response, Transaction},
 };
 use crate::{

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{
-    Exchange,
+    states::Exchange,
     transaction::{ClientTerms, Transaction},
 };
 use crate::proxy::{
