@@ -31,6 +31,7 @@ mod end;
 mod local;
 mod request;
 mod response;
+mod retry;
 mod states;
 pub(super) mod transaction;
 mod upstream;

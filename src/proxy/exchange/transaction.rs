@@ -119,11 +119,6 @@ impl Transaction {
         target.split('?').next().unwrap_or(target)
     }
 
-    /// Whether it is sent on a reused connection that has not shown yet that it answers this request.
-    pub(super) fn is_unanswered(&self) -> bool {
-        self.reused && self.interim_responses == 0 && self.seen < RESPONSE_START.len()
-    }
-
     /// Forgets the request, for another one to stand in its place.
     pub(in crate::proxy) fn clear(&mut self) {
         self.request.clear();

@@ -1,6 +1,7 @@
-//! The way to the pod: connecting, sending, and a second try where a reused connection was stale.
+//! The way to the pod: connecting, sending, the wait for an answer, and giving up.
 //!
-//! Owns which failures are retried. Never picks a connection ([`pool`](crate::proxy::pool)).
+//! Owns what a failure on that way leads to. Which are tried again is [`retry`](super::retry)'s to say, and which
+//! connection is used is the [`pool`](crate::proxy::pool)'s.
 
 use std::time::Duration;
 
@@ -85,25 +86,6 @@ impl Transaction {
     /// The wait for an answer. A pod may answer, or begin to, before the request is sent whole.
     pub(super) fn wait(self: Box<Self>) -> Exchange {
         if self.is_sent() { Exchange::Awaiting(self) } else { Exchange::Sending(self) }
-    }
-
-    /// The pod's connection is gone, and the answer's head never was whole.
-    pub(super) fn upstream_lost(self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
-        match self.first_byte {
-            // RFC 9112 section 9.3.1: the pod closed the connection as we sent on it.
-            _ if self.is_unanswered() => self.retry(ctx, out),
-            Some(_) => self.give_up(Outcome::HeadCutShort.into(), ctx, out),
-            None => self.give_up(Outcome::NoAnswer.into(), ctx, out),
-        }
-    }
-
-    /// The reused connection was stale. GET and HEAD are idempotent: the request goes once more, on a fresh one.
-    #[cold]
-    pub(super) fn retry(mut self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
-        let Some(peer) = self.peer else { return self.give_up(Outcome::NoAnswer.into(), ctx, out) };
-        out.upstream = UpstreamAction::Retry(peer);
-        (self.reused, self.sent, self.seen, self.first_byte) = (false, 0, 0, None);
-        self.connect(ctx)
     }
 
     /// Nothing of an answer is sent yet, so the failure can still be told.
