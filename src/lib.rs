@@ -46,12 +46,12 @@
 //!
 //! ```text
 //! EventLoop             owns  poll, listeners, Worker
-//! └─ Worker             owns  clients (slots), Upstreams (slots, pool), timers, run queue, budget,
-//!    │                        scratch buffer, Transfer (pipe), Recycler (spare memory), Output
+//! └─ Worker             owns  clients (slots), Upstreams (slots, pool), timers, run queue, scratch buffer, and
+//!    │                        Tools: network, this turn's time and Settings (snapshot), Transfer (pipe), Budget,
+//!    │                        Recycler (spare memory), Output
 //!    │  lends for one run:
-//!    └─ Pump            &mut  its Client, its Upstream, Transfer, network, Recycler, Output
-//!       │               &     Settings (this turn's snapshot), Shared (phase, pages), Counters, Budget
-//!       │                     and the scratch buffer, as an argument
+//!    └─ Pump            &mut  its Client, its Upstream, Tools, and the scratch buffer, as an argument
+//!       │               &     Shared (phase, pages), Counters
 //!       │  for one step:
 //!       └─ Session      owns  its Exchange: the state and its Transaction (moved in, moved out)
 //!                       &mut  Event (bytes of scratch), Output, Context (Recycler)

@@ -33,9 +33,9 @@ impl<N: Network> Worker<N> {
         self.counters().clients_accepted.add(1);
         let has_place = self.try_acquire();
         let mut stream = Stream::new(socket);
-        let session = Session::new(self.now, &self.settings, !has_place);
+        let session = Session::new(self.tools.now, &self.tools.settings, !has_place);
         let deadline = session.deadline();
-        let (network, now) = (&mut self.network, self.now);
+        let (network, now) = (&mut self.tools.network, self.tools.now);
         let inserted = self.clients.try_insert(|key| {
             network.register(stream.socket_mut(), Token::Client(key))?;
             Ok::<_, io::Error>(Client::new(stream, session, has_place, now))
@@ -63,7 +63,7 @@ impl<N: Network> Worker<N> {
                 }
                 self.journal.trouble(
                     Outcome::NoDescriptors,
-                    self.now,
+                    self.tools.now,
                     format_args!("a client cannot be registered: {error}"),
                 );
             }
@@ -87,7 +87,7 @@ impl<N: Network> Worker<N> {
 
     fn request_eviction(&mut self, key: Key) {
         if let Some(client) = self.clients.get_mut(key) {
-            client.waits_until = Some(self.now + WAIT);
+            client.waits_until = Some(self.tools.now + WAIT);
         }
         let granted = self.shared.room().wish(Wish { worker: self.index, client: key });
         self.wake(granted);
@@ -118,7 +118,7 @@ impl<N: Network> Worker<N> {
             };
             client.waits_until = None;
             client.has_place = true;
-            client.session = Session::new(self.now, &self.settings, false);
+            client.session = Session::new(self.tools.now, &self.tools.settings, false);
             self.admission.remove_without_place();
             self.enqueue(key);
         }
@@ -132,7 +132,7 @@ impl<N: Network> Worker<N> {
 
     /// Whether the wait of a client that waits is over: it has a place, its time is up, or it has ended its side.
     pub(super) fn wait_is_over(&mut self, key: Key) -> bool {
-        let now = self.now;
+        let now = self.tools.now;
         let goes_on = |client: &Client<_>| match client.waits_until {
             Some(at) if now < at && !client.stream.is_ready(Ready::END) => Some(at),
             _ => None,
@@ -145,7 +145,7 @@ impl<N: Network> Worker<N> {
         self.collect_places();
         if let Some(client) = self.clients.get_mut(key).filter(|client| client.waits_until.is_some()) {
             client.waits_until = None;
-            client.session = Session::new(now, &self.settings, true);
+            client.session = Session::new(now, &self.tools.settings, true);
             self.shared.room().withdraw(Wish { worker: self.index, client: key });
         }
         true
@@ -166,15 +166,19 @@ impl<N: Network> Worker<N> {
         self.show_idle();
         while self.shared.room().is_wanted() {
             let longest_idle = self.shared.room().longest_idle();
-            let gives =
-                match self.admission.next_eviction(self.index, longest_idle, self.silent_since(), self.now) {
-                    Eviction::Client(slot) => self.clients.key_at(slot),
-                    Eviction::Nobody => None,
-                    Eviction::Other(worker) => {
-                        self.shared.wake(worker);
-                        None
-                    }
-                };
+            let gives = match self.admission.next_eviction(
+                self.index,
+                longest_idle,
+                self.silent_since(),
+                self.tools.now,
+            ) {
+                Eviction::Client(slot) => self.clients.key_at(slot),
+                Eviction::Nobody => None,
+                Eviction::Other(worker) => {
+                    self.shared.wake(worker);
+                    None
+                }
+            };
             let Some(gives) = gives else { break };
             let Some(wish) = self.shared.room().next_wish() else { break };
             self.take_place_from(gives);
@@ -254,7 +258,7 @@ impl<N: Network> Worker<N> {
 
     /// The client that has been silent longest, if that is too long.
     fn oldest_silent(&self) -> Option<Key> {
-        self.longest_silent().filter(|_| is_silent_for_too_long(self.silent_since(), self.now))
+        self.longest_silent().filter(|_| is_silent_for_too_long(self.silent_since(), self.tools.now))
     }
 
     /// When this worker has to look after those who wait for places, if nothing happens before.
@@ -262,10 +266,10 @@ impl<N: Network> Worker<N> {
     pub(super) fn next_room(&self) -> Option<Timestamp> {
         let room = self.shared.room();
         if room.has_granted(self.index) {
-            return Some(self.now);
+            return Some(self.tools.now);
         }
         let ends = self.silent_since().map(|since| since + SILENCE).filter(|_| room.is_wanted());
-        ends.map(|at| at.max(self.now + LOOK_AGAIN))
+        ends.map(|at| at.max(self.tools.now + LOOK_AGAIN))
     }
 
     /// Frees a descriptor: that of a kept pod connection, or else of a client that idles, or has been silent for too
@@ -298,7 +302,7 @@ impl<N: Network> Worker<N> {
             if client.queued || client.stream.is_ready(Ready::READ) || client.waits_until.is_some() {
                 continue;
             }
-            match client.silent_since.map(|since| since + SILENCE).filter(|&until| self.now < until) {
+            match client.silent_since.map(|since| since + SILENCE).filter(|&until| self.tools.now < until) {
                 Some(until) => self.timers.arm(key, Timer::Silence, &mut client.timers, until),
                 None if client.session.idles() => {
                     let client_stalled = client.stream.socket().has_undelivered();

@@ -18,22 +18,22 @@ impl<N: Network> Worker<N> {
         let Some(client) = self.clients.get(key) else { return };
         let upstream = client.upstream.and_then(|upstream| self.upstreams.get(upstream));
         let holds = held_bytes(client, upstream);
-        let is_too_much = self.budget.settle(key.slot(), &mut counted, holds);
+        let is_too_much = self.tools.budget.settle(key.slot(), &mut counted, holds);
         match (paused, pauses) {
             (false, true) => {
-                self.budget.pause(key.slot(), self.now);
+                self.tools.budget.pause(key.slot(), self.tools.now);
                 self.counters().pauses.add(1);
             }
-            (true, false) => self.budget.resume(key.slot()),
+            (true, false) => self.tools.budget.resume(key.slot()),
             _ => {}
         }
         if let Some(client) = self.clients.get_mut(key) {
             (client.counted, client.paused) = (counted, pauses);
             let stalls = pauses || client.is_behind();
             client.unsettled = counted > 0 || stalls;
-            self.budget.set_stalled(key.slot(), stalls);
+            self.tools.budget.set_stalled(key.slot(), stalls);
         }
-        self.counters().buffered_bytes.set(self.budget.held() as u64);
+        self.counters().buffered_bytes.set(self.tools.budget.held() as u64);
         if is_too_much {
             // A page of ours, which nobody asked the budget for.
             self.end_for_room(key, scratch);
@@ -43,31 +43,33 @@ impl<N: Network> Worker<N> {
     /// A client is gone, and what was kept for it.
     pub(super) fn forget_held(&mut self, slot: u32, client: &Client<N::Socket>) {
         if client.unsettled {
-            self.budget.forget(slot, client.counted);
-            self.counters().buffered_bytes.set(self.budget.held() as u64);
+            self.tools.budget.forget(slot, client.counted);
+            self.counters().buffered_bytes.set(self.tools.budget.held() as u64);
         }
     }
 
     /// Has those go on for whom there is room by now. Where none came for too long, ends who has held bytes longest.
     pub(super) fn make_room_in_buffers(&mut self, scratch: &mut [u8]) {
-        if !self.budget.is_tight() {
+        if !self.tools.budget.is_tight() {
             return; // as almost always
         }
         self.resume_paused();
         let mut ended = false;
-        while let Some(key) = self.budget.next_to_end(self.now).and_then(|slot| self.clients.key_at(slot)) {
+        while let Some(key) =
+            self.tools.budget.next_to_end(self.tools.now).and_then(|slot| self.clients.key_at(slot))
+        {
             self.end_for_room(key, scratch);
             ended = true;
         }
         if ended {
-            self.budget.made_room(self.now);
+            self.tools.budget.made_room(self.tools.now);
             self.resume_paused();
         }
     }
 
     /// How many sessions stall: for them bytes may wait in the kernel's buffers, which nobody here counts.
     pub fn stalled(&self) -> usize {
-        self.budget.stalled_count()
+        self.tools.budget.stalled_count()
     }
 
     /// The process is about to be out of memory, although what is counted is within bounds. Ends one in eight of the
@@ -76,7 +78,7 @@ impl<N: Network> Worker<N> {
     pub fn relieve(&mut self) {
         let mut scratch = std::mem::take(&mut self.scratch);
         for _ in 0..self.stalled().div_ceil(8) {
-            let longest = self.budget.longest_stalled().and_then(|slot| self.clients.key_at(slot));
+            let longest = self.tools.budget.longest_stalled().and_then(|slot| self.clients.key_at(slot));
             let Some(key) = longest else { break };
             self.end_for_room(key, &mut scratch);
         }
@@ -85,7 +87,7 @@ impl<N: Network> Worker<N> {
 
     fn resume_paused(&mut self) {
         let mut woken = 0;
-        while let Some(slot) = self.budget.next_to_resume(woken, self.now) {
+        while let Some(slot) = self.tools.budget.next_to_resume(woken, self.tools.now) {
             woken += 1;
             let Some(key) = self.clients.key_at(slot) else { continue };
             if let Some(client) = self.clients.get_mut(key) {

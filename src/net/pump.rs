@@ -13,7 +13,7 @@ use log::trace;
 use super::{
     client::Client,
     network::Network,
-    shared::{Phase, Shared},
+    shared::{Phase, SettingsSnapshot, Shared},
     stream::{Ready, Received, upstream_error},
     transfer::{READ_BYTES_MAX, Transfer},
     transport::Transport,
@@ -27,7 +27,6 @@ use crate::{
         metrics::Counters,
         outcome::UpstreamError,
         recycler::Recycler,
-        settings::Settings,
         timestamp::Timestamp,
     },
 };
@@ -41,15 +40,23 @@ pub(super) struct Pump<'w, N: Network> {
     pub(super) upstream: Option<&'w mut Upstream<N::Socket>>,
     /// The client's slot, as the budget knows it.
     pub(super) slot: u32,
-    pub(super) now: Timestamp,
     pub(super) shared: &'w Shared,
-    pub(super) settings: &'w Settings,
     pub(super) counters: &'w Counters,
-    pub(super) budget: &'w Budget,
-    pub(super) network: &'w mut N,
-    pub(super) transfer: &'w mut Transfer<N::Pipe>,
-    pub(super) recycler: &'w mut Recycler,
-    pub(super) out: &'w mut Output,
+    pub(super) tools: &'w mut Tools<N>,
+}
+
+/// What each run needs, and no two at once.
+pub(super) struct Tools<N: Network> {
+    pub(super) network: N,
+    /// As of this turn.
+    pub(super) settings: SettingsSnapshot,
+    /// As of this turn.
+    pub(super) now: Timestamp,
+    pub(super) transfer: Transfer<N::Pipe>,
+    /// What is kept, in bytes.
+    pub(super) budget: Budget,
+    pub(super) recycler: Recycler,
+    pub(super) out: Output,
 }
 
 /// Why a run ended.
@@ -85,15 +92,16 @@ impl<N: Network> Pump<'_, N> {
     pub(super) fn run(&mut self, scratch: &mut [u8], moves: &mut usize) -> Action {
         while *moves > 0 {
             *moves -= 1;
-            if self.transfer.run_bytes >= self.transfer.run_bytes_max {
+            if self.tools.transfer.run_bytes >= self.tools.transfer.run_bytes_max {
                 return Action::Yield;
             }
-            let moved =
-                if !self.client.is_stalled() || self.transfer.flush(self.client, self.counters).is_ok() {
-                    self.make_move(scratch)
-                } else {
-                    self.step(Event::ClientGone)
-                };
+            let moved = if !self.client.is_stalled()
+                || self.tools.transfer.flush(self.client, self.counters).is_ok()
+            {
+                self.make_move(scratch)
+            } else {
+                self.step(Event::ClientGone)
+            };
             match moved {
                 Move::Nothing => return Action::Wait,
                 Move::Made => {}
@@ -127,34 +135,34 @@ impl<N: Network> Pump<'_, N> {
     /// The exchange's next state; what it says is in the output.
     pub(super) fn advance(&mut self, event: Event<'_>) {
         let mut ctx = Context {
-            now: self.now,
+            now: self.tools.now,
             draining: self.shared.phase() != Phase::Serving,
-            settings: self.settings,
+            settings: &self.tools.settings,
             pages: self.shared,
-            recycler: self.recycler,
+            recycler: &mut self.tools.recycler,
         };
         trace!("client {}: {:?}", self.slot, self.client.session.wants());
-        self.client.session.on_event(event, &mut ctx, self.out);
+        self.client.session.on_event(event, &mut ctx, &mut self.tools.out);
     }
 
     /// Writes what the output has for the client. `bytes` are those of the event, if it had any.
     pub(super) fn deliver(&mut self, bytes: &[u8]) -> Move {
-        let Output { head, pass, .. } = &*self.out;
+        let Output { head, pass, .. } = &self.tools.out;
         let has_none = head.is_empty() && pass.is_empty();
         let bytes = &bytes[pass.clone()];
-        let delivered = has_none || self.transfer.write(self.client, head, bytes, self.counters);
+        let delivered = has_none || self.tools.transfer.write(self.client, head, bytes, self.counters);
         self.after(delivered)
     }
 
     /// The output's bytes are `delivered`; says whether something is left to do.
     pub(super) fn after(&self, delivered: bool) -> Move {
-        if delivered && !self.out.has_action() { Move::Made } else { Move::Act { delivered } }
+        if delivered && !self.tools.out.has_action() { Move::Made } else { Move::Act { delivered } }
     }
 
     /// How many of `most` bytes may be read for the client or its pod, as the budget has room to keep them.
     #[inline]
     pub(super) fn room_to_read(&self, most: usize) -> usize {
-        if self.budget.has_room_for(ROOM_FOR_ANY) {
+        if self.tools.budget.has_room_for(ROOM_FOR_ANY) {
             return most; // as almost always
         }
         self.scarce_room().min(most)
@@ -163,7 +171,7 @@ impl<N: Network> Pump<'_, N> {
     #[cold]
     fn scarce_room(&self) -> usize {
         let holds = held_bytes(self.client, self.upstream.as_deref());
-        self.budget.room(self.slot, self.client.counted, holds)
+        self.tools.budget.room(self.slot, self.client.counted, holds)
     }
 
     /// There is no room for what would be read for the client.
@@ -198,7 +206,7 @@ impl<N: Network> Pump<'_, N> {
         };
         bytes[..held].copy_from_slice(&self.client.input);
         self.advance(Event::Request(bytes));
-        let rest = &bytes[self.out.used..];
+        let rest = &bytes[self.tools.out.used..];
         let client = &mut *self.client;
         client.unsettled |= !rest.is_empty() || bytes.len() > SETTLED_BYTES_MAX;
         client.input = rest.into();
@@ -280,11 +288,7 @@ mod tests {
         fake: Fake,
         upstreams: Upstreams<Fake>,
         shared: Shared,
-        network: FakeNetwork,
-        transfer: Transfer<<FakeNetwork as Network>::Pipe>,
-        recycler: Recycler,
-        out: Output,
-        budget: Budget,
+        tools: Tools<FakeNetwork>,
         scratch: Vec<u8>,
     }
 
@@ -300,12 +304,16 @@ mod tests {
                 client,
                 fake,
                 upstreams: Upstreams::new(Pool::new(1, std::time::Duration::from_secs(1))),
+                tools: Tools {
+                    network: FakeNetwork::default(),
+                    settings: shared.settings(),
+                    now,
+                    transfer: Transfer::new(1 << 20),
+                    budget: Budget::new(1 << 20),
+                    recycler: Recycler::default(),
+                    out: Output::default(),
+                },
                 shared,
-                network: FakeNetwork::default(),
-                transfer: Transfer::new(1 << 20),
-                recycler: Recycler::default(),
-                out: Output::default(),
-                budget: Budget::new(1 << 20),
                 scratch: vec![0; super::super::relay::PEEK_BYTES_MAX],
             }
         }
@@ -316,15 +324,9 @@ mod tests {
                 client: &mut self.client,
                 upstream,
                 slot: 0,
-                now: Timestamp::default(),
                 shared: &self.shared,
-                settings: &self.shared.settings(),
                 counters: self.shared.counters(0),
-                budget: &self.budget,
-                network: &mut self.network,
-                transfer: &mut self.transfer,
-                recycler: &mut self.recycler,
-                out: &mut self.out,
+                tools: &mut self.tools,
             };
             act(&mut pump, &mut self.scratch)
         }
@@ -335,15 +337,17 @@ mod tests {
 
         /// Opens the connection that the output asks for, to a pod that says this.
         fn connect(&mut self, response: &[u8]) -> Fake {
-            let UpstreamAction::Connect(peer) = self.out.upstream else { panic!("{:?}", self.out) };
+            let UpstreamAction::Connect(peer) = self.tools.out.upstream else {
+                panic!("{:?}", self.tools.out)
+            };
             assert_eq!(peer, Peer::new([127, 0, 0, 1].into(), 80));
             let client = Key::from_bits(KEYS_FROM);
-            let key = self.upstreams.open(&mut self.network, peer, client, self.shared.counters(0));
+            let key = self.upstreams.open(&mut self.tools.network, peer, client, self.shared.counters(0));
             let key = key.expect("opened");
             self.client.upstream = Some(key);
             let upstream = self.upstreams.get_mut(key).expect("it is there");
             upstream.stream.add_ready(Ready::READ.with(Ready::WRITE));
-            let pod = self.network.opened[0].1.clone();
+            let pod = self.tools.network.opened[0].1.clone();
             pod.0.borrow_mut().incoming.extend(response);
             pod
         }
@@ -358,10 +362,13 @@ mod tests {
         let pod = bench.connect(RESPONSE);
         assert_eq!(bench.run(16), ACT, "connected, sent, and received in one run");
         assert!(pod.0.borrow().written.starts_with(b"GET /m HTTP/1.1\r\nHost: 127.0.0.1:80\r\n"));
-        assert_eq!((bench.out.upstream, bench.out.client), (UpstreamAction::Keep, ClientAction::None));
+        assert_eq!(
+            (bench.tools.out.upstream, bench.tools.out.client),
+            (UpstreamAction::Keep, ClientAction::None)
+        );
         assert_eq!(bench.fake.0.borrow().written, RESPONSE);
         assert_eq!(bench.run(16), ACT);
-        let report = bench.out.report.take().expect("it is over");
+        let report = bench.tools.out.report.take().expect("it is over");
         assert_eq!((report.outcome, report.status), (Outcome::Forwarded, 200));
         assert_eq!(bench.run(16), Action::Wait, "for the next request");
     }
@@ -374,9 +381,9 @@ mod tests {
         bench.connect(RESPONSE);
         assert_eq!(bench.run(1), Action::Yield, "connected");
         assert_eq!(bench.run(1), Action::Yield, "sent");
-        bench.transfer.run_bytes = bench.transfer.run_bytes_max;
+        bench.tools.transfer.run_bytes = bench.tools.transfer.run_bytes_max;
         assert_eq!(bench.run(16), Action::Yield, "enough bytes moved");
-        bench.transfer.run_bytes = 0;
+        bench.tools.transfer.run_bytes = 0;
         assert_eq!(bench.run(1), ACT, "received");
     }
 

@@ -46,7 +46,7 @@ impl<N: Network> Pump<'_, N> {
         }
         let may_splice = room >= BULK_BYTES_MIN && !is_urgent;
         let splices = may_splice && (opaque >= BULK_BYTES_MIN || peeks);
-        if !splices || !self.transfer.has_pipe(self.network, self.shared) {
+        if !splices || !self.tools.transfer.has_pipe(&mut self.tools.network, self.shared) {
             return self.read_bytes(scratch, held, room);
         }
         let most = match read_mode {
@@ -54,7 +54,7 @@ impl<N: Network> Pump<'_, N> {
             ReadMode::Head => PASS_BYTES_MAX as u64,
             ReadMode::All | ReadMode::Read => PEEK_BYTES_MAX as u64,
         };
-        match self.transfer.splice_in(&mut upstream.stream, self.client, most.min(room)) {
+        match self.tools.transfer.splice_in(&mut upstream.stream, self.client, most.min(room)) {
             Ok(Received::Bytes(bytes)) if opaque >= BULK_BYTES_MIN => self.splice_response(0, bytes),
             Ok(Received::Bytes(bytes)) => self.peek_response(scratch, read_mode, bytes),
             // splice(2) gives nothing at a mark of urgent data too, where the pod has ended its side.
@@ -109,7 +109,7 @@ impl<N: Network> Pump<'_, N> {
     /// Delivers what the exchange said of `bytes` of a response, and passes it those that it did not use.
     fn relay(&mut self, mut bytes: &mut [u8]) -> Move {
         loop {
-            let used = self.out.used;
+            let used = self.tools.out.used;
             let moved = self.deliver(bytes);
             bytes = &mut bytes[used..];
             // An interim response is used alone, and what follows it may be whole as well.
@@ -135,7 +135,7 @@ impl<N: Network> Pump<'_, N> {
     /// go on from there if nothing is to be changed in them and the rest needs no look.
     fn peek_response(&mut self, scratch: &mut [u8], read_mode: ReadMode, piped: usize) -> Move {
         let most = if read_mode == ReadMode::Head { HEAD_BYTES } else { scratch.len() };
-        let peeked = match self.transfer.peek::<N::Socket>(&mut scratch[..most.min(piped)]) {
+        let peeked = match self.tools.transfer.peek::<N::Socket>(&mut scratch[..most.min(piped)]) {
             Some(Ok(bytes)) => Some(bytes),
             Some(Err(error)) => {
                 refused("tee", &error, self.shared);
@@ -152,16 +152,16 @@ impl<N: Network> Pump<'_, N> {
             self.advance(Event::Response(&mut scratch[..known]));
             let session = &self.client.session;
             let (has_length, ended) = (session.has_length(), session.opaque_len() == 0);
-            if self.out.pass == (0..known) && (piped == known || has_length) {
+            if self.tools.out.pass == (0..known) && (piped == known || has_length) {
                 return self.splice_response(known, if ended { 0 } else { piped - known });
             }
             self.set_read_mode(ReadMode::Read);
-            self.transfer.piped -= known; // these go on from here
+            self.tools.transfer.piped -= known; // these go on from here
             moved = self.relay(&mut scratch[..known]);
         }
         moved = self.drain_pipe(scratch, known, moved);
         if peeked.is_none() {
-            self.transfer.drop_pipe();
+            self.tools.transfer.drop_pipe();
         }
         moved
     }
@@ -169,17 +169,17 @@ impl<N: Network> Pump<'_, N> {
     /// Has what is in the pipe go on, but for the first `known` bytes, which have: if none of it has to be looked at
     /// from there, else it is read as from the connection that it came from.
     fn drain_pipe(&mut self, scratch: &mut [u8], mut known: usize, mut moved: Move) -> Move {
-        while (known > 0 || self.transfer.piped > 0) && moved == Move::Made && self.awaits_response() {
-            let piped = self.transfer.piped;
+        while (known > 0 || self.tools.transfer.piped > 0) && moved == Move::Made && self.awaits_response() {
+            let piped = self.tools.transfer.piped;
             if known == 0 && self.client.session.opaque_len() >= piped as u64 && !self.client.is_stalled() {
                 return self.splice_response(0, piped);
             }
             let held = self.upstream.as_deref().filter(|_| known == 0).map_or(0, |it| it.input.len());
             let room = if known > 0 { &mut scratch[..known] } else { &mut scratch[held..] };
-            match self.transfer.read::<N::Socket>(room) {
+            match self.tools.transfer.read::<N::Socket>(room) {
                 Some(Ok(bytes @ 1..)) if known > 0 => known -= bytes,
                 Some(Ok(bytes @ 1..)) => {
-                    self.transfer.piped -= bytes;
+                    self.tools.transfer.piped -= bytes;
                     moved = self.take_response(&mut scratch[..held + bytes]);
                 }
                 // They are lost, and with them the response.
@@ -187,14 +187,14 @@ impl<N: Network> Pump<'_, N> {
             }
         }
         self.note_surplus();
-        self.transfer.piped += known;
-        self.transfer.drop_unless_empty();
+        self.tools.transfer.piped += known;
+        self.tools.transfer.drop_unless_empty();
         moved
     }
 
     /// Bytes that the pipe still holds answer nothing, and the connection that they came on is not used again.
     fn note_surplus(&mut self) {
-        let has_surplus = self.transfer.piped > 0;
+        let has_surplus = self.tools.transfer.piped > 0;
         if let Some(upstream) = self.upstream.as_deref_mut() {
             upstream.has_surplus |= has_surplus;
         }
@@ -206,13 +206,13 @@ impl<N: Network> Pump<'_, N> {
         let mut bytes = known;
         if more > 0 {
             self.advance(Event::Spliced(more as u64));
-            bytes += self.out.pass.len();
+            bytes += self.tools.out.pass.len();
         }
-        self.out.pass = 0..0; // it says nothing of bytes that are here
-        let delivered = self.transfer.splice_out(self.client, bytes, self.shared, self.counters);
+        self.tools.out.pass = 0..0; // it says nothing of bytes that are here
+        let delivered = self.tools.transfer.splice_out(self.client, bytes, self.shared, self.counters);
         let moved = self.after(delivered);
         self.note_surplus();
-        self.transfer.drop_unless_empty();
+        self.tools.transfer.drop_unless_empty();
         moved
     }
 }

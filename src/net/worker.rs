@@ -10,10 +10,10 @@ use log::debug;
 use super::{
     client::Client,
     network::{Network, Token},
-    pump::{Action, Move, Pump},
+    pump::{Action, Move, Pump, Tools},
     relay::PEEK_BYTES_MAX,
     run_queue::RunQueue,
-    shared::{SettingsSnapshot, Shared},
+    shared::Shared,
     slots::{Key, Slots},
     stream::{Ready, upstream_error},
     transfer::{PASS_BYTES_MAX, Transfer},
@@ -45,14 +45,10 @@ const MOVES_MAX: usize = 16;
 
 /// The connections of one event loop.
 pub struct Worker<N: Network> {
-    pub(super) network: N,
     pub(super) shared: Arc<Shared>,
-    /// As of this turn.
-    pub(super) settings: SettingsSnapshot,
     pub(super) index: usize,
     /// There is no other worker.
     pub(super) is_alone: bool,
-    pub(super) now: Timestamp,
     pub(super) clients: Slots<Client<N::Socket>>,
     pub(super) upstreams: Upstreams<N::Socket>,
     pub(super) admission: Admission,
@@ -62,11 +58,7 @@ pub struct Worker<N: Network> {
     pub(super) journal: Journal,
     /// What is read goes here first: one buffer for all connections, so that none needs its own.
     pub(super) scratch: Box<[u8]>,
-    pub(super) transfer: Transfer<N::Pipe>,
-    /// What is kept, in bytes.
-    pub(super) budget: Budget,
-    pub(super) out: Output,
-    pub(super) recycler: Recycler,
+    pub(super) tools: Tools<N>,
 }
 
 impl<N: Network> Worker<N> {
@@ -74,26 +66,27 @@ impl<N: Network> Worker<N> {
     pub fn new(network: N, shared: Arc<Shared>, index: usize) -> Self {
         let idle_max = shared.upstreams_idle_max_of_worker(index);
         let settings = shared.settings();
-        let budget = Budget::new(shared.buffers_max_of_worker());
         Self {
-            network,
-            upstreams: Upstreams::new(Pool::new(idle_max, settings.timeouts.upstream_idle)),
-            settings,
-            is_alone: shared.room().workers() == 1,
-            shared,
             index,
-            now: Timestamp::default(),
+            is_alone: shared.room().workers() == 1,
             clients: Slots::default(),
+            upstreams: Upstreams::new(Pool::new(idle_max, settings.timeouts.upstream_idle)),
             admission: Admission::default(),
             timers: Timers::default(),
             runnable: RunQueue::default(),
             took_long: false,
-            transfer: Transfer::new(TURN_BYTES_MAX),
             journal: Journal::default(),
             scratch: vec![0; PEEK_BYTES_MAX].into(),
-            budget,
-            out: Output::default(),
-            recycler: Recycler::default(),
+            tools: Tools {
+                network,
+                settings,
+                now: Timestamp::default(),
+                transfer: Transfer::new(TURN_BYTES_MAX),
+                budget: Budget::new(shared.buffers_max_of_worker()),
+                recycler: Recycler::default(),
+                out: Output::default(),
+            },
+            shared,
         }
     }
 
@@ -124,8 +117,8 @@ impl<N: Network> Worker<N> {
 
     /// A turn: everybody who can go on goes on for a bounded while, and what is due happens.
     pub fn run_once(&mut self, now: Timestamp) {
-        self.now = now;
-        self.shared.refresh(&mut self.settings);
+        self.tools.now = now;
+        self.shared.refresh(&mut self.tools.settings);
         let mut scratch = std::mem::take(&mut self.scratch);
         self.run_queued(&mut scratch);
         while let Some((key, timer, at)) = self.timers.pop_due(now) {
@@ -154,7 +147,7 @@ impl<N: Network> Worker<N> {
         let (short, bulk) = self.runnable.len();
         self.took_long = short + bulk > SHORT_TURN_RUNS;
         let is_alone = short + bulk <= 1;
-        self.transfer.run_bytes_max = if is_alone { TURN_BYTES_MAX } else { PASS_BYTES_MAX };
+        self.tools.transfer.run_bytes_max = if is_alone { TURN_BYTES_MAX } else { PASS_BYTES_MAX };
         for _ in 0..short {
             let Some(key) = self.runnable.pop_short() else { break };
             self.run_next(key, scratch);
@@ -166,7 +159,7 @@ impl<N: Network> Worker<N> {
             }
             let Some(key) = self.runnable.pop_bulk() else { break };
             self.run_next(key, scratch);
-            left = left.saturating_sub(self.transfer.run_bytes);
+            left = left.saturating_sub(self.tools.transfer.run_bytes);
         }
     }
 
@@ -205,7 +198,7 @@ impl<N: Network> Worker<N> {
         // One that is turned away has no place to give to another; one that is queued is in the middle of things.
         let idles = client.session.idles() && client.has_place && !client.queued;
         if self.admission.note(key.slot(), idles, client.silent_since.is_some()) {
-            client.idle_since = self.now;
+            client.idle_since = self.tools.now;
         }
     }
 
@@ -213,25 +206,20 @@ impl<N: Network> Worker<N> {
     fn pump(&mut self, key: Key) -> Option<Pump<'_, N>> {
         let client = self.clients.get_mut(key)?;
         let upstream = client.upstream.and_then(|upstream| self.upstreams.get_mut(upstream));
+        let counters = self.shared.counters(self.index);
         Some(Pump {
             client,
             upstream,
             slot: key.slot(),
-            now: self.now,
             shared: &self.shared,
-            settings: &self.settings,
-            counters: self.shared.counters(self.index),
-            budget: &self.budget,
-            network: &mut self.network,
-            transfer: &mut self.transfer,
-            recycler: &mut self.recycler,
-            out: &mut self.out,
+            counters,
+            tools: &mut self.tools,
         })
     }
 
     /// Runs a client's session, and does what it says. Says whether it could go on at once.
     fn run_session(&mut self, key: Key, scratch: &mut [u8]) -> bool {
-        self.transfer.run_bytes = 0;
+        self.tools.transfer.run_bytes = 0;
         let mut moves = MOVES_MAX;
         while let Some(mut pump) = self.pump(key) {
             match pump.run(scratch, &mut moves) {
@@ -272,8 +260,9 @@ impl<N: Network> Worker<N> {
 
     /// First what is counted, then the pod's connection, then the client's. Gives what happened by that.
     fn act_on_output(&mut self, key: Key) -> Option<Event<'static>> {
-        let (upstream, action) = (mem::take(&mut self.out.upstream), mem::take(&mut self.out.client));
-        if let Some(report) = self.out.report.take() {
+        let (upstream, action) =
+            (mem::take(&mut self.tools.out.upstream), mem::take(&mut self.tools.out.client));
+        if let Some(report) = self.tools.out.report.take() {
             self.end_exchange(key, &report);
         }
         let event = self.act_on_upstream(key, upstream);
@@ -286,7 +275,7 @@ impl<N: Network> Worker<N> {
         let sent_bytes = mem::take(&mut client.sent_bytes);
         client.is_slow = false;
         if client.counted > 0 {
-            self.budget.renew(key.slot());
+            self.tools.budget.renew(key.slot());
         }
         // If it idles, it does so from now on.
         let was_silent = client.silent_since.take().is_some();
@@ -319,7 +308,7 @@ impl<N: Network> Worker<N> {
                 if let Some(client) = self.clients.get_mut(key) {
                     client.stream.socket().shutdown();
                     client.input = Box::default();
-                    self.transfer.stalled -= usize::from(client.outbox.take().is_some());
+                    self.tools.transfer.stalled -= usize::from(client.outbox.take().is_some());
                     client.unsettled = true;
                 }
             }
@@ -336,7 +325,7 @@ impl<N: Network> Worker<N> {
     /// Takes a pooled connection to the pod, or opens one.
     fn connect(&mut self, key: Key, peer: Peer) -> Option<Event<'static>> {
         let counters = self.shared.counters(self.index);
-        let Some(upstream) = self.upstreams.reuse(peer, key, self.now, counters) else {
+        let Some(upstream) = self.upstreams.reuse(peer, key, self.tools.now, counters) else {
             return self.open(key, peer);
         };
         if let Some(client) = self.clients.get_mut(key) {
@@ -347,7 +336,7 @@ impl<N: Network> Worker<N> {
 
     fn open(&mut self, key: Key, peer: Peer) -> Option<Event<'static>> {
         let counters = self.shared.counters(self.index);
-        match self.upstreams.open(&mut self.network, peer, key, counters) {
+        match self.upstreams.open(&mut self.tools.network, peer, key, counters) {
             Ok(upstream) => {
                 if let Some(client) = self.clients.get_mut(key) {
                     client.upstream = Some(upstream);
@@ -362,7 +351,7 @@ impl<N: Network> Worker<N> {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(upstream) = client.upstream.take() else { return };
         let read_mode = ReadMode::after(&client.session, client.sent_bytes);
-        self.upstreams.pool(upstream, read_mode, self.now, self.shared.counters(self.index));
+        self.upstreams.pool(upstream, read_mode, self.tools.now, self.shared.counters(self.index));
     }
 
     fn close_upstream(&mut self, key: Key) {
@@ -375,11 +364,11 @@ impl<N: Network> Worker<N> {
     /// When the next turn is due, if nothing happens before.
     pub fn next_wake(&self) -> Option<Timestamp> {
         if !self.runnable.is_empty() {
-            return Some(self.now);
+            return Some(self.tools.now);
         }
         let mut next = [self.timers.next(), self.upstreams.next_expiry()].into_iter().flatten().min();
-        if self.budget.is_tight() {
-            next = next.into_iter().chain(self.budget.next_wake()).min();
+        if self.tools.budget.is_tight() {
+            next = next.into_iter().chain(self.tools.budget.next_wake()).min();
         }
         if self.shared.room().is_stirred() {
             next = next.into_iter().chain(self.next_room()).min();
@@ -395,7 +384,7 @@ impl<N: Network> Worker<N> {
     /// Logs, at a bounded rate, that there is no descriptor left to accept a connection with.
     pub fn report_no_descriptors(&mut self) {
         let about = "no file descriptor left: clients wait to be accepted";
-        self.journal.trouble(Outcome::NoDescriptors, self.now, about);
+        self.journal.trouble(Outcome::NoDescriptors, self.tools.now, about);
     }
 
     /// Whether no client is left.
@@ -406,7 +395,7 @@ impl<N: Network> Worker<N> {
     /// Forgets and closes a client's connection.
     pub(super) fn remove_client(&mut self, key: Key) {
         let Some(client) = self.clients.remove(key) else { return };
-        self.transfer.stalled -= usize::from(client.is_stalled());
+        self.tools.transfer.stalled -= usize::from(client.is_stalled());
         self.forget_held(key.slot(), &client);
         self.counters().clients.sub(1);
         self.leave(key, &client);
@@ -420,7 +409,7 @@ impl<N: Network> Worker<N> {
     /// Counts and logs an exchange that is over.
     fn record(&mut self, report: &Report, client: Option<SocketAddr>, sent_bytes: u64) {
         self.counters().record(report);
-        let access_log = self.settings.access_log;
-        self.journal.record(report, access_log, &Delivery { client, sent_bytes, at: self.now });
+        let access_log = self.tools.settings.access_log;
+        self.journal.record(report, access_log, &Delivery { client, sent_bytes, at: self.tools.now });
     }
 }
