@@ -162,7 +162,9 @@ impl Steps for EventLoop {
     }
 
     fn accept(&mut self) -> io::Result<()> {
-        self.accept_ready()
+        let now = self.now;
+        let is_any_ready = self.listeners.iter().any(|listener| listener.is_ready(now));
+        if is_any_ready { self.accept_ready() } else { Ok(()) } // as in most turns
     }
 
     /// Closing the listeners would reset the last connections that were made, so these are accepted before.
