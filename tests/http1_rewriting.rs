@@ -9,10 +9,11 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, SystemTime};
 
 use bytes::Shown;
+use psystrike::http1::field::{Name, Names};
 use psystrike::http1::framing::{self, Framing};
 use psystrike::http1::head;
 use psystrike::http1::local_response::{LocalResponse, TEXT};
-use psystrike::http1::rewrite::{self, Persistence, ResponseEdit};
+use psystrike::http1::rewrite::{self, Persistence, RequestEdit, ResponseEdit};
 
 const POD: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 80));
 
@@ -22,12 +23,43 @@ fn request(bytes: &[u8], target: &[&str]) -> Vec<u8> {
 }
 
 fn request_to(pod: SocketAddr, bytes: &[u8], target: &[&str]) -> Vec<u8> {
+    edited(RequestEdit { host: pod, without: Names::NONE, with: &[] }, bytes, target)
+}
+
+fn edited(edit: RequestEdit<'_>, bytes: &[u8], target: &[&str]) -> Vec<u8> {
     let mut out = b"left alone ".to_vec();
-    head::request(bytes, |head| rewrite::request(&mut out, &head, target, pod))
+    head::request(bytes, |head| rewrite::request(&mut out, &head, target, &edit))
         .expect("a sound head")
         .expect("a whole head");
     assert!(out.starts_with(b"left alone "), "what was there stays: {}", Shown(&out));
     out.split_off(b"left alone ".len())
+}
+
+#[test]
+fn fields_are_left_out_replaced_or_sent_besides() {
+    const CAME: &str = "A: b\r\nauthorization: mine\r\nDate: d\r\nAUTHORIZATION: again\r\n";
+    const NONE: Names = Names::NONE;
+    const AUTHORIZATION: Names = NONE.with(Name::Authorization);
+    type With = &'static [(&'static str, &'static [u8])];
+    let rows: [(&str, Names, With, &str); 5] = [
+        ("nothing", NONE, &[], CAME),
+        ("left out", AUTHORIZATION, &[], "A: b\r\nDate: d\r\n"),
+        (
+            "replaced",
+            AUTHORIZATION,
+            &[("Authorization", b"Bearer x")],
+            "A: b\r\nDate: d\r\nAuthorization: Bearer x\r\n",
+        ),
+        ("what is not there", NONE.with(Name::Location), &[], CAME),
+        ("several", AUTHORIZATION.with(Name::Date), &[("X", b"y"), ("Z", b"")], "A: b\r\nX: y\r\nZ: \r\n"),
+    ];
+    for (name, without, with, expected) in rows {
+        let bytes = format!("GET /x HTTP/1.1\r\nHost: p\r\n{CAME}\r\n");
+        let got = edited(RequestEdit { host: POD, without, with }, bytes.as_bytes(), &["/m"]);
+        let expected =
+            format!("GET /m HTTP/1.1\r\nHost: 10.0.0.1:80\r\n{expected}Via: 1.1 psystrike\r\n\r\n");
+        same(name, bytes.as_bytes(), &got, expected.as_bytes());
+    }
 }
 
 #[test]

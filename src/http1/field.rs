@@ -29,6 +29,8 @@ pub enum Name {
     Location,
     /// `Content-Type` or `Content-Encoding`: what a body is. No `Connection` field takes these away.
     Content,
+    /// `Authorization` (RFC 9110 section 11.6.2).
+    Authorization,
     /// `X-Prometheus-Scrape-Timeout-Seconds`: how long Prometheus is going to wait for this scrape.
     ScrapeTimeout,
     /// Hop-by-hop whatever `Connection` says: `Keep-Alive`, `TE`, `Upgrade`, `Expect`, `Proxy-*`.
@@ -61,6 +63,7 @@ impl Name {
             (10, b'c') if is("Connection") => Self::Connection,
             (10, b'k') if is("Keep-Alive") => Self::HopByHop,
             (12, b'c') if is("Content-Type") => Self::Content,
+            (13, b'a') if is("Authorization") => Self::Authorization,
             (14, b'c') if is("Content-Length") => Self::ContentLength,
             (16, b'c') if is("Content-Encoding") => Self::Content,
             (17, b't') if is("Transfer-Encoding") => Self::TransferEncoding,
@@ -69,10 +72,29 @@ impl Name {
             _ => Self::Other,
         }
     }
+}
 
-    /// Its place in a set of names.
-    fn bit(self) -> u16 {
-        1 << self as u16
+/// A set of names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Names(u16);
+
+impl Names {
+    /// No name.
+    pub const NONE: Self = Self(0);
+
+    /// These names and `name`.
+    pub const fn with(self, name: Name) -> Self {
+        Self(self.0 | 1 << name as u16)
+    }
+
+    /// The names of both.
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether `name` is among them.
+    pub const fn contains(self, name: Name) -> bool {
+        self.0 & 1 << name as u16 != 0
     }
 }
 
@@ -84,18 +106,18 @@ pub struct Fields<'b, 'f> {
     lines: &'f [FieldLine<'b>],
     /// What each line's name is.
     names: &'f [Name],
-    /// Every name that is among them, by its bit: what a head does not have is not looked for.
-    present: u16,
+    /// Every name that is among them: what a head does not have is not looked for.
+    present: Names,
 }
 
 impl<'b, 'f> Fields<'b, 'f> {
     /// Sorts the names of `lines`, which were cut from `head`, into `names`, which has room for them.
     pub fn sort(head: &'b [u8], lines: &'f [FieldLine<'b>], names: &'f mut [Name]) -> Self {
         let names = &mut names[..lines.len()];
-        let mut present = 0;
+        let mut present = Names::NONE;
         for (name, line) in names.iter_mut().zip(lines) {
             *name = Name::of(line.name);
-            present |= name.bit();
+            present = present.with(*name);
         }
         Self { head, lines, names, present }
     }
@@ -107,7 +129,7 @@ impl<'b, 'f> Fields<'b, 'f> {
 
     /// Whether there is a field called `name`.
     pub fn has(&self, name: Name) -> bool {
-        self.present & name.bit() != 0
+        self.present.contains(name)
     }
 
     /// The values of the fields called `name`.
@@ -248,7 +270,8 @@ mod tests {
             ("Proxy-", Name::HopByHop),
             ("Proxyless", Name::Other),
             ("Accept", Name::Other),
-            ("Authorization", Name::Other),
+            ("Authorization", Name::Authorization),
+            ("Authorisation", Name::Other),
             ("Content-Language", Name::Other),
             ("X", Name::Other),
         ] {

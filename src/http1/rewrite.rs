@@ -6,7 +6,7 @@
 
 use std::{io::Write, net::SocketAddr, ops::Range, time::SystemTime};
 
-use super::field::Name;
+use super::field::{Name, Names};
 use super::head::{PSEUDONYM, RequestHead, ResponseHead, Version};
 
 /// What the head of an answer says about its connection.
@@ -64,27 +64,42 @@ impl HeadCopy<'_, '_> {
     }
 }
 
+/// How the head of a request changes on its way to the pod.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestEdit<'e> {
+    /// The value of `Host`.
+    pub host: SocketAddr,
+    /// The fields that do not go on, beside those that never do.
+    pub without: Names,
+    /// The fields that are sent besides: names and values.
+    pub with: &'e [(&'e str, &'e [u8])],
+}
+
+/// The fields of a request that never go on as they came: none of ours has a body, and `Host` is the pod's own.
+const NEVER_GO_ON: Names =
+    Names::NONE.with(Name::Host).with(Name::ContentLength).with(Name::TransferEncoding).with(Name::Trailer);
+
 /// Writes the request head for the pod: the target in origin-form, cut in any number of parts; the pod's own
-/// `Host`; every field that goes on, as it came; and `Via` (RFC 9110 section 7.6.3).
-///
-/// No framing field goes on: the requests that we forward have no body.
-pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, target: &[&str], host: SocketAddr) {
+/// `Host`; every field that goes on, as it came; those that are sent besides; and `Via` (RFC 9110 section 7.6.3).
+pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, target: &[&str], edit: &RequestEdit<'_>) {
     out.extend_from_slice(head.method.as_bytes());
     out.push(b' ');
     target.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
     out.extend_from_slice(b" HTTP/1.1\r\nHost:");
-    authority(out, host);
+    authority(out, edit.host);
     out.extend_from_slice(b"\r\n");
     let lines = head.fields.section();
+    let without = NEVER_GO_ON.union(edit.without);
     let mut copy = HeadCopy { head: head.bytes, at: lines.start, out };
     for (index, (name, line)) in head.fields.iter().enumerate() {
-        let framing_or_host =
-            matches!(name, Name::Host | Name::ContentLength | Name::TransferEncoding | Name::Trailer);
-        if framing_or_host || head.fields.ends_here(name, line, head.connection) {
+        if without.contains(name) || head.fields.ends_here(name, line, head.connection) {
             copy.leave_out(head.fields.line_at(index));
         }
     }
     copy.up_to(lines.end);
+    for (name, value) in edit.with {
+        [name.as_bytes(), b": ", value, b"\r\n"].iter().for_each(|part| out.extend_from_slice(part));
+    }
     out.extend_from_slice(if head.version == Version::Http10 { b"Via: 1.0 " } else { b"Via: 1.1 " });
     out.extend_from_slice(PSEUDONYM.as_bytes());
     out.extend_from_slice(b"\r\n\r\n");

@@ -14,10 +14,10 @@ use psystrike::{
     config::{self, Command},
     http1::{
         body::{BodyScanner, Progress, Scan},
-        field::{FieldLine, Name},
+        field::{FieldLine, Name, Names},
         framing::{self, Framing},
         head::{self, HeadError, RequestHead, ResponseHead, Target},
-        rewrite::{self, Persistence, ResponseEdit},
+        rewrite::{self, Persistence, RequestEdit, ResponseEdit},
     },
     limits::Limits,
     proxy::{
@@ -345,7 +345,7 @@ fn rewrite_request(head: &RequestHead<'_, '_>) {
     let Target::Origin { path, query } = head.target else { return };
     let mut out = Vec::new();
     let parts = [path, if query.is_some() { "?" } else { "" }, query.unwrap_or_default()];
-    rewrite::request(&mut out, head, &parts, POD);
+    rewrite::request(&mut out, head, &parts, &RequestEdit { host: POD, without: Names::NONE, with: &[] });
     let fields: Vec<Meaning> = head.fields.iter().map(meaning).collect();
     let listed = listed(&fields);
     let mut expected = vec![("host".to_owned(), POD.to_string().into_bytes())];

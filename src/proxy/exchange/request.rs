@@ -10,10 +10,10 @@ use super::{
 };
 use crate::{
     http1::{
-        field::Name,
+        field::{Name, Names},
         framing::{self, Framing},
         head::{self, RequestHead, Target},
-        rewrite,
+        rewrite::{self, RequestEdit},
     },
     proxy::{
         events::{Context, Event, Output, UpstreamAction},
@@ -163,7 +163,8 @@ impl Transaction {
         out: &mut Output,
     ) -> Exchange {
         self.until = self.started + ctx.settings.timeouts.patience(head.first(Name::ScrapeTimeout));
-        rewrite::request(&mut self.request, head, &target.parts(), peer.socket_addr());
+        let edit = RequestEdit { host: peer.socket_addr(), without: Names::NONE, with: &[] };
+        rewrite::request(&mut self.request, head, &target.parts(), &edit);
         self.request.shrink_to(SPARE_REQUEST_BYTES_MAX);
         out.upstream = UpstreamAction::Connect(peer);
         self.connect(ctx)
