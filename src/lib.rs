@@ -16,21 +16,21 @@
 //!
 //! # The life of one scrape
 //!
-//! 1. Prometheus connects. [`net::listener`] accepts, [`net::admission`] finds a place for the client, and
-//!    [`net::worker`] keeps the connection ([`net::client`]) in a slot ([`net::slots`]) with a
+//! 1. Prometheus connects. [`net::listener`] accepts, [`net::worker`] finds a place for the client (its
+//!    `admission`, and [`net::places`]) and keeps the connection ([`net::client`]) in a slot ([`net::slots`]) with a
 //!    [`Session`](proxy::session::Session): an [`Exchange`](proxy::exchange::Exchange), which is `Reading`.
 //! 2. Its request comes. mio reports it to [`net::event_loop`], which notes the readiness ([`net::stream`]) and lets the
-//!    worker run once. The worker takes the client from [`net::run_queue`] and pumps its session (`net::pump`), which
+//!    worker run once. The worker takes the client from [`net::run_queue`] and runs its session (`net::runner`), which
 //!    reads into the worker's one buffer and passes the bytes to [`proxy::exchange`] as an
 //!    [`Event`](proxy::events::Event).
 //! 3. [`http1::head`] cuts the head, [`http1::framing`] sees that no body follows, [`proxy::route`] finds the pod
 //!    in the path, [`proxy::policy`] authorizes the connection, and [`http1::rewrite`] writes the head for the pod. What
 //!    the request needs from here on is a [`Transaction`](proxy::exchange::Transaction). The exchange is `Connecting`,
-//!    and its [`Output`](proxy::events::Output) asks for a connection, which ends the pump's run.
+//!    and its [`Output`](proxy::events::Output) asks for a connection, which ends the run.
 //! 4. The worker takes a pooled connection from [`net::upstreams`], in the order of [`proxy::pool`], or opens one; the
 //!    exchange is `Sending`, and when the pod has the request, `Awaiting`.
-//! 5. The pod responds. [`net::relay`] reads into the same buffer: [`http1::head`] cuts, [`http1::framing`] says how
-//!    the body ends, [`http1::rewrite`] changes what must change, which is nothing for most responses; then
+//! 5. The pod responds. The runner's `response` reads into the same buffer: [`http1::head`] cuts, [`http1::framing`]
+//!    says how the body ends, [`http1::rewrite`] changes what must change, which is nothing for most responses; then
 //!    [`net::transfer`] writes the bytes to Prometheus as they came. The exchange is `Relaying`, and [`http1::body`]
 //!    looks for the end as they pass. Where they are many, they go through [`net::transport::splice`] instead, and are
 //!    at most looked at.
@@ -50,7 +50,7 @@
 //!    │                        Tools: network, this turn's time and Settings (snapshot), Transfer (pipe), Budget,
 //!    │                        Recycler (spare memory), Output
 //!    │  lends for one run:
-//!    └─ Pump            &mut  its Client, its Upstream, Tools, and the scratch buffer, as an argument
+//!    └─ Runner          &mut  its Client, its Upstream, Tools, and the scratch buffer, as an argument
 //!       │               &     Shared (phase, pages), Counters
 //!       │  for one step:
 //!       └─ Session      owns  its Exchange: the state and its Transaction (moved in, moved out)
@@ -59,7 +59,7 @@
 //! ```
 //!
 //! A step touches one client and its own upstream. What concerns the others (connect, retry, pool, close, count) stands
-//! in the output when the pump's run ends with `Action::Act`, and the worker does it when nothing is lent any more.
+//! in the output when the run ends with `Action::Act`, and the worker does it when nothing is lent any more.
 //!
 //! Functions that a process runs once at its start, or not at all, are `#[cold]`: the linker then puts them beside each
 //! other, out of the way of what runs on, and what they need of the stack is not in the frame of `main` (PERF.md).

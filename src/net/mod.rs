@@ -4,38 +4,35 @@
 //!
 //! - [`event_loop`]: mio, the listeners and the waker; turns readiness into turns of a worker;
 //! - [`turn`]: the order of what happens in one turn;
-//! - [`worker`]: the connections of one event loop: their slots, their timers, and what sessions ask for;
-//! - [`admission`]: has clients come, wait for a place, and make room for others;
+//! - [`worker`]: the connections of one event loop: their slots, their timers, and what sessions ask for; its
+//!   `admission` has clients come, wait for a place, and give it to others, its `buffers` has sessions wait or end where
+//!   as much is kept for them as may be;
 //! - [`run_queue`]: which client goes on next;
-//! - `pump`: moves the bytes of one session until nothing moves, its turn is over, or the worker has to act;
+//! - `runner`: runs one session until nothing moves, its turn is over, or the worker has to act; its `response` is how
+//!   an answer gets from a pod's connection to a client's;
 //! - [`client`]: a client's connection, and what is kept for it;
 //! - [`upstreams`]: pod connections: opened, pooled, closed;
 //! - [`network`]: where sockets and pipes come from;
 //! - [`transfer`]: moves bytes towards a client, copied or through a pipe;
-//! - [`relay`]: how an answer gets from a pod's connection to a client's;
-//! - [`buffers`]: what is kept for clients and pods, and what happens when that is as much as may be;
 //! - [`stream`]: a socket and what is known of its readiness;
 //! - [`transport`]: what carries bytes: TCP, and a pipe through which they go on unseen;
 //! - [`slots`]: where connections live, and the tokens that outlive them;
 //! - [`listener`]: SO_REUSEPORT listeners, and what each error of accept means;
-//! - [`room`]: places for clients, and which wait for one;
+//! - [`places`]: places for clients, and which wait for one;
 //! - [`shared`]: what the workers of a process have in common;
 //! - [`signals`]: SIGTERM and SIGINT, and the end of a worker, as events;
 //! - [`cgroup`]: how much memory the kernel grants this process;
 //! - [`process`]: what the kernel says of this process, and the open-files limit.
 
-pub mod admission;
-pub mod buffers;
 pub mod cgroup;
 pub mod client;
 pub mod event_loop;
 pub mod listener;
 pub mod network;
+pub mod places;
 pub mod process;
-mod pump;
-pub mod relay;
-pub mod room;
 pub mod run_queue;
+mod runner;
 pub mod shared;
 pub mod signals;
 pub mod slots;

@@ -1,7 +1,7 @@
 //! What the workers of a process have in common: the rules, the counters, and the phase of its life.
 //!
-//! Nothing here is locked, but for wishes for a place ([`super::room`]) and settings that are being swapped. A worker writes its own counters, and anybody
-//! reads them.
+//! Nothing here is locked, but for wishes for a place ([`super::places`]) and settings that are being swapped. A worker
+//! writes its own counters, and anybody reads them.
 
 use std::{
     io,
@@ -15,7 +15,7 @@ use std::{
 
 use mio::Waker;
 
-use super::{cgroup::Pressure, process, room::Room};
+use super::{cgroup::Pressure, places::Places, process};
 use crate::proxy::{
     metrics::{BuildInfo, Counters, Process},
     pages::ServerStatus,
@@ -57,7 +57,7 @@ pub struct Shared {
     started: Instant,
     started_at: SystemTime,
     phase: AtomicU8,
-    room: Room,
+    places: Places,
     /// The kernel lets bytes go through pipes, as far as is known.
     splices: AtomicBool,
     workers: Box<[WorkerShare]>,
@@ -94,7 +94,7 @@ impl Shared {
             started_at: SystemTime::now(),
             phase: AtomicU8::new(Phase::Serving as u8),
             splices: AtomicBool::new(true),
-            room: Room::new(build_info.clients_max, workers),
+            places: Places::new(build_info.clients_max, workers),
             wakes: OnceLock::new(),
             pressure: OnceLock::new(),
             workers: (0..workers).map(|_| WorkerShare::default()).collect(),
@@ -161,8 +161,8 @@ impl Shared {
     }
 
     /// The places for clients.
-    pub fn room(&self) -> &Room {
-        &self.room
+    pub fn places(&self) -> &Places {
+        &self.places
     }
 
     /// Whether long answers go through pipes, with splice(2) and tee(2).

@@ -29,6 +29,8 @@ pub const READ_BYTES_MAX: usize = RESPONSE_HEAD_BYTES_MAX;
 /// it: a body of 512 KiB with its head. Once a client did not take all of a response, or so many clients take nothing,
 /// it is as little as is read.
 pub const PASS_BYTES_MAX: usize = 528 * 1024;
+/// The most that is looked at, all of it, at once: a body of 256 KiB with its head and chunks.
+pub const PEEK_BYTES_MAX: usize = 272 * 1024;
 const STALLED_AT_LENGTH_MAX: usize = 8;
 
 /// Moves bytes, one session's after the other's.

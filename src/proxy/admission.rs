@@ -3,7 +3,7 @@
 //! Owns the order: the client that has idled longest between two requests goes first, whichever worker has it, as its
 //! next request can be sent again on another connection; then one that has asked for nothing since it connected, once
 //! it has had the time to. Clients with a request under way stay. Knows clients by their slot, and touches none; places
-//! are counted and handed over in [`crate::net::room`].
+//! are counted and handed over in [`crate::net::places`].
 
 use std::time::Duration;
 

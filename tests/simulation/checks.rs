@@ -18,7 +18,7 @@ const LAST_TURNS_MAX: usize = 10_000;
 impl Sim {
     /// What must hold after a worker's turn.
     pub(crate) fn check_turn(&mut self, worker: usize) {
-        let waits = self.shared.room().is_wanted();
+        let waits = self.shared.places().is_wanted();
         let all_heard =
             self.workers() == 1 || !self.event_loops().any(|other| other.is_woken() || other.is_due());
         let wants_more = self.event_loop(worker).is_some_and(|event_loop| event_loop.is_due());
@@ -91,7 +91,7 @@ impl Sim {
 
     /// What must hold when all event loops sleep and no peer has anything to do.
     pub(crate) fn check_sleep(&mut self) {
-        let waits = self.shared.room().is_wanted();
+        let waits = self.shared.places().is_wanted();
         let mut net = self.net();
         net.check_room(waits, true);
         for client in 0..net.clients.len() {
@@ -128,9 +128,9 @@ impl Sim {
 
     /// Nobody waits for a place, and each that there is can be had.
     fn check_places(&self) {
-        let room = self.shared.room();
-        assert!(!room.is_stirred(), "nobody waits");
-        let free = (0..=self.build_info.clients_max).take_while(|_| room.take()).count();
+        let places = self.shared.places();
+        assert!(!places.is_stirred(), "nobody waits");
+        let free = (0..=self.build_info.clients_max).take_while(|_| places.take()).count();
         assert_eq!(free, self.build_info.clients_max, "places that are free");
     }
 

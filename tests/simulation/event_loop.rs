@@ -189,7 +189,7 @@ impl EventLoop {
         let socket = self.network.socket(id);
         self.call(Call::Admit, |worker| worker.admit(socket));
         if let Owner::Client(client) = owner {
-            let waits = self.shared.room().is_wanted();
+            let waits = self.shared.places().is_wanted();
             self.net().client_is_admitted(client, waits);
         }
     }

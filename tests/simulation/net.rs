@@ -37,7 +37,7 @@ use super::{
     pods::{Pod, Scrape},
 };
 
-/// The most calls on one socket in one turn. A pump makes 16 moves, a turn pumps a client at most twice (an
+/// The most calls on one socket in one turn. A run makes 16 moves, a turn runs a client at most twice (an
 /// event and a deadline), and a move is at most a write and a read, with an interruption now and then.
 const CALLS_MAX: usize = 160;
 

@@ -87,13 +87,13 @@ fn the_client_that_idled_longest_gives_its_place_to_a_new_one_of_another_worker(
         sim.net().kernel.peer_send(new, PAGE);
         sim.turn_of(0);
         // This worker cannot close it: it leaves its wish, and wakes the one that can.
-        assert!(sim.is_served(oldest) && sim.shared.room().is_wanted());
+        assert!(sim.is_served(oldest) && sim.shared.places().is_wanted());
         assert!(is_woken(&mut sim, other) && !is_woken(&mut sim, 0));
         sim.turn_of(other);
         assert!(!sim.is_served(oldest), "it idled longest");
         // The place is handed over, not up for grabs, and its worker is woken to collect it.
-        assert!(!sim.shared.room().is_wanted() && !sim.shared.room().take());
-        assert!(sim.shared.room().has_granted(0) && is_woken(&mut sim, 0));
+        assert!(!sim.shared.places().is_wanted() && !sim.shared.places().take());
+        assert!(sim.shared.places().has_granted(0) && is_woken(&mut sim, 0));
         sim.settle();
         assert_starts(&sim.take(new), "HTTP/1.1 200 OK\r\n");
         assert!(sim.net().now < began + WAIT / 100, "it took no time");
@@ -194,7 +194,7 @@ fn a_client_that_waits_in_vain_is_told_although_other_workers_have_clients() {
     sim.send(waits, PAGE);
     sim.pass(WAIT);
     assert_starts(&sim.take(waits), "HTTP/1.1 503 too many clients\r\n");
-    assert!(!sim.shared.room().is_stirred());
+    assert!(!sim.shared.places().is_stirred());
     for (client, pod) in others {
         assert_answer(&mut sim, client, pod);
         assert!(sim.is_served(client), "nobody waits any more");
@@ -212,7 +212,7 @@ fn a_place_that_comes_when_its_client_is_gone_goes_on_to_the_next() {
     sim.net().kernel.peer_close(gone);
     sim.net().kernel.peer_close(busy);
     sim.turn_of(1);
-    assert!(sim.shared.room().has_granted(0));
+    assert!(sim.shared.places().has_granted(0));
     sim.settle();
     assert!(!sim.is_held(gone));
     assert_starts(&sim.take(next), "HTTP/1.1 200 OK\r\n");

@@ -1,7 +1,7 @@
 //! A dialogue with one exchange on a synthetic clock: what the client, the pod and the clock say, and what the
 //! exchange puts out each time.
 //!
-//! Stands where `net/pump.rs` stands, and keeps its promises: input that is not used is presented again with
+//! Stands where `net/runner` stands, and keeps its promises: input that is not used is presented again with
 //! what follows it, a request only while one is waited for, an answer only while one is waited for. Never opens
 //! a socket and never sleeps. Whatever fails while a [`Talk`] lives, the dialogue so far is printed.
 

@@ -1,9 +1,9 @@
-//! Places for clients: how many are taken, which clients wait for one, and which worker makes room.
+//! Places for clients: how many are taken, which clients wait for one, and which worker makes places.
 //!
 //! A client that finds no place leaves a wish. Wishes are fulfilled in the order in which they came, whichever worker
 //! they came from: by a place that becomes free, or by one that a worker takes from a client and hands over. Where
 //! there is no wish, nothing is locked. A wish is known by its worker and its client, so that giving one up never
-//! takes another's room.
+//! takes another's place.
 
 use std::{
     collections::VecDeque,
@@ -49,7 +49,7 @@ struct Wishes {
 /// Sequentially consistent: a worker that frees a place and one that wishes for it must not miss each other, nor one
 /// whose client begins to idle and one that looks for such a client.
 #[derive(Debug)]
-pub struct Room {
+pub struct Places {
     most: usize,
     taken: AtomicUsize,
     /// How many wishes wait. Changed with the lock held.
@@ -60,8 +60,8 @@ pub struct Room {
     workers: Box<[OfWorker]>,
 }
 
-impl Room {
-    /// Room for at most so many clients of so many workers.
+impl Places {
+    /// Places for at most so many clients of so many workers.
     pub fn new(most: usize, workers: usize) -> Self {
         let of_worker = |_| OfWorker { idle_since: AtomicU64::new(NONE), granted: AtomicUsize::new(0) };
         Self {
@@ -174,7 +174,7 @@ impl Room {
         self.workers[worker].granted.load(SeqCst) > 0
     }
 
-    /// How many workers share the room.
+    /// How many workers share the places.
     pub fn workers(&self) -> usize {
         self.workers.len()
     }
@@ -201,59 +201,59 @@ mod tests {
         Wish { worker, client: Key::from_bits(super::super::slots::KEYS_FROM + client) }
     }
 
-    /// A room of one place, which is taken, and wishes of two workers in turn.
-    fn full(wishes: usize) -> Room {
-        let room = Room::new(1, 2);
-        assert!(room.take());
+    /// One place, which is taken, and wishes of two workers in turn.
+    fn full(wishes: usize) -> Places {
+        let places = Places::new(1, 2);
+        assert!(places.take());
         for nth in 0..wishes {
-            assert_eq!(room.wish(wish(nth % 2, nth)), None);
+            assert_eq!(places.wish(wish(nth % 2, nth)), None);
         }
-        room
+        places
     }
 
-    fn collected(room: &Room) -> Vec<(usize, Key)> {
-        let of = |worker| std::iter::from_fn(move || room.collect(worker).map(|key| (worker, key)));
+    fn collected(places: &Places) -> Vec<(usize, Key)> {
+        let of = |worker| std::iter::from_fn(move || places.collect(worker).map(|key| (worker, key)));
         (0..2).flat_map(of).collect()
     }
 
     #[test]
     fn a_place_goes_to_the_wish_that_has_waited_longest() {
-        let room = full(3);
+        let places = full(3);
         for nth in 0..3 {
-            assert!(!room.take(), "others wait");
-            assert_eq!(room.give_back(), Some(nth % 2));
-            assert_eq!(collected(&room), [(nth % 2, wish(nth % 2, nth).client)]);
+            assert!(!places.take(), "others wait");
+            assert_eq!(places.give_back(), Some(nth % 2));
+            assert_eq!(collected(&places), [(nth % 2, wish(nth % 2, nth).client)]);
         }
-        assert_eq!(room.give_back(), None);
-        assert!(room.take() && !room.take());
+        assert_eq!(places.give_back(), None);
+        assert!(places.take() && !places.take());
     }
 
     #[test]
-    fn a_wish_that_is_given_up_takes_no_other_wishs_room() {
+    fn a_wish_that_is_given_up_takes_no_other_wishs_place() {
         // (those that are given up, whose the places then are)
         for (gone, expected) in
             [(&[0][..], &[1, 2][..]), (&[1], &[0, 2]), (&[2], &[0, 1]), (&[0, 1, 2], &[]), (&[7], &[0, 1, 2])]
         {
-            let room = full(3);
-            gone.iter().for_each(|&nth| room.withdraw(wish(nth % 2, nth)));
+            let places = full(3);
+            gone.iter().for_each(|&nth| places.withdraw(wish(nth % 2, nth)));
             for &nth in expected {
-                assert_eq!(room.give_back(), Some(nth % 2), "without {gone:?}");
-                assert_eq!(collected(&room), [(nth % 2, wish(nth % 2, nth).client)], "without {gone:?}");
+                assert_eq!(places.give_back(), Some(nth % 2), "without {gone:?}");
+                assert_eq!(collected(&places), [(nth % 2, wish(nth % 2, nth).client)], "without {gone:?}");
             }
-            assert!(!room.is_wanted(), "without {gone:?}");
-            assert_eq!(room.give_back(), None);
+            assert!(!places.is_wanted(), "without {gone:?}");
+            assert_eq!(places.give_back(), None);
         }
     }
 
     #[test]
     fn a_place_that_is_handed_over_stays_taken() {
-        let room = full(2);
-        let first = room.next_wish().unwrap();
-        room.withdraw(first); // too late: it is being fulfilled, and its worker gives the place back
-        assert_eq!(room.hand_over(first), 0);
-        assert_eq!(collected(&room), [(0, first.client)]);
-        assert_eq!(room.give_back(), Some(1));
-        assert_eq!((collected(&room).len(), room.take(), room.next_wish()), (1, false, None));
+        let places = full(2);
+        let first = places.next_wish().unwrap();
+        places.withdraw(first); // too late: it is being fulfilled, and its worker gives the place back
+        assert_eq!(places.hand_over(first), 0);
+        assert_eq!(collected(&places), [(0, first.client)]);
+        assert_eq!(places.give_back(), Some(1));
+        assert_eq!((collected(&places).len(), places.take(), places.next_wish()), (1, false, None));
     }
 
     #[test]
@@ -266,33 +266,33 @@ mod tests {
             ([at(7), at(9), at(6)], Some(2)),
             ([at(0), at(0), None], Some(0)),
         ] {
-            let room = Room::new(1, 3);
-            idle.into_iter().enumerate().for_each(|(worker, since)| room.show_idle(worker, since));
-            assert_eq!(room.longest_idle(), expected, "{idle:?}");
+            let places = Places::new(1, 3);
+            idle.into_iter().enumerate().for_each(|(worker, since)| places.show_idle(worker, since));
+            assert_eq!(places.longest_idle(), expected, "{idle:?}");
         }
     }
 
     #[test]
     fn no_place_is_lost_between_workers() {
         const ROUNDS: usize = 20_000;
-        let room = Room::new(1, 2);
+        let places = Places::new(1, 2);
         std::thread::scope(|scope| {
             for worker in 0..2 {
-                let room = &room;
+                let places = &places;
                 scope.spawn(move || {
                     for nth in 0..ROUNDS {
                         let wish = wish(worker, nth);
-                        if !room.take() {
-                            let _ = room.wish(wish);
-                            while room.collect(worker).is_none() {
+                        if !places.take() {
+                            let _ = places.wish(wish);
+                            while places.collect(worker).is_none() {
                                 std::thread::yield_now();
                             }
                         }
-                        let _ = room.give_back();
+                        let _ = places.give_back();
                     }
                 });
             }
         });
-        assert!(room.take() && !room.is_wanted());
+        assert!(places.take() && !places.is_wanted());
     }
 }

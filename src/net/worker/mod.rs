@@ -1,7 +1,11 @@
 //! The connections of one event loop: where they live, when they are due, which can go on.
 //!
-//! Owns every connection of its worker, and does what sessions ask for. Bytes move in `super::pump`, clients come and
-//! go in [`super::admission`]; readiness and time come from [`super::event_loop`], or a simulation.
+//! Owns every connection of its worker, and does what sessions ask for: of clients that come, wait for a place and go
+//! in `admission`, of what is kept for them in `buffers`. Bytes move in `super::runner`; readiness and time come from
+//! [`super::event_loop`], or a simulation.
+
+mod admission;
+mod buffers;
 
 use std::{mem, net::SocketAddr, sync::Arc};
 
@@ -10,13 +14,12 @@ use log::debug;
 use super::{
     client::Client,
     network::{Network, Token},
-    pump::{Action, Move, Pump, Tools},
-    relay::PEEK_BYTES_MAX,
     run_queue::RunQueue,
+    runner::{Action, Move, Runner, Tools},
     shared::Shared,
     slots::{Key, Slots},
     stream::{Ready, upstream_error},
-    transfer::{PASS_BYTES_MAX, Transfer},
+    transfer::{PASS_BYTES_MAX, PEEK_BYTES_MAX, Transfer},
     transport::Transport,
     upstreams::{ReadMode, Upstreams},
 };
@@ -45,20 +48,20 @@ const MOVES_MAX: usize = 16;
 
 /// The connections of one event loop.
 pub struct Worker<N: Network> {
-    pub(super) shared: Arc<Shared>,
-    pub(super) index: usize,
+    shared: Arc<Shared>,
+    index: usize,
     /// There is no other worker.
-    pub(super) is_alone: bool,
-    pub(super) clients: Slots<Client<N::Socket>>,
-    pub(super) upstreams: Upstreams<N::Socket>,
-    pub(super) admission: Admission,
-    pub(super) timers: Timers<Key>,
+    is_alone: bool,
+    clients: Slots<Client<N::Socket>>,
+    upstreams: Upstreams<N::Socket>,
+    admission: Admission,
+    timers: Timers<Key>,
     runnable: RunQueue,
     took_long: bool,
-    pub(super) journal: Journal,
+    journal: Journal,
     /// What is read goes here first: one buffer for all connections, so that none needs its own.
-    pub(super) scratch: Box<[u8]>,
-    pub(super) tools: Tools<N>,
+    scratch: Box<[u8]>,
+    tools: Tools<N>,
 }
 
 impl<N: Network> Worker<N> {
@@ -68,7 +71,7 @@ impl<N: Network> Worker<N> {
         let settings = shared.settings();
         Self {
             index,
-            is_alone: shared.room().workers() == 1,
+            is_alone: shared.places().workers() == 1,
             clients: Slots::default(),
             upstreams: Upstreams::new(Pool::new(idle_max, settings.timeouts.upstream_idle)),
             admission: Admission::default(),
@@ -108,7 +111,7 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    pub(super) fn enqueue(&mut self, key: Key) {
+    fn enqueue(&mut self, key: Key) {
         if let Some(client) = self.clients.get_mut(key).filter(|client| !client.queued) {
             client.queued = true;
             self.runnable.push(key, client.is_bulk());
@@ -134,7 +137,7 @@ impl<N: Network> Worker<N> {
         self.make_room_in_buffers(&mut scratch);
         self.scratch = scratch;
         self.upstreams.close_expired(now, self.shared.counters(self.index));
-        if !self.is_alone || self.shared.room().is_stirred() {
+        if !self.is_alone || self.shared.places().is_stirred() {
             self.make_room_for_wishes();
         }
         let clients = &self.clients;
@@ -175,7 +178,7 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    pub(super) fn run(&mut self, key: Key, scratch: &mut [u8]) {
+    fn run(&mut self, key: Key, scratch: &mut [u8]) {
         let waits = self.admission.has_without_place() && self.waits_for_place(key);
         if waits && !self.wait_is_over(key) {
             return;
@@ -203,11 +206,11 @@ impl<N: Network> Worker<N> {
     }
 
     /// Lends a session what it needs for one run; `None` if the client is gone.
-    fn pump(&mut self, key: Key) -> Option<Pump<'_, N>> {
+    fn runner(&mut self, key: Key) -> Option<Runner<'_, N>> {
         let client = self.clients.get_mut(key)?;
         let upstream = client.upstream.and_then(|upstream| self.upstreams.get_mut(upstream));
         let counters = self.shared.counters(self.index);
-        Some(Pump {
+        Some(Runner {
             client,
             upstream,
             slot: key.slot(),
@@ -221,8 +224,8 @@ impl<N: Network> Worker<N> {
     fn run_session(&mut self, key: Key, scratch: &mut [u8]) -> bool {
         self.tools.transfer.run_bytes = 0;
         let mut moves = MOVES_MAX;
-        while let Some(mut pump) = self.pump(key) {
-            match pump.run(scratch, &mut moves) {
+        while let Some(mut runner) = self.runner(key) {
+            match runner.run(scratch, &mut moves) {
                 Action::Wait => return false,
                 Action::Yield => return true,
                 Action::Act { delivered } => self.act(key, delivered),
@@ -232,8 +235,8 @@ impl<N: Network> Worker<N> {
     }
 
     /// Passes on what happened to a client's exchange, and does what it says.
-    pub(super) fn step(&mut self, key: Key, event: Event<'_>) {
-        let moved = self.pump(key).map(|mut pump| pump.step(event));
+    fn step(&mut self, key: Key, event: Event<'_>) {
+        let moved = self.runner(key).map(|mut runner| runner.step(event));
         if let Some(Move::Act { delivered }) = moved {
             self.act(key, delivered);
         }
@@ -249,8 +252,8 @@ impl<N: Network> Worker<N> {
                 None if !mem::replace(&mut delivered, true) => Event::ClientGone,
                 None => return,
             };
-            let Some(mut pump) = self.pump(key) else { return };
-            match pump.step(event) {
+            let Some(mut runner) = self.runner(key) else { return };
+            match runner.step(event) {
                 Move::Act { delivered: now } => delivered &= now,
                 Move::Made | Move::Nothing if delivered => return,
                 Move::Made | Move::Nothing => {}
@@ -370,14 +373,14 @@ impl<N: Network> Worker<N> {
         if self.tools.budget.is_tight() {
             next = next.into_iter().chain(self.tools.budget.next_wake()).min();
         }
-        if self.shared.room().is_stirred() {
+        if self.shared.places().is_stirred() {
             next = next.into_iter().chain(self.next_room()).min();
         }
         next
     }
 
     /// Closes the pod connection that has been pooled longest. Says whether there was one.
-    pub(super) fn close_oldest_upstream(&mut self) -> bool {
+    fn close_oldest_upstream(&mut self) -> bool {
         self.upstreams.close_oldest(self.shared.counters(self.index))
     }
 
@@ -393,7 +396,7 @@ impl<N: Network> Worker<N> {
     }
 
     /// Forgets and closes a client's connection.
-    pub(super) fn remove_client(&mut self, key: Key) {
+    fn remove_client(&mut self, key: Key) {
         let Some(client) = self.clients.remove(key) else { return };
         self.tools.transfer.stalled -= usize::from(client.is_stalled());
         self.forget_held(key.slot(), &client);
@@ -402,7 +405,7 @@ impl<N: Network> Worker<N> {
         client.stream.close();
     }
 
-    pub(super) fn counters(&self) -> &Counters {
+    fn counters(&self) -> &Counters {
         self.shared.counters(self.index)
     }
 

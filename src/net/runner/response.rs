@@ -1,5 +1,5 @@
 //! How a response gets from a pod's connection to a client's: bytes that are read and written on, and bytes that go
-//! through the worker's pipe ([`super::transport::splice`]) and are never copied, or once to be looked at.
+//! through the worker's pipe ([`crate::net::transport::splice`]) and are never copied, or once to be looked at.
 //!
 //! Of a body of a known length nothing but the head has to be looked at, of one in chunks everything but the inside
 //! of large chunks, which still costs one copy instead of two. All that takes more calls than to read and to write,
@@ -13,24 +13,24 @@
 
 use std::{io, mem};
 
-use super::{
-    network::Network,
-    pump::{Move, Pump},
-    stream::{Ready, Received, upstream_error},
-    transfer::{PASS_BYTES_MAX, READ_BYTES_MAX, refused},
-    upstreams::{BULK_BYTES_MIN, ReadMode},
-};
-use crate::proxy::{
-    events::{Event, Wants},
-    outcome::UpstreamError,
+use super::{Move, Runner};
+use crate::{
+    net::{
+        network::Network,
+        stream::{Ready, Received, upstream_error},
+        transfer::{PASS_BYTES_MAX, PEEK_BYTES_MAX, READ_BYTES_MAX, refused},
+        upstreams::{BULK_BYTES_MIN, ReadMode},
+    },
+    proxy::{
+        events::{Event, Wants},
+        outcome::UpstreamError,
+    },
 };
 
-/// The most that is looked at, all of it, at once: a body of 256 KiB with its head and chunks.
-pub const PEEK_BYTES_MAX: usize = 272 * 1024;
 /// What is looked at of a response whose head is expected to tell the length: it fits in, unless it is a rare one.
 const HEAD_BYTES: usize = 1024;
 
-impl<N: Network> Pump<'_, N> {
+impl<N: Network> Runner<'_, N> {
     /// Moves bytes of a response, if there are any.
     pub(super) fn read_response(&mut self, scratch: &mut [u8]) -> Move {
         let opaque = self.client.session.opaque_len();

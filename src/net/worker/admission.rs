@@ -1,27 +1,29 @@
 //! How clients come to a worker, and which of them go when there are more than there may be.
 //!
-//! A client that finds all places taken waits for one a while ([`super::room`]). Which client gives its place, and how
+//! A client that finds all places taken waits for one a while ([`crate::net::places`]). Which client gives its place, and how
 //! long the others wait, is decided in [`crate::proxy::admission`]; here it is done. A client that goes for its silence
 //! is told why.
 
 use std::{io, mem, time::Duration};
 
-use super::{
-    client::Client,
-    network::{Network, Token},
-    room::Wish,
-    slots::Key,
-    stream::{Ready, Stream},
-    transport::Transport,
-    worker::Worker,
-};
-use crate::proxy::{
-    admission::{Eviction, SILENCE, WAIT, is_silent_for_too_long},
-    events::Event,
-    outcome::Outcome,
-    session::Session,
-    timers::Timer,
-    timestamp::Timestamp,
+use super::Worker;
+use crate::{
+    net::{
+        client::Client,
+        network::{Network, Token},
+        places::Wish,
+        slots::Key,
+        stream::{Ready, Stream},
+        transport::Transport,
+    },
+    proxy::{
+        admission::{Eviction, SILENCE, WAIT, is_silent_for_too_long},
+        events::Event,
+        outcome::Outcome,
+        session::Session,
+        timers::Timer,
+        timestamp::Timestamp,
+    },
 };
 
 /// How soon a worker looks again whether it is to make room, where another is to do so first.
@@ -72,16 +74,16 @@ impl<N: Network> Worker<N> {
 
     /// Takes a place for a client: a free one, or that of the client that has idled longest, if that is here.
     fn try_acquire(&mut self) -> bool {
-        let room = self.shared.room();
-        if room.take() {
+        let places = self.shared.places();
+        if places.take() {
             return true;
         }
-        let is_here = self.is_alone || room.longest_idle() == Some(self.index);
-        let oldest = self.longest_idle().filter(|_| is_here && !room.is_wanted());
+        let is_here = self.is_alone || places.longest_idle() == Some(self.index);
+        let oldest = self.longest_idle().filter(|_| is_here && !places.is_wanted());
         oldest.is_some_and(|key| {
             self.close_idle(key);
             self.show_idle();
-            self.shared.room().take()
+            self.shared.places().take()
         })
     }
 
@@ -89,10 +91,10 @@ impl<N: Network> Worker<N> {
         if let Some(client) = self.clients.get_mut(key) {
             client.waits_until = Some(self.tools.now + WAIT);
         }
-        let granted = self.shared.room().wish(Wish { worker: self.index, client: key });
+        let granted = self.shared.places().wish(Wish { worker: self.index, client: key });
         self.wake(granted);
         self.make_room_for_wishes();
-        if self.shared.room().is_wanted() {
+        if self.shared.places().is_wanted() {
             self.shared.wake_others(self.index); // they may have clients that are silent for too long
         }
     }
@@ -105,12 +107,12 @@ impl<N: Network> Worker<N> {
     }
 
     fn give_place_back(&self) {
-        self.wake(self.shared.room().give_back());
+        self.wake(self.shared.places().give_back());
     }
 
     /// Gives places that came free to the clients here that waited for them.
     pub(super) fn collect_places(&mut self) {
-        while let Some(key) = self.shared.room().collect(self.index) {
+        while let Some(key) = self.shared.places().collect(self.index) {
             let waits = |client: &&mut Client<_>| client.waits_until.is_some();
             let Some(client) = self.clients.get_mut(key).filter(waits) else {
                 self.give_place_back(); // it is gone, or its wait was over just before
@@ -146,7 +148,7 @@ impl<N: Network> Worker<N> {
         if let Some(client) = self.clients.get_mut(key).filter(|client| client.waits_until.is_some()) {
             client.waits_until = None;
             client.session = Session::new(now, &self.tools.settings, true);
-            self.shared.room().withdraw(Wish { worker: self.index, client: key });
+            self.shared.places().withdraw(Wish { worker: self.index, client: key });
         }
         true
     }
@@ -164,8 +166,8 @@ impl<N: Network> Worker<N> {
     /// that wait have what others made.
     pub(super) fn make_room_for_wishes(&mut self) {
         self.show_idle();
-        while self.shared.room().is_wanted() {
-            let longest_idle = self.shared.room().longest_idle();
+        while self.shared.places().is_wanted() {
+            let longest_idle = self.shared.places().longest_idle();
             let gives = match self.admission.next_eviction(
                 self.index,
                 longest_idle,
@@ -180,9 +182,9 @@ impl<N: Network> Worker<N> {
                 }
             };
             let Some(gives) = gives else { break };
-            let Some(wish) = self.shared.room().next_wish() else { break };
+            let Some(wish) = self.shared.places().next_wish() else { break };
             self.take_place_from(gives);
-            let worker = self.shared.room().hand_over(wish);
+            let worker = self.shared.places().hand_over(wish);
             self.wake(Some(worker));
             self.show_idle();
         }
@@ -240,7 +242,7 @@ impl<N: Network> Worker<N> {
     /// Shows the other workers how long a client has idled here.
     fn show_idle(&self) {
         let oldest = self.longest_idle().and_then(|key| self.clients.get(key));
-        self.shared.room().show_idle(self.index, oldest.map(|client| client.idle_since));
+        self.shared.places().show_idle(self.index, oldest.map(|client| client.idle_since));
     }
 
     fn longest_idle(&self) -> Option<Key> {
@@ -264,11 +266,11 @@ impl<N: Network> Worker<N> {
     /// When this worker has to look after those who wait for places, if nothing happens before.
     #[cold]
     pub(super) fn next_room(&self) -> Option<Timestamp> {
-        let room = self.shared.room();
-        if room.has_granted(self.index) {
+        let places = self.shared.places();
+        if places.has_granted(self.index) {
             return Some(self.tools.now);
         }
-        let ends = self.silent_since().map(|since| since + SILENCE).filter(|_| room.is_wanted());
+        let ends = self.silent_since().map(|since| since + SILENCE).filter(|_| places.is_wanted());
         ends.map(|at| at.max(self.tools.now + LOOK_AGAIN))
     }
 
@@ -319,7 +321,7 @@ impl<N: Network> Worker<N> {
     pub(super) fn leave(&mut self, key: Key, client: &Client<N::Socket>) {
         self.admission.forget(key.slot());
         if client.waits_until.is_some() {
-            self.shared.room().withdraw(Wish { worker: self.index, client: key });
+            self.shared.places().withdraw(Wish { worker: self.index, client: key });
         }
         match client.has_place {
             true => self.give_place_back(),

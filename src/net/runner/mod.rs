@@ -1,10 +1,11 @@
-//! Moves the bytes of one client's session until nothing moves, its turn is over, or something is to be done that is
-//! the worker's.
+//! Runs one client's session until nothing moves, its turn is over, or something is to be done that is the worker's.
 //!
 //! Asks the session what it wants, does it if a socket is ready for it, and passes on what came of it. Touches its own
 //! client and its own upstream only. Bytes are read into the worker's scratch buffer and written on from there; those
-//! of a response go as [`super::relay`] has it. Only what the other side does not take now is kept with its connection;
+//! of a response go as `response` has it. Only what the other side does not take now is kept with its connection;
 //! while any is, its source is not read.
+
+mod response;
 
 use std::{io::IoSlice, mem};
 
@@ -15,7 +16,7 @@ use super::{
     network::Network,
     shared::{Phase, SettingsSnapshot, Shared},
     stream::{Ready, Received, upstream_error},
-    transfer::{READ_BYTES_MAX, Transfer},
+    transfer::{PASS_BYTES_MAX, READ_BYTES_MAX, Transfer},
     transport::Transport,
     upstreams::Upstream,
 };
@@ -35,7 +36,7 @@ use crate::{
 const SETTLED_BYTES_MAX: usize = ALLOWANCE_BYTES - REWRITE_BYTES;
 
 /// A client's connection, that of the pod that it scrapes, and what the worker lends for one run.
-pub(super) struct Pump<'w, N: Network> {
+pub(super) struct Runner<'w, N: Network> {
     pub(super) client: &'w mut Client<N::Socket>,
     pub(super) upstream: Option<&'w mut Upstream<N::Socket>>,
     /// The client's slot, as the budget knows it.
@@ -87,7 +88,7 @@ pub(super) enum Move {
     },
 }
 
-impl<N: Network> Pump<'_, N> {
+impl<N: Network> Runner<'_, N> {
     /// Goes on as far as it can, for so many `moves`: reads, writes and transitions.
     pub(super) fn run(&mut self, scratch: &mut [u8], moves: &mut usize) -> Action {
         while *moves > 0 {
@@ -133,7 +134,7 @@ impl<N: Network> Pump<'_, N> {
     }
 
     /// The exchange's next state; what it says is in the output.
-    pub(super) fn advance(&mut self, event: Event<'_>) {
+    fn advance(&mut self, event: Event<'_>) {
         let mut ctx = Context {
             now: self.tools.now,
             draining: self.shared.phase() != Phase::Serving,
@@ -146,7 +147,7 @@ impl<N: Network> Pump<'_, N> {
     }
 
     /// Writes what the output has for the client. `bytes` are those of the event, if it had any.
-    pub(super) fn deliver(&mut self, bytes: &[u8]) -> Move {
+    fn deliver(&mut self, bytes: &[u8]) -> Move {
         let Output { head, pass, .. } = &self.tools.out;
         let has_none = head.is_empty() && pass.is_empty();
         let bytes = &bytes[pass.clone()];
@@ -155,13 +156,13 @@ impl<N: Network> Pump<'_, N> {
     }
 
     /// The output's bytes are `delivered`; says whether something is left to do.
-    pub(super) fn after(&self, delivered: bool) -> Move {
+    fn after(&self, delivered: bool) -> Move {
         if delivered && !self.tools.out.has_action() { Move::Made } else { Move::Act { delivered } }
     }
 
     /// How many of `most` bytes may be read for the client or its pod, as the budget has room to keep them.
     #[inline]
-    pub(super) fn room_to_read(&self, most: usize) -> usize {
+    fn room_to_read(&self, most: usize) -> usize {
         if self.tools.budget.has_room_for(ROOM_FOR_ANY) {
             return most; // as almost always
         }
@@ -180,7 +181,7 @@ impl<N: Network> Pump<'_, N> {
     }
 
     /// There is no room for what would be read, if there is something.
-    pub(super) fn pause(&mut self, is_readable: bool) -> Move {
+    fn pause(&mut self, is_readable: bool) -> Move {
         self.client.lacks_room = is_readable;
         self.client.unsettled |= is_readable;
         Move::Nothing
@@ -250,7 +251,7 @@ impl<N: Network> Pump<'_, N> {
 }
 
 /// More than a session can add to what is held by one read: where there is room for that, nothing is looked up.
-const ROOM_FOR_ANY: usize = super::transfer::PASS_BYTES_MAX + REWRITE_BYTES;
+const ROOM_FOR_ANY: usize = PASS_BYTES_MAX + REWRITE_BYTES;
 
 /// What is kept for a client and its pod.
 pub(super) fn held_bytes<S: Transport>(client: &Client<S>, upstream: Option<&Upstream<S>>) -> usize {
@@ -314,13 +315,13 @@ mod tests {
                     out: Output::default(),
                 },
                 shared,
-                scratch: vec![0; super::super::relay::PEEK_BYTES_MAX],
+                scratch: vec![0; crate::net::transfer::PEEK_BYTES_MAX],
             }
         }
 
-        fn with<T>(&mut self, act: impl FnOnce(&mut Pump<'_, FakeNetwork>, &mut [u8]) -> T) -> T {
+        fn with<T>(&mut self, act: impl FnOnce(&mut Runner<'_, FakeNetwork>, &mut [u8]) -> T) -> T {
             let upstream = self.client.upstream.and_then(|key| self.upstreams.get_mut(key));
-            let mut pump = Pump {
+            let mut runner = Runner {
                 client: &mut self.client,
                 upstream,
                 slot: 0,
@@ -328,11 +329,11 @@ mod tests {
                 counters: self.shared.counters(0),
                 tools: &mut self.tools,
             };
-            act(&mut pump, &mut self.scratch)
+            act(&mut runner, &mut self.scratch)
         }
 
         fn run(&mut self, mut moves: usize) -> Action {
-            self.with(|pump, scratch| pump.run(scratch, &mut moves))
+            self.with(|runner, scratch| runner.run(scratch, &mut moves))
         }
 
         /// Opens the connection that the output asks for, to a pod that says this.

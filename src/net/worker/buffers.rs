@@ -5,8 +5,11 @@
 
 use std::mem;
 
-use super::{client::Client, network::Network, pump::held_bytes, slots::Key, worker::Worker};
-use crate::proxy::events::Event;
+use super::Worker;
+use crate::{
+    net::{client::Client, network::Network, runner::held_bytes, slots::Key},
+    proxy::events::Event,
+};
 
 impl<N: Network> Worker<N> {
     /// Counts what is kept for a client after it went on, and notes whether it has to wait for room.
