@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::{
     states::Exchange,
-    transaction::{RESPONSE_START, Response, Transaction},
+    transaction::{Response, Transaction},
 };
 use crate::{
     http1::{
@@ -58,8 +58,7 @@ impl Transaction {
         ctx: &mut Context<'_>,
         out: &mut Output,
     ) -> Exchange {
-        // What another answer left behind, such as a body behind the answer to a HEAD request, is not for this one.
-        if self.is_unanswered() && !starts_like_a_response(bytes) {
+        if self.is_left_behind(bytes) {
             return self.retry(ctx, out);
         }
         self.first_byte.get_or_insert(ctx.now);
@@ -107,8 +106,7 @@ impl Transaction {
         match head.status {
             101 => Err(Outcome::SwitchedProtocols.into()),
             100..=199 => self.interim(head, out).map(|()| Head::Interim),
-            // RFC 9110 section 15.5.9: sent to a connection that idles, it crossed our request, which may be repeated.
-            408 if self.reused && self.interim_responses == 0 => Ok(Head::Stale),
+            status if self.is_stale(status) => Ok(Head::Stale),
             _ => self.head(head, ctx, out).map(|()| Head::Final(head.bytes.len())),
         }
     }
@@ -253,11 +251,6 @@ impl Transaction {
 #[cold]
 fn sends_no_body(head: &ResponseHead<'_, '_>) -> bool {
     framing::of_response(head, false) == Ok(Framing::Empty)
-}
-
-/// Whether these bytes, the first of a connection's answer, may be the beginning of one.
-fn starts_like_a_response(bytes: &[u8]) -> bool {
-    bytes.iter().zip(RESPONSE_START).all(|(byte, expected)| byte == expected)
 }
 
 /// What the head of an answer turned out to be.

@@ -13,8 +13,6 @@ use crate::{
     proxy::{outcome::Outcome, peer::Peer, route::RouteName, timestamp::Timestamp},
 };
 
-/// How every answer begins.
-pub(super) const RESPONSE_START: &[u8] = b"HTTP/";
 /// The largest buffer of a request that is kept for the next one.
 pub(super) const SPARE_REQUEST_BYTES_MAX: usize = 2 * 1024;
 

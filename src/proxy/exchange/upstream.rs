@@ -56,8 +56,6 @@ impl Transaction {
                 self.sent = self.request.len().min(self.sent + bytes);
                 self.wait()
             }
-            // What a pooled connection sent before the request answers nothing. It must not become part of the response.
-            Event::Response(_) if self.reused && self.sent == 0 => self.retry(ctx, out),
             event => self.awaiting(event, ctx, out),
         }
     }
