@@ -15,7 +15,7 @@ fn main() {
         .or_else(|| git(&["rev-parse", "--short=12", "HEAD"]))
         .unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=PSYSTRIKE_REVISION={revision}");
-    // The kernel maps a binary in aligned pieces of 64 KiB ctx what is touched. Where its parts begin on such a
+    // The kernel maps a binary in aligned pieces of 64 KiB around what is touched. Where its parts begin on such a
     // piece, fewer of them are, some 40 KiB at start. On aarch64 they do anyway.
     if env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|libc| libc == "musl") {
         // Two arguments, as C compilers and bare linkers alike take them; `-Wl,` is for the former only.

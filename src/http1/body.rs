@@ -99,7 +99,7 @@ pub struct Span {
 pub enum Kind {
     /// Content.
     Content,
-    /// The coding ctx it.
+    /// The coding around it.
     Coding,
     /// What stands behind a chunk's size, which does not go on.
     Extension,

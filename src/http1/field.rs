@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-/// One field line, as httparse cuts it: the name without its colon, the value without the white space ctx it.
+/// One field line, as httparse cuts it: the name without its colon, the value without the white space around it.
 pub type FieldLine<'b> = httparse::Header<'b>;
 
 /// What a field name is to a forwarder.
@@ -214,7 +214,7 @@ impl Connection {
     }
 }
 
-/// The elements of a comma-separated list, without the white space ctx them and without empty ones
+/// The elements of a comma-separated list, without the white space around them and without empty ones
 /// (RFC 9110 section 5.6.1).
 pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())

@@ -1,4 +1,4 @@
-//! Where a message's body ends: RFC 9112 section 6.3, rule by rule.
+//! By what a message's body ends: RFC 9112 section 6.3, rule by rule. Where it does is [`super::body`]'s.
 //!
 //! Stricter than the RFC wherever it lets a recipient guess. Two readers of one connection that guess
 //! differently are how requests are smuggled and answers split, so what is doubtful is refused, on both sides.

@@ -181,7 +181,7 @@ impl Fields {
     }
 }
 
-/// Without the white space ctx it (`OWS`, RFC 9110 section 5.6.3): SP and HTAB, and no control byte.
+/// Without the white space around it (`OWS`, RFC 9110 section 5.6.3): SP and HTAB, and no control byte.
 fn trim(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;

@@ -17,7 +17,7 @@ use super::{
     timestamp::Timestamp,
 };
 
-/// What an exchange can see ctx it.
+/// What an exchange can see around it.
 pub struct Context<'e> {
     /// The time of this turn.
     pub now: Timestamp,

@@ -65,7 +65,7 @@ impl Policy {
         &self.ports
     }
 
-    /// Whether a connection to `origin` may be opened.
+    /// Whether a connection to `peer` may be opened.
     ///
     /// # Errors
     /// [`Outcome::AddressNotAllowed`] or [`Outcome::PortNotAllowed`].
@@ -277,7 +277,7 @@ mod tests {
             (ALL, "", "64:ff9b::169.254.169.254", false),
             (ALL, "", "64:ff9b:1::127.0.0.1", false),
             (ALL, "", "64:ff9b:1::8.8.8.8", true),
-            // RFC 6052 section 2.2: by /64, /56 and /48 prefixes, ctx octet 8.
+            // RFC 6052 section 2.2: by /64, /56 and /48 prefixes, around octet 8.
             (ALL, "", "64:ff9b:1:0:a9:fea9:fe00:0", false),
             (ALL, "", "64:ff9b:1:0:7f:0:100:0", false),
             (ALL, "", "64:ff9b:1:0:ffa9:fea9:fe00:0", false),

@@ -104,7 +104,7 @@ impl Pool {
         }
     }
 
-    /// Takes out the newest connection to `origin` that was put in before `now`.
+    /// Takes out the newest connection to `peer` that was put in before `now`.
     ///
     /// One that was put in at `now`, in this very turn, has not been looked at by the kernel's readiness since:
     /// bytes behind the last answer's end could be waiting on it, and be taken for the next one's.
