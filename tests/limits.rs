@@ -691,6 +691,28 @@ fn far_beyond_the_most_clients_none_waits_for_ever() {
 }
 
 #[test]
+fn who_is_turned_away_at_once_is_told_without_a_reset_however_late_it_acknowledges() {
+    let psystrike = start(&["--clients-max", "1"]);
+    let (pod, gate) = gated("127.23.2.12");
+    let mut busy = scraping(&psystrike, &pod);
+    psystrike.process().stop();
+    let mut turned_away: Vec<_> = (0..100).map(|_| psystrike.client()).collect();
+    for client in &turned_away {
+        // As from a client at a distance, no acknowledgement is there when the connection is closed.
+        socket2::SockRef::from(client.stream()).set_tcp_quickack(false).expect("it can be set");
+    }
+    psystrike.signal(Signal::CONT);
+    for client in &mut turned_away {
+        assert_eq!(client.response().expect("a whole answer").status(), 503);
+        assert_eq!(client.end(), End::Eof);
+        // A reset behind the end shows nowhere else.
+        assert!(client.stream().take_error().expect("it can be read").is_none());
+    }
+    gate.open();
+    assert_eq!(busy.response().expect("it is answered").status(), 200);
+}
+
+#[test]
 fn clients_that_come_all_at_once_are_answered_or_told() {
     let psystrike = start(&["--clients-max", "4"]);
     let pod = Pod::answering("127.23.2.3", PAGE, Then::Keep);

@@ -4,7 +4,10 @@
 //! only what a read or a write shows takes away from it. So a scrape costs no call that could have been known to
 //! say "not now".
 
-use std::io::{self, ErrorKind, IoSlice};
+use std::{
+    io::{self, ErrorKind, IoSlice},
+    time::Duration,
+};
 
 use super::transport::{Transport, splice::Pipe};
 use crate::proxy::outcome::UpstreamError;
@@ -75,6 +78,12 @@ impl<S: Transport> Stream<S> {
         if self.socket.has_undelivered() {
             self.socket.reset_on_close();
         }
+    }
+
+    /// Closes the connection in order. What is on its way is for the kernel to deliver, within so long: little, as nobody
+    /// counts it.
+    pub fn close_delivering(self, most: Duration) {
+        self.socket.deliver_within(most);
     }
 
     /// The socket.

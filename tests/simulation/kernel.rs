@@ -4,7 +4,7 @@
 //! comes back after a write that found too little. What an event then says is what holds when it is fetched.
 //! Whatever no kernel would let a caller do, or what a caller must not rely on, panics here.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
 use psystrike::net::{network::Token, stream::Ready};
 use rustix::io::Errno;
@@ -108,6 +108,8 @@ pub(crate) struct Conn {
     pub(crate) worker_ended: bool,
     pub(crate) worker_closed: Option<Close>,
     reset_on_close: bool,
+    /// The kernel gives up in time what it has yet to deliver.
+    pub(crate) delivers_within: Option<Duration>,
     /// The kernel watches for the peer's vanishing.
     pub(crate) watched: bool,
     /// A write found too little room since room was last told of.
@@ -141,6 +143,7 @@ impl Conn {
             worker_ended: false,
             worker_closed: None,
             reset_on_close: false,
+            delivers_within: None,
             watched: false,
             blocked: false,
             stalled: false,

@@ -343,7 +343,8 @@ impl Net {
         let random = &mut self.random;
         let undelivered = self.kernel.has_undelivered(id);
         let close = self.kernel.close(id, |end| random.below(end));
-        let is_orphan = undelivered && close == Close::Fin && self.call != Call::Drop;
+        let is_given_up = self.kernel.conns[id].delivers_within.is_some();
+        let is_orphan = undelivered && close == Close::Fin && !is_given_up && self.call != Call::Drop;
         assert!(!is_orphan, "{id} is closed with bytes in the kernel that nobody may ever take");
         self.progress = true;
         self.trace(|| format!("worker closes {id}, {:?}'s: {close:?}", self.owners[id]));

@@ -178,6 +178,10 @@ impl Transport for SimSocket {
         self.net.borrow_mut().kernel.reset_on_close(self.id);
     }
 
+    fn deliver_within(&self, most: Duration) {
+        self.net.borrow_mut().kernel.conns[self.id].delivers_within = Some(most);
+    }
+
     fn peer(&self) -> Option<SocketAddr> {
         None
     }

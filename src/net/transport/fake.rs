@@ -8,6 +8,7 @@ use std::{
     io::{self, ErrorKind, IoSlice},
     net::SocketAddr,
     rc::Rc,
+    time::Duration,
 };
 
 use super::{Transport, splice::Pipe};
@@ -102,6 +103,10 @@ impl Transport for Fake {
 
     fn reset_on_close(&self) {
         self.called("reset");
+    }
+
+    fn deliver_within(&self, _most: Duration) {
+        self.called("deliver");
     }
 
     fn peer(&self) -> Option<SocketAddr> {

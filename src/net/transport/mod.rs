@@ -10,6 +10,7 @@ pub mod tcp;
 use std::{
     io::{self, IoSlice},
     net::SocketAddr,
+    time::Duration,
 };
 
 /// What a connection's socket can do. Every call returns at once.
@@ -55,6 +56,9 @@ pub trait Transport {
 
     /// Makes the close that follows a reset.
     fn reset_on_close(&self);
+
+    /// Has the kernel give up what it has yet to deliver once that has gone unacknowledged for so long.
+    fn deliver_within(&self, most: Duration);
 
     /// Who is on the other side.
     fn peer(&self) -> Option<SocketAddr>;

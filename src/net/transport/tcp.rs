@@ -90,6 +90,11 @@ impl Transport for TcpStream {
         let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
 
+    fn deliver_within(&self, most: Duration) {
+        // TCP_USER_TIMEOUT outlives the descriptor. If it fails, the kernel gives up by its own rule (tcp_orphan_retries).
+        let _ = SockRef::from(self).set_tcp_user_timeout(Some(most));
+    }
+
     fn peer(&self) -> Option<SocketAddr> {
         let peer = self.peer_addr().ok()?;
         Some(SocketAddr::new(peer.ip().to_canonical(), peer.port()))

@@ -28,6 +28,8 @@ use crate::{
 
 /// How soon a worker looks again whether it is to make room, where another is to do so first.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// How long the kernel tries to deliver what a client was told that is closed at once.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
 
 impl<N: Network> Worker<N> {
     /// A client connected.
@@ -236,7 +238,9 @@ impl<N: Network> Worker<N> {
     /// Closes a client that was just told that it is turned away, as far as it could be.
     fn close_told(&mut self, key: Key) {
         self.step(key, Event::Flushed);
-        self.remove_client(key);
+        if let Some(client) = self.take_client(key) {
+            client.stream.close_delivering(TOLD_WITHIN);
+        }
     }
 
     /// Shows the other workers how long a client has idled here.

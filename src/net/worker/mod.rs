@@ -397,12 +397,19 @@ impl<N: Network> Worker<N> {
 
     /// Forgets and closes a client's connection.
     fn remove_client(&mut self, key: Key) {
-        let Some(client) = self.clients.remove(key) else { return };
+        if let Some(client) = self.take_client(key) {
+            client.stream.close();
+        }
+    }
+
+    /// Takes out a client, for its connection to be closed.
+    fn take_client(&mut self, key: Key) -> Option<Client<N::Socket>> {
+        let client = self.clients.remove(key)?;
         self.tools.transfer.stalled -= usize::from(client.is_stalled());
         self.forget_held(key.slot(), &client);
         self.counters().clients.sub(1);
         self.leave(key, &client);
-        client.stream.close();
+        Some(client)
     }
 
     fn counters(&self) -> &Counters {
