@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 
 use bytes::{Random, Shown, cuts, with_seeds};
 use psystrike::http1::body::{
-    BodyError, BodyScanner, CHUNK_LINE_BYTES_MAX, Kind, Progress, Scan, TRAILER_BYTES_MAX,
+    BodyError, BodyScanner, CHUNK_EXTENSION_BYTES_MAX, Kind, Progress, Scan, TRAILER_BYTES_MAX,
 };
 use psystrike::http1::framing::Framing;
 
@@ -329,8 +329,8 @@ fn every_byte_at_every_place() {
 
 #[test]
 fn limits() {
-    assert_eq!((CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX), (4096, 65_536));
-    let extension = CHUNK_LINE_BYTES_MAX as usize;
+    assert_eq!((CHUNK_EXTENSION_BYTES_MAX, TRAILER_BYTES_MAX), (4096, 65_536));
+    let extension = CHUNK_EXTENSION_BYTES_MAX as usize;
     let trailer = TRAILER_BYTES_MAX as usize;
     let fill = |len: usize| vec![b'x'; len];
     let line = |before: &[u8], len: usize, behind: &[u8]| [before, &fill(len), behind].concat();

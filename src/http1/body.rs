@@ -1,4 +1,5 @@
-//! Finds the end of a body while its bytes go by, and never copies one of them.
+//! Finds the end of a body while its bytes go by, and keeps none of them. Where some do not go on, those behind them
+//! move up.
 //!
 //! Where RFC 9112 section 7.1 leaves a recipient room (bare LF, an empty size), the scanner takes none: what it lets by
 //! must mean the same to whoever reads it next. What a chunk's line holds behind the size is taken as Go's client takes
@@ -7,9 +8,9 @@
 
 use super::framing::Framing;
 
-/// The longest extensions of one chunk. Without a bound, a pod could send a scrape that never has
-/// any content.
-pub const CHUNK_LINE_BYTES_MAX: u32 = 4 * 1024;
+/// The longest extensions of one chunk, but for the byte that they begin with. Without a bound, a pod could send a scrape
+/// that never has any content.
+pub const CHUNK_EXTENSION_BYTES_MAX: u32 = 4 * 1024;
 /// The most digits of a chunk's size: what 64 bits hold.
 pub const SIZE_DIGITS_MAX: u8 = 16;
 /// The longest trailer section: what a head may be at most.
@@ -40,8 +41,8 @@ pub enum Chunked {
     Extension {
         /// The chunk's size.
         bytes: u64,
-        /// How long the line is by now.
-        line_bytes: u32,
+        /// How many bytes stand here by now, but for the first.
+        extension_bytes: u32,
         /// Only white space stands behind the size yet; `;` or the line's end must follow it.
         white: bool,
     },
@@ -323,20 +324,20 @@ impl Chunked {
             }
             (Self::Size { digits: 0, .. }, _) => return broken("chunk size"),
             (&Self::Size { bytes, .. } | &Self::Extension { bytes, .. }, b'\r') => Self::SizeLf { bytes },
-            (&Self::Size { bytes, .. }, b';') => Self::Extension { bytes, line_bytes: 0, white: false },
+            (&Self::Size { bytes, .. }, b';') => Self::Extension { bytes, extension_bytes: 0, white: false },
             (&Self::Size { bytes, .. }, b' ' | b'\t') => {
-                Self::Extension { bytes, line_bytes: 0, white: true }
+                Self::Extension { bytes, extension_bytes: 0, white: true }
             }
             (Self::Size { .. }, _) => return broken("chunk size"),
-            (&Self::Extension { bytes, line_bytes, white }, _) => {
+            (&Self::Extension { bytes, extension_bytes, white }, _) => {
                 let blank = is_blank(byte);
-                if line_bytes >= CHUNK_LINE_BYTES_MAX {
+                if extension_bytes >= CHUNK_EXTENSION_BYTES_MAX {
                     return broken("chunk extension too long");
                 }
                 if byte == b'\n' || (white && !blank && byte != b';') {
                     return broken("chunk extension");
                 }
-                Self::Extension { bytes, line_bytes: line_bytes + 1, white: white && blank }
+                Self::Extension { bytes, extension_bytes: extension_bytes + 1, white: white && blank }
             }
             (Self::SizeLf { bytes: 0 }, b'\n') => Self::TrailerLine { bytes: 0 },
             (&Self::SizeLf { bytes }, b'\n') => Self::Data { bytes },

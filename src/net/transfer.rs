@@ -1,7 +1,8 @@
 //! Moves bytes towards a client: those that were read, and those that go through a pipe and are never copied.
 //!
 //! Owns the worker's pipe, and what was sent in the run that is under way. What the client does not take now is kept
-//! with it. Never decides what goes on, and knows no key, slot or worker.
+//! with it. Never decides what goes on, nor which of the two ways it goes (`super::runner`), and knows no key, slot or
+//! worker.
 //!
 //! The pipe is optional: where the kernel refuses one of its calls, or there is no descriptor for it, bytes are read and
 //! written.
@@ -26,11 +27,12 @@ use crate::{http1::head::RESPONSE_HEAD_BYTES_MAX, proxy::metrics::Counters};
 /// head of a response fits in.
 pub const READ_BYTES_MAX: usize = RESPONSE_HEAD_BYTES_MAX;
 /// The most that goes through the pipe at once, and so the most that is ever kept for a client that does not take
-/// it: a body of 512 KiB with its head. Once a client did not take all of a response, or so many clients take nothing,
-/// it is as little as is read.
+/// it: a body of 512 KiB with its head. Once a client did not take all of a response, or several clients take
+/// nothing, it is as little as is read.
 pub const PASS_BYTES_MAX: usize = 528 * 1024;
 /// The most that is looked at, all of it, at once: a body of 256 KiB with its head and chunks.
 pub const PEEK_BYTES_MAX: usize = 272 * 1024;
+/// So many clients may take nothing before no more is kept for a client than is read at once.
 const STALLED_AT_LENGTH_MAX: usize = 8;
 
 /// Moves bytes, one session's after the other's.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::{lru::LruList, timestamp::Timestamp};
 
-/// Clients without a place, which wait for one or are told that there is none. More are told and closed at once.
+/// Clients of one worker without a place, which wait for one or are told that there is none. More are told and closed
+/// at once.
 const WITHOUT_PLACE_MAX: usize = 64;
 /// How long a new connection may say nothing before its place goes to a client that waits, or before it is closed
 /// when the process ends.

@@ -42,7 +42,8 @@ macro_rules! outcomes {
                 match self { $(Self::$variant => Class::$class,)* }
             }
 
-            /// The status code of the answer that tells of it. 0: there is none, or it is the pod's.
+            /// The status code that tells of it, in an answer or, where none can, in the access log. 0: it is the
+            /// pod's.
             pub const fn status(self) -> u16 {
                 match self { $(Self::$variant => $status,)* }
             }
@@ -96,7 +97,7 @@ outcomes! {
     /// All places for clients are taken.
     TooManyClients "too_many_clients" Refused 503 "too many clients";
 
-    /// We had no file descriptor for a connection to the pod.
+    /// We had no file descriptor for a connection to the pod; in the log alone, for a client's.
     NoDescriptors "no_descriptors" Pod 503 "no file descriptor left for a connection to the pod";
     /// The bytes that are held for others were as many as may be, and this exchange had held some for longest. The
     /// client's connection was broken off if part of an answer was sent.
@@ -134,7 +135,7 @@ outcomes! {
     ClientTimeout "client_timeout" Client 499 "client did not take the answer";
 }
 
-/// What every outcome counts towards, by discriminant.
+/// How many outcomes there are.
 pub const OUTCOMES: usize = Outcome::ALL.len();
 
 impl Outcome {

@@ -2,7 +2,8 @@
 //!
 //! Knows connections by their slot number. Last in, first out for each pod: the connection that idled least is
 //! the one that the pod has least reason to have closed. Least recently used out first, over all pods. Never
-//! touches a connection, nor decides whether one is fit to be kept.
+//! touches a connection, nor decides whether one is fit to be kept: that, and what comes where none is kept, is
+//! [`crate::net::upstreams`]'s.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -40,7 +41,7 @@ enum Link {
 pub struct Pool {
     idle_max: usize,
     timeout: Duration,
-    /// By slot. Only slots that are in `recency` mean something.
+    /// By slot; `None` where no connection is kept.
     idle: Vec<Option<Idle>>,
     len: usize,
     pods: usize,

@@ -82,8 +82,8 @@ impl Reading {
         }
     }
 
-    /// Turns a whole head into what is to be done. What is said of it here is the same for every refusal: it
-    /// keeps the connection, unless it is unclear where the next request begins.
+    /// Turns a whole head into what is to be done. Whether the connection persists follows from the head, whatever comes
+    /// of the request: it does not where the next request may begin anywhere.
     fn plan(self, head: &RequestHead<'_, '_>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         let framing = framing::of_request(head);
         let to_head = head.method == "HEAD";

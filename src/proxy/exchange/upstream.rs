@@ -1,7 +1,7 @@
 //! The way to the pod: connecting, sending, the wait for an answer, and giving up.
 //!
-//! Owns what a failure on that way leads to. Which are tried again is [`retry`](super::retry)'s to say, and which
-//! connection is used is the [`pool`](crate::proxy::pool)'s.
+//! Owns what a failure on that way leads to. Which are tried again is [`retry`](super::retry)'s to say; which connection
+//! is used, a kept one or a new one, the [`pool`](crate::proxy::pool)'s and [`net::upstreams`](crate::net::upstreams)'s.
 
 use std::time::Duration;
 
