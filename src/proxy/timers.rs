@@ -95,10 +95,10 @@ impl<K: Copy + Ord> Timers<K> {
         self.heap.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// Bounds the heap: a quarter past the number of `owners`, or of the entries that the last sweep left, it keeps just
-    /// what is still some timer's newest entry.
+    /// Bounds the heap: a quarter past the number of `owners`, or of the entries that the last sweep left, as far as these
+    /// owners can have so many, it keeps just what is still some timer's newest entry.
     pub fn sweep(&mut self, owners: usize, timers: impl Fn(K) -> Option<SessionTimers>) {
-        let expected = owners.max(self.swept_len);
+        let expected = self.swept_len.clamp(owners, owners * Timer::COUNT);
         if self.heap.len() > expected + expected / 4 + STALE_MAX {
             let is_newest = |at, owner, timer| timers(owner).is_some_and(|armed| armed.is_newest(timer, at));
             self.heap.retain(|Reverse((at, owner, timer))| is_newest(*at, *owner, *timer));
@@ -186,8 +186,8 @@ mod tests {
         let mut timers = Timers::default();
         let mut armed = [SessionTimers::default(); 1000];
         for (owner, armed) in armed.iter_mut().enumerate() {
-            for timer in [Timer::Exchange, Timer::Place, Timer::Silence] {
-                timers.arm(owner, timer, armed, start + Duration::from_secs(1));
+            for (timer, seconds) in [(Timer::Exchange, 1), (Timer::Place, 2), (Timer::Silence, 3)] {
+                timers.arm(owner, timer, armed, start + Duration::from_secs(seconds));
             }
         }
         let asked = std::cell::Cell::new(0);
@@ -198,5 +198,19 @@ mod tests {
             });
         }
         assert_eq!((timers.heap.len(), asked.get()), (3000, 3000), "one sweep finds that all are in use");
+    }
+
+    #[test]
+    fn the_entries_of_owners_that_are_gone_are_swept_however_many_there_were() {
+        let start = Timestamp::default();
+        let mut timers = Timers::default();
+        let mut armed = [SessionTimers::default(); 1000];
+        for (owner, armed) in armed.iter_mut().enumerate() {
+            timers.arm(owner, Timer::Exchange, armed, start + Duration::from_secs(1));
+        }
+        timers.sweep(10, |owner| Some(armed[owner]));
+        assert_eq!(timers.heap.len(), 1000);
+        timers.sweep(10, |owner| armed.get(owner).copied().filter(|_| owner < 10));
+        assert_eq!(timers.heap.len(), 10);
     }
 }
