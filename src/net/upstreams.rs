@@ -258,9 +258,12 @@ mod tests {
         assert_eq!(counted(&counters), [1, 1, 0, 1]);
         let upstream = upstreams.get(key).expect("it is there");
         assert_eq!((upstream.client, upstream.read_mode), (Some(client()), ReadMode::Head));
+        upstreams.pool(key, ReadMode::Read, at(3), &counters);
+        assert_eq!(network.opened[0].1.0.borrow().calls, ["watch"], "it is watched already");
+        assert_eq!(upstreams.reuse(pod(1), client(), at(4), &counters), Some(key));
         upstreams.close(key, &counters);
         assert!(upstreams.get(key).is_none());
-        assert_eq!(counted(&counters), [1, 0, 0, 1]);
+        assert_eq!(counted(&counters), [1, 0, 0, 2]);
     }
 
     #[test]
@@ -324,18 +327,18 @@ mod tests {
     #[test]
     fn beyond_the_most_and_after_their_time_pooled_connections_are_closed() {
         let (mut network, counters, mut upstreams) =
-            (FakeNetwork::default(), Counters::default(), upstreams(2));
-        let keys = [1, 2, 3].map(|last| {
+            (FakeNetwork::default(), Counters::default(), upstreams(3));
+        let keys = [1, 2, 3, 4].map(|last| {
             let key = upstreams.open(&mut network, pod(last), client(), &counters).expect("opened");
             upstreams.pool(key, ReadMode::Read, at(last.into()), &counters);
             key
         });
         let alive = |upstreams: &Upstreams<Fake>| keys.map(|key| upstreams.get(key).is_some());
-        assert_eq!(alive(&upstreams), [false, true, true]);
+        assert_eq!(alive(&upstreams), [false, true, true, true]);
         assert_eq!(upstreams.next_expiry(), Some(at(62)));
-        upstreams.close_expired(at(62), &counters);
-        assert_eq!(alive(&upstreams), [false, false, true]);
+        upstreams.close_expired(at(63), &counters);
+        assert_eq!(alive(&upstreams), [false, false, false, true], "all whose time is over");
         assert!(upstreams.close_oldest(&counters) && !upstreams.close_oldest(&counters));
-        assert_eq!(counted(&counters), [3, 0, 0, 0]);
+        assert_eq!(counted(&counters), [4, 0, 0, 0]);
     }
 }
