@@ -3,6 +3,7 @@
 //! Owns no call on a socket: bytes move in [`super::transfer`].
 
 use super::{
+    outbox::Outbox,
     slots::Key,
     stream::{Ready, Stream},
     transport::Transport,
@@ -22,11 +23,7 @@ pub struct Client<S> {
     pub(super) input: Box<[u8]>,
     /// The exchange has not seen `input` yet.
     pub(super) input_is_new: bool,
-    pub(super) outbox: Option<Box<Outbox>>,
-    /// It did not take at once all that it was sent of this answer.
-    pub(super) is_slow: bool,
-    /// Sent since the last exchange was over.
-    pub(super) sent_bytes: u64,
+    pub(super) outbox: Outbox,
     pub(super) timers: SessionTimers,
     pub(super) queued: bool,
     /// It counts towards the most clients there may be.
@@ -46,13 +43,6 @@ pub struct Client<S> {
     pub(super) idle_since: Timestamp,
 }
 
-/// What a client has yet to take: some bytes, always.
-#[derive(Debug)]
-pub(super) struct Outbox {
-    pub(super) bytes: Vec<u8>,
-    pub(super) taken: usize,
-}
-
 impl<S: Transport> Client<S> {
     pub(super) fn new(stream: Stream<S>, session: Session, has_place: bool, now: Timestamp) -> Self {
         Self {
@@ -61,9 +51,7 @@ impl<S: Transport> Client<S> {
             upstream: None,
             input: Box::default(),
             input_is_new: false,
-            outbox: None,
-            is_slow: false,
-            sent_bytes: 0,
+            outbox: Outbox::default(),
             timers: SessionTimers::default(),
             queued: false,
             has_place,
@@ -79,19 +67,12 @@ impl<S: Transport> Client<S> {
 
     /// Whether it is in the middle of a long answer.
     pub(super) fn is_bulk(&self) -> bool {
-        self.sent_bytes >= BULK_BYTES
-    }
-
-    /// Keeps what it did not take.
-    pub(super) fn keep(&mut self, outbox: Outbox) {
-        self.outbox = Some(Box::new(outbox));
-        self.unsettled = true;
-        self.is_slow = true;
+        self.outbox.sent_bytes >= BULK_BYTES
     }
 
     /// Whether the client has yet to take bytes that were handed over.
     pub(super) fn is_stalled(&self) -> bool {
-        self.outbox.is_some()
+        self.outbox.is_stalled()
     }
 
     /// The same, and before it is closed, of bytes in the kernel too.

@@ -13,7 +13,8 @@
 //! - [`client`]: a client's connection, and what is kept for it;
 //! - [`upstreams`]: pod connections: opened, pooled, closed;
 //! - [`network`]: where sockets and pipes come from;
-//! - [`transfer`]: moves bytes towards a client, copied or through a pipe;
+//! - [`transfer`]: moves bytes to one side of a session, copied or through a pipe;
+//! - `outbox`: what that side has yet to take;
 //! - [`stream`]: a socket and what is known of its readiness;
 //! - [`transport`]: what carries bytes: TCP, and a pipe through which they go on unseen;
 //! - [`slots`]: where connections live, and the tokens that outlive them;
@@ -29,6 +30,7 @@ pub mod client;
 pub mod event_loop;
 pub mod listener;
 pub mod network;
+mod outbox;
 pub mod places;
 pub mod process;
 pub mod run_queue;

@@ -155,6 +155,10 @@ impl Transport for SimSocket {
         self.net.borrow_mut().kernel.conns[self.id].watched = true;
     }
 
+    fn can_splice(&self) -> bool {
+        true
+    }
+
     fn is_end_clean(&self) -> bool {
         true
     }

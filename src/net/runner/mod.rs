@@ -7,7 +7,10 @@
 
 mod response;
 
-use std::{io::IoSlice, mem};
+use std::{
+    io::{self, IoSlice},
+    mem,
+};
 
 use log::trace;
 
@@ -96,9 +99,7 @@ impl<N: Network> Runner<'_, N> {
             if self.tools.transfer.run_bytes >= self.tools.transfer.run_bytes_max {
                 return Action::Yield;
             }
-            let moved = if !self.client.is_stalled()
-                || self.tools.transfer.flush(self.client, self.counters).is_ok()
-            {
+            let moved = if !self.client.is_stalled() || self.flush().is_ok() {
                 self.make_move(scratch)
             } else {
                 self.step(Event::ClientGone)
@@ -110,6 +111,12 @@ impl<N: Network> Runner<'_, N> {
             }
         }
         Action::Yield
+    }
+
+    /// Writes what is kept for the client.
+    fn flush(&mut self) -> io::Result<()> {
+        let Client { stream, outbox, .. } = &mut *self.client;
+        self.tools.transfer.flush(stream, outbox, &self.counters.client_sent_bytes)
     }
 
     fn make_move(&mut self, scratch: &mut [u8]) -> Move {
@@ -151,7 +158,13 @@ impl<N: Network> Runner<'_, N> {
         let Output { head, pass, .. } = &self.tools.out;
         let has_none = head.is_empty() && pass.is_empty();
         let bytes = &bytes[pass.clone()];
-        let delivered = has_none || self.tools.transfer.write(self.client, head, bytes, self.counters);
+        if has_none {
+            return self.after(true);
+        }
+        let Client { stream, outbox, .. } = &mut *self.client;
+        let delivered =
+            self.tools.transfer.write(stream, outbox, head, bytes, &self.counters.client_sent_bytes);
+        self.client.unsettled |= self.client.is_stalled();
         self.after(delivered)
     }
 
@@ -255,9 +268,8 @@ const ROOM_FOR_ANY: usize = PASS_BYTES_MAX + REWRITE_BYTES;
 
 /// What is kept for a client and its pod.
 pub(super) fn held_bytes<S: Transport>(client: &Client<S>, upstream: Option<&Upstream<S>>) -> usize {
-    let outbox = client.outbox.as_ref().map_or(0, |outbox| outbox.bytes.capacity());
     let input = client.input.len() + upstream.map_or(0, |upstream| upstream.input.len());
-    client.session.held_bytes() + outbox + input
+    client.session.held_bytes() + client.outbox.held_bytes() + input
 }
 
 #[cfg(test)]
@@ -269,7 +281,7 @@ mod tests {
             slots::{KEYS_FROM, Key},
             stream::Stream,
             transport::fake::{Fake, FakeNetwork},
-            upstreams::Upstreams,
+            upstreams::{ReadMode, Upstreams},
         },
         proxy::{
             events::{ClientAction, UpstreamAction},
@@ -405,5 +417,59 @@ mod tests {
         upstream.expect("it is there").stream.add_ready(Ready::READ);
         assert_eq!(bench.run(16), ACT);
         assert_eq!(bench.fake.0.borrow().written, RESPONSE);
+    }
+
+    #[test]
+    fn a_client_that_cannot_be_written_to_is_gone() {
+        let mut bench = Bench::new(ASK);
+        assert_eq!(bench.run(16), ACT);
+        bench.connect(&RESPONSE[..RESPONSE.len() - 1]);
+        bench.fake.0.borrow_mut().takes = 5;
+        assert_eq!(bench.run(16), Action::Wait);
+        bench.fake.0.borrow_mut().is_broken = true;
+        bench.client.stream.add_ready(Ready::WRITE);
+        assert_eq!(bench.run(16), ACT);
+        assert_eq!(bench.tools.out.client, ClientAction::Close);
+        assert_eq!(bench.tools.out.report.take().expect("it is over").outcome, Outcome::ClientGone);
+    }
+
+    /// A response with so many bytes of body.
+    fn long_response(bytes: usize) -> Vec<u8> {
+        let head = format!("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: {bytes}\r\n\r\n");
+        [head.as_bytes(), &vec![b'x'; bytes]].concat()
+    }
+
+    #[test]
+    fn long_bodies_go_through_the_pipe_where_both_sides_can() {
+        for (client_can, pod_can) in [(true, true), (true, false), (false, true)] {
+            let mut bench = Bench::new(ASK);
+            assert_eq!(bench.run(16), ACT);
+            let response = long_response(4 * READ_BYTES_MAX);
+            let pod = bench.connect(&response);
+            bench.fake.0.borrow_mut().is_opaque = !client_can;
+            pod.0.borrow_mut().is_opaque = !pod_can;
+            assert_eq!(bench.run(16), ACT);
+            assert!(bench.fake.0.borrow().written == response, "{client_can}, {pod_can}");
+            let pipes = usize::from(client_can && pod_can);
+            assert_eq!(bench.tools.network.pipes_made, pipes, "{client_can}, {pod_can}");
+        }
+    }
+
+    #[test]
+    fn what_comes_behind_a_response_keeps_its_connection_from_being_used_again() {
+        for surplus in [&b""[..], b"x"] {
+            let mut bench = Bench::new(ASK);
+            assert_eq!(bench.run(16), ACT);
+            let response = long_response(4 * READ_BYTES_MAX);
+            let pod = bench.connect(&[&response, surplus].concat());
+            let key = bench.client.upstream.expect("it is there");
+            let upstream = bench.upstreams.get_mut(key).expect("it is there");
+            upstream.read_mode = ReadMode::Head; // all of it comes into the pipe at once
+            assert_eq!(bench.run(16), ACT);
+            assert!(bench.fake.0.borrow().written == response);
+            assert!(pod.0.borrow().incoming.is_empty());
+            let upstream = bench.upstreams.get(key).expect("it is there");
+            assert_eq!(upstream.has_surplus, !surplus.is_empty());
+        }
     }
 }

@@ -16,9 +16,11 @@ use std::{io, mem};
 use super::{Move, Runner};
 use crate::{
     net::{
+        client::Client,
         network::Network,
         stream::{Ready, Received, upstream_error},
         transfer::{PASS_BYTES_MAX, PEEK_BYTES_MAX, READ_BYTES_MAX, refused},
+        transport::Transport,
         upstreams::{BULK_BYTES_MIN, ReadMode},
     },
     proxy::{
@@ -44,7 +46,10 @@ impl<N: Network> Runner<'_, N> {
             let is_readable = upstream.stream.is_ready(Ready::READ);
             return self.pause(is_readable);
         }
-        let may_splice = room >= BULK_BYTES_MIN && !is_urgent;
+        let may_splice = room >= BULK_BYTES_MIN
+            && !is_urgent
+            && upstream.stream.socket().can_splice()
+            && self.client.stream.socket().can_splice();
         let splices = may_splice && (opaque >= BULK_BYTES_MIN || peeks);
         if !splices || !self.tools.transfer.has_pipe(&mut self.tools.network, self.shared) {
             return self.read_bytes(scratch, held, room);
@@ -54,7 +59,7 @@ impl<N: Network> Runner<'_, N> {
             ReadMode::Head => PASS_BYTES_MAX as u64,
             ReadMode::All | ReadMode::Read => PEEK_BYTES_MAX as u64,
         };
-        match self.tools.transfer.splice_in(&mut upstream.stream, self.client, most.min(room)) {
+        match self.tools.transfer.splice_in(&mut upstream.stream, &self.client.outbox, most.min(room)) {
             Ok(Received::Bytes(bytes)) if opaque >= BULK_BYTES_MIN => self.splice_response(0, bytes),
             Ok(Received::Bytes(bytes)) => self.peek_response(scratch, read_mode, bytes),
             // splice(2) gives nothing at a mark of urgent data too, where the pod has ended its side.
@@ -209,7 +214,10 @@ impl<N: Network> Runner<'_, N> {
             bytes += self.tools.out.pass.len();
         }
         self.tools.out.pass = 0..0; // it says nothing of bytes that are here
-        let delivered = self.tools.transfer.splice_out(self.client, bytes, self.shared, self.counters);
+        let Client { stream, outbox, .. } = &mut *self.client;
+        let sent = &self.counters.client_sent_bytes;
+        let delivered = self.tools.transfer.splice_out(stream, outbox, bytes, self.shared, sent);
+        self.client.unsettled |= self.client.is_stalled();
         let moved = self.after(delivered);
         self.note_surplus();
         self.tools.transfer.drop_unless_empty();

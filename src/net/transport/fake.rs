@@ -23,6 +23,10 @@ pub(crate) struct State {
     pub(crate) ended: bool,
     /// Its end was not meant.
     pub(crate) unclean: bool,
+    /// Every write fails.
+    pub(crate) is_broken: bool,
+    /// Its bytes cannot go through a pipe.
+    pub(crate) is_opaque: bool,
     /// So many bytes more are taken.
     pub(crate) takes: usize,
     /// What was taken.
@@ -71,6 +75,9 @@ impl Transport for Fake {
 
     fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut state = self.0.borrow_mut();
+        if state.is_broken {
+            return Err(ErrorKind::ConnectionReset.into());
+        }
         let all: Vec<u8> = from.iter().flat_map(|part| part.iter().copied()).collect();
         let taken = all.len().min(state.takes);
         if taken == 0 && !all.is_empty() {
@@ -87,6 +94,10 @@ impl Transport for Fake {
 
     fn watch(&self) {
         self.called("watch");
+    }
+
+    fn can_splice(&self) -> bool {
+        !self.0.borrow().is_opaque
     }
 
     fn is_end_clean(&self) -> bool {
@@ -167,11 +178,13 @@ pub(crate) struct FakeNetwork {
     /// What each call on a pipe fails with, or pipe2(2) itself.
     pub(crate) pipe_error: Option<ErrorKind>,
     pub(crate) has_pipes: bool,
+    /// How many pipes were made.
+    pub(crate) pipes_made: usize,
 }
 
 impl Default for FakeNetwork {
     fn default() -> Self {
-        Self { descriptors: usize::MAX, opened: Vec::new(), pipe_error: None, has_pipes: true }
+        Self { descriptors: usize::MAX, opened: Vec::new(), pipe_error: None, has_pipes: true, pipes_made: 0 }
     }
 }
 
@@ -199,6 +212,7 @@ impl Network for FakeNetwork {
         if !self.has_pipes {
             return Err(io::Error::from_raw_os_error(EMFILE));
         }
+        self.pipes_made += 1;
         Ok(FakePipe { error: self.pipe_error, ..FakePipe::default() })
     }
 }

@@ -43,6 +43,9 @@ pub trait Transport {
     /// fails the connection, and so does a long silence in which it does not answer a probe.
     fn watch(&self);
 
+    /// Whether its bytes can go through a pipe: not where they are changed on their way, as by TLS.
+    fn can_splice(&self) -> bool;
+
     /// Whether an end that was read is one that the other side meant: with TLS (RFC 8446 section 6.1) an end without
     /// `close_notify` may be an attacker's, and truncates what is ended by it.
     fn is_end_clean(&self) -> bool;

@@ -64,6 +64,10 @@ impl Transport for TcpStream {
         let _ = socket.set_tcp_keepalive(&keepalive);
     }
 
+    fn can_splice(&self) -> bool {
+        true
+    }
+
     fn is_end_clean(&self) -> bool {
         true // FIN is all that TCP has to say
     }

@@ -275,8 +275,8 @@ impl<N: Network> Worker<N> {
 
     fn end_exchange(&mut self, key: Key, report: &Report) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        let sent_bytes = mem::take(&mut client.sent_bytes);
-        client.is_slow = false;
+        let sent_bytes = mem::take(&mut client.outbox.sent_bytes);
+        client.outbox.is_slow = false;
         if client.counted > 0 {
             self.tools.budget.renew(key.slot());
         }
@@ -311,7 +311,7 @@ impl<N: Network> Worker<N> {
                 if let Some(client) = self.clients.get_mut(key) {
                     client.stream.socket().shutdown();
                     client.input = Box::default();
-                    self.tools.transfer.stalled -= usize::from(client.outbox.take().is_some());
+                    self.tools.transfer.forget(&mut client.outbox);
                     client.unsettled = true;
                 }
             }
@@ -353,7 +353,7 @@ impl<N: Network> Worker<N> {
     fn pool_upstream(&mut self, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(upstream) = client.upstream.take() else { return };
-        let read_mode = ReadMode::after(&client.session, client.sent_bytes);
+        let read_mode = ReadMode::after(&client.session, client.outbox.sent_bytes);
         self.upstreams.pool(upstream, read_mode, self.tools.now, self.shared.counters(self.index));
     }
 
@@ -404,8 +404,8 @@ impl<N: Network> Worker<N> {
 
     /// Takes out a client, for its connection to be closed.
     fn take_client(&mut self, key: Key) -> Option<Client<N::Socket>> {
-        let client = self.clients.remove(key)?;
-        self.tools.transfer.stalled -= usize::from(client.is_stalled());
+        let mut client = self.clients.remove(key)?;
+        self.tools.transfer.forget(&mut client.outbox);
         self.forget_held(key.slot(), &client);
         self.counters().clients.sub(1);
         self.leave(key, &client);
@@ -421,5 +421,26 @@ impl<N: Network> Worker<N> {
         self.counters().record(report);
         let access_log = self.tools.settings.access_log;
         self.journal.record(report, access_log, &Delivery { client, sent_bytes, at: self.tools.now });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        net::{shared::tests::shared, transport::fake::FakeNetwork},
+        proxy::settings::Settings,
+    };
+
+    #[test]
+    fn a_turn_goes_by_the_settings_that_are_in_force_when_it_begins() {
+        let shared = Arc::new(shared(1, 1, 1));
+        let mut worker = Worker::new(FakeNetwork::default(), Arc::clone(&shared), 0);
+        worker.run_once(Timestamp::default());
+        let before = worker.tools.settings.access_log;
+        shared.swap_settings(Settings { access_log: !before, ..(*shared.settings()).clone() });
+        assert_eq!(worker.tools.settings.access_log, before, "not within a turn");
+        worker.run_once(Timestamp::default());
+        assert_eq!(worker.tools.settings.access_log, !before);
     }
 }
