@@ -12,17 +12,17 @@
 //! | `main.rs`, [`config`], [`limits`], [`logging`], [`healthcheck`] | the process: its arguments, its log, its end | a client |
 //! | [`net`] | sockets: readiness, where connections live, moving bytes | a rule of HTTP |
 //! | [`proxy`] | decisions: routes, policy, the exchange, the pool, deadlines, counters | a descriptor, a clock |
-//! | [`http1`] | bytes: heads, framing, bodies, rewriting, replies | a clock, a socket, a pod |
+//! | [`http1`] | bytes: heads, framing, bodies, rewriting, local responses | a clock, a socket, a pod |
 //!
 //! # The life of one scrape
 //!
-//! 1. Prometheus connects. [`net::listener`] accepts, [`net::worker`] finds a place for the client (its
-//!    `admission`, and [`net::places`]) and keeps the connection ([`net::client`]) in a slot ([`net::slots`]) with a
-//!    [`Session`](proxy::session::Session): an [`Exchange`](proxy::exchange::Exchange), which is `Reading`.
+//! 1. Prometheus connects. [`net::listener`] accepts, [`net::worker`] finds a place for the client (its `admission`, by
+//!    [`proxy::admission`] and [`net::places`]) and keeps the connection ([`net::client`]) in a slot ([`net::slots`])
+//!    with a [`Session`](proxy::session::Session): an [`Exchange`](proxy::exchange::Exchange), which is `Reading`.
 //! 2. Its request comes. mio reports it to [`net::event_loop`], which notes the readiness ([`net::stream`]) and lets the
-//!    worker run once. The worker takes the client from [`net::run_queue`] and runs its session (`net::runner`), which
-//!    reads into the worker's one buffer and passes the bytes to [`proxy::exchange`] as an
-//!    [`Event`](proxy::events::Event).
+//!    worker run once, in the order of [`net::turn`]. The worker takes the client from [`net::run_queue`] and runs its
+//!    session (`net::runner`), which reads into the worker's one buffer and passes the bytes to [`proxy::exchange`] as
+//!    an [`Event`](proxy::events::Event).
 //! 3. [`http1::head`] cuts the head, [`http1::framing`] sees that no body follows, [`proxy::route`] finds the pod
 //!    in the path, [`proxy::policy`] authorizes the connection, and [`http1::rewrite`] writes the head for the pod. What
 //!    the request needs from here on is a [`Transaction`](proxy::exchange::Transaction). The exchange is `Connecting`,
@@ -46,13 +46,13 @@
 //!
 //! ```text
 //! EventLoop             owns  poll, listeners, Worker
-//! └─ Worker             owns  clients (slots), Upstreams (slots, pool), timers, run queue, scratch buffer, and
-//!    │                        Tools: network, this turn's time and Settings (snapshot), Transfer (pipe), Budget,
-//!    │                        Recycler (spare memory), Output
+//! └─ Worker             owns  Clients (slots; each owns its Stream, Outbox, SessionTimers and Session), Upstreams (slots,
+//!    │                        pool), Admission, Timers, RunQueue, Journal, scratch buffer, and Tools: network, time and
+//!    │                        settings as of this turn, Transfer (pipe), Budget, Recycler (spare memory), Output
 //!    │  lends for one run:
-//!    └─ Runner          &mut  its Client, its Upstream, Tools, and the scratch buffer, as an argument
+//!    └─ Runner          &mut  one Client, its Upstream, Tools, and the scratch buffer as an argument
 //!       │               &     Shared (phase, pages), Counters
-//!       │  for one step:
+//!       │  lends for one step:
 //!       └─ Session      owns  its Exchange: the state and its Transaction (moved in, moved out)
 //!                       &mut  Event (bytes of scratch), Output, Context (Recycler)
 //!                       &     Context (time, settings, pages)

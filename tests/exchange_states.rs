@@ -1,5 +1,5 @@
 //! The state machine on a synthetic clock: a request's way through every state of the diagram in
-//! `proxy/exchange.rs`, what is reported of it, and every input that a state does not wait for.
+//! `proxy/exchange/mod.rs`, what is reported of it, and every input that a state does not wait for.
 //!
 //! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
 

@@ -1,5 +1,8 @@
 //! The rules of the house: no circle among files, rooms that know only what is further down, files and functions that a
 //! reader can take in.
+//!
+//! A circle is one of names. Files that implement one type call each other's methods, which are no names; functions of
+//! tests may be as long as their tables.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

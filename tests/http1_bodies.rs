@@ -20,13 +20,13 @@ use psystrike::http1::framing::Framing;
 struct Followed {
     /// How many bytes are the body's, and sound.
     bytes: usize,
-    then: Progress,
+    progress: Progress,
     content: Vec<u8>,
 }
 
 impl std::fmt::Debug for Followed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?} behind {} bytes, content {}", self.then, self.bytes, Shown(&self.content))
+        write!(f, "{:?} behind {} bytes, content {}", self.progress, self.bytes, Shown(&self.content))
     }
 }
 
@@ -34,27 +34,27 @@ impl std::fmt::Debug for Followed {
 fn follow(framing: Framing, parts: &[&[u8]]) -> Followed {
     let mut scanner = BodyScanner::new(framing);
     let mut by_piece = scanner.clone();
-    let mut followed = Followed { bytes: 0, then: Progress::More, content: Vec::new() };
+    let mut followed = Followed { bytes: 0, progress: Progress::More, content: Vec::new() };
     if scanner.ended() {
-        followed.then = Progress::Ended;
+        followed.progress = Progress::Ended;
     }
     let mut parts: VecDeque<&[u8]> = parts.iter().copied().collect();
     while let Some(part) = parts.pop_front() {
         let before = scanner.clone();
-        let Scan { bytes, then } = scanner.scan(part);
+        let Scan { bytes, progress } = scanner.scan(part);
         assert!(bytes <= part.len(), "{before:?} took {bytes} of {}", Shown(part));
         pieces(&mut by_piece, &part[..bytes], &mut followed.content);
         assert_eq!(by_piece, scanner, "both ways from {before:?} through {}", Shown(part));
         followed.bytes += bytes;
-        followed.then = then;
-        match then {
+        followed.progress = progress;
+        match progress {
             Progress::More => {
                 assert_eq!(bytes, part.len(), "more is wanted, so all is taken: {}", Shown(part))
             }
             Progress::Ended => {
                 assert_eq!(
                     scanner.scan(b"0\r\n\r\n"),
-                    Scan { bytes: 0, then },
+                    Scan { bytes: 0, progress },
                     "nothing comes behind the end"
                 );
                 break;
@@ -65,13 +65,13 @@ fn follow(framing: Framing, parts: &[&[u8]]) -> Followed {
                 let extension = match extension {
                     Ok(extension) => extension,
                     Err(error) => {
-                        followed.then = Progress::Broken(error);
+                        followed.progress = Progress::Broken(error);
                         break;
                     }
                 };
                 assert_eq!(extension.kind, Kind::Extension, "{before:?}: {}", Shown(part));
                 followed.bytes += extension.bytes;
-                followed.then = Progress::More;
+                followed.progress = Progress::More;
                 parts.push_front(&part[bytes + extension.bytes..]);
             }
             Progress::Broken(error) => {
@@ -81,17 +81,17 @@ fn follow(framing: Framing, parts: &[&[u8]]) -> Followed {
                     "both ways at {}",
                     Shown(&part[bytes..])
                 );
-                assert_eq!(scanner.scan(&part[bytes..]), Scan { bytes: 0, then }, "broken stays broken");
+                assert_eq!(scanner.scan(&part[bytes..]), Scan { bytes: 0, progress }, "broken stays broken");
                 break;
             }
         }
     }
-    let end = match (framing, followed.then) {
+    let end = match (framing, followed.progress) {
         (Framing::UntilClose, _) | (_, Progress::Ended) => Ok(()),
         _ => Err(BodyError::CutShort),
     };
     assert_eq!(scanner.end_of_connection(), end, "{scanner:?}");
-    assert_eq!(scanner.ended(), followed.then == Progress::Ended, "{scanner:?}");
+    assert_eq!(scanner.ended(), followed.progress == Progress::Ended, "{scanner:?}");
     followed
 }
 
@@ -112,7 +112,7 @@ fn pieces(scanner: &mut BodyScanner, bytes: &[u8], content: &mut Vec<u8>) {
 /// Checks a row under every cut. Where the body ends, it ends so too with any bytes behind it.
 fn check(name: &str, framing: Framing, bytes: &[u8], expected: &Followed) {
     check_cuts(name, framing, bytes, expected);
-    if matches!(expected.then, Progress::Ended | Progress::Broken(_)) {
+    if matches!(expected.progress, Progress::Ended | Progress::Broken(_)) {
         for behind in [&b"HTTP/1.1 200 OK\r\n\r\n"[..], b"\r\n", b"\n", b"0\r\n\r\n", b"\0"] {
             check_cuts(name, framing, &[bytes, behind].concat(), expected);
         }
@@ -130,15 +130,15 @@ fn check_cuts(name: &str, framing: Framing, bytes: &[u8], expected: &Followed) {
 }
 
 fn ended(bytes: usize, content: &[u8]) -> Followed {
-    Followed { bytes, then: Progress::Ended, content: content.to_vec() }
+    Followed { bytes, progress: Progress::Ended, content: content.to_vec() }
 }
 
 fn more(bytes: usize, content: &[u8]) -> Followed {
-    Followed { bytes, then: Progress::More, content: content.to_vec() }
+    Followed { bytes, progress: Progress::More, content: content.to_vec() }
 }
 
 fn broken(bytes: usize, what: &'static str, content: &[u8]) -> Followed {
-    Followed { bytes, then: Progress::Broken(BodyError::Coding(what)), content: content.to_vec() }
+    Followed { bytes, progress: Progress::Broken(BodyError::Coding(what)), content: content.to_vec() }
 }
 
 #[test]
@@ -192,7 +192,8 @@ fn chunked_bodies_that_end() {
         // Without its last byte, and the one before, and so on, none of it ends.
         for len in 0..bytes.len() {
             let got = follow(Framing::Chunked, &[&bytes[..len]]);
-            let sound = got.then == Progress::More && got.bytes == len && content.starts_with(&got.content);
+            let sound =
+                got.progress == Progress::More && got.bytes == len && content.starts_with(&got.content);
             assert!(sound, "{name}: {} cut short at {len}\n got: {got:?}", Shown(bytes));
         }
     }
@@ -278,7 +279,8 @@ fn no_line_ends_with_anything_but_crlf() {
         {
             let bytes = [&sound[..at], instead.as_bytes(), &sound[at + 2..]].concat();
             let got = follow(Framing::Chunked, &[&bytes]);
-            let found = matches!(got.then, Progress::Broken(BodyError::Coding(_))) && got.bytes == at + of_it;
+            let found =
+                matches!(got.progress, Progress::Broken(BodyError::Coding(_))) && got.bytes == at + of_it;
             assert!(found, "{instead:?} for the line end at {at}: {}\n got: {got:?}", Shown(&bytes));
             check("the same, cut", Framing::Chunked, &bytes, &got);
         }
@@ -316,7 +318,7 @@ fn every_byte_at_every_place() {
         for byte in 0..=u8::MAX {
             let bytes = [before.as_bytes(), &[byte]].concat();
             let got = follow(Framing::Chunked, &[&bytes]);
-            let sound = match got.then {
+            let sound = match got.progress {
                 Progress::Broken(_) => !fits(byte) && got.bytes == before.len(),
                 Progress::More | Progress::Extension | Progress::Ended => {
                     fits(byte) && got.bytes == bytes.len()
@@ -435,26 +437,26 @@ fn follow_passing(
             let passed = portion(most);
             let scanned = scanner.skip_opaque(passed as u64);
             assert_eq!(scanned.bytes, passed, "{before:?} passes what need not be looked at");
-            assert!(!matches!(scanned.then, Progress::Broken(_)), "{before:?}: nobody looked");
+            assert!(!matches!(scanned.progress, Progress::Broken(_)), "{before:?}: nobody looked");
             scanned
         } else {
             scanner.scan(&bytes[at..at + looked(left)])
         };
         at += scanned.bytes;
-        assert_eq!(scanned.then == Progress::Ended, scanner.ended(), "from {before:?}");
-        if scanned.then != Progress::More {
-            return (at, scanned.then, scanner);
+        assert_eq!(scanned.progress == Progress::Ended, scanner.ended(), "from {before:?}");
+        if scanned.progress != Progress::More {
+            return (at, scanned.progress, scanner);
         }
     }
-    let then = if scanner.ended() { Progress::Ended } else { Progress::More };
-    (at, then, scanner)
+    let progress = if scanner.ended() { Progress::Ended } else { Progress::More };
+    (at, progress, scanner)
 }
 
 /// Checks that passing in every portion comes to what scanning the same bytes comes to.
 fn check_passing(name: &str, framing: Framing, bytes: &[u8]) {
     let mut scanner = BodyScanner::new(framing);
     let scanned = scanner.scan(bytes);
-    let expected = (scanned.bytes, scanned.then, scanner);
+    let expected = (scanned.bytes, scanned.progress, scanner);
     for most in [1, 2, 3, 7, 1000, usize::MAX] {
         for looks in [1, 2, 3, usize::MAX] {
             let got = follow_passing(framing, bytes, |left| most.min(left), |left| looks.min(left));
@@ -468,19 +470,19 @@ fn check_passing(name: &str, framing: Framing, bytes: &[u8]) {
         for passes_first in [true, false] {
             let mut scanner = BodyScanner::new(framing);
             let mut sound = 0;
-            let mut then = if scanner.ended() { Progress::Ended } else { Progress::More };
+            let mut progress = if scanner.ended() { Progress::Ended } else { Progress::More };
             for (part, passes) in [(first, passes_first), (second, !passes_first)] {
                 let mut rest = part;
-                while then == Progress::More && !rest.is_empty() {
+                while progress == Progress::More && !rest.is_empty() {
                     let unseen = scanner.opaque_len().min(rest.len() as u64);
                     let scanned =
                         if passes && unseen > 0 { scanner.skip_opaque(unseen) } else { scanner.scan(rest) };
                     sound += scanned.bytes;
-                    then = scanned.then;
+                    progress = scanned.progress;
                     rest = &rest[scanned.bytes..];
                 }
             }
-            let got = (sound, then, scanner);
+            let got = (sound, progress, scanner);
             assert_eq!(got, expected, "{name}: cut at {cut}, the first part passed: {passes_first}");
         }
     }
@@ -532,8 +534,8 @@ fn how_much_need_not_be_looked_at_in_every_state() {
         assert_eq!(scanner.opaque_len(), *unseen, "{name}");
         // Nothing at all.
         let mut passing = scanner.clone();
-        let then = if scanner.ended() { Progress::Ended } else { Progress::More };
-        assert_eq!(passing.skip_opaque(0), Scan { bytes: 0, then }, "{name}");
+        let progress = if scanner.ended() { Progress::Ended } else { Progress::More };
+        assert_eq!(passing.skip_opaque(0), Scan { bytes: 0, progress }, "{name}");
         assert_eq!(passing, *scanner, "{name}: nothing came");
         // All of it, and all and more: as much as there is, is the body's.
         for bytes in [*unseen, unseen.saturating_add(1), u64::MAX] {
@@ -542,7 +544,7 @@ fn how_much_need_not_be_looked_at_in_every_state() {
             assert_eq!(passed.bytes as u64, *unseen.min(&bytes), "{name}: {bytes} passed");
             let ends = matches!(scanner, BodyScanner::Length(_)) || scanner.ended();
             assert_eq!(
-                passed.then,
+                passed.progress,
                 if ends { Progress::Ended } else { Progress::More },
                 "{name}: {bytes} passed"
             );
@@ -559,7 +561,7 @@ fn how_much_need_not_be_looked_at_in_every_state() {
             let mut passing = scanner.clone();
             assert_eq!(
                 passing.skip_opaque(but_one),
-                Scan { bytes: but_one as usize, then: Progress::More },
+                Scan { bytes: but_one as usize, progress: Progress::More },
                 "{name}"
             );
             let left = if *scanner == BodyScanner::UntilClose { u64::MAX } else { 1 };
@@ -630,7 +632,7 @@ fn passing_agrees_with_scanning_whatever_comes() {
         ]);
         let mut scanner = BodyScanner::new(framing);
         let scanned = scanner.scan(&bytes);
-        let expected = (scanned.bytes, scanned.then, scanner);
+        let expected = (scanned.bytes, scanned.progress, scanner);
         for _ in 0..8 {
             let mut portions = Random::new(random.next());
             let mut looks = Random::new(random.next());

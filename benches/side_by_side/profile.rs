@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Bench, building,
+    bench::Bench,
+    building,
     cases::{Body, length},
     forwarders::Forwarder,
     instructions::{self, Asked},

@@ -112,7 +112,7 @@ pub struct Scan {
     /// So many of the first ones belong to the body, and are sound.
     pub bytes: usize,
     /// What comes after them.
-    pub then: Progress,
+    pub progress: Progress,
 }
 
 /// What comes after the bytes of a body that are here.
@@ -165,7 +165,7 @@ impl BodyScanner {
     /// Follows the body through so many bytes that nobody looked at: at most [`Self::opaque_len`].
     pub fn skip_opaque(&mut self, bytes: u64) -> Scan {
         let bytes = self.content(bytes) as usize;
-        Scan { bytes, then: if self.ended() { Progress::Ended } else { Progress::More } }
+        Scan { bytes, progress: if self.ended() { Progress::Ended } else { Progress::More } }
     }
 
     /// Takes as many of `available` bytes as are content, whatever they are, and says how many.
@@ -184,7 +184,7 @@ impl BodyScanner {
     pub fn scan(&mut self, bytes: &[u8]) -> Scan {
         self.follow(bytes.len(), |scanner, at| match scanner.whole_chunks(&bytes[at..]) {
             0 if scanner.is_before_extension(bytes[at]) => Err(Progress::Extension),
-            0 => scanner.span(&bytes[at..]).map(|piece| piece.bytes).map_err(Progress::Broken),
+            0 => scanner.span(&bytes[at..]).map(|span| span.bytes).map_err(Progress::Broken),
             chunks => Ok(chunks),
         })
     }
@@ -203,12 +203,12 @@ impl BodyScanner {
     fn gather(&mut self, bytes: &mut [u8], keeps: impl Fn(Kind) -> bool) -> (Scan, usize) {
         let mut kept = 0;
         let scanned = self.follow(bytes.len(), |scanner, at| {
-            let piece = scanner.span(&bytes[at..]).map_err(Progress::Broken)?;
-            if keeps(piece.kind) {
-                bytes.copy_within(at..at + piece.bytes, kept);
-                kept += piece.bytes;
+            let span = scanner.span(&bytes[at..]).map_err(Progress::Broken)?;
+            if keeps(span.kind) {
+                bytes.copy_within(at..at + span.bytes, kept);
+                kept += span.bytes;
             }
-            Ok(piece.bytes)
+            Ok(span.bytes)
         });
         (scanned, kept)
     }
@@ -223,10 +223,10 @@ impl BodyScanner {
         while at < bytes && !self.ended() {
             match run_at(self, at) {
                 Ok(run) => at += run,
-                Err(then) => return Scan { bytes: at, then },
+                Err(progress) => return Scan { bytes: at, progress },
             }
         }
-        Scan { bytes: at, then: if self.ended() { Progress::Ended } else { Progress::More } }
+        Scan { bytes: at, progress: if self.ended() { Progress::Ended } else { Progress::More } }
     }
 
     /// Takes the chunks that are here whole, one behind the other, and the end of most bodies: so many bytes. It

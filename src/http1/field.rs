@@ -78,6 +78,8 @@ impl Name {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Names(u16);
 
+const _: () = assert!((Name::Other as u32) < u16::BITS, "a bit for each name");
+
 impl Names {
     /// No name.
     pub const NONE: Self = Self(0);

@@ -125,7 +125,7 @@ impl EventLoop {
 }
 
 impl Steps for EventLoop {
-    fn hear(&mut self, is_first: bool) -> io::Result<bool> {
+    fn on_events(&mut self, is_first: bool) -> io::Result<bool> {
         let timeout = if is_first { self.timeout() } else { Some(Duration::ZERO) };
         self.fetch(timeout)?;
         self.now = self.shared.now();

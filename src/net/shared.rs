@@ -1,4 +1,4 @@
-//! What the workers of a process have in common: the rules, the counters, and the phase of its life.
+//! What the workers of a process have in common: settings, counters, and the phase of its life.
 //!
 //! Nothing here is locked, but for wishes for a place ([`super::places`]) and settings that are being swapped. A worker
 //! writes its own counters, and anybody reads them.

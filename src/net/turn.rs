@@ -15,7 +15,7 @@ pub trait Steps {
     ///
     /// # Errors
     /// As `epoll_wait(2)`.
-    fn hear(&mut self, is_first: bool) -> io::Result<bool>;
+    fn on_events(&mut self, is_first: bool) -> io::Result<bool>;
 
     /// Lets every connection that can go on do so.
     fn run(&mut self);
@@ -57,7 +57,7 @@ pub fn turn(steps: &mut impl Steps) -> io::Result<bool> {
     // pass for one that has said nothing. An event that is fetched and not heard would be lost: it does not come again
     // (edge-triggered, epoll(7)).
     for fetch in 0..FETCHES_MAX {
-        if !steps.hear(fetch == 0)? {
+        if !steps.on_events(fetch == 0)? {
             break;
         }
     }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     impl Steps for Recorder {
-        fn hear(&mut self, is_first: bool) -> io::Result<bool> {
+        fn on_events(&mut self, is_first: bool) -> io::Result<bool> {
             self.note(if is_first { "sleep" } else { "hear" })?;
             let is_full = self.full_fetches > 0;
             self.full_fetches = self.full_fetches.saturating_sub(1);

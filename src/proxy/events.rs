@@ -191,7 +191,7 @@ pub enum Wants {
     Flush,
     /// The client's end; what comes before is discarded.
     Discard,
-    /// That the client takes what is in the kernel. Nothing is read; the next tick tells.
+    /// That the client takes what is in the kernel. Nothing is read; the next timeout tells.
     Delivery,
     /// Nothing. It is over.
     Nothing,

@@ -417,7 +417,7 @@ mod tests {
     use super::*;
     use crate::proxy::peer::Peer;
 
-    const FIXED: BuildInfo = BuildInfo {
+    const BUILD_INFO: BuildInfo = BuildInfo {
         version: "1.2.3",
         revision: "abc",
         clients_max: 7,
@@ -427,7 +427,7 @@ mod tests {
 
     fn page(workers: &[&Counters], process: &Process) -> String {
         let mut out = Vec::new();
-        render(&mut out, workers, FIXED, process);
+        render(&mut out, workers, BUILD_INFO, process);
         String::from_utf8(out).unwrap()
     }
 

@@ -49,7 +49,7 @@ pub struct Pool {
     /// times the memory, and would hash at every step. A power of two of them.
     buckets: Vec<u32>,
     hash: Hash,
-    recency: LruList,
+    lru: LruList,
 }
 
 impl Pool {
@@ -63,7 +63,7 @@ impl Pool {
             pods: 0,
             buckets: vec![NONE],
             hash: Hash::new(),
-            recency: LruList::default(),
+            lru: LruList::default(),
         }
     }
 
@@ -98,7 +98,7 @@ impl Pool {
         };
         self.idle[at] = Some(Idle { peer, since: now, older, newer: NONE, next });
         self.set(link, slot);
-        self.recency.push(slot);
+        self.lru.push(slot);
         self.len += 1;
         if self.pods > self.buckets.len() {
             self.grow();
@@ -143,7 +143,7 @@ impl Pool {
             idle.next = next;
         }
         self.idle[slot as usize] = None;
-        self.recency.remove(slot);
+        self.lru.remove(slot);
         self.len -= 1;
     }
 
@@ -154,7 +154,7 @@ impl Pool {
 
     /// The least recently used connection.
     pub fn oldest(&self) -> Option<u32> {
-        self.recency.oldest()
+        self.lru.oldest()
     }
 
     /// The connection whose time is up by `now`.

@@ -141,7 +141,7 @@ pub(crate) fn body(bytes: &[u8]) {
             let (scanned, kept) = scanner.sound_to_front(&mut goes_on);
             let (copied, content) = copier.content_to_front(&mut copy);
             assert_eq!((copied, &copier), (scanned, &scanner), "ways to go through a body");
-            if looked.then == Progress::Extension {
+            if looked.progress == Progress::Extension {
                 assert_ne!(part[looked.bytes], b'\r');
             } else {
                 assert_eq!((looked, kept), (scanned, scanned.bytes), "all of it goes on");
@@ -149,7 +149,7 @@ pub(crate) fn body(bytes: &[u8]) {
             sound.extend_from_slice(&goes_on[..kept]);
             seen.content.extend_from_slice(&copy[..content]);
             seen.bytes += scanned.bytes;
-            match scanned.then {
+            match scanned.progress {
                 Progress::More => assert_eq!(scanned.bytes, part.len()),
                 Progress::Ended => seen.end = End::Reached,
                 Progress::Broken(_) => seen.end = End::Broken,
@@ -168,7 +168,7 @@ pub(crate) fn body(bytes: &[u8]) {
         // What goes on means the same, and has no extension to leave out.
         let again = BodyScanner::new(framing).scan(&sound);
         let ends = if seen.end == End::Reached { Progress::Ended } else { Progress::More };
-        assert_eq!(again, Scan { bytes: sound.len(), then: ends });
+        assert_eq!(again, Scan { bytes: sound.len(), progress: ends });
         let cut_short = scanner.end_of_connection().is_err();
         assert_eq!(cut_short, seen.end != End::Reached && framing != Framing::UntilClose);
         assert_eq!(

@@ -196,7 +196,7 @@ impl EventLoop {
 }
 
 impl Steps for EventLoop {
-    fn hear(&mut self, is_first: bool) -> io::Result<bool> {
+    fn on_events(&mut self, is_first: bool) -> io::Result<bool> {
         if is_first {
             // What woke it is heard with the events.
             let is_woken = self.is_woken();

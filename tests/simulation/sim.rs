@@ -42,7 +42,7 @@ const TIGHT_BUFFERS_MAX: [usize; 4] = [8 * 1024, 20 * 1024, 64 * 1024, 160 * 102
 const STEPS_MAX: usize = 400_000;
 
 /// What the operator set.
-pub(crate) fn rules() -> Settings {
+pub(crate) fn settings() -> Settings {
     let allow = ALLOW_DEFAULT.split(',').map(|range| parse_range(range).unwrap()).collect();
     let seconds = Duration::from_secs;
     Settings {
@@ -81,8 +81,8 @@ impl Sim {
         let [clients_max, upstreams_idle_max, buffers_max] = most;
         let build_info =
             BuildInfo { version: "0", revision: "0", clients_max, upstreams_idle_max, buffers_max };
-        let shared = Arc::new(Shared::new(rules(), build_info, workers));
-        let mut net = Net::new(seed, workers, rules());
+        let shared = Arc::new(Shared::new(settings(), build_info, workers));
+        let mut net = Net::new(seed, workers, settings());
         net.buffers_max = shared.buffers_max_of_worker();
         let net = Rc::new(RefCell::new(net));
         let of_worker = |worker| EventLoop::new(SimNetwork { net: Rc::clone(&net), worker }, &shared);

@@ -18,7 +18,7 @@ use crate::proxy::{
 /// input unread would reset it, and could destroy that answer before it is read.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a connection that is about to be closed is looked at, for whether the last answer on it is delivered.
-const LINGER_TICK: Duration = Duration::from_millis(50);
+const LINGER_INTERVAL: Duration = Duration::from_millis(50);
 const LINGER_BYTES_MAX: u32 = 256 * 1024;
 
 impl Lingering {
@@ -29,7 +29,7 @@ impl Lingering {
                 Exchange::Lingering(Self { bytes_left: self.bytes_left - bytes as u32, ..self })
             }
             Event::ClientEnded => Exchange::Lingering(Self { ended: true, ..self }),
-            Event::Timeout { client_stalled } => self.tick(client_stalled, ctx.now, out),
+            Event::Timeout { client_stalled } => self.on_timeout(client_stalled, ctx.now, out),
             Event::Discarded(_) | Event::ClientGone => Exchange::close(out),
             _ => Exchange::Lingering(self),
         }
@@ -41,9 +41,9 @@ impl Lingering {
     }
 
     /// It was looked at. An answer that is still being delivered is not destroyed by a close.
-    pub(super) fn tick(self, client_stalled: bool, now: Timestamp, out: &mut Output) -> Exchange {
+    pub(super) fn on_timeout(self, client_stalled: bool, now: Timestamp, out: &mut Output) -> Exchange {
         if client_stalled && now < self.limit {
-            return Exchange::Lingering(Self { until: self.limit.min(now + LINGER_TICK), ..self });
+            return Exchange::Lingering(Self { until: self.limit.min(now + LINGER_INTERVAL), ..self });
         }
         if self.resets {
             out.client = ClientAction::Reset;
@@ -66,7 +66,7 @@ impl Exchange {
         out.client = ClientAction::Shutdown;
         let is_urgent = !ended && !ctx.draining;
         let limit = ctx.now + if is_urgent { LINGER_TIMEOUT } else { ctx.settings.timeouts.scrape };
-        Self::Lingering(Lingering { ended, ..Lingering::until(ctx.now + LINGER_TICK, limit) })
+        Self::Lingering(Lingering { ended, ..Lingering::until(ctx.now + LINGER_INTERVAL, limit) })
     }
 }
 

@@ -27,6 +27,7 @@
 //!
 //! Replying is what is left when every byte of the answer, ours or the pod's, is handed over, and the client has
 //! yet to take the last of them. The pod's connection is in the pool or closed by then.
+
 mod end;
 mod local;
 mod request;

@@ -85,7 +85,7 @@ impl Transaction {
             Ok(Some(Head::Final(head))) => {
                 let pass = out.pass.start..head;
                 let moved = self.response.follow(&mut bytes[head..]);
-                if let Progress::Broken(error) = moved.0.then {
+                if let Progress::Broken(error) = moved.0.progress {
                     return self.give_up(Failure::of_body(error), ctx, out);
                 }
                 self.terms = self.terms_now(ctx);
@@ -230,7 +230,7 @@ impl Transaction {
     ) -> Exchange {
         out.pass = pass.start..pass.end + kept;
         out.used = pass.end + available;
-        match scanned.then {
+        match scanned.progress {
             Progress::More | Progress::Extension => Exchange::Relaying(self),
             // Bytes behind the end are an answer to nothing. The connection they came on is not used again.
             Progress::Ended => self.ended(scanned.bytes == available, out),

@@ -139,7 +139,7 @@ impl Response {
             return self.scanner.content_to_front(bytes);
         }
         let sound = self.scanner.scan(bytes);
-        if sound.then != Progress::Extension {
+        if sound.progress != Progress::Extension {
             return (sound, sound.bytes);
         }
         let (scanned, kept) = self.scanner.sound_to_front(&mut bytes[sound.bytes..]);
