@@ -1,144 +1,144 @@
-//! Finds the end of a body while its bytes go by, and keeps none of them. Where some do not go on, those behind them
-//! move up.
+//! Finds the end of a body while its bytes pass through, without storing them. Bytes that are not forwarded are
+//! overwritten by those behind them.
 //!
-//! Where RFC 9112 section 7.1 leaves a recipient room (bare LF, an empty size), the scanner takes none: what it lets by
-//! must mean the same to whoever reads it next. What a chunk's line holds behind the size is taken as Go's client takes
-//! it (ESPAsyncWebServer and old Tomcat send white space there), and left out of what goes on: extensions mean nothing
-//! beyond this hop (section 7.1.1), and parsers do not agree on where one ends.
+//! Where RFC 9112 section 7.1 leaves a recipient room (bare LF, an empty size), the scanner takes none: forwarded bytes
+//! must mean the same to the next recipient. Bytes behind a chunk's size are accepted as in Go's client
+//! (ESPAsyncWebServer and old Tomcat send white space there) and are not forwarded: extensions mean nothing beyond this
+//! hop (section 7.1.1), and parsers disagree on where one ends.
 
 use super::framing::Framing;
 
-/// The longest extensions of one chunk, but for the byte that they begin with. Without a bound, a pod could send a scrape
-/// that never has any content.
+/// The longest extensions of one chunk, without their first byte. Without a limit, a pod could send a response that
+/// never has any content.
 pub const CHUNK_EXTENSION_BYTES_MAX: u32 = 4 * 1024;
-/// The most digits of a chunk's size: what 64 bits hold.
+/// The most digits of a chunk's size: 64 bits hold no more.
 pub const SIZE_DIGITS_MAX: u8 = 16;
-/// The longest trailer section: what a head may be at most.
+/// The longest trailer section: the limit of a response's head.
 pub const TRAILER_BYTES_MAX: u32 = 64 * 1024;
 
 /// Follows one body from its first byte to its last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyScanner {
-    /// So many bytes are still to come.
+    /// The number of bytes that are still to come.
     Length(u64),
     /// Chunked coding.
     Chunked(Chunked),
-    /// Only the end of the connection ends it.
+    /// The body ends with the connection.
     UntilClose,
 }
 
-/// Where in the chunked coding the next byte stands (RFC 9112 section 7.1).
+/// The scanner's position in the chunked coding (RFC 9112 section 7.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Chunked {
-    /// In the size; how many digits there were.
+    /// In the size.
     Size {
-        /// What they amount to.
+        /// The value of the digits read.
         bytes: u64,
-        /// At most [`SIZE_DIGITS_MAX`] of them.
+        /// The number of digits read, at most [`SIZE_DIGITS_MAX`].
         digits: u8,
     },
-    /// Behind the size, before the line's end. What stands here does not go on.
+    /// Behind the size, before the line's end. These bytes are not forwarded.
     Extension {
         /// The chunk's size.
         bytes: u64,
-        /// How many bytes stand here by now, but for the first.
+        /// The number of bytes read here, without the first.
         extension_bytes: u32,
-        /// Only white space stands behind the size yet; `;` or the line's end must follow it.
+        /// Only white space has followed the size; `;` or the line's end must come next.
         white: bool,
     },
-    /// CR ended the chunk's line, LF must follow.
+    /// CR ended the chunk's line; LF must follow.
     SizeLf {
         /// The chunk's size.
         bytes: u64,
     },
     /// In the chunk's data.
     Data {
-        /// How much is still to come.
+        /// The number of bytes that are still to come.
         bytes: u64,
     },
-    /// The data is over, CR must follow.
+    /// The data has ended; CR must follow.
     DataCr,
     /// LF must follow.
     DataLf,
     /// In the trailer section, at the start of a line.
     TrailerLine {
-        /// How long the section is by now.
+        /// The length of the section so far.
         bytes: u32,
     },
     /// In a trailer field's name; it has at least one character.
     TrailerName {
-        /// How long the section is by now.
+        /// The length of the section so far.
         bytes: u32,
     },
     /// In a trailer field's value.
     TrailerValue {
-        /// How long the section is by now.
+        /// The length of the section so far.
         bytes: u32,
     },
-    /// CR ended a trailer field, LF must follow.
+    /// CR ended a trailer field; LF must follow.
     TrailerLf {
-        /// How long the section is by now.
+        /// The length of the section so far.
         bytes: u32,
     },
-    /// CR began the last line, LF ends the body.
+    /// CR began the last line; LF ends the body.
     LastLf,
-    /// The body is over.
+    /// The body has ended.
     Ended,
 }
 
-/// A run of bytes that belongs to the body.
+/// A run of bytes of the body, all of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// How long it is.
+    /// Its length.
     pub bytes: usize,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
 }
 
-/// What a run of bytes of a body is.
+/// The kind of a run of bytes of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Content.
     Content,
-    /// The coding around it.
+    /// The coding around the content.
     Coding,
-    /// What stands behind a chunk's size, which does not go on.
+    /// Bytes behind a chunk's size, which are not forwarded.
     Extension,
 }
 
-/// What became of the bytes that were scanned.
+/// The result of a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scan {
-    /// So many of the first ones belong to the body, and are sound.
+    /// The number of bytes, from the first, that belong to the body and are valid.
     pub bytes: usize,
     /// What comes after them.
     pub progress: Progress,
 }
 
-/// What comes after the bytes of a body that are here.
+/// The part of a body that follows the scanned bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// More of the body.
     More,
-    /// The body ended. Bytes behind its end are none of its own.
+    /// The body ended. Bytes behind its end do not belong to it.
     Ended,
-    /// An extension, which does not go on ([`BodyScanner::sound_to_front`]).
+    /// An extension, which is not forwarded ([`BodyScanner::sound_to_front`]).
     Extension,
     /// The next byte breaks the coding.
     Broken(BodyError),
 }
 
-/// Why a body cannot be followed to its end.
+/// The reason why a body has no valid end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyError {
     /// The connection ended before the body did.
     CutShort,
-    /// Against the grammar of the chunked coding, or over a limit; the text says where.
+    /// The body breaks the grammar of the chunked coding or exceeds a limit; the text names the place.
     Coding(&'static str),
 }
 
 impl BodyScanner {
-    /// A scanner before the first byte of a body.
+    /// Returns a scanner before the first byte of a body.
     pub fn new(framing: Framing) -> Self {
         match framing {
             Framing::Empty => Self::Length(0),
@@ -148,12 +148,12 @@ impl BodyScanner {
         }
     }
 
-    /// Whether the body is over.
+    /// Returns whether the body has ended.
     pub fn ended(&self) -> bool {
         matches!(self, Self::Length(0) | Self::Chunked(Chunked::Ended))
     }
 
-    /// How many of the next bytes need not be looked at.
+    /// Returns how many of the next bytes need no scan.
     pub fn opaque_len(&self) -> u64 {
         match self {
             Self::Length(bytes) | Self::Chunked(Chunked::Data { bytes }) => *bytes,
@@ -162,13 +162,13 @@ impl BodyScanner {
         }
     }
 
-    /// Follows the body through so many bytes that nobody looked at: at most [`Self::opaque_len`].
+    /// Advances by `bytes` that were not scanned: at most [`Self::opaque_len`].
     pub fn skip_opaque(&mut self, bytes: u64) -> Scan {
         let bytes = self.content(bytes) as usize;
         Scan { bytes, progress: if self.ended() { Progress::Ended } else { Progress::More } }
     }
 
-    /// Takes as many of `available` bytes as are content, whatever they are, and says how many.
+    /// Advances over as many of `available` bytes as are content of any value, and returns their number.
     fn content(&mut self, available: u64) -> u64 {
         let taken = available.min(self.opaque_len());
         if let Self::Length(left) | Self::Chunked(Chunked::Data { bytes: left }) = self {
@@ -180,7 +180,7 @@ impl BodyScanner {
         taken
     }
 
-    /// Follows the body through `bytes`, up to the first of them that does not go on.
+    /// Scans `bytes`, up to the first one that is not forwarded.
     pub fn scan(&mut self, bytes: &[u8]) -> Scan {
         self.follow(bytes.len(), |scanner, at| match scanner.whole_chunks(&bytes[at..]) {
             0 if scanner.is_before_extension(bytes[at]) => Err(Progress::Extension),
@@ -189,17 +189,17 @@ impl BodyScanner {
         })
     }
 
-    /// Follows the body through `bytes`, and moves its content together at their start: so many bytes of it.
+    /// Scans `bytes`, and moves the content together at their start. Returns its length too.
     pub fn content_to_front(&mut self, bytes: &mut [u8]) -> (Scan, usize) {
         self.gather(bytes, |kind| kind == Kind::Content)
     }
 
-    /// The same of content and coding: of all that goes on.
+    /// Scans `bytes`, and moves content and coding together at their start: all that is forwarded.
     pub fn sound_to_front(&mut self, bytes: &mut [u8]) -> (Scan, usize) {
         self.gather(bytes, |kind| kind != Kind::Extension)
     }
 
-    /// Follows the body through `bytes`, and moves what `keeps` wants together at their start.
+    /// Scans `bytes`, and moves the runs that `keeps` accepts together at their start.
     fn gather(&mut self, bytes: &mut [u8], keeps: impl Fn(Kind) -> bool) -> (Scan, usize) {
         let mut kept = 0;
         let scanned = self.follow(bytes.len(), |scanner, at| {
@@ -213,7 +213,7 @@ impl BodyScanner {
         (scanned, kept)
     }
 
-    /// Takes one run after the other, each from where it begins, through so many bytes.
+    /// Advances over `bytes` by one run after another; `run_at` takes each from its start.
     fn follow(
         &mut self,
         bytes: usize,
@@ -229,8 +229,8 @@ impl BodyScanner {
         Scan { bytes: at, progress: if self.ended() { Progress::Ended } else { Progress::More } }
     }
 
-    /// Takes the chunks that are here whole, one behind the other, and the end of most bodies: so many bytes. It
-    /// comes to what [`span`](Self::span) does, which walks the coding byte by byte.
+    /// Advances over whole chunks at the start of `bytes` and the usual end of a body, and returns their length. The
+    /// result is that of [`span`](Self::span), which walks the coding byte by byte.
     fn whole_chunks(&mut self, bytes: &[u8]) -> usize {
         const END: &[u8] = b"0\r\n\r\n";
         let Self::Chunked(state @ Chunked::Size { digits: 0, .. }) = self else { return 0 };
@@ -245,7 +245,7 @@ impl BodyScanner {
         at
     }
 
-    /// Whether `byte` is next, and belongs to what does not go on.
+    /// Returns whether `byte`, as the next one, belongs to an extension, which is not forwarded.
     fn is_before_extension(&self, byte: u8) -> bool {
         match self {
             Self::Chunked(Chunked::Size { digits: 1.., .. }) => is_blank(byte) || byte == b';',
@@ -254,7 +254,8 @@ impl BodyScanner {
         }
     }
 
-    /// The next run of bytes that are all content, all coding, or all extension. `bytes` is not empty and the body is not over.
+    /// Returns the next run of bytes that are all content, all coding or all extension. `bytes` is not empty, and the
+    /// body has not ended.
     ///
     /// # Errors
     /// [`BodyError::Coding`] at the first byte that breaks the coding.
@@ -274,7 +275,7 @@ impl BodyScanner {
                     }
                     match state.step(bytes[at]) {
                         Ok(next) => *state = next,
-                        // The sound bytes first; the broken one comes up again at the next call.
+                        // The valid bytes come first; the next call meets the broken one again.
                         Err(_) if at > 0 => break,
                         Err(error) => return Err(error),
                     }
@@ -285,18 +286,18 @@ impl BodyScanner {
         }
     }
 
-    /// What the end of the connection means here.
+    /// Checks that the body may end with the connection.
     ///
     /// # Errors
-    /// [`BodyError::CutShort`] where the body was not over.
+    /// [`BodyError::CutShort`] if the body had not ended.
     pub fn end_of_connection(&self) -> Result<(), BodyError> {
         let whole = self.ended() || *self == Self::UntilClose;
         if whole { Ok(()) } else { Err(BodyError::CutShort) }
     }
 }
 
-/// The length of the chunk at the start of `bytes`, from its size to its last line end. None if not all of it is
-/// here, if it has extensions, or if it is the last one.
+/// Returns the length of the chunk at the start of `bytes`, from its size to its last line end. Returns `None` if the
+/// chunk is incomplete, has extensions or is the last one.
 fn whole_chunk(bytes: &[u8]) -> Option<usize> {
     let digits = bytes.iter().take(SIZE_DIGITS_MAX.into()).map_while(|&byte| hex(byte));
     let (digits, size) = digits.fold((0, 0), |(digits, size), digit| (digits + 1, size << 4 | digit));
@@ -306,13 +307,13 @@ fn whole_chunk(bytes: &[u8]) -> Option<usize> {
     (size > 0).then_some(bytes.len() - rest.len())
 }
 
-/// What a hexadecimal digit stands for.
+/// Returns the value of a hexadecimal digit.
 fn hex(byte: u8) -> Option<u64> {
     char::from(byte).to_digit(16).map(u64::from)
 }
 
 impl Chunked {
-    /// The state behind one byte of the coding. Data is not walked byte by byte and never comes here.
+    /// Returns the state behind one byte of the coding. Data is not walked byte by byte and never comes here.
     fn step(&self, byte: u8) -> Result<Self, BodyError> {
         let broken = |what| Err(BodyError::Coding(what));
         Ok(match (self, byte) {
@@ -371,12 +372,12 @@ fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
 
-/// A byte of a field value: no control but HTAB.
+/// Returns whether `byte` may be in a field value: any but controls other than HTAB.
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// `tchar` (RFC 9110 section 5.6.2).
+/// Returns whether `byte` is a `tchar` (RFC 9110 section 5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

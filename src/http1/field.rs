@@ -1,14 +1,14 @@
-//! The fields of a head: the names that mean something to a forwarder, and the small grammars of their values.
+//! The fields of a head: the names that matter to a forwarder, and the small grammars of their values.
 //!
-//! Owns the one list of names that is matched against, and matches each field of a head once. Never decides what
-//! follows from a field.
+//! Owns the only list of known names, and matches each field of a head against it once. Never decides what follows from
+//! a field.
 
 use std::ops::Range;
 
-/// One field line, as httparse cuts it: the name without its colon, the value without the white space around it.
+/// One field line, as httparse splits it: the name without its colon, the value without the white space around it.
 pub type FieldLine<'b> = httparse::Header<'b>;
 
-/// What a field name is to a forwarder.
+/// The role of a field name for a forwarder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name {
     /// `Connection`: lists the fields that end at this hop (RFC 9110 section 7.6.1).
@@ -17,7 +17,7 @@ pub enum Name {
     ContentLength,
     /// `Transfer-Encoding`.
     TransferEncoding,
-    /// `Trailer`: announces the fields of a chunked body's trailer section.
+    /// `Trailer`: lists the fields of a chunked body's trailer section.
     Trailer,
     /// `Date` (RFC 9110 section 6.6.1).
     Date,
@@ -27,29 +27,29 @@ pub enum Name {
     Via,
     /// `Location` (RFC 9110 section 10.2.2).
     Location,
-    /// `Content-Type` or `Content-Encoding`: what a body is. No `Connection` field takes these away.
+    /// `Content-Type` or `Content-Encoding`: describes the body. A `Connection` field cannot remove these.
     Content,
     /// `Authorization` (RFC 9110 section 11.6.2).
     Authorization,
-    /// `X-Prometheus-Scrape-Timeout-Seconds`: how long Prometheus is going to wait for this scrape.
+    /// `X-Prometheus-Scrape-Timeout-Seconds`: how long Prometheus waits for this scrape.
     ScrapeTimeout,
-    /// Hop-by-hop whatever `Connection` says: `Keep-Alive`, `TE`, `Upgrade`, `Expect`, `Proxy-*`.
-    /// (RFC 9110 section 7.6.1 names most; an expectation is ours to meet, and with no body there is none.)
-    /// `Proxy` too: a CGI program takes it for the variable `HTTP_PROXY` (httpoxy, CVE-2016-5385).
+    /// Hop-by-hop whether or not `Connection` lists it: `Keep-Alive`, `TE`, `Upgrade`, `Expect`, `Proxy-*`. RFC 9110
+    /// section 7.6.1 names most; `Expect` is for psystrike, and without a body there is nothing to expect. `Proxy` is
+    /// included, as CGI programs receive it as the variable `HTTP_PROXY` (httpoxy, CVE-2016-5385).
     HopByHop,
-    /// Anything else: goes on as it came.
+    /// Any other name: forwarded unchanged.
     Other,
 }
 
 impl Name {
-    /// Sorts a field name, whatever its case.
+    /// Classifies a field name, in any case.
     pub fn of(name: &str) -> Self {
         let bytes = name.as_bytes();
         let first = bytes.first().map_or(0, u8::to_ascii_lowercase);
-        // Most senders spell a name one way, and to see that is cheap.
+        // Most senders use the usual spelling, and comparing with it is cheap.
         let is = |usual: &str| name == usual || name.eq_ignore_ascii_case(usual);
-        // By length and first letter before all: no two names that are known have both in common, and most names
-        // of a scrape are told apart without a comparison.
+        // Length and first letter come first: no two known names share both, and most names of a scrape need no
+        // comparison.
         match (bytes.len(), first) {
             (2, b't') if is("TE") => Self::HopByHop,
             (3, b'v') if is("Via") => Self::Via,
@@ -81,39 +81,39 @@ pub struct Names(u16);
 const _: () = assert!((Name::Other as u32) < u16::BITS, "a bit for each name");
 
 impl Names {
-    /// No name.
+    /// The empty set.
     pub const NONE: Self = Self(0);
 
-    /// These names and `name`.
+    /// Returns these names and `name`.
     pub const fn with(self, name: Name) -> Self {
         Self(self.0 | 1 << name as u16)
     }
 
-    /// The names of both.
+    /// Returns the names of both sets.
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Whether `name` is among them.
+    /// Returns whether `name` is in the set.
     pub const fn contains(self, name: Name) -> bool {
         self.0 & 1 << name as u16 != 0
     }
 }
 
-/// The fields of one head, in the order they came, each name sorted once.
+/// The fields of one head in their order, each name classified once.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields<'b, 'f> {
-    /// The whole head, which the lines are cut from.
+    /// The whole head, which contains the lines.
     head: &'b [u8],
     lines: &'f [FieldLine<'b>],
-    /// What each line's name is.
+    /// The class of each line's name.
     names: &'f [Name],
-    /// Every name that is among them: what a head does not have is not looked for.
+    /// All names in the head, so that an absent one needs no search.
     present: Names,
 }
 
 impl<'b, 'f> Fields<'b, 'f> {
-    /// Sorts the names of `lines`, which were cut from `head`, into `names`, which has room for them.
+    /// Classifies the names of `lines`, which are slices of `head`, into `names`, which has room for them.
     pub fn sort(head: &'b [u8], lines: &'f [FieldLine<'b>], names: &'f mut [Name]) -> Self {
         let names = &mut names[..lines.len()];
         let mut present = Names::NONE;
@@ -124,50 +124,50 @@ impl<'b, 'f> Fields<'b, 'f> {
         Self { head, lines, names, present }
     }
 
-    /// Every field, in the order they came.
+    /// Returns every field, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Name, &'f FieldLine<'b>)> + use<'b, 'f> {
         self.names.iter().copied().zip(self.lines)
     }
 
-    /// Whether there is a field called `name`.
+    /// Returns whether the head has a field of this name.
     pub fn has(&self, name: Name) -> bool {
         self.present.contains(name)
     }
 
-    /// The values of the fields called `name`.
+    /// Returns the values of the fields of this name.
     pub fn values(&self, name: Name) -> impl Iterator<Item = &'b [u8]> + Clone + use<'b, 'f> {
         let among = if self.has(name) { self.names } else { &[] };
         let all = among.iter().zip(self.lines);
         all.filter(move |(sorted, _)| **sorted == name).map(|(_, line)| line.value)
     }
 
-    /// Where the lines stand in the head: from the first one to the empty line behind the last.
+    /// Returns the range of the field lines in the head: from the first line to the empty line behind the last.
     pub fn section(&self) -> Range<usize> {
         self.start(0)..self.start(self.lines.len())
     }
 
-    /// Where a line stands in the head, its line end included.
+    /// Returns the range of a line in the head, its line end included.
     pub fn line_at(&self, index: usize) -> Range<usize> {
         self.start(index)..self.start(index + 1)
     }
 
-    /// Where a value stands in the head.
+    /// Returns the range of a value in the head.
     pub fn value_at(&self, index: usize) -> Range<usize> {
         let value = self.lines[index].value;
         let start = offset(self.head, value);
         start..start + value.len()
     }
 
-    /// Where a line begins, or behind the last one, the empty line.
+    /// Returns the start of a line, or of the empty line behind the last one.
     fn start(&self, index: usize) -> usize {
         let line = self.lines.get(index);
         line.map_or(self.head.len() - b"\r\n".len(), |line| offset(self.head, line.name.as_bytes()))
     }
 
-    /// Whether a field ends at this hop, by its own name or because a `Connection` field lists it.
+    /// Returns whether a field ends at this hop, by its own name or because a `Connection` field lists it.
     ///
-    /// The fields that frame or describe a body cannot be listed away: a peer that could have them removed could
-    /// make the two sides disagree on where the body ends.
+    /// `Connection` cannot remove fields that frame or describe a body: otherwise a peer could make the two sides
+    /// disagree on where the body ends.
     #[inline]
     pub fn ends_here(&self, name: Name, line: &FieldLine<'_>, connection: Connection) -> bool {
         match name {
@@ -182,26 +182,26 @@ impl<'b, 'f> Fields<'b, 'f> {
     }
 }
 
-/// Where `part` begins in `whole`, which it is cut from.
+/// Returns the offset of `part` in `whole`, which contains it.
 pub(super) fn offset(whole: &[u8], part: &[u8]) -> usize {
     part.as_ptr().addr() - whole.as_ptr().addr()
 }
 
-/// What the `Connection` fields of a head say, taken together (RFC 9110 section 7.6.1).
+/// The options of all `Connection` fields of a head (RFC 9110 section 7.6.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Connection {
-    /// A `Connection` field is there.
+    /// The head has a `Connection` field.
     pub present: bool,
     /// `close` is listed.
     pub close: bool,
     /// `keep-alive` is listed.
     pub keep_alive: bool,
-    /// Names of fields are listed: they end at this hop too.
+    /// Field names are listed: those fields end at this hop too.
     pub lists_fields: bool,
 }
 
 impl Connection {
-    /// Adds one `Connection` field's value to what is known.
+    /// Adds the value of one `Connection` field.
     pub fn add(&mut self, value: &[u8]) {
         self.present = true;
         for option in list(value) {
@@ -216,14 +216,14 @@ impl Connection {
     }
 }
 
-/// The elements of a comma-separated list, without the white space around them and without empty ones
-/// (RFC 9110 section 5.6.1).
+/// Returns the elements of a comma-separated list, without the white space around them and without empty ones (RFC 9110
+/// section 5.6.1).
 pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
-/// How many entries of a `Via` value were added by the intermediary called `pseudonym`
-/// (RFC 9110 section 7.6.3: `received-protocol RWS received-by [ RWS comment ]`).
+/// Returns how many entries of a `Via` value were added by intermediaries with the name `pseudonym` (RFC 9110 section
+/// 7.6.3: `received-protocol RWS received-by [ RWS comment ]`).
 pub fn via_hops(value: &[u8], pseudonym: &str) -> usize {
     list(value)
         .filter(|entry| {
@@ -237,7 +237,7 @@ pub fn via_hops(value: &[u8], pseudonym: &str) -> usize {
         .count()
 }
 
-/// `1*DIGIT` as a number (RFC 9110 section 8.6). No sign, no list, no white space, nothing that overflows.
+/// Parses `1*DIGIT` (RFC 9110 section 8.6). Refuses signs, lists, white space and numbers that overflow.
 pub fn digits(value: &[u8]) -> Option<u64> {
     let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
     let (first, rest) = value.split_first()?;

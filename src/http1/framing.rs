@@ -1,7 +1,7 @@
-//! By what a message's body ends: RFC 9112 section 6.3, rule by rule. Where it does is [`super::body`]'s.
+//! Determines how a message's body ends, by the rules of RFC 9112 section 6.3. Where it ends is up to [`super::body`].
 //!
-//! Stricter than the RFC wherever it lets a recipient guess. Two readers of one connection that guess
-//! differently are how requests are smuggled and answers split, so what is doubtful is refused, on both sides.
+//! Stricter than the RFC wherever a recipient may guess. Recipients that guess differently make request smuggling and
+//! response splitting possible, so ambiguous framing is refused on both sides.
 
 use super::field::{self, Fields, Name};
 use super::head::{RequestHead, ResponseHead, Version};
@@ -9,21 +9,22 @@ use super::head::{RequestHead, ResponseHead, Version};
 /// How the end of a body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is no body.
+    /// No body.
     Empty,
     /// This many bytes.
     Length(u64),
     /// The chunked transfer coding.
     Chunked,
-    /// All until the sender closes the connection. A broken connection cannot be told from an end but by a reset.
+    /// All bytes until the sender closes the connection. Only a reset tells a broken connection from the end of the
+    /// body.
     UntilClose,
 }
 
-/// Why a message's framing cannot be trusted. The text says what is wrong.
+/// The reason why a message's framing is refused, as a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FramingError(pub &'static str);
 
-/// The framing fields of one head, taken together.
+/// The framing fields of one head.
 struct FramingFields {
     length: Option<u64>,
     chunked: bool,
@@ -48,7 +49,7 @@ impl FramingFields {
                 Name::TransferEncoding if chunked => {
                     return Err(FramingError("Transfer-Encoding repeated"));
                 }
-                // We offer no other coding (no TE goes out), so no other can be understood on the way.
+                // psystrike forwards no `TE`, so no other coding is on offer.
                 Name::TransferEncoding if !field.value.eq_ignore_ascii_case(b"chunked") => {
                     return Err(FramingError("Transfer-Encoding other than chunked"));
                 }
@@ -66,10 +67,10 @@ impl FramingFields {
     }
 }
 
-/// The framing of a request. [`Framing::UntilClose`] is none that a request can have.
+/// Returns the framing of a request. It is never [`Framing::UntilClose`].
 ///
 /// # Errors
-/// [`FramingError`] where the fields contradict themselves or each other.
+/// [`FramingError`] if the fields contradict themselves or each other.
 pub fn of_request(head: &RequestHead<'_, '_>) -> Result<Framing, FramingError> {
     let fields = FramingFields::of(head.version, &head.fields)?;
     Ok(match fields {
@@ -79,14 +80,14 @@ pub fn of_request(head: &RequestHead<'_, '_>) -> Result<Framing, FramingError> {
     })
 }
 
-/// The framing of the final answer to a request, which was a `HEAD` or not.
+/// Returns the framing of the final response to a request; `to_head` is whether its method was `HEAD`.
 ///
 /// # Errors
-/// [`FramingError`] where the fields contradict themselves or each other.
+/// [`FramingError`] if the fields contradict themselves or each other.
 pub fn of_response(head: &ResponseHead<'_, '_>, to_head: bool) -> Result<Framing, FramingError> {
     let fields = FramingFields::of(head.version, &head.fields)?;
     Ok(match fields {
-        // Rule 1. Whatever the fields say, they speak of a body that is not sent.
+        // Rule 1. The fields describe a body that is not sent.
         _ if to_head || matches!(head.status, 100..=199 | 204 | 304) => Framing::Empty,
         // Rule 4.
         FramingFields { chunked: true, .. } => Framing::Chunked,

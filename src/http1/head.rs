@@ -1,9 +1,9 @@
-//! The head of a request and of an answer: start line and fields, borrowed from the bytes they came in.
+//! The heads of requests and responses: start line and fields, borrowed from the received bytes.
 //!
-//! httparse cuts; this file refuses what httparse lets through and RFC 9112 does not: bare LF, a `Host` that is
-//! missing, repeated or no host, a target with a fragment or with bytes beyond ASCII. (Braces and the like pass,
-//! although no URI has them: many clients send queries with them raw, and they mean one thing to everybody.)
-//! It owns the limits on heads. It never decides what a request is for.
+//! httparse splits; this file refuses what httparse accepts and RFC 9112 does not: bare LF, a missing, repeated or
+//! invalid `Host`, a target with a fragment or with bytes beyond ASCII. Braces and the like pass, although URIs exclude
+//! them: many clients send them unencoded in queries, and all recipients agree on their meaning. The file owns the
+//! limits on heads. It never decides what a request is for.
 
 use std::{fmt, mem::MaybeUninit};
 
@@ -11,59 +11,59 @@ use httparse::{Error, ParserConfig, Status};
 
 use super::field::{self, Connection, FieldLine, Fields, Name};
 
-/// The longest request head that is read, its last empty line included.
+/// The longest request head that is accepted, its last empty line included.
 pub const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// The most fields a request may have.
 pub const REQUEST_FIELDS_MAX: usize = 100;
-/// The longest head of an answer that is read, its last empty line included.
+/// The longest response head that is accepted, its last empty line included.
 pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
-/// The most fields an answer may have.
+/// The most fields a response may have.
 pub const RESPONSE_FIELDS_MAX: usize = 256;
-/// The most bytes that the `Connection` fields of a head may hold together. Every other field is looked up in
-/// them; without a bound, one head could keep a worker busy for tens of milliseconds.
+/// The most bytes in all `Connection` fields of a head. Every other field is looked up in them; without a limit, one
+/// head could keep a worker busy for tens of milliseconds.
 pub const CONNECTION_BYTES_MAX: usize = 1024;
 
-/// The name that we give ourselves in `Via`.
+/// The name of psystrike in `Via`.
 pub const PSEUDONYM: &str = "psystrike";
 
-/// `HTTP/1.0` or `HTTP/1.1`. Another major or minor version is refused.
+/// `HTTP/1.0` or `HTTP/1.1`. Other versions are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// HTTP/1.0: no chunked coding, and connections close unless both sides say `keep-alive`.
+    /// HTTP/1.0: no chunked coding, and connections close unless both sides send `keep-alive`.
     Http10,
     /// HTTP/1.1.
     Http11,
 }
 
-/// Why a head cannot be used. Each variant is the sender's fault.
+/// The reason why a head is refused. Each variant is the sender's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadError {
-    /// Against the grammar; the text says where.
+    /// The head breaks the grammar; the text names the place.
     Malformed(&'static str),
     /// A version that is neither HTTP/1.0 nor HTTP/1.1.
     Version,
-    /// The request line alone is over the limit.
+    /// The request line alone exceeds the limit.
     TargetTooLong,
-    /// The head is over the limit in bytes.
+    /// The head exceeds the limit in bytes.
     TooLarge,
-    /// The head is over the limit in fields.
+    /// The head exceeds the limit in fields.
     TooManyFields,
 }
 
-/// A request's head.
+/// The head of a request.
 #[derive(Debug)]
 pub struct RequestHead<'b, 'f> {
-    /// The method, as it came.
+    /// The method, unchanged.
     pub method: &'b str,
-    /// The request target, as it came.
+    /// The request target, unchanged.
     pub target: Target<'b>,
     /// The version of the request line.
     pub version: Version,
-    /// What the `Connection` fields say.
+    /// The options of the `Connection` fields.
     pub connection: Connection,
-    /// Every field, in the order they came.
+    /// Every field, in order.
     pub fields: Fields<'b, 'f>,
-    /// The head's own bytes, to the empty line; empty lines that stood in front are among them.
+    /// The bytes of the head, to the empty line; empty lines before the request line are included.
     pub bytes: &'b [u8],
 }
 
@@ -74,34 +74,34 @@ pub enum Target<'b> {
     Origin {
         /// The path, from its first `/` on.
         path: &'b str,
-        /// What stands behind the first `?`.
+        /// The query, behind the first `?`.
         query: Option<&'b str>,
     },
     /// `http://authority/path`, as clients send it to a proxy.
     Absolute(&'b str),
-    /// `host:port` (of `CONNECT`), `*` (of `OPTIONS`), or nothing known.
+    /// `host:port` (of `CONNECT`), `*` (of `OPTIONS`), or another form.
     Other(&'b str),
 }
 
-/// An answer's head.
+/// The head of a response.
 #[derive(Debug)]
 pub struct ResponseHead<'b, 'f> {
-    /// 100 to 599.
+    /// The status code, from 100 to 599.
     pub status: u16,
     /// The version of the status line.
     pub version: Version,
-    /// What the `Connection` fields say.
+    /// The options of the `Connection` fields.
     pub connection: Connection,
-    /// Every field, in the order they came.
+    /// Every field, in order.
     pub fields: Fields<'b, 'f>,
-    /// The head's own bytes, from the status line to the empty line.
+    /// The bytes of the head, from the status line to the empty line.
     pub bytes: &'b [u8],
 }
 
-/// Calls `then` with the request head at the start of `bytes`; gives `None` while it is not whole.
+/// Calls `then` with the request head at the start of `bytes`; returns `None` while the head is incomplete.
 ///
 /// # Errors
-/// [`HeadError`], as soon as the bytes that are there show it.
+/// [`HeadError`], as soon as the received bytes show it.
 pub fn request<'b, T>(
     bytes: &'b [u8],
     then: impl FnOnce(RequestHead<'b, '_>) -> T,
@@ -116,7 +116,7 @@ pub fn request<'b, T>(
             Some(HeadError::Version) if !names_a_version(within) => Err(HeadError::Malformed("request line")),
             Some(error) => Err(error),
             None if within.len() < REQUEST_HEAD_BYTES_MAX => Ok(None),
-            // httparse skips empty lines before the request line, as RFC 9112 section 2.2 asks.
+            // httparse skips empty lines before the request line, as RFC 9112 section 2.2 recommends.
             None if within.trim_ascii_start().contains(&b'\n') => Err(HeadError::TooLarge),
             None => Err(HeadError::TargetTooLong),
         };
@@ -129,7 +129,7 @@ pub fn request<'b, T>(
     let version = version(minor);
     let connection = connection(&fields)?;
     let mut hosts = fields.values(Name::Host);
-    // RFC 9112 section 3.2: exactly one Host in HTTP/1.1; HTTP/1.0 knew none.
+    // RFC 9112 section 3.2: exactly one Host in HTTP/1.1; HTTP/1.0 does not require it.
     match (hosts.next(), hosts.next(), version) {
         (Some(host), None, _) if is_host(host) => {}
         (Some(_), None, _) => return Err(HeadError::Malformed("Host")),
@@ -141,10 +141,10 @@ pub fn request<'b, T>(
     Ok(Some(then(RequestHead { method, target, version, connection, fields, bytes })))
 }
 
-/// Calls `then` with the answer's head at the start of `bytes`; gives `None` while it is not whole.
+/// Calls `then` with the response head at the start of `bytes`; returns `None` while the head is incomplete.
 ///
 /// # Errors
-/// [`HeadError`], as soon as the bytes that are there show it.
+/// [`HeadError`], as soon as the received bytes show it.
 pub fn response<'b, T>(
     bytes: &'b [u8],
     then: impl FnOnce(ResponseHead<'b, '_>) -> T,
@@ -178,11 +178,11 @@ pub fn response<'b, T>(
     Ok(Some(then(ResponseHead { status, version: version(minor), connection, fields, bytes })))
 }
 
-/// The head at the start of `bytes`, if it is whole and each of its lines ends with CRLF. RFC 9112 section 2.2 lets
-/// a recipient take a bare LF; two recipients that do not agree on it are how requests are smuggled, so we do not.
+/// Returns the head at the start of `bytes`, if it is complete and each of its lines ends with CRLF. RFC 9112 section
+/// 2.2 lets a recipient accept a bare LF; recipients that disagree on it make request smuggling possible.
 ///
-/// httparse takes LF for nothing but a line's end, and behind each there is a field or the head's last line: to look
-/// there is enough.
+/// httparse accepts LF only as a line's end, and each is followed by a field or the head's last line: checking there is
+/// enough.
 fn sound<'b>(bytes: &'b [u8], parsed: httparse::Result<usize>, lines: &[FieldLine<'b>]) -> Option<&'b [u8]> {
     let Ok(Status::Complete(length)) = parsed else { return None };
     let head = &bytes[..length];
@@ -191,17 +191,17 @@ fn sound<'b>(bytes: &'b [u8], parsed: httparse::Result<usize>, lines: &[FieldLin
         head[..at].ends_with(b"\r\n")
     };
     let sound = match head[0] {
-        // Behind an empty line in front there is neither.
+        // An empty line before the start line is followed by neither.
         b'\r' | b'\n' => before_bare_lf(head) == head,
         _ => head.ends_with(b"\r\n\r\n") && lines.iter().all(starts_a_line),
     };
     sound.then_some(head)
 }
 
-/// The first fault of a head that is not sound; `None` if there only is more to come.
+/// Returns the first fault of a head that is not valid; `None` if the head is only incomplete.
 ///
-/// What stands behind a bare LF is cut off before it is parsed, so that the first fault in a head is its verdict
-/// however the head comes in.
+/// Bytes behind a bare LF are cut off before parsing, so that the first fault decides however the head is split into
+/// reads.
 #[cold]
 fn fault<'b>(
     bytes: &'b [u8],
@@ -215,14 +215,14 @@ fn fault<'b>(
     Some(parse(before).err().map_or(HeadError::Malformed("bare LF"), HeadError::from))
 }
 
-/// The bytes before the first LF that does not end a CRLF.
+/// Returns the bytes before the first LF that does not end a CRLF.
 fn before_bare_lf(bytes: &[u8]) -> &[u8] {
     let bare = memchr::memchr_iter(b'\n', bytes).find(|&at| at == 0 || bytes[at - 1] != b'\r');
     &bytes[..bare.unwrap_or(bytes.len())]
 }
 
-/// Whether what follows the target is a version at all (`HTTP/` and a digit, RFC 9112 section 2.3), or as in
-/// `GET /a b HTTP/1.1`, none. Decided by the byte at which httparse refuses it, so it does not matter what follows.
+/// Returns whether a version follows the target (`HTTP/` and a digit, RFC 9112 section 2.3), unlike in `GET /a b
+/// HTTP/1.1`. The byte at which httparse refuses the line decides, so later bytes do not matter.
 #[cold]
 fn names_a_version(bytes: &[u8]) -> bool {
     let version = bytes.trim_ascii_start().splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
@@ -233,13 +233,13 @@ fn version(minor: u8) -> Version {
     if minor == 0 { Version::Http10 } else { Version::Http11 }
 }
 
-/// Whether a head that was not whole in the first `seen` of `bytes` may be whole now, or show to be broken: what
-/// drips in without ending a line is not worth another look.
+/// Returns whether a head that was incomplete in the first `seen` of `bytes` may now be complete or broken. Bytes that
+/// end no line are not worth another parse.
 pub fn worth_another_look(bytes: &[u8], seen: usize, bytes_max: usize) -> bool {
     seen == 0 || bytes.len() >= bytes_max || memchr::memchr(b'\n', &bytes[seen.min(bytes.len())..]).is_some()
 }
 
-/// What the `Connection` fields say together.
+/// Returns the options of all `Connection` fields.
 fn connection(fields: &Fields<'_, '_>) -> Result<Connection, HeadError> {
     let mut connection = Connection::default();
     let mut bytes = 0;
@@ -253,7 +253,8 @@ fn connection(fields: &Fields<'_, '_>) -> Result<Connection, HeadError> {
     Ok(connection)
 }
 
-/// `uri-host [ ":" port ]` by its alphabet (RFC 3986 section 3.2.2). Which host it names does not matter here.
+/// Returns whether `value` has only characters of `uri-host [ ":" port ]` (RFC 3986 section 3.2.2). The host itself
+/// does not matter here.
 fn is_host(value: &[u8]) -> bool {
     const FITS: [bool; 256] = {
         let mut fits = [false; 256];
@@ -271,7 +272,7 @@ fn is_host(value: &[u8]) -> bool {
     value.iter().all(|&byte| FITS[usize::from(byte)])
 }
 
-/// The target as it came.
+/// Displays the target unchanged.
 impl fmt::Display for Target<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -284,10 +285,10 @@ impl fmt::Display for Target<'_> {
 }
 
 impl<'b> Target<'b> {
-    /// Sorts a request target by its form. Its bytes stay as they are.
+    /// Classifies a request target by its form. Its bytes stay unchanged.
     fn parse(target: &'b str) -> Result<Self, HeadError> {
-        // httparse takes any byte above the controls; a URI is ASCII and sends no fragment. (Looking at all of
-        // them, the fold takes many at once.)
+        // httparse accepts any byte above the controls; a URI is ASCII and a request target has no fragment. The fold
+        // visits all bytes, so the compiler can vectorise it.
         let sound = |byte: u8| byte.is_ascii_graphic() & (byte != b'#');
         if !target.bytes().fold(true, |all, byte| all & sound(byte)) {
             return Err(HeadError::Malformed("request target"));
@@ -305,34 +306,34 @@ impl<'b> Target<'b> {
 }
 
 impl RequestHead<'_, '_> {
-    /// Whether the client means to use its connection again (RFC 9112 section 9.3).
+    /// Returns whether the client wants to keep its connection open (RFC 9112 section 9.3).
     pub fn persistent(&self) -> bool {
         persistent(self.version, self.connection)
     }
 
-    /// How often this request has come through an intermediary with our [`PSEUDONYM`].
+    /// Returns how often this request passed an intermediary with the name [`PSEUDONYM`].
     pub fn hops(&self) -> usize {
         self.fields.values(Name::Via).map(|value| field::via_hops(value, PSEUDONYM)).sum()
     }
 
-    /// The value of the first field called `name`.
+    /// Returns the value of the first field of this name.
     pub fn first(&self, name: Name) -> Option<&[u8]> {
         self.fields.values(name).next()
     }
 }
 
 impl ResponseHead<'_, '_> {
-    /// Whether the pod means to use its connection again (RFC 9112 section 9.3).
+    /// Returns whether the pod wants to keep its connection open (RFC 9112 section 9.3).
     pub fn persistent(&self) -> bool {
         persistent(self.version, self.connection)
     }
 
-    /// Whether it says when it was made.
+    /// Returns whether the response has a `Date`.
     pub fn is_dated(&self) -> bool {
         self.fields.has(Name::Date)
     }
 
-    /// The value of the only `Location` field. With two of them it is not ours to choose one.
+    /// Returns the value of `Location`, unless there are several: psystrike does not choose among them.
     pub fn location(&self) -> Option<&[u8]> {
         let mut locations = self.fields.values(Name::Location);
         let first = locations.next()?;

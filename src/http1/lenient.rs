@@ -1,8 +1,8 @@
-//! A second look at the head of an answer that breaks the grammar: what Go's client takes (net/http 1.26, and so what
-//! Prometheus gets without us), if it can mean only one thing, written anew as the grammar has it.
+//! A second parse of response heads that break the grammar: accepts what Go's client accepts (net/http 1.26, as used by
+//! Prometheus), if it is unambiguous, and rewrites it to the grammar.
 //!
-//! What comes out is parsed strictly like any other head. Only answers of pods come here, and only where they are
-//! broken: this is slow. Never looks at a body, and never decides what a head is good for.
+//! The result is then parsed as strictly as any other head. Only broken heads of pods come here, as this parse is slow.
+//! Never reads a body, and never decides how a head is used.
 
 use std::collections::HashSet;
 
@@ -11,23 +11,23 @@ use super::{
     head::{RESPONSE_FIELDS_MAX, RESPONSE_HEAD_BYTES_MAX},
 };
 
-/// What a broken head comes to.
+/// The result of the second parse.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Lenient {
-    /// It is not whole, and may come to something.
+    /// The head is incomplete, and may become valid.
     Partial,
-    /// It stays broken.
+    /// The head is refused.
     Refused,
-    /// It means this.
+    /// The head is unambiguous.
     Head {
-        /// The head as the grammar has it.
+        /// The head, rewritten to the grammar.
         bytes: Vec<u8>,
-        /// So many bytes of the input are the head.
+        /// The length of the head in the input.
         length: usize,
     },
 }
 
-/// Reads the head at the start of `bytes`. Its lines may end with a bare LF (RFC 9112 section 2.2).
+/// Parses the head at the start of `bytes`. Its lines may end with a bare LF (RFC 9112 section 2.2).
 #[cold]
 pub fn normalise(bytes: &[u8]) -> Lenient {
     let within = &bytes[..bytes.len().min(RESPONSE_HEAD_BYTES_MAX)];
@@ -42,9 +42,10 @@ pub fn normalise(bytes: &[u8]) -> Lenient {
         at += end + 1;
         match line.strip_suffix(b"\r").unwrap_or(line) {
             b"" => break,
-            // To wait for the end of what cannot become an answer would turn a refusal into a timeout.
+            // Waiting for the rest of what cannot become a response would turn a refusal into a timeout.
             line if lines.is_empty() && status_line(line).is_none() => return Lenient::Refused,
-            // Too many to be taken in the end; and one look at a head that drips in line by line stays short.
+            // More lines than the strict parse accepts; the limit also keeps each parse of a slowly arriving head
+            // short.
             _ if lines.len() > RESPONSE_FIELDS_MAX => return Lenient::Refused,
             line => lines.push(line),
         }
@@ -66,8 +67,8 @@ fn head(lines: &[&[u8]]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// `HTTP/1.2  200` becomes `HTTP/1.1 200 `. A later minor version of HTTP/1 means what HTTP/1.1 does (RFC 9110 section
-/// 2.5); the space behind the status is required (RFC 9112 section 4).
+/// Rewrites `HTTP/1.2  200` to `HTTP/1.1 200 `. A later minor version of HTTP/1 means the same as HTTP/1.1 (RFC 9110
+/// section 2.5); the space behind the status is required (RFC 9112 section 4).
 fn status_line(line: &[u8]) -> Option<Vec<u8>> {
     let rest = line.strip_prefix(b"HTTP/1.")?;
     let (minor, rest) = rest.split_first().filter(|(minor, _)| minor.is_ascii_digit())?;
@@ -83,10 +84,10 @@ fn status_line(line: &[u8]) -> Option<Vec<u8>> {
     Some([version, status, b" ", &reason, b"\r\n"].concat())
 }
 
-/// A field line, and whether it had to be put together from more than one.
+/// A field line, and whether it was folded.
 type Line = (Vec<u8>, bool);
 
-/// Folded lines are put together with a space (RFC 9112 section 5.2). The first line cannot go on another.
+/// Unfolds lines, with a space for each fold (RFC 9112 section 5.2). The first line cannot continue another.
 fn joined(lines: &[&[u8]]) -> Option<Vec<Line>> {
     let mut joined: Vec<Line> = Vec::new();
     for line in lines {
@@ -102,26 +103,26 @@ fn joined(lines: &[&[u8]]) -> Option<Vec<Line>> {
     Some(joined)
 }
 
-/// Control bytes in a value become spaces (RFC 9110 section 5.5). Says whether there were any.
+/// Replaces control bytes in a value with spaces (RFC 9110 section 5.5). Returns whether there were any.
 fn without_controls(value: &[u8]) -> (Vec<u8>, bool) {
     let is_control = |byte: u8| (byte < b' ' && byte != b'\t') || byte == 0x7f;
     let replaced = value.iter().map(|&byte| if is_control(byte) { b' ' } else { byte }).collect();
     (replaced, value.iter().any(|&byte| is_control(byte)))
 }
 
-/// The fields that go on, and what those say that do not.
+/// The fields that are forwarded, and the meaning of those that are not.
 #[derive(Default)]
 struct Fields {
     lines: Vec<(Name, Vec<u8>, Vec<u8>)>,
     length: Option<Vec<u8>>,
     is_coded: bool,
     connection: Connection,
-    /// Names that `Connection` lists, in small letters.
+    /// Names listed by `Connection`, in lower case.
     listed: HashSet<Vec<u8>>,
 }
 
 impl Fields {
-    /// `None` where a line cannot mean one thing alone.
+    /// Adds a line; returns `None` if it is ambiguous.
     fn add(&mut self, (line, folded): Line) -> Option<()> {
         let (name, value) = line.split_at(memchr::memchr(b':', &line)?);
         let value = trim(&value[1..]);
@@ -135,13 +136,13 @@ impl Fields {
         let (value, had_controls) = without_controls(value);
         let value = trim(&value).to_vec();
         match sorted {
-            // Nothing about where a body ends is guessed.
+            // Framing is never guessed.
             _ if frames && (is_odd || folded || had_controls) => return None,
-            // Without them, the coding would be another one.
+            // Replacing controls would change the coding.
             _ if had_controls && text.eq_ignore_ascii_case("Content-Encoding") => return None,
             Name::ContentLength if field::digits(&value).is_none() => return None,
             Name::ContentLength => match &self.length {
-                Some(length) => return (*length == value).then_some(()), // the same once more
+                Some(length) => return (*length == value).then_some(()), // a repetition
                 None => self.length = Some(value.clone()),
             },
             Name::TransferEncoding => self.is_coded = true,
@@ -150,7 +151,7 @@ impl Fields {
                 self.listed.extend(field::list(&value).map(<[u8]>::to_ascii_lowercase));
                 return Some(());
             }
-            // No reader takes it for the field that it resembles.
+            // No recipient takes it for the field that it resembles.
             _ if is_odd => return Some(()),
             _ => {}
         }
@@ -159,7 +160,7 @@ impl Fields {
     }
 
     fn write(self, out: &mut Vec<u8>) {
-        // RFC 9112 section 6.3: the coding counts, and the connection is not used again.
+        // RFC 9112 section 6.3: Transfer-Encoding overrides Content-Length, and the connection is then closed.
         let overridden = self.is_coded && self.length.is_some();
         for (sorted, name, value) in &self.lines {
             let keeps = matches!(
@@ -181,7 +182,7 @@ impl Fields {
     }
 }
 
-/// Without the white space around it (`OWS`, RFC 9110 section 5.6.3): SP and HTAB, and no control byte.
+/// Trims `OWS` (RFC 9110 section 5.6.3): SP and HTAB, and no control byte.
 fn trim(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
@@ -189,7 +190,7 @@ fn trim(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// `tchar` (RFC 9110 section 5.6.2).
+/// Returns whether `byte` is a `tchar` (RFC 9110 section 5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

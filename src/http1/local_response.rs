@@ -1,15 +1,15 @@
-//! The small answers of our own: pages, refusals, failures.
+//! The short responses that psystrike itself generates: pages, refusals, failures.
 //!
-//! Owns how they look on the wire. Never decides which one is due.
+//! Owns their format on the wire. Never decides which one is sent.
 
 use std::{fmt::Display, io::Write, time::SystemTime};
 
 use super::rewrite::Persistence;
 
-/// The media type of everything we say in words.
+/// The media type of all plain text that psystrike generates.
 pub const TEXT: &str = "text/plain; charset=utf-8";
 
-/// An answer of our own. Everything in it is ours: nothing a peer sent may stand in the reason phrase.
+/// A response that psystrike generates. The reason phrase must not contain bytes of a peer.
 pub struct LocalResponse<'a, R: Display> {
     /// The status code.
     pub status: u16,
@@ -17,20 +17,20 @@ pub struct LocalResponse<'a, R: Display> {
     pub reason: R,
     /// The media type of `body`.
     pub content_type: &'a str,
-    /// Further fields, in this order: `Allow` for a 405 (RFC 9110 section 15.5.6), and the like.
+    /// Further fields, in this order, such as `Allow` for a 405 (RFC 9110 section 15.5.6).
     pub fields: &'a [(&'a str, &'a str)],
     /// The content.
     pub body: &'a [u8],
-    /// What is said about the client's connection.
+    /// The persistence of the client's connection.
     pub persistence: Persistence,
-    /// It answers a `HEAD`: the body is described and not sent.
+    /// The request is a `HEAD`: the content is described but not sent.
     pub to_head: bool,
-    /// When it is sent (RFC 9110 section 6.6.1).
+    /// The time for `Date` (RFC 9110 section 6.6.1).
     pub date: SystemTime,
 }
 
 impl<R: Display> LocalResponse<'_, R> {
-    /// Appends the answer to `out`.
+    /// Appends the response to `out`.
     pub fn write(&self, out: &mut Vec<u8>) {
         let Self { status, reason, content_type, body, .. } = self;
         let date = httpdate::HttpDate::from(self.date);

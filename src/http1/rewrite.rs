@@ -1,27 +1,25 @@
-//! The head that goes on to the other side: ours for a request, the pod's own for an answer wherever it needs
-//! no edit.
+//! Writes the heads that are forwarded: a new one for a request; for a response the pod's own, unless it needs an edit.
 //!
-//! Never touches a body. What a head is changed to is the caller's decision; that hop-by-hop fields end here
-//! (RFC 9110 section 7.6.1) is this file's.
+//! Never touches a body. The caller decides on the edits; this file removes hop-by-hop fields (RFC 9110 section 7.6.1).
 
 use std::{io::Write, net::SocketAddr, ops::Range, time::SystemTime};
 
 use super::field::{Name, Names};
 use super::head::{PSEUDONYM, RequestHead, ResponseHead, Version};
 
-/// What the head of an answer says about its connection.
+/// The connection persistence that a response head signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persistence {
-    /// Nothing: HTTP/1.1 connections persist.
+    /// No field: HTTP/1.1 connections persist.
     Implied,
-    /// `keep-alive`, as an HTTP/1.0 client needs to be told.
+    /// `keep-alive`, which an HTTP/1.0 client requires.
     KeepAlive,
-    /// `close`: this answer is the connection's last.
+    /// `close`: this response is the connection's last.
     Close,
 }
 
 impl Persistence {
-    /// The field line to send, with its line end.
+    /// Returns the field line to send, with its line end.
     pub fn line(self) -> &'static [u8] {
         match self {
             Self::Implied => b"",
@@ -30,57 +28,57 @@ impl Persistence {
         }
     }
 
-    /// Whether another request may follow on the connection.
+    /// Returns whether another request may follow on the connection.
     pub fn persists(self) -> bool {
         self != Self::Close
     }
 }
 
-/// Copies a head in runs that are as long as they can be: from one edit to the next.
+/// Copies a head in runs as long as possible: from one edit to the next.
 struct HeadCopy<'b, 'o> {
     head: &'b [u8],
-    /// What stands before is copied, or left out.
+    /// Everything before this offset is copied or left out.
     at: usize,
     out: &'o mut Vec<u8>,
 }
 
 impl HeadCopy<'_, '_> {
-    /// Copies what stands before `end`.
+    /// Copies the bytes before `end`.
     fn up_to(&mut self, end: usize) {
         self.out.extend_from_slice(&self.head[self.at..end]);
         self.at = end;
     }
 
-    /// Copies what stands before `range`, and leaves out what stands in it.
+    /// Copies the bytes before `range`, and leaves out those in it.
     fn leave_out(&mut self, range: Range<usize>) {
         self.up_to(range.start);
         self.at = range.end;
     }
 
-    /// Copies what stands before `range`, and has `instead` for what stands in it.
+    /// Copies the bytes before `range`, and writes `instead` for those in it.
     fn replace(&mut self, range: Range<usize>, instead: &[u8]) {
         self.leave_out(range);
         self.out.extend_from_slice(instead);
     }
 }
 
-/// How the head of a request changes on its way to the pod.
+/// The edits of a request head.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestEdit<'e> {
     /// The value of `Host`.
     pub host: SocketAddr,
-    /// The fields that do not go on, beside those that never do.
+    /// The fields to remove, beside those that are always removed.
     pub without: Names,
-    /// The fields that are sent besides: names and values.
+    /// The fields to add: names and values.
     pub with: &'e [(&'e str, &'e [u8])],
 }
 
-/// The fields of a request that never go on as they came: none of ours has a body, and `Host` is the pod's own.
+/// The fields that are never forwarded: a scrape has no body, and the pod gets its own `Host`.
 const NEVER_GO_ON: Names =
     Names::NONE.with(Name::Host).with(Name::ContentLength).with(Name::TransferEncoding).with(Name::Trailer);
 
-/// Writes the request head for the pod: the target in origin-form, cut in any number of parts; the pod's own
-/// `Host`; every field that goes on, as it came; those that are sent besides; and `Via` (RFC 9110 section 7.6.3).
+/// Writes the request head for the pod: the target in origin-form, in any number of parts; the pod's own `Host`; the
+/// forwarded fields, unchanged; the added fields; and `Via` (RFC 9110 section 7.6.3).
 pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, target: &[&str], edit: &RequestEdit<'_>) {
     out.extend_from_slice(head.method.as_bytes());
     out.push(b' ');
@@ -112,7 +110,7 @@ fn authority(out: &mut Vec<u8>, address: SocketAddr) {
         let _ = write!(out, " {address}");
         return;
     };
-    // Every scrape writes one: by hand, from its end, in a tenth of the instructions that `write!` takes.
+    // Every scrape writes one: this takes a tenth of the instructions of `write!`.
     let mut text = [0; b" 255.255.255.255:65535".len()];
     let mut at = text.len();
     let mut put = |byte| {
@@ -131,21 +129,21 @@ fn authority(out: &mut Vec<u8>, address: SocketAddr) {
     out.extend_from_slice(&text[at..]);
 }
 
-/// How the head of an answer changes on its way to the client.
+/// The edits of a response head.
 #[derive(Debug)]
 pub struct ResponseEdit {
-    /// What it says about the client's connection.
+    /// The persistence of the client's connection.
     pub persistence: Persistence,
-    /// The chunked coding is taken off on the way, as for an HTTP/1.0 client.
+    /// The chunked coding is removed, as for an HTTP/1.0 client.
     pub unchunk: bool,
-    /// Stands in for the value of `Location`.
+    /// Replaces the value of `Location`.
     pub location: Option<String>,
-    /// When the answer came, where it does not say itself when it was made (RFC 9110 section 6.6.1).
+    /// The time of receipt, if the response has no `Date` (RFC 9110 section 6.6.1).
     pub date: Option<SystemTime>,
 }
 
 impl ResponseEdit {
-    /// Whether the head may go on as it came.
+    /// Returns whether the head may be forwarded unchanged.
     pub fn is_none(&self, head: &ResponseHead<'_, '_>) -> bool {
         self.persistence == Persistence::Implied
             && !self.unchunk
@@ -160,23 +158,23 @@ impl ResponseEdit {
     }
 }
 
-/// Where the status ends: the version and the status are of one length, whichever they are.
+/// The offset behind the status code: all versions and status codes have the same length.
 const STATUS_END: usize = "HTTP/1.1 200".len();
 
-/// Answers that must not be sent with `Transfer-Encoding` (RFC 9112 section 6.1) or `Content-Length` (RFC 9110
-/// section 8.6). A client that believed either would take the next answer for this one's body.
+/// Returns whether a response must not have `Transfer-Encoding` (RFC 9112 section 6.1) or `Content-Length` (RFC 9110
+/// section 8.6). A client that trusts either would take the next response for this one's body.
 fn without_framing(status: u16) -> bool {
     matches!(status, 100..=199 | 204)
 }
 
-/// Writes the head of an answer for the client. The version is ours (RFC 9110 section 6.2); status and reason
-/// phrase are the pod's.
+/// Writes the response head for the client. The version is psystrike's (RFC 9110 section 6.2); status and reason phrase
+/// are the pod's.
 pub fn response(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, edit: &ResponseEdit) {
     const VERSION: &[u8] = b"HTTP/1.1";
     let fields = head.fields;
     let mut copy = HeadCopy { head: head.bytes, at: 0, out };
     copy.replace(0..VERSION.len(), VERSION);
-    // RFC 9112 section 4: the space behind the status is sent even where no reason phrase follows.
+    // RFC 9112 section 4: the space behind the status is required even without a reason phrase.
     if !head.bytes[STATUS_END..].starts_with(b" ") {
         copy.replace(STATUS_END..STATUS_END, b" ");
     }
