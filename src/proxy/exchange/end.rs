@@ -1,6 +1,6 @@
-//! How an exchange ends: whole, visibly broken, by a reset; and how long its last bytes are waited for.
+//! Ends exchanges: completely, visibly broken, or by a reset; and waits for the delivery of the last bytes.
 //!
-//! Owns lingering, and what is reported. Never decides that something failed.
+//! Owns lingering and the report. Never decides that an exchange failed.
 
 use std::time::Duration;
 
@@ -14,15 +14,15 @@ use crate::proxy::{
     timestamp::Timestamp,
 };
 
-/// How long, and for how many bytes, a connection is read on after our last answer on it. To close it with
-/// input unread would reset it, and could destroy that answer before it is read.
+/// How long, and for how many bytes, a connection is read after its last response. Closing it with unread input would
+/// reset it, and could destroy that response before the client reads it.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often a connection that is about to be closed is looked at, for whether the last answer on it is delivered.
+/// How often a connection that is about to be closed is checked for whether its last response is delivered.
 const LINGER_INTERVAL: Duration = Duration::from_millis(50);
 const LINGER_BYTES_MAX: u32 = 256 * 1024;
 
 impl Lingering {
-    /// Its last response is not delivered, or its side not ended, and this happened.
+    /// Handles an event while the last response is undelivered or the client has not closed its side.
     pub(super) fn on_event(self, event: Event<'_>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         match event {
             Event::Discarded(bytes) if bytes <= self.bytes_left as usize => {
@@ -35,12 +35,12 @@ impl Lingering {
         }
     }
 
-    /// For at most as long as `limit` after a whole answer.
+    /// Lingers to `until`, and on to `limit` while the response is undelivered.
     fn until(until: Timestamp, limit: Timestamp) -> Self {
         Self { until, limit: limit.max(until), bytes_left: LINGER_BYTES_MAX, ended: false, resets: false }
     }
 
-    /// It was looked at. An answer that is still being delivered is not destroyed by a close.
+    /// Checks the delivery. Closing waits until the response is delivered, to `limit` at most.
     pub(super) fn on_timeout(self, client_stalled: bool, now: Timestamp, out: &mut Output) -> Exchange {
         if client_stalled && now < self.limit {
             return Exchange::Lingering(Self { until: self.limit.min(now + LINGER_INTERVAL), ..self });
@@ -59,8 +59,8 @@ impl Exchange {
         Self::Closed
     }
 
-    /// Waits for the last answer to be delivered: no longer than for a scrape, and where others wait for the place,
-    /// not for that long.
+    /// Waits for the delivery of the last response: at most the time limit of a scrape, or less if other clients wait
+    /// for the place.
     #[cold]
     pub(super) fn deliver(ended: bool, ctx: &mut Context<'_>, out: &mut Output) -> Self {
         out.client = ClientAction::Shutdown;
@@ -71,7 +71,7 @@ impl Exchange {
 }
 
 impl Transaction {
-    /// All is handed over, and this happened.
+    /// Handles an event while the client has yet to take output.
     #[inline]
     pub(super) fn replying(
         self: Box<Self>,
@@ -80,7 +80,7 @@ impl Transaction {
         out: &mut Output,
     ) -> Exchange {
         match event {
-            // A timeout may come before the event that the client took all of it.
+            // A timeout may come before the event that the client took all output.
             Event::Flushed | Event::Timeout { client_stalled: false } => self.flushed(ctx, out),
             Event::Timeout { client_stalled: true } => {
                 out.client = ClientAction::Reset;
@@ -91,7 +91,7 @@ impl Transaction {
         }
     }
 
-    /// The client went away, and the pod's connection goes with it.
+    /// Ends the exchange after the client went away, and closes the pod's connection.
     #[cold]
     pub(super) fn client_gone(self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         out.upstream = UpstreamAction::Close;
@@ -99,7 +99,7 @@ impl Transaction {
         Exchange::close(out)
     }
 
-    /// The answer is not going to be whole, and part of it is sent: the client must see it.
+    /// Breaks off a response of which a part is sent, in a way that the client notices.
     #[cold]
     pub(super) fn broken(
         mut self: Box<Self>,
@@ -110,7 +110,7 @@ impl Transaction {
         self.detail = failure.detail;
         self.within = self.patience();
         out.upstream = UpstreamAction::Close;
-        // What was sent before, another answer above all, is still delivered: first this, then the end that shows.
+        // Earlier bytes, such as a previous response, are still delivered before the visible break.
         let limit = ctx.now + LINGER_TIMEOUT;
         let lingering = if self.response.until_close {
             Lingering { resets: true, ended: true, ..Lingering::until(ctx.now, limit) }
@@ -122,7 +122,7 @@ impl Transaction {
         Exchange::Lingering(lingering)
     }
 
-    /// The client did not take its answer, and part of it is sent.
+    /// Resets the client's connection: the client did not take the response, and a part of it is sent.
     #[cold]
     pub(super) fn reset(
         mut self: Box<Self>,
@@ -137,7 +137,7 @@ impl Transaction {
         Exchange::Closed
     }
 
-    /// The client took all of it.
+    /// Ends the exchange after the client took all output.
     pub(super) fn flushed(self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         let Context { now, settings, .. } = *ctx;
         let next = if self.terms.persistent {
@@ -152,7 +152,7 @@ impl Transaction {
         next
     }
 
-    /// It is over, this way.
+    /// Reports the end of the exchange, and recycles the transaction.
     pub(super) fn report(mut self: Box<Self>, outcome: Outcome, ctx: &mut Context<'_>, out: &mut Output) {
         let Self { route, status, peer, started, first_byte, detail, within, .. } = *self;
         let status = if status == 0 { outcome.status() } else { status };

@@ -1,7 +1,6 @@
-//! Responses of our own: a page, or what went wrong.
+//! Responses of psystrike itself: a page, or a failure.
 //!
-//! Owns their content and when they are due to be taken. How they look on the wire is
-//! [`local_response`]'s.
+//! Owns their content and the deadline for the client to take them. [`local_response`] owns their format on the wire.
 
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use crate::{
 };
 
 impl Transaction {
-    /// Replies with a page of our own.
+    /// Responds with one of psystrike's own pages.
     pub(super) fn page(mut self: Box<Self>, page: Page, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         let mut body = ctx.recycler.take_page();
         let PageHead { status, content_type } = ctx.pages.render(page, &mut body);
@@ -32,8 +31,7 @@ impl Transaction {
         Exchange::Replying(self)
     }
 
-    /// Replies with what went wrong: in one line, and the same in the reason phrase, which is what Prometheus
-    /// shows.
+    /// Responds with a failure: as one line of content, and in the reason phrase, which Prometheus shows.
     pub(super) fn fail(
         mut self: Box<Self>,
         failure: Failure,
@@ -45,7 +43,7 @@ impl Transaction {
         self.detail = failure.detail;
         self.within = within;
         self.status = failure.outcome.status();
-        // A client that gets no answer before our deadline may still take this one.
+        // A client whose scrape timed out gets extra time to take this response.
         self.until = self.until.max(ctx.now + ctx.settings.timeouts.header);
         let reason = failure.phrase(within).to_string();
         let after = HumanDuration(ctx.now.since(self.started));

@@ -1,32 +1,34 @@
-//! The state machine: one request, its pod, its answer.
+//! The state machine of one request, its pod and its response.
 //!
-//! Owns every transition of an exchange, and nothing else does. It reads no clock and touches no socket: what
-//! happened comes in as an [`Event`], at a time that the caller names, and what is to be done goes out as an
-//! [`Output`]. A failure is a transition like any other; where it leads is decided here too.
+//! Owns every transition of an exchange. It reads no clock and touches no socket: an [`Event`] comes in with a time
+//! from the caller, and an [`Output`] goes out with the actions. A failure is a transition like any other, and is
+//! handled here too.
 //!
 //! ```text
-//! Reading -> Replying (own page, refusal)           -> Reading | Lingering
-//! Reading: head out of time                         -> Replying 408
-//! Reading: silent while others wait for its place   -> Replying 503
-//! Reading: idle too long, drained                   -> Closed
+//! Reading -> Replying (own page, refusal)                 -> Reading | Lingering
+//! Reading: head incomplete in time                        -> Replying 408
+//! Reading: turned away, too many clients                  -> Replying 503
+//! Reading: idle timeout                                   -> Closed
+//! Reading: drained, or idle longest                       -> Closed | Lingering
 //! Reading -> Connecting -> Sending -> Awaiting -> Relaying -> Replying -> Reading | Lingering
-//! Connecting: refused, timed out                    -> Replying 502, 504
-//! Sending | Awaiting: a reused connection died or was stale -> Connecting (fresh, once)
-//! Sending | Awaiting: no answer, or no sound one    -> Replying 502, 504
-//! Sending | Awaiting: 1xx                           -> as it was
-//! Sending: an answer before all is sent             -> Relaying
-//! Relaying: cut short, malformed, out of time       -> Lingering, visibly broken; an end is never faked
-//! Relaying: out of time, and the client is behind   -> Closed
-//! Replying: out of time                             -> Closed, reset
-//! Lingering: all is delivered, or time is up        -> Closed
-//! Reading .. Awaiting: buffers are full             -> Replying 503
-//! Relaying: buffers are full                        -> Lingering, visibly broken
-//! any: buffers are full, and the client is behind   -> Closed, reset
-//! any: the client went away                         -> Closed, and the pod's connection with it
+//! Connecting: refused, timed out                          -> Replying 502, 504
+//! Sending | Awaiting: reused connection closed or stale   -> Connecting (new, once)
+//! Sending | Awaiting: no valid response                   -> Replying 502, 504
+//! Sending | Awaiting: 1xx                                 -> unchanged
+//! Sending: response before all is sent                    -> Relaying
+//! Relaying: cut short, malformed, timed out               -> Lingering, visibly broken; an end is never faked
+//! Relaying: timed out, client stalled                     -> Closed, reset
+//! Replying: timed out                                     -> Closed, reset
+//! Lingering: delivered, timed out, buffers full           -> Closed
+//! Reading | Connecting | Sending | Awaiting: buffers full -> Replying 503
+//! Relaying: buffers full                                  -> Lingering, visibly broken
+//! Replying: buffers full                                  -> Lingering
+//! Connecting .. Replying: buffers full, client stalled    -> Closed, reset
+//! any: client gone                                        -> Closed, and the pod's connection with it
 //! ```
 //!
-//! Replying is what is left when every byte of the answer, ours or the pod's, is handed over, and the client has
-//! yet to take the last of them. The pod's connection is in the pool or closed by then.
+//! In Replying, the whole response, psystrike's or the pod's, has been output, and the client has yet to take the last
+//! bytes. The pod's connection is already pooled or closed.
 
 mod end;
 mod local;
@@ -50,7 +52,7 @@ use super::{
 };
 
 impl Exchange {
-    /// Goes on with what happened. An input that a state does not wait for changes nothing.
+    /// Handles an event. An event that a state does not wait for changes nothing.
     pub fn step(self, input: Event<'_>, ctx: &mut Context<'_>, out: &mut Output) -> Self {
         out.clear();
         match (self, input) {
@@ -77,7 +79,7 @@ impl Exchange {
         }
     }
 
-    /// Nothing may be held for it any more. Where nothing of an answer is on its way, the client is told.
+    /// Frees all buffers of the exchange. The client gets a response if none has begun.
     #[cold]
     fn give_way(self, client_stalled: bool, ctx: &mut Context<'_>, out: &mut Output) -> Self {
         let outcome = Outcome::BuffersFull;
@@ -91,7 +93,7 @@ impl Exchange {
             | Self::Awaiting(mut transaction)
                 if !client_stalled =>
             {
-                // What the client sent beyond this request goes too.
+                // Further requests that the client sent are discarded too.
                 transaction.terms.persistent = false;
                 transaction.clear();
                 transaction.give_up(outcome.into(), ctx, out)

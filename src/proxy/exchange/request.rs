@@ -1,6 +1,6 @@
-//! From the bytes of a request to a plan: a page of our own, a pod to connect to, or a refusal.
+//! Turns the bytes of a request into a plan: a page, a pod to connect to, or a refusal.
 //!
-//! Owns the wait for a head, and what is refused by it alone. Never writes a response.
+//! Owns the wait for a head, and the refusals that follow from the head alone. Never writes a response.
 
 use std::{mem, time::Duration};
 
@@ -24,11 +24,11 @@ use crate::{
     },
 };
 
-/// A scrape that has come through us this often is going in a circle.
+/// A scrape that has passed psystrike this often is in a loop.
 const HOPS_MAX: usize = 3;
 
 impl Reading {
-    /// A request's head is not whole, and this happened.
+    /// Handles an event while a request's head is incomplete.
     #[inline]
     pub(super) fn on_event(self, event: Event<'_>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         match event {
@@ -51,7 +51,7 @@ impl Reading {
         }
     }
 
-    /// Bytes of a request are here.
+    /// Handles bytes of a request.
     pub(super) fn request(self, bytes: &[u8], ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         // RFC 9112 section 2.2: empty lines before a request line are skipped.
         let skipped = 2 * bytes.chunks_exact(2).take_while(|two| two == b"\r\n").count();
@@ -75,15 +75,15 @@ impl Reading {
                 Exchange::Reading(Self { until, seen: bytes.len() as u32, ..self })
             }
             Err(error) => {
-                out.used = skipped + bytes.len(); // whatever it was, it is not read as another request
+                out.used = skipped + bytes.len(); // never parsed as another request
                 let transaction = Transaction::begin(ClientTerms::UNREAD, ctx);
                 transaction.fail(Failure::of_request(error), Duration::ZERO, ctx, out)
             }
         }
     }
 
-    /// Turns a whole head into what is to be done. Whether the connection persists follows from the head, whatever comes
-    /// of the request: it does not where the next request may begin anywhere.
+    /// Decides what to do with a complete head. Whether the connection persists follows from the head, whatever the
+    /// outcome of the request: it must be clear where the next request begins.
     fn plan(self, head: &RequestHead<'_, '_>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         let framing = framing::of_request(head);
         let to_head = head.method == "HEAD";
@@ -115,7 +115,7 @@ impl Reading {
         }
     }
 
-    /// The path and query of a request that may ask for what stands there. Notes the route it takes.
+    /// Checks a request and returns its path and query. Records its route.
     fn check<'b>(
         self,
         head: &RequestHead<'b, '_>,
@@ -137,8 +137,8 @@ impl Reading {
                 }
             }
             _ if !is_allowed => Err(Outcome::Method),
-            // RFC 9112 section 3.2.2 has servers take the absolute form; but what is sent so to us is meant for
-            // a proxy (`proxy_url`), and our own page must not pass for another host's.
+            // RFC 9112 section 3.2.2 requires servers to accept the absolute form. But such requests are meant for a
+            // proxy (`proxy_url`), and psystrike's own pages must not pass for another host's.
             Target::Absolute(_) | Target::Other(_) => Err(Outcome::NotOriginForm),
         }
     }

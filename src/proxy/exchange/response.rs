@@ -1,6 +1,7 @@
-//! The pod's answer, from its first byte to the end of its body.
+//! Handles the pod's response, from its first byte to the end of its body.
 //!
-//! Owns what goes on of it, and which heads are not taken. Where a body ends is [`http1::body`](crate::http1::body)'s.
+//! Owns which bytes are forwarded and which heads are refused. Where a body ends is up to
+//! [`http1::body`](crate::http1::body).
 
 use std::ops::Range;
 
@@ -23,11 +24,11 @@ use crate::{
     },
 };
 
-/// The most interim answers (1xx) to one request.
+/// The most interim responses (1xx) to one request.
 const INTERIM_RESPONSES_MAX: u8 = 8;
 
 impl Transaction {
-    /// The body is not whole, and this happened.
+    /// Handles an event while the body is incomplete.
     #[inline]
     pub(super) fn relaying(
         self: Box<Self>,
@@ -50,7 +51,7 @@ impl Transaction {
         }
     }
 
-    /// Bytes of an answer are here.
+    /// Handles bytes of a response.
     #[inline]
     pub(super) fn response(
         mut self: Box<Self>,
@@ -96,7 +97,7 @@ impl Transaction {
         }
     }
 
-    /// What a head turns out to be. What goes on of it is in `out`.
+    /// Classifies a head, and puts its forwarded bytes into `out`.
     fn met(
         &mut self,
         head: &ResponseHead<'_, '_>,
@@ -111,7 +112,7 @@ impl Transaction {
         }
     }
 
-    /// A head that breaks the grammar, as this `failure` says, may still mean one thing. Then that goes on.
+    /// Forwards a head that breaks the grammar, as `failure` describes, if it is still unambiguous.
     #[cold]
     fn response_leniently(
         &mut self,
@@ -145,7 +146,7 @@ impl Transaction {
         }
     }
 
-    /// An interim answer goes on to whoever can read it (RFC 9110 section 15.2).
+    /// Forwards an interim response, unless the client's version lacks them (RFC 9110 section 15.2).
     fn interim(&self, head: &ResponseHead<'_, '_>, out: &mut Output) -> Result<(), Failure> {
         if self.interim_responses == INTERIM_RESPONSES_MAX {
             let detail = Some("too many interim answers");
@@ -160,7 +161,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// The final answer's head: what goes on of it, and how its body is framed.
+    /// Forwards the head of the final response, and determines the framing of its body.
     fn head(
         &mut self,
         head: &ResponseHead<'_, '_>,
@@ -176,7 +177,7 @@ impl Transaction {
         let location =
             location.and_then(|(location, peer)| route::location_through_us(location, peer, self.asked()));
         let date = (!head.is_dated()).then(|| ctx.pages.date());
-        // Where there is no body, an HTTP/1.0 client is told of no chunks either.
+        // An HTTP/1.0 client gets no Transfer-Encoding even if there is no body.
         let edit = ResponseEdit { persistence, unchunk: old, location, date };
         if edit.is_none(head) {
             out.pass = 0..head.bytes.len();
@@ -197,7 +198,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// Bytes of the body are here.
+    /// Handles bytes of the body.
     pub(super) fn body(
         mut self: Box<Self>,
         bytes: &mut [u8],
@@ -208,7 +209,7 @@ impl Transaction {
         self.moved(moved, bytes.len(), 0..0, ctx, out)
     }
 
-    /// So many bytes came that nobody looked at.
+    /// Handles spliced bytes, which are unread.
     pub(super) fn spliced(
         mut self: Box<Self>,
         bytes: u64,
@@ -219,7 +220,7 @@ impl Transaction {
         self.moved((scanned, scanned.bytes), bytes as usize, 0..0, ctx, out)
     }
 
-    /// `moved` of `available` bytes belong to the body; they stand behind `pass`, which goes on with them.
+    /// Forwards the scanned bytes of the body behind `pass`, and uses all `available` ones.
     fn moved(
         self: Box<Self>,
         (scanned, kept): (Scan, usize),
@@ -232,13 +233,13 @@ impl Transaction {
         out.used = pass.end + available;
         match scanned.progress {
             Progress::More | Progress::Extension => Exchange::Relaying(self),
-            // Bytes behind the end are an answer to nothing. The connection they came on is not used again.
+            // Bytes behind the end belong to no response, so the connection is not reused.
             Progress::Ended => self.ended(scanned.bytes == available, out),
             Progress::Broken(error) => self.broken(Failure::of_body(error), ctx, out),
         }
     }
 
-    /// The body ended; `exactly`: and nothing came after it.
+    /// Ends the body; `exactly` is whether no byte followed it.
     pub(super) fn ended(self: Box<Self>, exactly: bool, out: &mut Output) -> Exchange {
         let keep = exactly && self.response.upstream_persists;
         out.upstream = if keep { UpstreamAction::Keep } else { UpstreamAction::Close };
@@ -246,19 +247,19 @@ impl Transaction {
     }
 }
 
-/// Whether an answer to HEAD shows that no body follows it. Some servers (cheroot, waitress, civetweb) send the body of
-/// a GET, which the next request on the connection would meet.
+/// Returns whether a response to HEAD shows that no body follows it. Some servers (cheroot, waitress, civetweb) send
+/// the body of a GET, which would precede the next response on the connection.
 #[cold]
 fn sends_no_body(head: &ResponseHead<'_, '_>) -> bool {
     framing::of_response(head, false) == Ok(Framing::Empty)
 }
 
-/// What the head of an answer turned out to be.
+/// The class of a response head.
 enum Head {
-    /// 1xx: another one follows.
+    /// An interim response (1xx): another one follows.
     Interim,
-    /// Of so many bytes.
+    /// The final response, and the length of its head.
     Final(usize),
-    /// No answer to this request.
+    /// A response to another request.
     Stale,
 }

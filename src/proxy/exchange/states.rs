@@ -1,7 +1,6 @@
 //! The states of an exchange.
 //!
-//! Owns what each one holds, and what follows from it alone: what it waits for, and until when. Never decides where a
-//! state leads.
+//! Owns their data, and the condition and deadline that each one waits for. Never decides on transitions.
 
 use super::transaction::Transaction;
 use crate::{
@@ -9,32 +8,32 @@ use crate::{
     proxy::{events::Wants, settings::Settings, timestamp::Timestamp},
 };
 
-/// One request, its pod, its answer; between requests, the wait for the next one.
+/// One request, its pod and its response; between requests, the wait for the next one.
 ///
-/// Small while nothing is asked: what a request needs stands in its [`Transaction`], which goes from state to state as
-/// one pointer, and is used again for other requests.
+/// Small between requests: a request's data is in its [`Transaction`], which moves from state to state as one pointer
+/// and is reused for other requests.
 #[derive(Debug)]
 pub enum Exchange {
-    /// A request's head is not whole.
+    /// A request's head is incomplete.
     Reading(Reading),
-    /// There is no connection to the pod yet.
+    /// The connection to the pod is not established yet.
     Connecting {
         /// The request.
         transaction: Box<Transaction>,
-        /// When connecting has taken too long.
+        /// The deadline for connecting.
         until: Timestamp,
     },
-    /// The request is not sent whole.
+    /// The request is not completely sent.
     Sending(Box<Transaction>),
-    /// The request is sent; the final answer's head is not whole.
+    /// The request is sent; the head of the final response is incomplete.
     Awaiting(Box<Transaction>),
-    /// The answer's body is not whole.
+    /// The response's body is incomplete.
     Relaying(Box<Transaction>),
-    /// All is handed over that the client is to get.
+    /// The whole response has been output; the client has yet to take some of it.
     Replying(Box<Transaction>),
-    /// Our last answer is sent; the client has not taken all of it, or not ended its side.
+    /// The last response is sent; the client has not taken all of it, or has not closed its side.
     Lingering(Lingering),
-    /// Over.
+    /// The exchange is over.
     Closed,
 }
 
@@ -42,34 +41,34 @@ pub enum Exchange {
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
     pub(super) until: Timestamp,
-    /// So many bytes of a head are here and were looked at.
+    /// The bytes of an incomplete head that were already parsed.
     pub(super) seen: u32,
     pub(super) turned_away: bool,
 }
 
-/// The wait for our last answer to be delivered.
+/// The wait for the delivery of the last response.
 #[derive(Clone, Copy, Debug)]
 pub struct Lingering {
-    /// When the client is looked at next.
+    /// The time of the next check.
     pub(super) until: Timestamp,
-    /// When it is closed even if it has not taken all.
+    /// The time at which the connection is closed even if the response is undelivered.
     pub(super) limit: Timestamp,
-    /// How much more is read.
+    /// How many more bytes are read.
     pub(super) bytes_left: u32,
-    /// The client has ended its side: nothing more is read.
+    /// The client has closed its side: nothing more is read.
     pub(super) ended: bool,
-    /// Only a reset shows that the last answer is broken.
+    /// The last response is broken, and only a reset shows it.
     pub(super) resets: bool,
 }
 
 impl Exchange {
-    /// The wait for a new connection's first request. One that is `turned_away` gets no other answer than that
-    /// there are too many clients.
+    /// Waits for the first request of a new connection. If it is `turned_away`, the only response is that there are too
+    /// many clients.
     pub fn new(now: Timestamp, settings: &Settings, turned_away: bool) -> Self {
         Self::Reading(Reading { until: now + settings.timeouts.header, seen: 0, turned_away })
     }
 
-    /// What has to become possible for it to go on.
+    /// Returns the condition that the exchange waits for.
     pub fn wants(&self) -> Wants {
         match self {
             Self::Reading(_) => Wants::Request,
@@ -83,7 +82,7 @@ impl Exchange {
         }
     }
 
-    /// When [`Event::Timeout`](crate::proxy::events::Event::Timeout) is due, if nothing happens before.
+    /// Returns when [`Event::Timeout`](crate::proxy::events::Event::Timeout) is due, if nothing happens before.
     pub fn deadline(&self) -> Option<Timestamp> {
         match self {
             Self::Reading(Reading { until, .. })
@@ -97,17 +96,17 @@ impl Exchange {
         }
     }
 
-    /// Whether the client idles: no byte of a request is here, and none of an answer is due.
+    /// Returns whether the client is idle: no byte of a request has arrived, and no response is due.
     pub fn idles(&self) -> bool {
         matches!(self, Self::Reading(Reading { seen: 0, .. }))
     }
 
-    /// Whether it waits for our last answer to be delivered.
+    /// Returns whether the exchange waits for the delivery of its last response.
     pub fn lingers(&self) -> bool {
         matches!(self, Self::Lingering(_))
     }
 
-    /// What is left to send to the pod.
+    /// Returns the bytes that are still to be sent to the pod.
     pub fn unsent(&self) -> &[u8] {
         match self {
             Self::Sending(transaction) => &transaction.request[transaction.sent..],
@@ -115,7 +114,7 @@ impl Exchange {
         }
     }
 
-    /// How many bytes it holds for the pod.
+    /// Returns how many bytes are buffered for the pod.
     pub fn held_bytes(&self) -> usize {
         match self {
             Self::Reading(_) | Self::Lingering(_) | Self::Closed => 0,
@@ -127,8 +126,8 @@ impl Exchange {
         }
     }
 
-    /// How many of the next bytes of an answer may go on to the client without being looked at. What went on so
-    /// comes in as [`Event::Spliced`](crate::proxy::events::Event::Spliced).
+    /// Returns how many of the next bytes of a response may be forwarded unread. They come in as
+    /// [`Event::Spliced`](crate::proxy::events::Event::Spliced).
     pub fn opaque_len(&self) -> u64 {
         match self {
             Self::Relaying(transaction) if !transaction.response.unchunk => {
@@ -138,7 +137,7 @@ impl Exchange {
         }
     }
 
-    /// Whether the answer that is on its way, or just went, told the length of its body.
+    /// Returns whether the current or last response has a body of known length.
     pub fn has_length(&self) -> bool {
         let (Self::Relaying(transaction) | Self::Replying(transaction)) = self else { return false };
         matches!(transaction.response.scanner, BodyScanner::Length(_))

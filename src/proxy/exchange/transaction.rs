@@ -1,6 +1,6 @@
-//! What a request needs from its whole head on, to the end of its answer.
+//! The data of a request, from its complete head to the end of its response.
 //!
-//! Owns the data and what follows from it alone. Never decides what happens next: that is the states' to say.
+//! Owns the data and values derived from it. The states decide what happens next.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::{
     proxy::{outcome::Outcome, peer::Peer, route::RouteName, timestamp::Timestamp},
 };
 
-/// The largest buffer of a request that is kept for the next one.
+/// The largest request buffer that is kept for reuse.
 pub(super) const SPARE_REQUEST_BYTES_MAX: usize = 2 * 1024;
 
-/// What the client's side of an answer has to respect.
+/// The constraints of a response that follow from its request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientTerms {
     pub(super) version: Version,
@@ -25,7 +25,7 @@ pub(crate) struct ClientTerms {
 }
 
 impl ClientTerms {
-    /// For a request that could not be read: no other can follow it.
+    /// For a request that could not be parsed: no other can follow it.
     pub(super) const UNREAD: Self = Self { version: Version::Http11, to_head: false, persistent: false };
 
     pub(super) fn persistence(self) -> Persistence {
@@ -37,7 +37,7 @@ impl ClientTerms {
     }
 }
 
-/// A request from its whole head on, to the end of its answer.
+/// A request, from its complete head to the end of its response.
 #[derive(Debug)]
 pub struct Transaction {
     pub(super) route: RouteName,
@@ -45,40 +45,40 @@ pub struct Transaction {
     pub(super) line: Option<Box<str>>,
     pub(super) peer: Option<Peer>,
     pub(super) started: Timestamp,
-    /// When it has taken too long.
+    /// The deadline.
     pub(super) until: Timestamp,
-    /// The request as the pod gets it. Kept until the answer's head is whole: to be sent again, and for its path.
+    /// The request for the pod. Needed until the response's head is complete, for a retry and for its path.
     pub(super) request: Vec<u8>,
-    /// So many bytes of it are sent.
+    /// How many bytes of it are sent.
     pub(super) sent: usize,
     pub(super) reused: bool,
-    /// When the first byte of an answer was here.
+    /// When the first byte of a response arrived.
     pub(super) first_byte: Option<Timestamp>,
-    /// So many bytes of the answer's head are here and were looked at.
+    /// The bytes of an incomplete response head that were already parsed.
     pub(super) seen: usize,
     pub(super) interim_responses: u8,
     pub(super) response: Response,
-    // How it is going to end, if nothing comes between.
+    // The result, unless something else happens before the end.
     pub(super) outcome: Outcome,
     pub(super) status: u16,
     pub(super) detail: Option<&'static str>,
     pub(super) within: Duration,
 }
 
-/// What is to be done with an answer, by its head.
+/// The handling of a response, by its head.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(super) scanner: BodyScanner,
-    /// The chunked coding is taken off.
+    /// The chunked coding is removed.
     pub(super) unchunk: bool,
-    /// The client finds the end of the answer by the end of the connection: only a reset shows a broken one.
+    /// The response ends with the client's connection: only a reset shows that it is broken.
     pub(super) until_close: bool,
-    /// The pod's connection may serve again if the body ends where it should.
+    /// The pod's connection may be reused if the body ends where it should.
     pub(super) upstream_persists: bool,
 }
 
 impl Transaction {
-    /// At its beginning `now`, to be over `until` then.
+    /// Returns a transaction that starts `now` and has the deadline `until`.
     pub(super) fn new(terms: ClientTerms, now: Timestamp, until: Timestamp) -> Self {
         Self {
             route: RouteName::None,
@@ -105,19 +105,19 @@ impl Transaction {
         self.sent == self.request.len()
     }
 
-    /// How long the client waits, from its request's head on.
+    /// Returns the time from the start to the deadline.
     pub(super) fn patience(&self) -> Duration {
         self.until.since(self.started)
     }
 
-    /// The path that the pod was asked for, out of the request line that it was sent.
+    /// Returns the path of the request to the pod, from its request line.
     pub(super) fn asked(&self) -> &str {
         let words = self.request.split(|&byte| byte == b' ');
         let target = words.clone().nth(1).and_then(|word| str::from_utf8(word).ok()).unwrap_or("/");
         target.split('?').next().unwrap_or(target)
     }
 
-    /// Forgets the request, for another one to stand in its place.
+    /// Clears the buffer for reuse.
     pub(in crate::proxy) fn clear(&mut self) {
         self.request.clear();
         self.request.shrink_to(SPARE_REQUEST_BYTES_MAX);
@@ -125,7 +125,7 @@ impl Transaction {
 }
 
 impl Response {
-    /// Before there is one.
+    /// The value before there is a response.
     pub(super) const NONE: Self = Self {
         scanner: BodyScanner::Length(0),
         unchunk: false,
@@ -133,7 +133,7 @@ impl Response {
         upstream_persists: false,
     };
 
-    /// Follows a body through `bytes`, and says how many of them, at their start, are then for the client.
+    /// Scans a body's `bytes`, and returns how many of them, at their start, are then for the client.
     pub(super) fn follow(&mut self, bytes: &mut [u8]) -> (Scan, usize) {
         if self.unchunk {
             return self.scanner.content_to_front(bytes);

@@ -1,7 +1,8 @@
-//! The way to the pod: connecting, sending, the wait for an answer, and giving up.
+//! Connects to the pod, sends the request, waits for a response, and gives up.
 //!
-//! Owns what a failure on that way leads to. Which are tried again is [`retry`](super::retry)'s to say; which connection
-//! is used, a kept one or a new one, the [`pool`](crate::proxy::pool)'s and [`net::upstreams`](crate::net::upstreams)'s.
+//! Owns the consequences of failures before a response. [`retry`](super::retry) decides which of them are retried;
+//! [`pool`](crate::proxy::pool) and [`net::upstreams`](crate::net::upstreams) choose between a pooled and a new
+//! connection.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::proxy::{
 };
 
 impl Transaction {
-    /// There is no connection to the pod yet, and this happened.
+    /// Handles an event while the connection to the pod is not established.
     #[inline]
     pub(super) fn connecting(
         mut self: Box<Self>,
@@ -43,7 +44,7 @@ impl Transaction {
         }
     }
 
-    /// The request is not sent whole, and this happened.
+    /// Handles an event while the request is not completely sent.
     #[inline]
     pub(super) fn sending(
         mut self: Box<Self>,
@@ -60,7 +61,7 @@ impl Transaction {
         }
     }
 
-    /// The head of the final response is not whole, and this happened.
+    /// Handles an event while the head of the final response is incomplete.
     #[inline]
     pub(super) fn awaiting(
         self: Box<Self>,
@@ -81,12 +82,12 @@ impl Transaction {
         Exchange::Connecting { transaction: self, until }
     }
 
-    /// The wait for an answer. A pod may answer, or begin to, before the request is sent whole.
+    /// Waits for a response. A pod may begin it before the request is completely sent.
     pub(super) fn wait(self: Box<Self>) -> Exchange {
         if self.is_sent() { Exchange::Awaiting(self) } else { Exchange::Sending(self) }
     }
 
-    /// Nothing of an answer is sent yet, so the failure can still be told.
+    /// Responds with a failure, as no byte of a final response is sent yet.
     pub(super) fn give_up(
         self: Box<Self>,
         failure: Failure,
@@ -97,7 +98,7 @@ impl Transaction {
         self.give_up_within(within, failure, ctx, out)
     }
 
-    /// The same, of what was to happen in a time of its own.
+    /// Responds with a failure that has its own time limit.
     pub(super) fn give_up_within(
         mut self: Box<Self>,
         within: Duration,
@@ -112,7 +113,7 @@ impl Transaction {
         self.fail(failure, within, ctx, out)
     }
 
-    /// A connection stops persisting when the process is about to stop.
+    /// Returns the client's terms, without persistence if the process is shutting down.
     pub(super) fn terms_now(&self, ctx: &mut Context<'_>) -> ClientTerms {
         ClientTerms { persistent: self.terms.persistent && !ctx.draining, ..self.terms }
     }
