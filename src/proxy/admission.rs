@@ -1,46 +1,45 @@
-//! Which clients give their place when there are more than there may be, and how long the others wait for one.
+//! Decides which clients give up their places when the limit is reached, and how long other clients wait for a place.
 //!
-//! Owns the order: the client that has idled longest between two requests goes first, whichever worker has it, as its
-//! next request can be sent again on another connection; then one that has asked for nothing since it connected, once
-//! it has had the time to. Clients with a request under way stay. Knows clients by their slot, and touches none; places
-//! are counted and handed over in [`crate::net::places`].
+//! Owns the order. First comes the client that has been idle longest between two requests, on any worker: its next
+//! request can be sent again on another connection. Then comes the client that has been silent longest since it
+//! connected, after a grace time. Clients with a request in progress stay. Clients are known by their slots and not
+//! touched here; [`crate::net::places`] counts and hands over the places.
 
 use std::time::Duration;
 
 use super::{lru::LruList, timestamp::Timestamp};
 
-/// Clients of one worker without a place, which wait for one or are told that there is none. More are told and closed
-/// at once.
+/// The most clients of one worker without a place, which wait for one or are being turned away. Further clients are
+/// turned away and closed at once.
 const WITHOUT_PLACE_MAX: usize = 64;
-/// How long a new connection may say nothing before its place goes to a client that waits, or before it is closed
-/// when the process ends.
+/// How long a new connection may stay silent before its place goes to a waiting client, or before shutdown closes it.
 pub const SILENCE: Duration = Duration::from_secs(1);
-/// How long a client waits for a place: until those that were silent when it came have had their time, and a little.
+/// How long a client waits for a place: a little longer than the grace time of the clients that were already silent.
 pub const WAIT: Duration = Duration::from_millis(1200);
 
-/// The clients of one worker, as far as their places are concerned.
+/// The clients of one worker that are idle, silent or without a place.
 #[derive(Debug, Default)]
 pub struct Admission {
     /// Clients between two requests.
     idle: LruList,
-    /// Clients that have asked for nothing yet.
+    /// Clients that have sent nothing yet.
     silent: LruList,
     without_place: usize,
 }
 
-/// What a worker does for a client that waits for a place.
+/// The action of a worker for a client that waits for a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Eviction {
-    /// Another worker has the client that gives its place, and is woken.
+    /// Wakes another worker, which has the longest-idle client.
     Other(usize),
-    /// This client gives its place.
+    /// Takes the place of this client.
     Client(u32),
-    /// None does, by now.
+    /// Waits: no client can give up its place yet.
     Nobody,
 }
 
 impl Admission {
-    /// Notes whether a client idles, as one that is silent or between two requests. Says whether it has begun to.
+    /// Records whether a client is idle: silent, or between two requests. Returns whether it has just become idle.
     pub fn note(&mut self, slot: u32, idles: bool, is_silent: bool) -> bool {
         let list = if is_silent { &mut self.silent } else { &mut self.idle };
         if !idles {
@@ -52,49 +51,49 @@ impl Admission {
         false
     }
 
-    /// A client is gone.
+    /// Removes a client that is gone.
     pub fn forget(&mut self, slot: u32) {
         self.idle.remove(slot);
         self.silent.remove(slot);
     }
 
-    /// A client has no place.
+    /// Counts a client without a place.
     pub fn add_without_place(&mut self) {
         self.without_place += 1;
     }
 
-    /// A client that had no place got one, or is gone.
+    /// Counts a client that got a place or is gone.
     pub fn remove_without_place(&mut self) {
         self.without_place -= 1;
     }
 
-    /// Whether a client has no place.
+    /// Returns whether any client is without a place.
     pub fn has_without_place(&self) -> bool {
         self.without_place > 0
     }
 
-    /// Whether more clients are without a place than may wait.
+    /// Returns whether more clients than allowed are without a place.
     pub fn is_overrun(&self) -> bool {
         self.without_place > WITHOUT_PLACE_MAX
     }
 
-    /// Whether one more client may be without a place, to take its last response.
+    /// Returns whether one more client may be without a place, to receive its last response.
     pub fn may_linger(&self) -> bool {
         self.without_place < WITHOUT_PLACE_MAX
     }
 
-    /// The client that has idled longest between two requests.
+    /// Returns the client that has been idle longest between two requests.
     pub fn longest_idle(&self) -> Option<u32> {
         self.idle.oldest()
     }
 
-    /// The client that has been silent longest.
+    /// Returns the client that has been silent longest.
     pub fn longest_silent(&self) -> Option<u32> {
         self.silent.oldest()
     }
 
-    /// Which client gives its place to one that waits: `own` is this worker, `longest_idle` the one with the client that
-    /// has idled longest, and `silent_since` when [`longest_silent`](Self::longest_silent) connected.
+    /// Returns how a waiting client can get a place: `own` is this worker, `longest_idle` the worker with the
+    /// longest-idle client, and `silent_since` the time at which [`longest_silent`](Self::longest_silent) connected.
     pub fn next_eviction(
         &self,
         own: usize,
@@ -111,7 +110,7 @@ impl Admission {
     }
 }
 
-/// Whether a client that has been silent since then has had its time.
+/// Returns whether the grace time of a client that has been silent since `since` is over.
 pub fn is_silent_for_too_long(since: Option<Timestamp>, now: Timestamp) -> bool {
     since.is_some_and(|since| since + SILENCE <= now)
 }
@@ -126,7 +125,8 @@ mod tests {
         let since = Some(start);
         let early = start + SILENCE / 2;
         let late = start + SILENCE;
-        // Which clients idle here, and which are silent; where the longest idle one is; when; which gives its place.
+        // Idle clients here, silent clients here, the worker with the longest-idle client, the time, the expected
+        // eviction.
         for (idle, silent, longest_idle, now, expected) in [
             (&[][..], &[][..], None, late, Eviction::Nobody),
             (&[3, 5], &[], Some(0), early, Eviction::Client(3)),
@@ -135,7 +135,7 @@ mod tests {
             (&[3], &[7], Some(0), late, Eviction::Client(3)),
             (&[], &[7, 9], None, early, Eviction::Nobody),
             (&[], &[7, 9], None, late, Eviction::Client(7)),
-            // It was shown to the others, and is gone since.
+            // The client is gone, but still published to the other workers.
             (&[], &[7], Some(0), late, Eviction::Nobody),
         ] {
             let mut admission = Admission::default();

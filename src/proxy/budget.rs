@@ -1,53 +1,55 @@
-//! How many bytes one worker holds for others, and who has to give way when that is as much as it may.
+//! Limits the bytes that one worker buffers for its sessions, and decides which session ends when the limit is reached.
 //!
-//! Counted is what a session (a client, its exchange and its pod's connection) keeps between turns: the beginning of
-//! a request, requests that wait, the request as the pod gets it, the beginning of an answer's head, and what the
-//! client has yet to take. [`ALLOWANCE_BYTES`] of it are free for every session, so that an ordinary scrape goes on
-//! whatever others hold. Of the rest a worker holds at most its share: who would need more is not read from (it is
-//! paused). The last [`RESERVE_BYTES`] of the share are for the session that has held bytes longest, so that not all of
-//! them wait for each other's room. Where no room comes for [`GRACE`], that session is ended.
+//! A session is a client, its exchange and its pod's connection. Its buffered bytes are those it keeps between turns:
+//! an incomplete request, waiting requests, the request for the pod, an incomplete response head, and output that the
+//! client has yet to take. The first [`ALLOWANCE_BYTES`] of each session are not counted, so that an ordinary scrape
+//! continues whatever other sessions buffer. The counted bytes of a worker are at most its share. A session that needs
+//! more is paused: it is not read from. The last [`RESERVE_BYTES`] of the share are for the session that has held
+//! counted bytes longest, so that sessions cannot all wait for each other. If no room appears within [`GRACE`], that
+//! session is ended.
 //!
-//! Owns the sum and the order. Knows sessions by the slot of their client, and never touches one.
+//! Owns the sum and the order. Sessions are known by the slots of their clients and not touched here.
 
 use std::time::Duration;
 
 use super::{lru::LruList, timestamp::Timestamp};
 
-/// What each session may hold uncounted: a request with a token in it, and an answer's head of the usual length.
+/// The uncounted bytes of each session: enough for a request with a token and a response head of the usual length.
 pub const ALLOWANCE_BYTES: usize = 4 * 1024;
-/// How long a session is paused before the one that has held bytes longest has to give way. A client that reads, and
-/// a pod that is about to end its head, need less.
+/// How long sessions are paused before the one with the oldest counted bytes is ended. Clients that read, and pods that
+/// are about to complete a head, need less.
 pub const GRACE: Duration = Duration::from_millis(100);
-/// What is left to the session that has held bytes longest: the longest head of an answer. At most half of the share.
+/// The bytes reserved for the session that has held counted bytes longest: the longest response head. At most half of
+/// the share.
 pub const RESERVE_BYTES: usize = 64 * 1024;
-/// What has to be free before anybody goes on: who is woken for less would be paused again at once.
+/// The free bytes that a session needs to resume: with less, it would be paused again at once.
 const ROOM_MIN: usize = 4 * 1024;
-/// What is made free at once by those who give way: the longest head of a request.
+/// Once room is short, sessions are ended until this many bytes are free: the longest request head.
 const ROOM_MADE: usize = 16 * 1024;
-/// Heads grow by so much at most as they are rewritten.
+/// The most bytes by which rewriting lengthens a head.
 pub const REWRITE_BYTES: usize = 1024;
-/// The least that a worker's share may be: the longest head of an answer, and as much again.
+/// The smallest share of a worker: twice the longest response head.
 pub const SHARE_MIN: usize = 128 * 1024;
 
-/// The bytes that one worker holds for others.
+/// The bytes that one worker buffers for its sessions.
 #[derive(Debug)]
 pub struct Budget {
     share: usize,
-    /// What all sessions may hold but for the one that has held bytes longest.
+    /// The limit for all sessions but the one that has held counted bytes longest.
     common: usize,
     held: usize,
-    /// Sessions that hold counted bytes, in the order in which they began to.
+    /// Sessions with counted bytes, in the order in which they began to hold them.
     holders: LruList,
     paused: LruList,
-    /// Sessions that are paused, or whose client does not read, in the order in which they began to be.
+    /// Sessions that are paused or whose client does not read, in the order in which they stalled.
     stalled: LruList,
     stalled_count: usize,
-    /// Since then no room has come for those that are paused.
+    /// The time since which no room has appeared for the paused sessions.
     tight_since: Timestamp,
 }
 
 impl Budget {
-    /// A budget of so many bytes.
+    /// Returns a budget with a limit of `share` bytes.
     pub fn new(share: usize) -> Self {
         Self {
             share,
@@ -61,18 +63,18 @@ impl Budget {
         }
     }
 
-    /// The bytes that are counted now.
+    /// Returns the counted bytes.
     pub fn held(&self) -> usize {
         self.held
     }
 
-    /// Whether so many bytes more fit in any case.
+    /// Returns whether any session may buffer `bytes` more.
     #[inline]
     pub fn has_room_for(&self, bytes: usize) -> bool {
         self.held + bytes <= self.common
     }
 
-    /// How many bytes more the session in `slot` may hold that `holds` so many, of which `counted` are counted.
+    /// Returns how many more bytes the session in `slot` may buffer. It `holds` bytes, of which `counted` are counted.
     pub fn room(&self, slot: u32, counted: u32, holds: usize) -> usize {
         let limit = if self.holders.oldest() == Some(slot) { self.share } else { self.common };
         let others = self.held - counted as usize;
@@ -80,7 +82,8 @@ impl Budget {
         most.saturating_sub(holds + REWRITE_BYTES)
     }
 
-    /// Notes what a session `holds` now, and how much of that is `counted`. Says whether that is too much in all.
+    /// Records the bytes that a session `holds`, and updates `counted`. Returns whether the worker now exceeds its
+    /// share.
     pub fn settle(&mut self, slot: u32, counted: &mut u32, holds: usize) -> bool {
         let before = *counted as usize;
         let now = holds.saturating_sub(ALLOWANCE_BYTES);
@@ -94,19 +97,19 @@ impl Budget {
         now > before && self.held > self.share
     }
 
-    /// A session that holds counted bytes got something done: it begins to hold what it holds only now.
+    /// Makes a session with counted bytes the newest holder, after progress.
     pub fn renew(&mut self, slot: u32) {
         self.holders.push(slot);
     }
 
-    /// A session is over.
+    /// Removes a session that has ended.
     pub fn forget(&mut self, slot: u32, counted: u32) {
         self.settle(slot, &mut { counted }, 0);
         self.paused.remove(slot);
         self.set_stalled(slot, false);
     }
 
-    /// Notes whether a session stalls. For it bytes may wait in the kernel too.
+    /// Records whether a session stalls. Further bytes of a stalled session may wait in the kernel.
     pub fn set_stalled(&mut self, slot: u32, stalls: bool) {
         match (self.stalled.contains(slot), stalls) {
             (false, true) => {
@@ -121,17 +124,17 @@ impl Budget {
         }
     }
 
-    /// How many sessions stall.
+    /// Returns the number of stalled sessions.
     pub fn stalled_count(&self) -> usize {
         self.stalled_count
     }
 
-    /// The session that has stalled longest.
+    /// Returns the session that has stalled longest.
     pub fn longest_stalled(&self) -> Option<u32> {
         self.stalled.oldest()
     }
 
-    /// There is no room for what a session would read.
+    /// Records that there is no room for the bytes that a session would read.
     pub fn pause(&mut self, slot: u32, now: Timestamp) {
         if self.paused.oldest().is_none() {
             self.tight_since = now;
@@ -139,12 +142,12 @@ impl Budget {
         self.paused.push(slot);
     }
 
-    /// A session goes on, or has nothing to read any more.
+    /// Records that a session continues, or has nothing more to read.
     pub fn resume(&mut self, slot: u32) {
         self.paused.remove(slot);
     }
 
-    /// Whose turn it is to go on, if there is room for as much as the `woken` before it may need.
+    /// Takes the next paused session, if there is room for it and for the `woken` sessions before it.
     pub fn next_to_resume(&mut self, woken: usize, now: Timestamp) -> Option<u32> {
         let longest = self.holders.oldest().filter(|&slot| self.paused.contains(slot));
         let longest = longest.filter(|_| self.held + ROOM_MIN <= self.share);
@@ -155,25 +158,25 @@ impl Budget {
         Some(slot)
     }
 
-    /// Who has to give way by `now`. The caller ends that session, and asks again.
+    /// Returns the session that must end by `now`. The caller ends it and calls again.
     pub fn next_to_end(&self, now: Timestamp) -> Option<u32> {
         let due = self.next_wake().is_some_and(|at| at <= now);
         let is_tight = !self.has_room_for(ROOM_MADE.min(self.common));
         self.holders.oldest().filter(|_| due && is_tight)
     }
 
-    /// Those that are paused get their time again, once somebody gave way.
+    /// Restarts the grace time of paused sessions after one was ended.
     pub fn made_room(&mut self, now: Timestamp) {
         self.tight_since = now;
     }
 
-    /// Whether anybody is paused.
+    /// Returns whether any session is paused.
     #[inline]
     pub fn is_tight(&self) -> bool {
         self.paused.oldest().is_some()
     }
 
-    /// When somebody has to give way, if no room comes before.
+    /// Returns when a session must end, if no room appears before.
     pub fn next_wake(&self) -> Option<Timestamp> {
         self.paused.oldest().map(|_| self.tight_since + GRACE)
     }

@@ -1,14 +1,14 @@
-//! Durations as operators write and read them: `500ms`, `9.5s`, `2m`.
+//! Reads and displays durations in the format of options and logs: `500ms`, `9.5s`, `2m`.
 
 use std::{fmt, time::Duration};
 
-/// The longest duration that an option may name: a week. Instants stay far from any overflow.
+/// The longest duration that an option accepts: a week. Timestamps stay far from overflow.
 pub const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Reads a whole number with its unit: `ms`, `s`, `m` or `h`.
+/// Parses a whole number with a unit: `ms`, `s`, `m` or `h`.
 ///
 /// # Errors
-/// What is allowed, to be shown behind the value.
+/// The allowed format, to be shown behind the value.
 #[cold]
 pub fn parse(text: &str) -> Result<Duration, &'static str> {
     const ALLOWED: &str = "a whole number with a unit is allowed: 500ms, 3s, 2m, 1h (at most 168h)";
@@ -26,7 +26,8 @@ pub fn parse(text: &str) -> Result<Duration, &'static str> {
     if duration <= DURATION_MAX { Ok(duration) } else { Err(ALLOWED) }
 }
 
-/// Displays a duration to the millisecond, in seconds from one second on: `9.5s`, `900ms`, `0.4ms`.
+/// Displays a duration in seconds or milliseconds, rounded to the millisecond, or below one to a tenth: `9.5s`,
+/// `900ms`, `0.4ms`.
 #[derive(Clone, Copy, Debug)]
 pub struct HumanDuration(pub Duration);
 

@@ -1,6 +1,6 @@
-//! What an exchange is told, and what it says: the words between [`super::exchange`] and whoever has the sockets.
+//! The interface between [`super::exchange`] and the code that owns the sockets: events in, outputs out.
 //!
-//! Owns no decision.
+//! Makes no decision.
 
 use std::{
     fmt::Display,
@@ -17,29 +17,29 @@ use super::{
     timestamp::Timestamp,
 };
 
-/// What an exchange can see around it.
+/// The surroundings of an exchange.
 pub struct Context<'e> {
     /// The time of this turn.
     pub now: Timestamp,
-    /// The process is about to stop: no connection persists any more.
+    /// The process is shutting down: no connection persists any more.
     pub draining: bool,
-    /// What the operator set.
+    /// The operator's settings.
     pub settings: &'e Settings,
-    /// Renders our own pages.
+    /// Renders psystrike's own pages.
     pub pages: &'e dyn Pages,
-    /// Memory to be used again.
+    /// Memory for reuse.
     pub recycler: &'e mut Recycler,
 }
 
-/// Renders our own pages.
+/// Renders psystrike's own pages.
 pub trait Pages {
     /// Appends the content of a page to `body`.
     fn render(&self, page: Page, body: &mut Vec<u8>) -> PageHead;
-    /// The time for `Date`.
+    /// Returns the time for `Date`.
     fn date(&self) -> SystemTime;
 }
 
-/// How a page is announced.
+/// The status and media type of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageHead {
     /// The status code: 200, or 503.
@@ -48,162 +48,162 @@ pub struct PageHead {
     pub content_type: &'static str,
 }
 
-/// What happened.
+/// An event for an exchange.
 #[derive(Debug)]
 pub enum Event<'b> {
-    /// These bytes of a request are here: all that are not used yet.
+    /// Received bytes of a request: all that are not used yet.
     Request(&'b [u8]),
-    /// The client ended its side, or its connection failed.
+    /// The client closed its side, or its connection failed.
     ClientGone,
-    /// The client took every byte that was handed over.
+    /// The client took all output.
     Flushed,
-    /// The client sent so many bytes that nobody is going to look at.
+    /// The client sent this many bytes, which were discarded.
     Discarded(usize),
-    /// The client ended its side, and has yet to take bytes of an answer.
+    /// The client closed its side, and has yet to take bytes of a response.
     ClientEnded,
-    /// There is a connection to the pod.
+    /// The connection to the pod is established.
     Connected {
-        /// It has served before, so it may be closed by now without our knowing.
+        /// The connection is from the pool, so the pod may already have closed it.
         reused: bool,
     },
-    /// The pod's connection took so many bytes of the request.
+    /// The pod's connection took this many bytes of the request.
     Sent(usize),
-    /// These bytes of an answer are here: all that are not used yet.
+    /// Received bytes of a response: all that are not used yet.
     Response(&'b mut [u8]),
-    /// So many bytes of an answer are here, and nobody looks at them: they are taken for what comes next.
+    /// This many bytes of a response were spliced unread: they count as the next ones of the body.
     Spliced(u64),
-    /// The pod ended its side.
+    /// The pod closed its side.
     UpstreamEof {
-        /// It said so, and did not just stop.
+        /// The pod announced the end. Without that, data may be missing.
         clean: bool,
     },
-    /// The pod's connection failed, or there never was one.
+    /// Connecting to the pod failed, or the connection did.
     UpstreamFailed(UpstreamError),
     /// The deadline may have passed.
     Timeout {
-        /// The client has yet to take bytes that were handed over. Before a connection is closed, those in the kernel
-        /// count as well.
+        /// The client has yet to take output. Before a connection is closed, bytes in the kernel count as well.
         client_stalled: bool,
     },
-    /// Whoever idles is to leave.
+    /// The connection is to be closed if it is idle.
     CloseIfIdle {
-        /// The client has yet to take bytes of an answer.
+        /// The client has yet to take bytes of a response.
         client_stalled: bool,
     },
-    /// What is held for this exchange has to go: others need the room.
+    /// The buffers of this exchange must be freed: others need the room.
     NoRoom {
-        /// The client has yet to take bytes that were handed over.
+        /// The client has yet to take output.
         client_stalled: bool,
     },
-    /// A client that has yet to ask for something is told that there are too many, and is to leave.
+    /// A silent client is to receive a 503 because there are too many clients, and its connection is then closed.
     TurnAway,
 }
 
-/// What is to be done, in the order of the fields. Belongs to the worker and is used again for each step.
+/// Actions for the caller, in the order of the fields. Belongs to the worker and is reused for each step.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// So many bytes of the input are used. The rest is to come again, with what follows it.
+    /// The number of input bytes used. The rest must come again, together with what follows it.
     pub used: usize,
-    /// For the client: bytes of ours,
+    /// Output for the client: first these bytes,
     pub head: Vec<u8>,
-    /// and then these of the input.
+    /// then this range of the input.
     pub pass: Range<usize>,
-    /// What becomes of the pod's connection.
+    /// The action for the pod's connection.
     pub upstream: UpstreamAction,
-    /// What becomes of the client's.
+    /// The action for the client's connection.
     pub client: ClientAction,
-    /// The exchange is over, this way.
+    /// The report of the exchange, once it is over.
     pub report: Option<Report>,
 }
 
-/// What becomes of the pod's connection.
+/// An action for the pod's connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UpstreamAction {
-    /// Nothing.
+    /// No action.
     #[default]
     None,
-    /// Take a kept one to this pod, or open one.
+    /// Take a pooled connection to this pod, or open one.
     Connect(Peer),
-    /// Close it and open a fresh one.
+    /// Close it and open a new one.
     Retry(Peer),
-    /// It may serve again.
+    /// Return it to the pool.
     Keep,
     /// Close it, if there is one.
     Close,
 }
 
-/// What becomes of the client's connection.
+/// An action for the client's connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientAction {
-    /// Nothing.
+    /// No action.
     #[default]
     None,
-    /// End our side; theirs is still read.
+    /// Close psystrike's side; the client's is still read.
     Shutdown,
     /// Close it.
     Close,
-    /// Reset it, so that what was sent cannot be taken for whole.
+    /// Reset it, so that the response cannot be mistaken for a complete one.
     Reset,
 }
 
-/// How an exchange went, for counters and log.
+/// The result of an exchange, for counters and log.
 #[derive(Debug)]
 pub struct Report {
-    /// The route it took.
+    /// The route of the request.
     pub route: RouteName,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
     /// The status code that was sent, or would have been.
     pub status: u16,
-    /// The pod, where it came to one.
+    /// The pod, if the request named one.
     pub peer: Option<Peer>,
-    /// From the request's head to the end.
+    /// The time from the request's head to the end.
     pub duration: Duration,
-    /// From the request's head to the first byte of the pod's answer.
+    /// The time from the request's head to the first byte of the pod's response.
     pub first_byte: Option<Duration>,
-    /// What exactly was wrong, where more is known than the outcome says.
+    /// Details of the failure, where known.
     pub detail: Option<&'static str>,
-    /// Within which time something was to happen, where it did not.
+    /// The time limit that was exceeded, if one was.
     pub within: Duration,
-    /// Method and target, where [`Settings::access_log`] asks for it or the request was refused; cut where they are long.
+    /// Method and target, if [`Settings::access_log`] is set or the request was refused; cut if they are long.
     pub request: Option<Box<str>>,
 }
 
 impl Report {
-    /// Displays the outcome as the client saw it, in words.
+    /// Displays the outcome as the reason phrase for the client.
     pub fn phrase(&self) -> impl Display {
         Failure { outcome: self.outcome, detail: self.detail }.phrase(self.within)
     }
 }
 
-/// What has to become possible for an exchange to go on.
+/// The condition that an exchange waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wants {
     /// Bytes of a request.
     Request,
-    /// A connection to the pod.
+    /// The connection to the pod.
     Connection,
-    /// To send [`Exchange::unsent`](super::exchange::Exchange::unsent) to the pod. An answer may come before all is sent.
+    /// Room to send [`Exchange::unsent`](super::exchange::Exchange::unsent) to the pod. The response may begin before
+    /// all is sent.
     Send,
-    /// Bytes of an answer, or the pod's end.
+    /// Bytes of a response, or the end of the pod's connection.
     Response,
-    /// That the client takes what was handed over.
+    /// The client to take all output.
     Flush,
-    /// The client's end; what comes before is discarded.
+    /// The client to close its side; bytes before that are discarded.
     Discard,
-    /// That the client takes what is in the kernel. Nothing is read; the next timeout tells.
+    /// The client to take the bytes in the kernel. Nothing is read; the next timeout checks it.
     Delivery,
-    /// Nothing. It is over.
+    /// Nothing: the exchange is over.
     Nothing,
 }
 
 impl Output {
-    /// Whether anything is to be done beyond bytes.
+    /// Returns whether there is an action besides moving bytes.
     pub fn has_action(&self) -> bool {
         self.upstream != UpstreamAction::None || self.client != ClientAction::None || self.report.is_some()
     }
 
-    /// Forgets what was said, for the next step.
+    /// Clears the output for the next step.
     pub(super) fn clear(&mut self) {
         self.used = 0;
         self.head.clear();

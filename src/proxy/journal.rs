@@ -1,6 +1,6 @@
-//! What the log says of exchanges: a line of the access log for each scrape, and trouble at a bounded rate.
+//! Logs exchanges: a line of the access log for each scrape, and failures at a limited rate.
 //!
-//! Owns the format of these lines. How lines reach standard error is [`crate::logging`]'s.
+//! Owns the format of these lines. [`crate::logging`] writes them to standard error.
 
 use std::{fmt::Display, net::SocketAddr};
 
@@ -16,9 +16,9 @@ use super::{
     timestamp::Timestamp,
 };
 
-/// The target of the access log's lines, which no level holds back.
+/// The log target of access log lines, which are logged at every level.
 pub const ACCESS_LOG: &str = "access";
-/// How much of a request is logged where it was refused.
+/// The most bytes of a refused request in the log.
 const LOGGED_BYTES_MAX: usize = 200;
 
 /// The log of one worker's exchanges.
@@ -27,19 +27,19 @@ pub struct Journal {
     rate: LogRate,
 }
 
-/// How a response went out.
+/// The delivery of a response.
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery {
-    /// The client, where its address is logged.
+    /// The client, if its address is logged.
     pub client: Option<SocketAddr>,
-    /// Bytes that the client took, the head included.
+    /// Bytes that the client took, heads included.
     pub sent_bytes: u64,
     /// The time of the turn.
     pub at: Timestamp,
 }
 
 impl Journal {
-    /// Logs an exchange that is over: for the access log, and where a pod failed or the request was refused.
+    /// Logs a finished exchange: in the access log, and as a failure if the pod failed or the request was refused.
     pub fn record(&mut self, report: &Report, access_log: bool, delivery: &Delivery) {
         let Report { route, outcome, status, duration, .. } = report;
         let access_log = access_log && *route == RouteName::Pods;
@@ -77,7 +77,7 @@ impl Journal {
         }
     }
 
-    /// Logs what went wrong, at a bounded rate.
+    /// Logs a failure, at a limited rate.
     pub fn trouble(&mut self, outcome: Outcome, now: Timestamp, about: impl Display) {
         let label = outcome.label();
         match self.rate.admit(outcome, now) {

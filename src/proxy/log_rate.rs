@@ -1,5 +1,5 @@
-//! How often trouble of one kind is logged, so that trouble at volume does not flood the log. It is counted
-//! anyway.
+//! Limits how often failures of one kind are logged, so that many failures do not flood the log. All are counted on
+//! `/metrics`.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use super::{
     timestamp::Timestamp,
 };
 
-/// Each worker logs one line for each outcome in this time.
+/// Each worker logs at most one line for each outcome in this time.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// When each outcome was last logged, and how often it was not.
+/// For each outcome, when it was last logged and how many lines were suppressed since.
 #[derive(Debug)]
 pub struct LogRate([(Option<Timestamp>, u64); OUTCOMES]);
 
@@ -22,7 +22,8 @@ impl Default for LogRate {
 }
 
 impl LogRate {
-    /// Whether `outcome` is to be logged at `now`; if so, how many like it were not since the last line.
+    /// Returns `None` if `outcome` must not be logged at `now`; otherwise the number of lines suppressed since the last
+    /// one.
     pub fn admit(&mut self, outcome: Outcome, now: Timestamp) -> Option<u64> {
         let (last, suppressed) = &mut self.0[outcome as usize];
         if last.is_some_and(|last| now < last + INTERVAL) {

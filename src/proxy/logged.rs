@@ -1,20 +1,20 @@
-//! How much of a request is logged.
+//! Limits how much of a request is logged.
 
 use std::{
     borrow::Cow,
     fmt::{self, Display, Write},
 };
 
-/// The most of a request's method and target in the access log, in bytes. With every byte of it escaped, a line is
-/// still within what a pipe takes at once (`PIPE_BUF`, 4096 bytes).
+/// The most bytes of a request's method and target in the access log. Even if every byte is escaped, a line fits into
+/// one atomic write to a pipe (`PIPE_BUF`, 4096 bytes).
 pub const REQUEST_BYTES_MAX: usize = 1800;
-/// Stands where text was cut.
+/// Marks the place where text was cut.
 pub const CUT: &str = "…";
 
-/// A usual request has no more; others cost another allocation.
+/// The usual length at most; longer requests cost another allocation.
 const REQUEST_BYTES_USUAL: usize = 128;
 
-/// A request's method and target, or what is logged of them: at most [`REQUEST_BYTES_MAX`], and a mark.
+/// Returns a request's method and target, cut to [`REQUEST_BYTES_MAX`] and marked if they are longer.
 pub fn request(method: &str, target: impl Display) -> String {
     let mut cut = Cut { text: String::with_capacity(REQUEST_BYTES_USUAL), most: REQUEST_BYTES_MAX };
     if write!(cut, "{method} {target}").is_err() {
@@ -23,7 +23,7 @@ pub fn request(method: &str, target: impl Display) -> String {
     cut.text
 }
 
-/// The first `most` bytes of a text, less what is left of a character that does not fit; what is missing is marked.
+/// Returns at most the first `most` bytes of a text, cut between characters and marked if it is longer.
 pub fn cut(text: &str, most: usize) -> Cow<'_, str> {
     match text.len() <= most {
         true => text.into(),
@@ -37,7 +37,7 @@ struct Cut {
 }
 
 impl Write for Cut {
-    /// Takes what fits; fails where that is not all.
+    /// Appends the part that fits; fails if that is not all.
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let fits = text.floor_char_boundary(self.most - self.text.len());
         self.text.push_str(&text[..fits]);

@@ -1,6 +1,6 @@
-//! Which of many idle things idled longest: a list in order of time, threaded through slot numbers.
+//! Orders slots by the time at which they were added, in a list threaded through their numbers.
 //!
-//! Owns nothing but the order. Every operation takes constant time, and eight bytes a slot.
+//! Every operation takes constant time, and a slot eight bytes.
 
 /// No slot.
 const NONE: u32 = u32::MAX;
@@ -11,7 +11,7 @@ struct Link {
     newer: u32,
 }
 
-/// A slot that is not in the list links to itself, which none in it does.
+/// Returns the link of a slot that is not in the list: to itself, which no slot in it has.
 const fn absent(slot: u32) -> Link {
     Link { older: slot, newer: slot }
 }
@@ -31,7 +31,7 @@ impl Default for LruList {
 }
 
 impl LruList {
-    /// Adds a slot as the newest. One that is in the list already moves there.
+    /// Adds a slot as the newest, or moves it there.
     pub fn push(&mut self, slot: u32) {
         self.remove(slot);
         let at = slot as usize;
@@ -46,7 +46,7 @@ impl LruList {
         self.newest = slot;
     }
 
-    /// Takes a slot out. One that is not in the list stays out.
+    /// Removes a slot, if it is in the list.
     pub fn remove(&mut self, slot: u32) {
         let Some(&link) = self.links.get(slot as usize).filter(|&&link| link != absent(slot)) else { return };
         match link.older {
@@ -60,12 +60,12 @@ impl LruList {
         self.links[slot as usize] = absent(slot);
     }
 
-    /// Whether a slot is in the list.
+    /// Returns whether a slot is in the list.
     pub fn contains(&self, slot: u32) -> bool {
         self.links.get(slot as usize).is_some_and(|&link| link != absent(slot))
     }
 
-    /// The slot that was added longest ago.
+    /// Returns the slot that was added longest ago.
     pub fn oldest(&self) -> Option<u32> {
         (self.oldest != NONE).then_some(self.oldest)
     }

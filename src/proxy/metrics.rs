@@ -1,8 +1,7 @@
-//! The counters, and the page that shows them: Prometheus's text format 0.0.4.
+//! The counters, and the page that shows them in Prometheus's text format 0.0.4.
 //!
-//! Every worker counts for itself, and is the only one who writes its counters: counting takes no lock, nor an
-//! atomic read-modify-write. The page adds them up. No label's value comes from a peer, but for a status code
-//! out of a fixed list.
+//! Every worker has its own counters, and only its thread writes them: counting takes no lock, nor an atomic
+//! read-modify-write. The page adds them up. No label value comes from a peer, except status codes out of a fixed list.
 
 use std::{
     fmt::{self, Display},
@@ -21,33 +20,33 @@ use super::{
 /// The media type of the page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// A number that one thread changes and any reads.
+/// A number that one thread writes and any thread reads.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Counts up. Only for the thread that owns the counter.
+    /// Increases a counter. Only for the thread that owns it.
     pub fn add(&self, number: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(number), Relaxed);
     }
 
-    /// Counts down, for what is a level. Only for the thread that owns the counter.
+    /// Decreases a gauge. Only for the thread that owns it.
     pub fn sub(&self, number: u64) {
         self.add(number.wrapping_neg());
     }
 
-    /// Sets what is a level. Only for the thread that owns the counter.
+    /// Sets a gauge. Only for the thread that owns it.
     pub fn set(&self, number: u64) {
         self.0.store(number, Relaxed);
     }
 
-    /// The number now.
+    /// Returns the current number.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
 
-/// Status codes that are told apart: those that IANA knows and some that servers made up. The rest are `other`.
+/// Status codes with a label value of their own: IANA's, and some that servers made up. All others are `other`.
 const STATUSES: [u16; 66] = [
     200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304, 305, 307, 308, 400, 401, 402,
     403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 421, 422, 423, 424, 425,
@@ -55,7 +54,7 @@ const STATUSES: [u16; 66] = [
     523, 524, 525,
 ];
 
-/// Upper bounds of the histograms' buckets, and how they are written.
+/// Upper bounds of the histograms' buckets, and their label values.
 const BUCKETS: [(Duration, &str); 14] = [
     (Duration::from_millis(1), "0.001"),
     (Duration::from_micros(2500), "0.0025"),
@@ -73,10 +72,10 @@ const BUCKETS: [(Duration, &str); 14] = [
     (Duration::from_secs(30), "30"),
 ];
 
-/// Durations, counted by size.
+/// A histogram of durations.
 #[derive(Debug, Default)]
 pub struct Histogram {
-    /// One for each of [`BUCKETS`], and one for what is larger. Not cumulative.
+    /// One for each of [`BUCKETS`], and one for longer durations. Not cumulative.
     buckets: [Counter; BUCKETS.len() + 1],
     sum_nanoseconds: Counter,
 }
@@ -89,32 +88,32 @@ impl Histogram {
     }
 }
 
-/// What one worker counts.
+/// The counters of one worker.
 #[derive(Debug)]
 pub struct Counters {
     requests: [[Counter; STATUSES.len() + 1]; ROUTES],
     outcomes: [Counter; OUTCOMES],
     scrape_duration: Histogram,
     first_byte: Histogram,
-    /// Bytes that clients' connections took.
+    /// Bytes sent to clients.
     pub client_sent_bytes: Counter,
-    /// Client connections now.
+    /// Current client connections.
     pub clients: Counter,
-    /// Client connections that were accepted.
+    /// Accepted client connections.
     pub clients_accepted: Counter,
-    /// Pod connections that serve now.
+    /// Current pod connections with an exchange.
     pub upstreams_active: Counter,
-    /// Pod connections that are kept for later now.
+    /// Current pooled pod connections.
     pub upstreams_idle: Counter,
-    /// Pod connections that were opened.
+    /// Opened pod connections.
     pub upstreams_opened: Counter,
-    /// Times that a kept pod connection served again.
+    /// Reuses of pooled pod connections.
     pub upstreams_reused: Counter,
     /// Scrapes retried because their pooled connection was closed or stale.
     pub retries: Counter,
-    /// Bytes that are held for clients and pods now, without what every session may hold.
+    /// Bytes currently buffered for clients and pods, without the allowance of each session.
     pub buffered_bytes: Counter,
-    /// Times that a client or a pod was not read from, because there was no room to keep what it sent.
+    /// Times that reading from a client or a pod was paused, because the buffers were full.
     pub pauses: Counter,
 }
 
@@ -140,7 +139,7 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// Counts an exchange that is over.
+    /// Counts a finished exchange.
     pub fn record(&self, report: &Report) {
         let status = STATUSES.binary_search(&report.status).unwrap_or(STATUSES.len());
         self.requests[report.route.index()][status].add(1);
@@ -154,7 +153,7 @@ impl Counters {
     }
 }
 
-/// What the kernel says of this process. What it does not say is left out of the page.
+/// The kernel's numbers about this process. Those that are unavailable are left out of the page.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Process {
     /// Processor time, user and system.
@@ -163,37 +162,37 @@ pub struct Process {
     pub resident_bytes: Option<u64>,
     /// Virtual memory.
     pub virtual_bytes: Option<u64>,
-    /// The most virtual memory there may be.
+    /// The limit of virtual memory.
     pub virtual_bytes_max: Option<u64>,
     /// Open file descriptors.
     pub open_fds: Option<u64>,
-    /// The most file descriptors there may be.
+    /// The limit of open file descriptors.
     pub max_fds: Option<u64>,
-    /// When it started, in seconds since 1970.
+    /// The start time, in seconds since 1970.
     pub start_time_seconds: Option<f64>,
-    /// Whether it lets bytes go from socket to socket through pipes, as far as is known.
+    /// Whether long responses go through splice(2), if known.
     pub splices: Option<bool>,
 }
 
-/// Numbers that stay as they are while the process runs.
+/// Values that stay the same while the process runs.
 #[derive(Clone, Copy, Debug)]
 pub struct BuildInfo {
     /// The crate's version.
     pub version: &'static str,
-    /// The revision it was built from.
+    /// The revision that it was built from.
     pub revision: &'static str,
-    /// The most client connections.
+    /// The limit of client connections.
     pub clients_max: usize,
-    /// The most kept pod connections.
+    /// The limit of pooled pod connections.
     pub upstreams_idle_max: usize,
-    /// The most bytes that are held for clients and pods.
+    /// The limit of bytes buffered for clients and pods.
     pub buffers_max: usize,
 }
 
-/// How a worker counts one number.
+/// Selects a counter of a worker.
 type Count = fn(&Counters) -> &Counter;
 
-/// Counters and levels without labels: the name, what it is, and how a worker counts it.
+/// Counters and gauges without labels: name, help text and counter.
 const NUMBERS: [(&str, &str, Count); 8] = [
     ("psystrike_client_sent_bytes_total", "Bytes that were sent to clients, heads included.", |worker| {
         &worker.client_sent_bytes
@@ -282,7 +281,7 @@ pub fn render(out: &mut Vec<u8>, workers: &[&Counters], build_info: BuildInfo, p
     page.process(process);
 }
 
-/// The page as it is written.
+/// The page in progress.
 struct Text<'p> {
     out: &'p mut Vec<u8>,
     workers: &'p [&'p Counters],
@@ -291,13 +290,13 @@ struct Text<'p> {
 impl Text<'_> {
     // Writing to a Vec cannot fail.
 
-    /// A metric's comments. By Prometheus's conventions what counts up ends in `_total`.
+    /// Appends a metric's comments. By Prometheus's conventions, the names of counters end in `_total`.
     fn family(&mut self, name: &str, help: &str) {
         let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
         self.put(&["# HELP ", name, " ", help, "\n# TYPE ", name, " ", kind, "\n"]);
     }
 
-    /// Formatting costs many times what copying does, and most of the page is text that is known.
+    /// Appends texts. Copying is many times faster than formatting, and most of the page is constant.
     fn put(&mut self, texts: &[&str]) {
         texts.iter().for_each(|text| self.out.extend_from_slice(text.as_bytes()));
     }
@@ -316,7 +315,7 @@ impl Text<'_> {
         self.value(value);
     }
 
-    /// What all workers together count.
+    /// Returns the sum over all workers.
     fn sum(&self, count: impl Fn(&Counters) -> &Counter) -> u64 {
         self.workers.iter().map(|worker| count(worker).get()).fold(0, u64::wrapping_add)
     }
@@ -329,7 +328,7 @@ impl Text<'_> {
         for route in RouteName::ALL {
             for status in 0..=STATUSES.len() {
                 let count = self.sum(|worker| &worker.requests[route.index()][status]);
-                // What is of interest is there from the start; else a rate misses the first.
+                // Usual series exist from the start; otherwise a rate misses their first increment.
                 let usual = STATUSES.get(status) == Some(&200) && route != RouteName::None;
                 if count > 0 || usual {
                     let code = STATUSES.get(status).map_or("other".to_owned(), u16::to_string);
@@ -377,7 +376,7 @@ impl Text<'_> {
         let _ = writeln!(self.out, "{name}_sum {seconds}\n{name}_count {count}");
     }
 
-    /// The standard metrics of a process, with the words that Prometheus's client libraries have for them.
+    /// Appends the standard metrics of a process, with the texts of Prometheus's client libraries.
     fn process(&mut self, process: &Process) {
         let number = |value: Option<u64>| value.map(|value| value as f64);
         for (name, help, value) in [

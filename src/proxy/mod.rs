@@ -1,31 +1,31 @@
-//! Decisions. What to do with a request, with an answer, with a failure, with time that has passed.
+//! Decides what to do with requests, responses, failures and timeouts.
 //!
-//! Time arrives as an argument, and nothing here knows a file descriptor: all of it runs on a synthetic clock
-//! in the tests. Each file owns one decision:
+//! Time arrives as an argument, and nothing here uses a file descriptor: all of it runs on a synthetic clock in the
+//! tests. Each file owns one concept:
 //!
-//! - [`route`]: which page or pod a request target means, and the way back for a `Location`;
-//! - [`peer`]: which server to connect to;
-//! - [`pages`]: the pages of our own;
-//! - [`policy`]: which pods may be reached;
-//! - `special`: addresses that no wide range opens;
-//! - [`exchange`]: the state machine of one request, its pod and its answer;
-//! - [`session`]: what a client's connection is doing: an exchange, or a tunnel to come;
-//! - [`events`]: what an exchange is told, and what it says;
-//! - [`settings`]: what the operator set;
+//! - [`route`]: the page or pod of a request target, and the rewriting of `Location`;
+//! - [`peer`]: the address of a pod;
+//! - [`pages`]: psystrike's own pages;
+//! - [`policy`]: the pods that may be reached;
+//! - `special`: addresses that wide ranges do not open;
+//! - [`exchange`]: the state machine of one request, its pod and its response;
+//! - [`session`]: the protocol on a client's connection: HTTP exchanges, and later tunnels;
+//! - [`events`]: the events and outputs of an exchange;
+//! - [`settings`]: the operator's settings;
 //! - [`outcome`]: every way an exchange can end, with its status, reason and label;
-//! - [`admission`]: which clients give their place to others;
-//! - [`pool`]: which kept pod connection is used again, and which goes first;
-//! - [`budget`]: how many bytes are held for others, and who gives way;
-//! - [`recycler`]: memory that exchanges use one after the other;
-//! - [`timers`]: what is due, and when the next thing will be;
+//! - [`admission`]: which clients give up their places to others;
+//! - [`pool`]: which pooled connection is reused, and which is closed first;
+//! - [`budget`]: how many bytes are buffered, and which session ends when there are too many;
+//! - [`recycler`]: memory that exchanges reuse;
+//! - [`timers`]: deadlines in their order;
 //! - [`timestamp`]: points in time in eight bytes;
-//! - [`lru`]: which of many idle things idled longest;
-//! - [`journal`]: what the log says of exchanges;
-//! - [`log_rate`]: how often trouble is logged;
+//! - [`lru`]: slots in the order in which they became idle;
+//! - [`journal`]: the log lines of exchanges;
+//! - [`log_rate`]: how often failures are logged;
 //! - [`logged`]: how much of a request is logged;
-//! - [`log_losses`]: how many lines of the log were lost;
+//! - [`log_losses`]: how many log lines were lost;
 //! - [`metrics`]: the counters, and the page that shows them;
-//! - [`duration`], [`size`]: durations and sizes as operators write and read them.
+//! - [`duration`], [`size`]: durations and sizes in the format of options.
 
 pub mod admission;
 pub mod budget;

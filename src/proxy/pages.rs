@@ -1,6 +1,6 @@
-//! The pages of our own: what they say, with which status.
+//! Renders psystrike's own pages, with their status codes.
 //!
-//! Owns their words, but for [`metrics`]. What they tell of comes from whoever implements [`ServerStatus`].
+//! Owns their text, except that of [`metrics`]. Their data comes from a [`ServerStatus`].
 
 use std::{io::Write, time::SystemTime};
 
@@ -11,19 +11,19 @@ use super::{
 };
 use crate::http1::local_response;
 
-/// What the pages tell of.
+/// The data of the pages.
 pub trait ServerStatus {
-    /// Whether the process takes new scrapes.
+    /// Returns whether the process accepts new scrapes.
     fn is_serving(&self) -> bool;
-    /// The worker that hangs, if one does.
+    /// Returns a worker that hangs, if there is one.
     fn stuck_worker(&self) -> Option<usize>;
-    /// What each worker counts.
+    /// Returns the counters of each worker.
     fn all_counters(&self) -> Vec<&Counters>;
-    /// What stays as it is.
+    /// Returns the values that stay the same.
     fn build_info(&self) -> BuildInfo;
-    /// What the kernel says of this process.
+    /// Returns the kernel's numbers about this process.
     fn process(&self) -> Process;
-    /// The time on the wall.
+    /// Returns the wall-clock time.
     fn date(&self) -> SystemTime;
 }
 
@@ -58,7 +58,7 @@ fn words(body: &mut Vec<u8>, status: u16, text: &str) -> PageHead {
     PageHead { status, content_type: local_response::TEXT }
 }
 
-/// The page at `/`: what this is, and how its routes are used.
+/// Appends the page at `/`, which describes psystrike and its routes.
 fn render_index(out: &mut Vec<u8>, build_info: BuildInfo) {
     let BuildInfo { version, revision, .. } = build_info;
     let link = |page: Page| RouteName::Page(page).label();

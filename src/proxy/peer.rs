@@ -1,13 +1,13 @@
-//! The other end of an upstream connection: which server to connect to, and the key of the pool.
+//! The address of a pod: the target of an upstream connection, and the key of the pool.
 //!
-//! Owns what identifies a pod to the policy, the pool and the socket. Never decides whether it may be reached.
+//! Owns the identity of a pod for the policy, the pool and the socket. Never decides whether it may be reached.
 
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
 };
 
-/// Where a pod is. IPv4-mapped IPv6 addresses do not occur: they are IPv4 ones from the start.
+/// The address and port of a pod. IPv4-mapped IPv6 addresses are converted to IPv4 at the start and do not occur.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Peer {
     ip: IpAddr,
@@ -15,28 +15,28 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The pod at this address.
+    /// Returns the pod at this address.
     pub fn new(ip: IpAddr, port: u16) -> Self {
         Self { ip: ip.to_canonical(), port }
     }
 
-    /// The address that is judged, and then connected to.
+    /// Returns the address that the policy checks and the socket connects to.
     pub fn ip(self) -> IpAddr {
         self.ip
     }
 
-    /// The port that is judged, and then connected to.
+    /// Returns the port that the policy checks and the socket connects to.
     pub fn port(self) -> u16 {
         self.port
     }
 
-    /// Both, as sockets take them.
+    /// Returns address and port for a socket.
     pub fn socket_addr(self) -> SocketAddr {
         SocketAddr::new(self.ip, self.port)
     }
 }
 
-/// `10.1.2.3:8080` or `[fd00::1]:8080`: the value of `Host`, and how the pod is named to people.
+/// Displays `10.1.2.3:8080` or `[fd00::1]:8080`, as in `Host`, responses and logs.
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.socket_addr().fmt(f)

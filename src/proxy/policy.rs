@@ -1,6 +1,6 @@
-//! Which addresses and ports may be reached. What makes psystrike no door into the cluster.
+//! Decides which addresses and ports may be reached. Keeps psystrike from becoming an open proxy into the cluster.
 //!
-//! Judges the address that is going to be connected to, never a name.
+//! Checks the address that the socket connects to, never a name.
 
 use std::{
     fmt,
@@ -16,24 +16,24 @@ use super::{outcome::Outcome, peer::Peer, special};
 /// The private ranges: RFC 1918, RFC 6598 (used for pods by several clouds) and RFC 4193.
 pub const ALLOW_DEFAULT: &str = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,fc00::/7";
 
-/// Which pods may be reached. What its lists say of an address is found out when it is made, so that judging one is
-/// a single search.
+/// The allowed destinations. The lists are merged when the policy is made, so that checking an address is a single
+/// search.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     allow: Vec<IpNet>,
     deny: Vec<IpNet>,
     ports: Ports,
-    /// Where both lists and [`special::RANGES`] agree: first and last [`bits`], disjoint, in order.
+    /// The addresses that both lists and [`special::RANGES`] allow: first and last [`bits`], disjoint, in order.
     allowed: Box<[(u128, u128)]>,
 }
 
 impl Policy {
-    /// Addresses in `allow` may be reached, but for those in `deny`; on them, `ports`.
+    /// Returns a policy that allows the addresses in `allow` except those in `deny`, on `ports`.
     #[cold]
     pub fn new(allow: Vec<IpNet>, deny: Vec<IpNet>, ports: Ports) -> Self {
-        const IPV4: IpNet = special::v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96); // as `bits` has it
+        const IPV4: IpNet = special::v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96); // as in `bits`
         let ranges = || allow.iter().chain(&deny).chain(&special::RANGES).chain(&[IPV4]);
-        // No list has an end between one of these and the next: what is true of the one is true up to the other.
+        // No list has a boundary between two neighbouring starts, so the first address of a piece stands for all of it.
         let mut starts: Vec<u128> = ranges().map(|range| bits(range.network())).collect();
         starts.extend(ranges().filter_map(|range| bits(range.broadcast()).checked_add(1)));
         starts.push(0);
@@ -50,22 +50,22 @@ impl Policy {
         Self { allow, deny, ports, allowed }
     }
 
-    /// Addresses that may be reached.
+    /// Returns the allowed addresses.
     pub fn allow(&self) -> &[IpNet] {
         &self.allow
     }
 
-    /// Addresses that may not, whatever [`Self::allow`] says.
+    /// Returns the addresses that are refused even if [`Self::allow`] matches.
     pub fn deny(&self) -> &[IpNet] {
         &self.deny
     }
 
-    /// Ports that may be reached.
+    /// Returns the allowed ports.
     pub fn ports(&self) -> &Ports {
         &self.ports
     }
 
-    /// Whether a connection to `peer` may be opened.
+    /// Checks whether a connection to `peer` may be opened.
     ///
     /// # Errors
     /// [`Outcome::AddressNotAllowed`] or [`Outcome::PortNotAllowed`].
@@ -88,7 +88,7 @@ impl Policy {
     }
 }
 
-/// An address as a number. IPv4 addresses are those of their IPv4-mapped IPv6 ones, which never occur as such.
+/// Returns an address as a number. IPv4 addresses become IPv4-mapped IPv6 ones, which never occur as such.
 fn bits(ip: IpAddr) -> u128 {
     match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
@@ -96,18 +96,18 @@ fn bits(ip: IpAddr) -> u128 {
     }
 }
 
-/// The rule that a policy is made from.
+/// Returns whether the lists and [`special::RANGES`] allow an address.
 fn lists_allow(allow: &[IpNet], deny: &[IpNet], ip: IpAddr) -> bool {
     let special = special::RANGES.iter().filter(|range| range.contains(&ip));
-    // Every special range that holds the address must hold the entry that opens it.
+    // The matching entry must lie inside every special range that contains the address.
     let opens = |entry: &IpNet| entry.contains(&ip) && special.clone().all(|range| range.contains(entry));
     allow.iter().any(opens) && !deny.iter().any(|entry| entry.contains(&ip))
 }
 
-/// Reads one entry of `--allow` or `--deny`: a range like `10.0.0.0/8`, or one address.
+/// Parses one entry of `--allow` or `--deny`: a range like `10.0.0.0/8`, or one address.
 ///
 /// # Errors
-/// What is wrong or allowed, to be shown behind the value.
+/// The fault or the allowed format, to be shown behind the value.
 #[cold]
 pub fn parse_range(text: &str) -> Result<IpNet, String> {
     const ALLOWED: &str = "a range like 10.0.0.0/8 or fd00::/8, or one address, is allowed";
@@ -131,13 +131,13 @@ pub fn parse_range(text: &str) -> Result<IpNet, String> {
 pub struct Ports(Vec<RangeInclusive<u16>>);
 
 impl Ports {
-    /// Every port that there is.
+    /// Returns the set of all ports.
     #[cold]
     pub fn all() -> Self {
         Self(vec![1..=u16::MAX])
     }
 
-    /// Whether `port` is one of them.
+    /// Returns whether the set contains `port`.
     pub fn contain(&self, port: u16) -> bool {
         self.0.iter().any(|range| range.contains(&port))
     }
@@ -146,7 +146,7 @@ impl Ports {
 impl FromStr for Ports {
     type Err = &'static str;
 
-    /// Reads a list like `8080,9090-9999`.
+    /// Parses a list like `8080,9090-9999`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const ALLOWED: &str = "ports from 1 to 65535 and ranges of them are allowed: 8080,9090-9999";
         let port = |text: &str| {
@@ -186,7 +186,7 @@ mod tests {
         Policy::new(ranges(allow), ranges(deny), ports.parse().unwrap())
     }
 
-    /// Each row: what is allowed, what is denied, an address, whether it may be reached.
+    /// Each row: the allow list, the deny list, an address, whether it may be reached.
     #[test]
     fn every_special_range_is_opened_only_from_inside() {
         const ALL: &str = "0.0.0.0/0,::/0";
@@ -200,7 +200,7 @@ mod tests {
             (ALLOW_DEFAULT, "", "8.8.8.8", false),
             (ALLOW_DEFAULT, "", "fd00::1", true),
             (ALLOW_DEFAULT, "", "2a00::1", false),
-            // Special ranges, against everything.
+            // Special ranges are closed even if everything is allowed.
             (ALL, "", "8.8.8.8", true),
             (ALL, "", "2a00::1", true),
             (ALL, "", "0.0.0.0", false),
@@ -236,7 +236,7 @@ mod tests {
             (ALL, "", "168.63.129.17", true),
             (ALL, "", "192.0.0.192", false),
             (ALL, "", "192.0.0.193", true),
-            // Opened from inside, and no further.
+            // An entry inside a special range opens that entry alone.
             ("127.0.0.0/8", "", "127.9.9.9", true),
             ("127.0.0.1", "", "127.0.0.1", true),
             ("127.0.0.1", "", "127.0.0.2", false),
@@ -259,12 +259,12 @@ mod tests {
             ("168.63.129.16", "", "168.63.129.16", true),
             ("168.63.129.0/24", "", "168.63.129.16", false),
             ("fd00:c1::a9fe:a9fe,fc00::/7", "", "fd00:c1::a9fe:a9fe", true),
-            // Deny wins.
+            // The deny list takes precedence.
             ("10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", false),
             ("10.0.0.0/8", "10.1.0.0/16", "10.2.2.3", true),
             ("10.1.2.3", "10.0.0.0/8", "10.1.2.3", false),
             ("10.0.0.0/8", "0.0.0.0/0", "10.1.2.3", false),
-            // Nothing is allowed by nothing.
+            // An empty list allows nothing.
             ("", "", "10.0.0.1", false),
             // IPv4-mapped addresses are IPv4 ones.
             (ALL, "", "::ffff:127.0.0.1", false),
@@ -289,7 +289,7 @@ mod tests {
             (ALL, "", "64:ff9b:1:7f00:0:100::", false),
             (ALL, "", "64:ff9b:1:808:8:800::", true),
             (ALL, "", "64:ff9b:2:a9fe:a9:fe00::", true),
-            // ISATAP (RFC 5214), whatever its prefix and the bits of its identifier.
+            // ISATAP (RFC 5214), for any prefix and any bits "universal" and "group" of the identifier.
             (ALL, "", "2001:db8::5efe:169.254.169.254", false),
             (ALL, "", "2001:db8::200:5efe:127.0.0.1", false),
             (ALL, "", "2001:db8::300:5efe:127.0.0.1", false),
@@ -318,7 +318,7 @@ mod tests {
         }
     }
 
-    /// Random lists out of ranges that nest and meet, and every address beside an end of one of them.
+    /// Checks random lists of nested and adjacent ranges, at every address next to a boundary.
     #[test]
     fn a_search_finds_what_the_lists_say() {
         const ENTRIES: [&str; 21] = [

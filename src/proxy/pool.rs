@@ -1,9 +1,8 @@
-//! Which kept pod connection is used again, and which goes first when there are too many.
+//! Decides which pooled connection is reused, and which is closed first when there are too many.
 //!
-//! Knows connections by their slot number. Last in, first out for each pod: the connection that idled least is
-//! the one that the pod has least reason to have closed. Least recently used out first, over all pods. Never
-//! touches a connection, nor decides whether one is fit to be kept: that, and what comes where none is kept, is
-//! [`crate::net::upstreams`]'s.
+//! Connections are known by their slot numbers. For each pod, the newest is reused first: the pod is least likely to
+//! have closed it. Over all pods, the longest-idle connection is closed first. Never touches a connection or decides
+//! whether it may be pooled: that, and opening new connections, is up to [`crate::net::upstreams`].
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -17,19 +16,19 @@ use super::{lru::LruList, peer::Peer, timestamp::Timestamp};
 /// No slot.
 const NONE: u32 = u32::MAX;
 
-/// One kept connection, and its neighbours.
+/// A pooled connection, and its neighbours.
 #[derive(Clone, Copy, Debug)]
 struct Idle {
     peer: Peer,
     since: Timestamp,
-    /// To the same pod.
+    /// The neighbours in the list of connections to the same pod.
     older: u32,
     newer: u32,
-    /// Of the newest to its pod: the newest to the next pod in the same bucket.
+    /// For the newest connection to its pod: the newest one to the next pod in the same bucket.
     next: u32,
 }
 
-/// Where the number of a pod's newest connection stands, or would stand.
+/// The place that holds the slot of a pod's newest connection, or would hold it.
 #[derive(Clone, Copy)]
 enum Link {
     Bucket(usize),
@@ -41,19 +40,19 @@ enum Link {
 pub struct Pool {
     idle_max: usize,
     timeout: Duration,
-    /// By slot; `None` where no connection is kept.
+    /// By slot; `None` if the slot has no pooled connection.
     idle: Vec<Option<Idle>>,
     len: usize,
     pods: usize,
-    /// A hash table of the newest connection to each pod, chained through the connections: std's would take ten
-    /// times the memory, and would hash at every step. A power of two of them.
+    /// A hash table of the newest connection to each pod, chained through the connections. std's table would take ten
+    /// times the memory and hash at every step. The length is a power of two.
     buckets: Vec<u32>,
     hash: Hash,
     lru: LruList,
 }
 
 impl Pool {
-    /// A pool that keeps at most `idle_max` connections, each for at most `timeout`.
+    /// Returns a pool for at most `idle_max` connections, each for at most `timeout`.
     pub fn new(idle_max: usize, timeout: Duration) -> Self {
         Self {
             idle_max,
@@ -67,17 +66,17 @@ impl Pool {
         }
     }
 
-    /// How many connections are kept.
+    /// Returns the number of pooled connections.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether none is kept.
+    /// Returns whether the pool is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Keeps the connection in `slot`. The caller then closes what [`Self::surplus`] names.
+    /// Adds the connection in `slot`. The caller then closes the connection that [`Self::surplus`] returns.
     pub fn put(&mut self, slot: u32, peer: Peer, now: Timestamp) {
         let at = slot as usize;
         if at >= self.idle.len() {
@@ -105,10 +104,10 @@ impl Pool {
         }
     }
 
-    /// Takes out the newest connection to `peer` that was put in before `now`.
+    /// Takes the newest connection to `peer` that was added before `now`.
     ///
-    /// One that was put in at `now`, in this very turn, has not been looked at by the kernel's readiness since:
-    /// bytes behind the last answer's end could be waiting on it, and be taken for the next one's.
+    /// The kernel has not yet reported the readiness of connections added at `now`, in the current turn: bytes behind
+    /// the end of the last response could be unread there, and be taken for the next response.
     pub fn take(&mut self, peer: Peer, now: Timestamp) -> Option<u32> {
         let link = self.find(peer);
         let mut slot = self.follow(link);
@@ -122,14 +121,14 @@ impl Pool {
         None
     }
 
-    /// Forgets the connection in `slot`, if it is kept.
+    /// Removes the connection in `slot`, if it is pooled.
     pub fn remove(&mut self, slot: u32) {
         if let Some(&mut Idle { peer, .. }) = self.at(slot) {
             self.unlink(slot, self.find(peer));
         }
     }
 
-    /// Forgets the connection in `slot`, to whose pod's newest one `link` leads.
+    /// Removes the connection in `slot`; `link` leads to the newest connection to its pod.
     fn unlink(&mut self, slot: u32, link: Link) {
         let Some(&mut Idle { older, newer, next, .. }) = self.at(slot) else { return };
         if let Some(newer) = self.at(newer) {
@@ -147,22 +146,22 @@ impl Pool {
         self.len -= 1;
     }
 
-    /// The least recently used connection, if there are more than may be.
+    /// Returns the longest-idle connection, if the limit is exceeded.
     pub fn surplus(&self) -> Option<u32> {
         self.oldest().filter(|_| self.len > self.idle_max)
     }
 
-    /// The least recently used connection.
+    /// Returns the longest-idle connection.
     pub fn oldest(&self) -> Option<u32> {
         self.lru.oldest()
     }
 
-    /// The connection whose time is up by `now`.
+    /// Returns a connection whose timeout has expired by `now`.
     pub fn expired(&self, now: Timestamp) -> Option<u32> {
         self.oldest().filter(|_| self.next_expiry().is_some_and(|at| at <= now))
     }
 
-    /// When the next connection's time is up.
+    /// Returns when the timeout of the next connection expires.
     pub fn next_expiry(&self) -> Option<Timestamp> {
         let idle = self.idle.get(self.oldest()? as usize)?;
         idle.map(|idle| idle.since + self.timeout)
@@ -172,7 +171,7 @@ impl Pool {
         self.idle.get_mut(slot as usize)?.as_mut()
     }
 
-    /// The link to a pod's newest connection, or the empty one at the end of its bucket.
+    /// Returns the link to a pod's newest connection, or the empty link at the end of its bucket.
     fn find(&self, peer: Peer) -> Link {
         let mut link = Link::Bucket(self.bucket(peer));
         loop {
@@ -206,7 +205,7 @@ impl Pool {
         self.hash.of(peer) as usize & (self.buckets.len() - 1)
     }
 
-    /// Twice as many buckets.
+    /// Doubles the number of buckets.
     fn grow(&mut self) {
         let buckets = vec![NONE; 2 * self.buckets.len()];
         for first in std::mem::replace(&mut self.buckets, buckets) {
@@ -221,8 +220,8 @@ impl Pool {
     }
 }
 
-/// A hash that whoever chooses the pods cannot foresee: universal, by random factors (Thorup, "High Speed Hashing
-/// for Integers and Strings", section 3.2).
+/// A hash function with random factors, so that clients cannot choose pods that collide. It is universal (Thorup, "High
+/// Speed Hashing for Integers and Strings", section 3.2).
 #[derive(Debug)]
 struct Hash([u64; 6]);
 
@@ -303,8 +302,8 @@ mod tests {
         assert_eq!((pool.next_expiry(), pool.expired(at(64))), (Some(at(65)), None));
     }
 
-    /// Against a plain model, over every kind of operation: with few pods, which have several connections, and with
-    /// many, which share buckets.
+    /// Compares every operation with a plain list: with few pods, which have several connections, and with many, which
+    /// share buckets.
     #[test]
     fn a_long_life_agrees_with_a_plain_list() {
         for (idle_max, slots, pods) in [(8, 16, 3), (100, 200, 150)] {

@@ -1,10 +1,10 @@
-//! Memory that a worker's exchanges use one after the other, so that a request allocates nothing.
+//! Memory that a worker's exchanges reuse, so that a request allocates nothing.
 //!
-//! Owns how much of it is kept. Never holds a byte of a peer between two uses.
+//! Owns how much memory is spare. Buffers are cleared between two uses.
 
 use super::exchange::transaction::Transaction;
 
-/// Transactions that are kept for the next requests.
+/// The most spare transactions.
 const SPARE_TRANSACTIONS_MAX: usize = 64;
 
 /// Spare memory. Belongs to the worker, and is lent to each step of an exchange.
@@ -16,12 +16,12 @@ pub struct Recycler {
 }
 
 impl Recycler {
-    /// A transaction that is over, for another to be written over it.
+    /// Takes a spare transaction, to be overwritten.
     pub(super) fn take_transaction(&mut self) -> Option<Box<Transaction>> {
         self.transactions.pop()
     }
 
-    /// Keeps a transaction that is over, unless enough are kept.
+    /// Stores a finished transaction, unless enough are spare.
     pub(super) fn put_transaction(&mut self, mut transaction: Box<Transaction>) {
         if self.transactions.len() < SPARE_TRANSACTIONS_MAX {
             transaction.clear();
@@ -29,12 +29,12 @@ impl Recycler {
         }
     }
 
-    /// An empty buffer for the content of a page.
+    /// Takes an empty buffer for the content of a page.
     pub(super) fn take_page(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.page)
     }
 
-    /// Keeps the buffer for the next page.
+    /// Stores the buffer for the next page.
     pub(super) fn put_page(&mut self, mut page: Vec<u8>) {
         page.clear();
         self.page = page;

@@ -1,6 +1,6 @@
-//! Which page or pod a request target means, and the way back: a pod's `Location` as a path through us.
+//! Maps a request target to a page or a pod, and a pod's `Location` back to a path of psystrike.
 //!
-//! Owns the shape of our paths. Never decides whether a pod may be reached.
+//! Owns the format of psystrike's paths. Never decides whether a pod may be reached.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,10 +8,10 @@ use memchr::memchr_iter;
 
 use super::{outcome::Outcome, peer::Peer};
 
-/// The path of a pod that names none: what Prometheus scrapes by default.
+/// The pod's path if the target has none: Prometheus's default.
 const METRICS_PATH: &str = "/metrics";
 
-/// A page of our own.
+/// One of psystrike's own pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
     /// `/`.
@@ -24,22 +24,22 @@ pub enum Page {
     Metrics,
 }
 
-/// Which of our routes a request took: a label on `/metrics`.
+/// The route of a request, as a label on `/metrics`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteName {
-    /// To a pod, or on the way to one.
+    /// To a pod: `/pods/`.
     Pods,
-    /// A page of our own.
+    /// One of psystrike's own pages.
     Page(Page),
-    /// No route of ours, or a head that could not be read.
+    /// No known route, or a head that could not be parsed.
     None,
 }
 
-/// How many [`RouteName`]s there are.
+/// The number of [`RouteName`]s.
 pub const ROUTES: usize = 6;
 
 impl RouteName {
-    /// All of them, in the order of their [`index`](Self::index).
+    /// All routes, in the order of their [`index`](Self::index).
     pub const ALL: [Self; ROUTES] = [
         Self::Pods,
         Self::Page(Page::Index),
@@ -49,7 +49,7 @@ impl RouteName {
         Self::None,
     ];
 
-    /// Its place in a table of counters.
+    /// Returns the index in a table of counters.
     pub fn index(self) -> usize {
         match self {
             Self::Pods => 0,
@@ -61,37 +61,37 @@ impl RouteName {
         }
     }
 
-    /// The label's value.
+    /// Returns the label's value.
     pub fn label(self) -> &'static str {
         ["/pods", "/", "/healthz", "/readyz", "/metrics", "none"][self.index()]
     }
 }
 
-/// What a request target means.
+/// The meaning of a request target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route<'b> {
-    /// A page of our own.
+    /// One of psystrike's own pages.
     Page(Page),
-    /// A pod, and what to ask it for.
+    /// A pod.
     Pod {
-        /// Where it is.
+        /// Its address and port.
         peer: Peer,
-        /// The target for the pod, in two parts that follow each other, each as it came.
+        /// The request target for the pod.
         target: PodTarget<'b>,
     },
 }
 
-/// The request target that a pod gets: a path, and a query where there is one.
+/// The request target for the pod: a path, and a query if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PodTarget<'b> {
-    /// From its first `/` on.
+    /// The path, from its first `/` on.
     pub path: &'b str,
-    /// What goes behind a `?`.
+    /// The query, behind a `?`.
     pub query: Option<&'b str>,
 }
 
 impl<'b> PodTarget<'b> {
-    /// Its parts in order, as they go on the wire.
+    /// Returns the parts in order, as they are sent.
     pub fn parts(&self) -> [&'b str; 3] {
         match self.query {
             Some(query) => [self.path, "?", query],
@@ -100,7 +100,7 @@ impl<'b> PodTarget<'b> {
     }
 }
 
-/// Which of our routes `path` is on, whatever the rest of the request is.
+/// Returns the route of `path`, whether or not the rest of the request is valid.
 pub fn name(path: &str) -> RouteName {
     match path {
         "/" => RouteName::Page(Page::Index),
@@ -112,7 +112,7 @@ pub fn name(path: &str) -> RouteName {
     }
 }
 
-/// What a path and a query mean.
+/// Returns the page or pod of a path and a query.
 ///
 /// # Errors
 /// [`Outcome::NotFound`], [`Outcome::BadHost`], [`Outcome::HostName`] or [`Outcome::BadPort`].
@@ -143,14 +143,13 @@ fn encoded_question_mark(path: &str) -> Option<usize> {
     memchr_iter(b'%', path).find(|&at| matches!(path[at..], [_, b'3', b'F' | b'f', ..]))
 }
 
-/// What stands before the first `/`, and the rest from there on. It is near: a loop finds it before a SIMD search
-/// has begun.
+/// Splits a text at its first `/`, which is near the start: a loop finds it before a SIMD search gets going.
 fn before_slash(text: &str) -> (&str, &str) {
     text.split_at(text.bytes().position(|byte| byte == b'/').unwrap_or(text.len()))
 }
 
-/// An IPv4 address in strict dotted form, or an IPv6 address: bare, in brackets, or in encoded brackets as Go
-/// clients send them. std's parsers take neither zone ids nor other spellings.
+/// Parses an IPv4 address in strict dotted form, or an IPv6 address: bare, in brackets, or in encoded brackets as Go
+/// clients send them. std's parsers accept neither zone ids nor other spellings.
 fn parse_host(host: &str) -> Result<IpAddr, Outcome> {
     if let Ok(ip) = host.parse::<Ipv4Addr>() {
         return Ok(ip.into());
@@ -162,7 +161,7 @@ fn parse_host(host: &str) -> Result<IpAddr, Outcome> {
     if let Ok(ip) = in_brackets.unwrap_or(host).parse::<Ipv6Addr>() {
         return Ok(ip.into());
     }
-    // A name has a label that is no number: its last one (WHATWG URL, "ends in a number").
+    // In a name, the last label is not a number (WHATWG URL, "ends in a number").
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let numeric = last.bytes().all(|byte| byte.is_ascii_digit())
         || last.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("0x"));
@@ -180,17 +179,18 @@ fn strip_suffix_ignore_case<'b>(text: &'b str, suffix: &str) -> Option<&'b str> 
     text.get(at..)?.eq_ignore_ascii_case(suffix).then(|| &text[..at])
 }
 
-/// 1 to 65535 in plain digits, without leading zeros.
+/// Parses 1 to 65535 in plain digits, without leading zeros.
 fn parse_port(port: &str) -> Result<u16, Outcome> {
-    // std's parser takes digits with a `+` or zeros before them, and nothing else.
+    // std's parser accepts digits with a `+` or zeros before them, and nothing else.
     let plain = port.starts_with(|first: char| matches!(first, '1'..='9'));
     port.parse().ok().filter(|_| plain).ok_or(Outcome::BadPort)
 }
 
-/// Where a pod's `Location` leads through us, or `None` where it does not lead into the pod, or leads nowhere.
+/// Rewrites a pod's `Location` to a path of psystrike. Returns `None` if it does not lead to the same pod, or leads
+/// nowhere.
 ///
-/// `asked` is the path that the pod was asked for: a relative reference is meant relative to it, and what the
-/// client would make of it relative to its own path differs as soon as it climbs.
+/// `asked` is the path of the request to the pod: relative references are resolved against it. Resolved against the
+/// client's own path, a reference with `..` could lead elsewhere.
 pub fn location_through_us(location: &[u8], peer: Peer, asked: &str) -> Option<String> {
     let location = str::from_utf8(location).ok()?;
     let reference = match location.split_once("//") {
@@ -202,7 +202,7 @@ pub fn location_through_us(location: &[u8], peer: Peer, asked: &str) -> Option<S
             }
             if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
         }
-        // RFC 3986 section 3.1: what has a colon before its first `/`, `?` or `#` has a scheme.
+        // RFC 3986 section 3.1: a reference with a colon before its first `/`, `?` or `#` has a scheme.
         _ if location.split(['/', '?', '#']).next().is_some_and(|start| start.contains(':')) => return None,
         _ => location.to_owned(),
     };
@@ -218,13 +218,13 @@ pub fn location_through_us(location: &[u8], peer: Peer, asked: &str) -> Option<S
             remove_dot_segments(&format!("{folder}{path}"))
         }
     };
-    // Where the path has a `%3F` and no query follows, an empty query keeps it from being taken for a `?`.
+    // If the path has a `%3F` and no query follows, an empty query keeps it from being taken for a `?`.
     let query = if encoded_question_mark(&path).is_some() && !suffix.starts_with('?') { "?" } else { "" };
-    // Bare IPv6: a path segment may have colons, and no brackets (RFC 3986 section 3.3).
+    // Bare IPv6: a path segment may have colons, but no brackets (RFC 3986 section 3.3).
     Some(format!("/pods/{}/{}{path}{query}{suffix}", peer.ip(), peer.port()))
 }
 
-/// Whether an authority names the pod that answered.
+/// Returns whether an authority names the pod that responded.
 fn names(authority: &str, peer: Peer) -> bool {
     match authority.parse::<SocketAddr>() {
         Ok(addr) => Peer::new(addr.ip(), addr.port()) == peer,
@@ -240,7 +240,7 @@ fn names(authority: &str, peer: Peer) -> bool {
     }
 }
 
-/// RFC 3986 section 5.2.4, for a path that begins with `/`.
+/// Removes dot segments (RFC 3986 section 5.2.4) from a path that begins with `/`.
 fn remove_dot_segments(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
     let mut segments = path.split('/').skip(1).peekable();

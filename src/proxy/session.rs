@@ -1,6 +1,6 @@
-//! What a client's connection is doing: an exchange, one after the other. A tunnel comes to stand beside it, for good.
+//! The protocol on a client's connection: HTTP exchanges, one after another. Tunnels are to become a second variant.
 //!
-//! Owns which of them it is, and passes on what happens. Never decides for either.
+//! Owns the choice of protocol, and passes events on. Never decides for either.
 
 use super::{
     events::{Context, Event, Output, Wants},
@@ -9,76 +9,76 @@ use super::{
     timestamp::Timestamp,
 };
 
-/// What a client's connection is doing.
+/// The protocol on a client's connection.
 #[derive(Debug)]
 pub enum Session {
-    /// Requests and responses.
+    /// HTTP requests and responses.
     Exchange(Exchange),
 }
 
 impl Session {
-    /// Waits for a new connection's first request ([`Exchange::new`]).
+    /// Waits for the first request of a new connection ([`Exchange::new`]).
     pub fn new(now: Timestamp, settings: &Settings, turned_away: bool) -> Self {
         Self::Exchange(Exchange::new(now, settings, turned_away))
     }
 
-    /// What has to become possible for it to go on.
+    /// Returns the condition that the session waits for.
     #[inline]
     pub fn wants(&self) -> Wants {
         let Self::Exchange(exchange) = self;
         exchange.wants()
     }
 
-    /// When [`Event::Timeout`] is due, if nothing happens before.
+    /// Returns when [`Event::Timeout`] is due, if nothing happens before.
     #[inline]
     pub fn deadline(&self) -> Option<Timestamp> {
         let Self::Exchange(exchange) = self;
         exchange.deadline()
     }
 
-    /// Whether the client idles ([`Exchange::idles`]).
+    /// Returns whether the client is idle ([`Exchange::idles`]).
     #[inline]
     pub fn idles(&self) -> bool {
         let Self::Exchange(exchange) = self;
         exchange.idles()
     }
 
-    /// Whether it waits for our last response to be delivered.
+    /// Returns whether the session waits for the delivery of its last response.
     #[inline]
     pub fn lingers(&self) -> bool {
         let Self::Exchange(exchange) = self;
         exchange.lingers()
     }
 
-    /// What is left to send to the pod.
+    /// Returns the bytes that are still to be sent to the pod.
     #[inline]
     pub fn unsent(&self) -> &[u8] {
         let Self::Exchange(exchange) = self;
         exchange.unsent()
     }
 
-    /// How many bytes it holds for the pod.
+    /// Returns how many bytes are buffered for the pod.
     #[inline]
     pub fn held_bytes(&self) -> usize {
         let Self::Exchange(exchange) = self;
         exchange.held_bytes()
     }
 
-    /// How many of the next bytes from the pod may go on unseen ([`Exchange::opaque_len`]).
+    /// Returns how many of the next bytes from the pod may be forwarded unread ([`Exchange::opaque_len`]).
     #[inline]
     pub fn opaque_len(&self) -> u64 {
         let Self::Exchange(exchange) = self;
         exchange.opaque_len()
     }
 
-    /// Whether the response that is on its way, or just went, told the length of its body.
+    /// Returns whether the current or last response has a body of known length.
     #[inline]
     pub fn has_length(&self) -> bool {
         let Self::Exchange(exchange) = self;
         exchange.has_length()
     }
 
-    /// Goes on with what happened ([`Exchange::step`]).
+    /// Handles an event ([`Exchange::step`]).
     #[inline]
     pub fn on_event(&mut self, event: Event<'_>, ctx: &mut Context<'_>, out: &mut Output) {
         let Self::Exchange(exchange) = self;

@@ -1,4 +1,4 @@
-//! What the operator set, as far as exchanges go by it.
+//! The operator's settings for exchanges.
 //!
 //! Owns how long a scrape may take. Never reads an option or a clock.
 
@@ -7,41 +7,41 @@ use std::time::Duration;
 use super::policy::Policy;
 use crate::http1::field;
 
-/// What the operator set.
+/// The operator's settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Which pods may be reached.
+    /// The allowed destinations.
     pub policy: Policy,
-    /// How long things may take.
+    /// The time limits.
     pub timeouts: Timeouts,
     /// Whether reports name the request target.
     pub access_log: bool,
 }
 
-/// How long things may take.
+/// Time limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// A scrape that names no limit of its own, from its head to the last byte of its answer.
+    /// For a scrape without its own limit, from its head to the last byte of the response.
     pub scrape: Duration,
-    /// The most that a scrape's own limit may ask for.
+    /// The upper limit of scrapes with their own limit.
     pub scrape_max: Duration,
-    /// Connecting to a pod.
+    /// For connecting to a pod.
     pub connect: Duration,
-    /// A request's head, from its first byte on; and the silence of a new connection.
+    /// For a request's head, from its first byte on, and for a new connection without a request.
     pub header: Duration,
-    /// The silence of a client between two requests.
+    /// For an idle client between two requests.
     pub client_idle: Duration,
-    /// The silence of a pod's connection that is kept.
+    /// For a pooled connection.
     pub upstream_idle: Duration,
 }
 
 impl Timeouts {
-    /// How long Prometheus leaves us: what it says it is going to wait, less a margin so that it shows our reason
-    /// and not its own. A value that is no positive number is ignored.
+    /// Returns how long a scrape may take: as long as Prometheus waits, less a margin so that Prometheus shows
+    /// psystrike's reason and not its own. Values other than positive numbers are ignored.
     pub fn patience(&self, scrape_timeout: Option<&[u8]>) -> Duration {
         const MARGIN_MAX: f64 = 0.5;
         let seconds = |value: &[u8]| match field::digits(value) {
-            Some(seconds) => Some(seconds as f64), // as almost always
+            Some(seconds) => Some(seconds as f64), // the usual case
             None => str::from_utf8(value).ok()?.parse().ok(),
         };
         let seconds =

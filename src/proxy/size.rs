@@ -1,16 +1,16 @@
-//! Sizes in bytes as operators write and read them: `512KiB`, `8MiB`, `1048576`.
+//! Reads and displays sizes in bytes in the format of options: `512KiB`, `8MiB`, `1048576`.
 
 use std::fmt;
 
-/// Units, the largest first.
+/// The units, in descending order.
 const UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1)];
-/// The largest size that an option may name: 1 TiB.
+/// The largest size that an option accepts: 1 TiB.
 const SIZE_MAX: u64 = 1 << 40;
 
-/// Reads a whole number of bytes, or of `KiB`, `MiB` or `GiB`.
+/// Parses a whole number of bytes, `KiB`, `MiB` or `GiB`.
 ///
 /// # Errors
-/// What is allowed, to be shown behind the value.
+/// The allowed format, to be shown behind the value.
 #[cold]
 pub fn parse(text: &str) -> Result<u64, &'static str> {
     const ALLOWED: &str =
@@ -22,7 +22,7 @@ pub fn parse(text: &str) -> Result<u64, &'static str> {
     number.checked_mul(factor).filter(|&bytes| bytes <= SIZE_MAX).ok_or(ALLOWED)
 }
 
-/// Displays a size so that [`parse`] reads the same: in the largest unit in which it is a whole number.
+/// Displays a size such that [`parse`] returns it: in the largest unit that gives a whole number.
 #[derive(Clone, Copy, Debug)]
 pub struct Exact(pub u64);
 

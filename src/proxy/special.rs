@@ -1,4 +1,4 @@
-//! Addresses that no wide range opens, and the IPv4 addresses inside of IPv6 ones.
+//! Addresses that wide ranges do not open, and the IPv4 addresses inside IPv6 ones.
 //!
 //! Owns both tables, with the source of each row. Never decides whether an address may be reached.
 
@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// Ranges that are reached only through an `--allow` entry that lies inside them. Behind them are the machine itself,
-/// its links, and the clouds' metadata services, which hand out credentials to every client.
+/// Ranges that only an `--allow` entry inside them opens. They contain the machine itself, its links, and the clouds'
+/// metadata services, which give credentials to every client.
 pub(super) const RANGES: [IpNet; 18] = [
     v4([0, 0, 0, 0], 8),          // "this network" (RFC 1122); Linux takes 0.0.0.0 for itself
     v4([127, 0, 0, 0], 8),        // loopback (RFC 1122)
@@ -44,8 +44,8 @@ pub(super) const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], prefix: u8) -> IpNet 
     IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), prefix))
 }
 
-/// The IPv4 addresses inside an IPv6 one, which a router or the kernel may unpack and go to: by every reading that
-/// there is, as which of them a translator takes is not known here.
+/// Returns the IPv4 addresses inside an IPv6 one, which a router or the kernel may extract and connect to. All readings
+/// are returned, as the one that a translator uses is not known here.
 pub(super) fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 4] {
     const LOW_32_BITS: [IpNet; 3] = [
         v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96), // NAT64 (RFC 6052)
@@ -74,15 +74,16 @@ pub(super) fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 4] {
     }
 }
 
-/// Whether these are the first halves of an ISATAP interface identifier, whatever its bits "universal" and "group"
-/// (RFC 5214 section 6.1).
+/// Returns whether `first` and `second` begin an ISATAP interface identifier, for any bits "universal" and "group" (RFC
+/// 5214 section 6.1).
 fn is_isatap(first: u16, second: u16) -> bool {
     first & !0x0300 == 0 && second == 0x5efe
 }
 
-/// The readings of RFC 6052 section 2.2 for prefixes of 96, 64, 56 and 48 bits. Octet 8 is not part of the address.
+/// Returns the readings of RFC 6052 section 2.2 for prefixes of 96, 64, 56 and 48 bits. Octet 8 is not part of the
+/// address.
 ///
-/// What is not the address is zeros, which other readings see: 0.0.0.0/8 names no host and is left out.
+/// The octets around the address are zeros, which other readings include: 0.0.0.0/8 names no host and is left out.
 fn rfc6052(octets: [u8; 16]) -> [Option<Ipv4Addr>; 4] {
     let [.., o6, o7, _, o9, o10, o11, o12, o13, o14, o15] = octets;
     let readings = [[o12, o13, o14, o15], [o9, o10, o11, o12], [o7, o9, o10, o11], [o6, o7, o9, o10]];

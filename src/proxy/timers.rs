@@ -1,24 +1,24 @@
-//! What is due, and when the next thing will be.
+//! Deadlines of sessions, in their order.
 //!
-//! A session has several timers, each lazily kept: a deadline that moves away leaves its entry in the heap, and when that
-//! comes up the owner is asked again. A connection that scrapes again and again so costs the heap nothing.
-//! Owns no clock: time arrives as an argument.
+//! A session has several timers, each updated lazily: if a deadline moves away, its entry stays in the heap, and the
+//! owner is checked again once the entry is due. Repeated scrapes on a connection thus cost the heap nothing. Owns no
+//! clock: time arrives as an argument.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 use super::timestamp::Timestamp;
 
-/// Stale entries that the heap may hold, beyond one for every fourth owner, before they are swept out.
+/// The heap is swept when it exceeds its expected length by a quarter and by this many entries.
 const STALE_MAX: usize = 64;
 
-/// What a session waits for, each with a deadline of its own.
+/// The timers of a session, each with its own deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// What its exchange says.
+    /// The deadline of its exchange.
     Exchange,
-    /// A place among the clients.
+    /// The wait for a place.
     Place,
-    /// A first request, when the process closes.
+    /// The wait for a first request during shutdown.
     Silence,
 }
 
@@ -26,7 +26,7 @@ impl Timer {
     const COUNT: usize = 3;
 }
 
-/// When a timer's newest entry comes up: never later than what its owner waits for.
+/// The time of a timer's newest entry: never later than its owner's deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct TimerSlot(Timestamp);
 
@@ -45,7 +45,7 @@ impl Default for SessionTimers {
 }
 
 impl SessionTimers {
-    /// Whether the entry that came up at `at` is the timer's newest. If so, the timer is no longer armed.
+    /// Returns whether the entry that came due at `at` is the timer's newest, and disarms the timer if it is.
     pub fn fire(&mut self, timer: Timer, at: Timestamp) -> bool {
         let slot = &mut self.0[timer as usize];
         let newest = *slot == TimerSlot(at);
@@ -60,11 +60,11 @@ impl SessionTimers {
     }
 }
 
-/// The timers of owners that are known by a `K`.
+/// The timers of all owners, each known by a `K`.
 #[derive(Debug)]
 pub struct Timers<K> {
     heap: BinaryHeap<Reverse<(Timestamp, K, Timer)>>,
-    /// How many entries the last sweep left.
+    /// The number of entries after the last sweep.
     swept_len: usize,
 }
 
@@ -75,7 +75,7 @@ impl<K: Ord> Default for Timers<K> {
 }
 
 impl<K: Copy + Ord> Timers<K> {
-    /// Makes sure that this timer of `owner` comes up at `at` or before.
+    /// Arms this timer of `owner` to come due at `at` or before.
     pub fn arm(&mut self, owner: K, timer: Timer, armed: &mut SessionTimers, at: Timestamp) {
         let slot = &mut armed.0[timer as usize];
         if at < slot.0 {
@@ -84,19 +84,19 @@ impl<K: Copy + Ord> Timers<K> {
         }
     }
 
-    /// Takes out an entry that is due: its owner, which of its timers, and when it was due.
+    /// Takes an entry that is due: its owner, its timer, and its time.
     pub fn pop_due(&mut self, now: Timestamp) -> Option<(K, Timer, Timestamp)> {
         self.next().filter(|&at| at <= now)?;
         self.heap.pop().map(|Reverse((at, owner, timer))| (owner, timer, at))
     }
 
-    /// When the next entry comes up.
+    /// Returns when the next entry is due.
     pub fn next(&self) -> Option<Timestamp> {
         self.heap.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// Bounds the heap: a quarter past the number of `owners`, or of the entries that the last sweep left, as far as these
-    /// owners can have so many, it keeps just what is still some timer's newest entry.
+    /// Limits the heap: removes all entries but the newest of each timer, once there are a quarter more than expected.
+    /// Expected are as many as the last sweep left, but at least one and at most all timers for each of `owners`.
     pub fn sweep(&mut self, owners: usize, timers: impl Fn(K) -> Option<SessionTimers>) {
         let expected = self.swept_len.clamp(owners, owners * Timer::COUNT);
         if self.heap.len() > expected + expected / 4 + STALE_MAX {
@@ -169,7 +169,7 @@ mod tests {
         timers.arm('a', Timer::Exchange, &mut armed, at(10));
         timers.arm('a', Timer::Place, &mut armed, at(3));
         timers.arm('a', Timer::Silence, &mut armed, at(5));
-        timers.arm('a', Timer::Place, &mut armed, at(4)); // it comes up before, and is armed again then
+        timers.arm('a', Timer::Place, &mut armed, at(4)); // no entry: the owner arms it when the earlier one is due
         for (timer, seconds) in [(Timer::Place, 3), (Timer::Silence, 5), (Timer::Exchange, 10)] {
             assert_eq!(timers.pop_due(at(20)), Some(('a', timer, at(seconds))));
             assert!(

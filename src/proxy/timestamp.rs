@@ -1,24 +1,24 @@
-//! Points in time in eight bytes: cheap to compare, to add to, and to keep thousands of times.
+//! Points in time in eight bytes: cheap to compare, to add to, and to store in large numbers.
 //!
 //! Owns no clock: time arrives as an argument. [`crate::net::shared`] reads the clock.
 
 use std::{ops::Add, time::Duration};
 
-/// Nanoseconds since a start that everybody has in common, which is the default. They last for centuries.
+/// Nanoseconds since a start that the whole process shares, which is the default. They last for centuries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// Later than anything happens.
+    /// Later than any other point in time.
     pub const MAX: Self = Self(u64::MAX);
 
-    /// How long it was since `earlier`; nothing if that is later.
+    /// Returns the time since `earlier`; zero if that is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// Nanoseconds since the start.
+    /// Returns the nanoseconds since the start.
     pub fn nanoseconds(self) -> u64 {
         self.0
     }
