@@ -1,11 +1,12 @@
-//! Puts the revision that is being built into `PSYSTRIKE_REVISION`: what the environment says (an image build
-//! has no `.git`), else what git says, else `unknown`. And lays the static binary out for little memory.
+//! Sets `PSYSTRIKE_REVISION` to the revision being built: the environment variable if set (an image build has no
+//! `.git`), else the commit that git reports, else `unknown`. Also aligns the static binary's segments to save memory.
 
 use std::{env, process::Command};
 
 fn main() {
     println!("cargo::rerun-if-env-changed=PSYSTRIKE_REVISION");
-    // Both change with a commit. One that is missing has cargo look each time, as before a first commit.
+    // Both change with a commit. If one is missing, as before the first commit, cargo reruns this script on every
+    // build.
     for path in ["HEAD", "logs/HEAD"].iter().filter_map(|path| git(&["rev-parse", "--git-path", path])) {
         println!("cargo::rerun-if-changed={path}");
     }
@@ -15,16 +16,16 @@ fn main() {
         .or_else(|| git(&["rev-parse", "--short=12", "HEAD"]))
         .unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=PSYSTRIKE_REVISION={revision}");
-    // The kernel maps a binary in aligned pieces of 64 KiB around what is touched. Where its parts begin on such a
-    // piece, fewer of them are, some 40 KiB at start. On aarch64 they do anyway.
+    // The kernel maps a binary in aligned 64 KiB pieces around each touched page. Segments that start on such a
+    // boundary need fewer pieces, which saves some 40 KiB at start. On aarch64 they start there anyway.
     if env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|libc| libc == "musl") {
-        // Two arguments, as C compilers and bare linkers alike take them; `-Wl,` is for the former only.
+        // Two arguments, which C compilers and bare linkers both accept; only compilers accept `-Wl,`.
         println!("cargo::rustc-link-arg-bins=-z");
         println!("cargo::rustc-link-arg-bins=max-page-size=65536");
     }
 }
 
-/// What git says, where this is built in a checkout.
+/// Runs git and returns its output; `None` outside a checkout.
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;

@@ -1,7 +1,7 @@
-//! `--healthcheck`: asks one page of a psystrike that runs. Container health checks and exec probes run a program in
-//! the container, and the image has no other than this.
+//! `--healthcheck`: requests one page from a running psystrike. Container health checks and exec probes run a program
+//! in the container, and the image contains no other.
 //!
-//! Owns which URLs it takes, and how long the answer and its head may be. Looks up no name: `localhost` is loopback.
+//! Owns the accepted URLs, and the limits of the response's time and head. Resolves no names: `localhost` is loopback.
 
 use std::{
     fmt,
@@ -16,32 +16,32 @@ use crate::{
     proxy::duration::HumanDuration,
 };
 
-/// How long it may take in all, connecting included.
+/// Time limit for the whole check, including connecting.
 const TIME_MAX: Duration = Duration::from_secs(3);
-/// The longest head of an answer that is read. Those of our own pages have a few hundred bytes.
+/// Limit of the response's head. The heads of psystrike's own pages have a few hundred bytes.
 const RESPONSE_HEAD_BYTES_MAX: usize = 4096;
 
-/// The page that is asked for, and where.
+/// The page to request, and where.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page {
     address: SocketAddr,
-    /// Asked where nobody accepts at the first.
+    /// Tried if connecting to `address` fails.
     otherwise: Option<SocketAddr>,
-    /// With the query, if it has one.
+    /// The path, with the query if there is one.
     path: String,
 }
 
 impl Page {
-    /// `/healthz` of a psystrike that listens on `address`.
+    /// Returns `/healthz` of a psystrike that listens on `address`.
     ///
     /// # Errors
-    /// There is no asking a port that is not known.
+    /// If the port is 0, which is not the port that was bound.
     pub fn healthz(address: SocketAddr) -> Result<Self, &'static str> {
         Self::new(address, "/healthz")
     }
 
-    /// Who listens on all addresses is asked at loopback; on those of both families, where only one may be set up, at
-    /// either.
+    /// An unspecified address becomes loopback. `[::]` becomes the loopback addresses of both families, as only one may
+    /// be configured.
     fn new(address: SocketAddr, path: &str) -> Result<Self, &'static str> {
         let at = |ip: IpAddr| SocketAddr::new(ip, address.port());
         let (v4, v6) = (at(Ipv4Addr::LOCALHOST.into()), at(Ipv6Addr::LOCALHOST.into()));
@@ -54,10 +54,10 @@ impl Page {
         Ok(Self { address, otherwise, path: path.to_owned() })
     }
 
-    /// Whether the page is answered with 200.
+    /// Requests the page and returns `Ok` if the status is 200.
     ///
     /// # Errors
-    /// Why not, in one line.
+    /// What failed, in one line.
     #[cold]
     pub fn ask(&self) -> Result<(), String> {
         let until = Instant::now() + TIME_MAX;
@@ -94,7 +94,7 @@ impl Page {
             length += match stream.read(&mut answer[length..]) {
                 Ok(0) => return Err(io::Error::other("the connection ended before an answer's head had")),
                 Ok(more) => more,
-                // By a process that was stopped and goes on (signal(7)).
+                // A stopped process that continues may get EINTR (signal(7)).
                 Err(error) if error.kind() == ErrorKind::Interrupted => 0,
                 Err(error) => return Err(error),
             };
@@ -110,13 +110,13 @@ impl Page {
     }
 }
 
-/// The time that is left, which is some: a timeout of none would be no timeout.
+/// Returns the remaining time, never zero: std rejects a zero timeout.
 fn left(until: Instant) -> io::Result<Duration> {
     let left = until.saturating_duration_since(Instant::now());
     if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-/// Reads `http://host:port/path`, where the host is an IP address or `localhost`. Without a path it is `/healthz`.
+/// Parses `http://host:port/path`, where the host is an IP address or `localhost`. The default path is `/healthz`.
 impl FromStr for Page {
     type Err = &'static str;
 
@@ -131,7 +131,7 @@ impl FromStr for Page {
             None => authority.to_owned(),
         };
         let address = authority.parse().or_else(|_| format!("{authority}:80").parse());
-        // What is not of a URI's alphabet would not stay one request line.
+        // Other characters, such as a line break, could end the request line.
         if !path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
             return Err(ALLOWED);
         }
@@ -139,7 +139,7 @@ impl FromStr for Page {
     }
 }
 
-/// As a URL, with the address that is asked first.
+/// Formats the URL, with the address that is tried first.
 impl fmt::Display for Page {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "http://{}{}", self.address, self.path)

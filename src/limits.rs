@@ -1,9 +1,8 @@
-//! How much there may be of what costs memory: clients, pooled pod connections, bytes that are held for them.
+//! Limits of what costs memory: clients, pooled pod connections, bytes held for them.
 //!
-//! What the operator says counts. Where nothing is said, two quantities of this process's surroundings decide: how many
-//! files it may open, and how much memory its cgroup grants. Of the memory a quarter each is for the bytes that are
-//! held, for clients, and for pooled pod connections; the last is for the program itself and for the kernel's socket
-//! buffers.
+//! Options set by the operator take precedence. Otherwise the limits follow from the open-files limit and the cgroup's
+//! memory limit. A quarter of the memory each is for held bytes, for clients, and for pooled pod connections; the last
+//! quarter is for the program itself and for the kernel's socket buffers.
 
 use std::fmt;
 
@@ -13,33 +12,33 @@ use crate::{
     proxy::{budget::SHARE_MIN, size::Exact},
 };
 
-/// Descriptors that are neither a client's nor a pod's: standard streams, signals, `/proc`; and for each worker
-/// its epoll, its waker, its pipes and its listeners.
+/// Descriptors of the whole process, neither a client's nor a pod's: standard streams, signals, `/proc`.
+/// [`Limits::new`] adds those of each worker: its epoll, its waker, its pipes and its listeners.
 const DESCRIPTORS_OTHER: usize = 32;
-/// The most clients, and kept pod connections, that the surroundings alone lead to: containers often have an
-/// open-files limit of a million, and nobody means them to take the memory for it.
+/// Default limit of clients, and of pooled pod connections: containers often have an open-files limit of a million,
+/// which is not meant as permission to use the memory for it.
 const CONNECTIONS_DEFAULT_MAX: usize = 16 * 1024;
-/// The most bytes that are held for others where nothing is said.
+/// Default limit of held bytes.
 const BUFFERS_DEFAULT_MAX: u64 = 64 * 1024 * 1024;
-/// Into so many parts the granted memory is divided.
+/// Number of parts that the cgroup's memory limit is divided into.
 const PARTS: u64 = 4;
-/// What a pooled pod connection takes, of which 4.2 KiB are the kernel's.
+/// Memory of a pooled pod connection, of which 4.2 KiB are the kernel's.
 const UPSTREAM_BYTES: u64 = 4_500;
-/// What a client takes that scrapes: its connection, that to its pod, and what it may hold beside the budget.
+/// Memory of a client that scrapes: its connection, its pod's connection, and the bytes that the budget does not count.
 const CLIENT_BYTES: u64 = 2 * UPSTREAM_BYTES + crate::proxy::budget::ALLOWANCE_BYTES as u64;
 
-/// Where a limit comes from.
+/// What a limit follows from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Basis {
-    /// The operator said it.
+    /// An option.
     Option,
-    /// The open-files limit leads to it.
+    /// The open-files limit.
     OpenFiles,
-    /// The memory that the cgroup grants leads to it.
+    /// The cgroup's memory limit.
     Memory,
-    /// Neither is lower than the most that there is by default.
+    /// The default, where no other limit is lower.
     Default,
-    /// It is the least that works.
+    /// The minimum that works.
     Least,
 }
 
@@ -55,23 +54,23 @@ impl fmt::Display for Basis {
     }
 }
 
-/// A limit and where it comes from.
+/// A limit and what it follows from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     /// The limit: a number, or bytes.
     pub most: usize,
-    /// Where it comes from.
+    /// What it follows from.
     pub from: Basis,
 }
 
-/// What there may be.
+/// The limits of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The most client connections.
+    /// Limit of client connections.
     pub clients: Limit,
-    /// The most pooled pod connections.
+    /// Limit of pooled pod connections.
     pub upstreams_idle: Limit,
-    /// The most bytes that are held for others.
+    /// Limit of held bytes.
     pub buffers: Limit,
 }
 
@@ -85,11 +84,11 @@ impl fmt::Display for Limits {
 }
 
 impl Limits {
-    /// With so many open files, and so much memory granted. A client that scrapes needs a second descriptor for its
-    /// pod, for which a kept connection gives its own if need be.
+    /// Computes the limits from the open-files limit and the cgroup's memory limit. A client that scrapes needs a
+    /// second descriptor for its pod; if none is left, a pooled connection is closed to free one.
     ///
-    /// A worker without any kept connection would open one for each scrape, so there is one for each worker at least,
-    /// unless the operator wants none.
+    /// Each worker gets at least one pooled connection, unless the option is 0: without any, a worker would open a
+    /// connection for each scrape.
     #[cold]
     pub fn new(config: &Config, open_files: u64, memory: Option<u64>) -> Self {
         let workers = config.workers;
@@ -198,7 +197,7 @@ mod tests {
             (&["--upstreams-idle-max=0", "--workers=3"][..], 0),
             (&["--upstreams-idle-max=1", "--workers=3"], 3),
             (&["--upstreams-idle-max=4", "--workers=3"], 4),
-            (&["--workers=3"], 3), // from so few open files
+            (&["--workers=3"], 3), // limited by the open files
         ] {
             let most = limits(arguments, 55, None).upstreams_idle.most;
             assert_eq!(most, expected, "{arguments:?}");

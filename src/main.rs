@@ -1,6 +1,6 @@
-//! The program: arguments in, workers out, and the process's life from its start to its exit status.
+//! The program: parses arguments, starts the workers, and runs the process from start to exit status.
 //!
-//! If one worker ends before its time, the process ends: half a psystrike that looks whole is worse than none.
+//! If one worker ends early, the process ends: a partly working psystrike that looks healthy is worse than none.
 
 use std::{
     io::{self, Write},
@@ -34,13 +34,13 @@ use psystrike::{
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const REVISION: &str = env!("PSYSTRIKE_REVISION");
 
-/// The stack of a worker's thread. The deepest it needs is for the fields of an answer's head.
+/// Stack of a worker's thread. Parsing the fields of a response's head needs most of it.
 const WORKER_STACK_BYTES: usize = 256 * 1024;
 
 /// Exit statuses.
 const RUN_TIME: u8 = 1;
 const USAGE: u8 = 2;
-/// Ended by a second signal, before all was finished: as shells say of a process that SIGTERM ended.
+/// A second signal ended the process before it finished: 128 + SIGTERM, as shells report it.
 const ENDED_AT_ONCE: u8 = 128 + 15;
 
 fn main() -> ExitCode {
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// `print!` and `eprintln!` panic where nobody reads.
+/// Prints to standard output. `print!` and `eprintln!` panic if the reader is gone.
 #[cold]
 fn print(text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
@@ -87,12 +87,12 @@ fn healthcheck(page: &Page) -> ExitCode {
     }
 }
 
-/// Serves until a signal ends it, and gives the exit status.
+/// Serves until a signal ends it, and returns the exit status.
 #[cold]
 fn serve(config: &Config) -> Result<u8, String> {
     logging::init(config.log_level, config.settings.access_log)
         .map_err(|error| format!("no thread for the log: {error}"))?;
-    let pressure = Pressure::watch(); // its descriptor is counted below
+    let pressure = Pressure::watch(); // opened here so that its descriptor is counted below
     let open_files = process::raise_open_files();
     let needed = config.open_files_min(process::open_files_below(open_files));
     if open_files < needed {
@@ -116,7 +116,7 @@ fn serve(config: &Config) -> Result<u8, String> {
         shared.set_pressure(pressure);
     }
     let running = start(config, &shared, &signals)?;
-    // Not refused: who names a Service `psystrike-x` may get one of ours by accident.
+    // Only a warning: a Service named `psystrike-x` may set such a variable by accident.
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     for name in config::misspelled(std::env::vars_os().map(|(name, value)| (text(name), text(value)))) {
         warn!("{name}: no option has this variable, so it changes nothing; see psystrike --help");
@@ -131,7 +131,7 @@ fn serve(config: &Config) -> Result<u8, String> {
     status
 }
 
-/// Binds every address, and then starts the workers: either all of it comes about, or nothing. Gives how many run.
+/// Binds every address and then starts the workers. Returns the number of running workers.
 #[cold]
 fn start(config: &Config, shared: &Arc<Shared>, signals: &Signals) -> Result<Arc<AtomicUsize>, String> {
     let default = [listener::default_address()];
@@ -164,7 +164,7 @@ fn start(config: &Config, shared: &Arc<Shared>, signals: &Signals) -> Result<Arc
     Ok(running)
 }
 
-/// Tells the supervisor that a worker ended, even if it panicked.
+/// Wakes the supervisor when a worker ends, even by a panic.
 struct Ended {
     running: Arc<AtomicUsize>,
     supervisor: Wake,
@@ -173,12 +173,12 @@ struct Ended {
 impl Drop for Ended {
     fn drop(&mut self) {
         self.running.fetch_sub(1, Ordering::AcqRel);
-        // It cannot fail while the supervisor lives; when it no longer does, nobody is to be told.
+        // Fails only after the supervisor is gone, when there is nothing left to wake.
         let _ = self.supervisor.wake();
     }
 }
 
-/// Waits for a signal, then leads the process to its end.
+/// Waits for a signal, then shuts the process down.
 fn supervise(
     config: &Config,
     shared: &Shared,
@@ -187,7 +187,7 @@ fn supervise(
 ) -> Result<u8, String> {
     let mut wait = |until| loop {
         match signals.wait(until) {
-            // What a later version reads from files it reads again; this one reads none.
+            // SIGHUP means reload (later versions may read files); this version reads none.
             Ok(SignalEvent::Hangup) => info!("received SIGHUP; there are no files to reload"),
             happened => return happened.map_err(|error| format!("signals: {error}")),
         }

@@ -1,6 +1,6 @@
 //! The text of `--help`.
 
-/// What `--help` prints.
+/// The text that `--help` prints.
 pub const HELP: &str = "\
 psystrike forwards Prometheus's scrapes to pods that it cannot reach:
 GET /pods/{ip}/{port}/{path} fetches http://{ip}:{port}/{path} and streams it back.

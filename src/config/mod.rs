@@ -1,6 +1,6 @@
-//! Arguments and `PSYSTRIKE_*` variables in, a [`Config`] out.
+//! Parses arguments and `PSYSTRIKE_*` variables into a [`Config`].
 //!
-//! Owns every option: its name, its default, what is allowed. Does nothing with them.
+//! Owns every option: its name, its default, its allowed values. Applies none of them.
 
 mod help;
 
@@ -23,52 +23,52 @@ use crate::{
     },
 };
 
-/// More workers than any machine that this is meant for has cores.
+/// The most workers: more than the cores of any machine that psystrike is meant for.
 const WORKERS_MAX: usize = 256;
 
-/// What is asked on the command line alone.
+/// Options without an environment variable.
 const WITHOUT_VARIABLE: [&str; 3] = ["--healthcheck", "--help", "--version"];
 
-/// What the program was asked to do.
+/// What to run, by the command line.
 #[derive(Debug)]
 pub enum Command {
     /// Print [`HELP`].
     Help,
     /// Print the version.
     Version,
-    /// Ask this page of one that runs.
+    /// Query this page of a running psystrike.
     Healthcheck(Page),
     /// Serve.
     Serve(Box<Config>),
 }
 
-/// All that can be set.
+/// All options of a serving psystrike.
 #[derive(Debug)]
 pub struct Config {
-    /// Where clients connect. Empty: where they do by default.
+    /// Addresses to listen on. Empty: the default address.
     pub listen: Vec<SocketAddr>,
-    /// How many event loops.
+    /// Number of event loops.
     pub workers: usize,
-    /// What exchanges go by.
+    /// Settings that exchanges use.
     pub settings: Settings,
-    /// The most client connections, if that was said.
+    /// Limit of client connections, if set.
     pub clients_max: Option<usize>,
-    /// The most kept pod connections, if that was said.
+    /// Limit of pooled pod connections, if set.
     pub upstreams_idle_max: Option<usize>,
-    /// The most bytes held for clients and pods, if that was said.
+    /// Limit of bytes held for clients and pods, if set.
     pub buffers_max: Option<u64>,
-    /// How long to serve on after SIGTERM.
+    /// How long to continue serving after SIGTERM.
     pub shutdown_delay: Duration,
-    /// How long to finish what runs, then.
+    /// How long to let running scrapes finish after that.
     pub shutdown_timeout: Duration,
-    /// What is logged.
+    /// Log level.
     pub log_level: LevelFilter,
 }
 
 impl Config {
-    /// How many files have to be open at least to serve one scrape at a time, where `open` are open at the start.
+    /// Returns the least open-files limit that can serve one scrape at a time, with `open` files open at the start.
     pub fn open_files_min(&self, open: u64) -> u64 {
-        // A worker cannot use the descriptor of a pod connection that another one keeps.
+        // Each worker needs its own: it cannot close a pod connection pooled by another worker.
         let pod = 1;
         let worker = event_loop::DESCRIPTORS + self.listen.len().max(1) + pod;
         let client = 1;
@@ -86,16 +86,16 @@ impl fmt::Display for UsageError {
     }
 }
 
-/// Where the values of options come from.
+/// Where option values come from.
 struct Source<V> {
     arguments: Arguments,
     variable: V,
 }
 
-/// Reads the arguments (without the program's name), and the variables where an argument is not given.
+/// Parses the arguments (without the program's name), and the variables of options that no argument sets.
 ///
 /// # Errors
-/// [`UsageError`], for the first thing that is wrong.
+/// [`UsageError`], for the first error found.
 #[cold]
 pub fn parse(
     mut arguments: Vec<OsString>,
@@ -146,7 +146,7 @@ pub fn parse(
     })))
 }
 
-/// Where it may connect.
+/// Reads the options for allowed destinations.
 #[cold]
 fn policy<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<Policy, UsageError> {
     let allow_default: Vec<IpNet> =
@@ -158,7 +158,7 @@ fn policy<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<Pol
     ))
 }
 
-/// How long things may take.
+/// Reads the options for time limits.
 #[cold]
 fn timeouts<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<Timeouts, UsageError> {
     let seconds = Duration::from_secs;
@@ -172,7 +172,7 @@ fn timeouts<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<T
     })
 }
 
-/// Whatever is left once every option was read is none.
+/// Rejects the arguments left after all options were read.
 #[cold]
 fn refuse_unknown(arguments: Arguments) -> Result<(), UsageError> {
     if let Some(unknown) = arguments.finish().first() {
@@ -188,17 +188,17 @@ fn refuse_unknown(arguments: Arguments) -> Result<(), UsageError> {
     Ok(())
 }
 
-/// [`parse`] for this process.
+/// Runs [`parse`] on the arguments and environment of this process.
 ///
 /// # Errors
-/// As those of [`parse`].
+/// As [`parse`].
 #[cold]
 pub fn from_process() -> Result<Command, UsageError> {
     parse(env::args_os().skip(1).collect(), |name| env::var_os(name))
 }
 
-/// Of these variables, with their values, the names that look like an option's and are none's: misspelled ones, mostly.
-/// Those that Kubernetes sets for a Service called psystrike, or psystrike-something, are not among them.
+/// Returns the names among these variables that look like an option's but belong to none, such as misspelled ones.
+/// Ignores the variables that Kubernetes sets for a Service named psystrike or psystrike-something.
 #[cold]
 pub fn misspelled(variables: impl Iterator<Item = (String, String)>) -> Vec<String> {
     let options = HELP.lines().filter_map(|line| line.trim_start().split([' ', '[']).next());
@@ -217,10 +217,10 @@ pub fn misspelled(variables: impl Iterator<Item = (String, String)>) -> Vec<Stri
 }
 
 impl<V: Fn(&str) -> Option<OsString>> Source<V> {
-    /// The texts that were given for an option, and what it was called there: the option's, or else the
-    /// variable's. A variable that is set to nothing is one that a template left empty.
+    /// Returns the values given for an option, and the name they were given under: the option's, or else the
+    /// variable's. An empty variable counts as not set, as templates leave variables empty.
     ///
-    /// Variables that are no option's change nothing ([`misspelled`]).
+    /// Unknown variables change nothing ([`misspelled`]).
     #[cold]
     fn texts(&mut self, option: &'static str) -> Result<(Vec<String>, String), UsageError> {
         let given = self.arguments.values_from_fn(option, |text| Ok::<_, &str>(text.to_owned()));
@@ -283,8 +283,8 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
     }
 }
 
-/// Takes `--healthcheck` out of the arguments, and the URL with it that is behind it or its `=`. (To pico-args an
-/// option has a value or has none.)
+/// Removes `--healthcheck` from the arguments, and the URL after it or after its `=`. (In pico-args an option either
+/// always has a value or never.)
 #[cold]
 fn take_healthcheck(arguments: &mut Vec<OsString>) -> Option<Option<String>> {
     const NAME: &str = "--healthcheck";
@@ -302,7 +302,7 @@ fn variable_name(option: &str) -> String {
     format!("PSYSTRIKE_{}", option.trim_start_matches('-').replace('-', "_").to_ascii_uppercase())
 }
 
-/// Reads one value. An error names the option, the value, and what is allowed.
+/// Parses one value. The error names the option, the value, and what is allowed.
 #[cold]
 fn read_value<T, E: fmt::Display>(
     name: &str,
@@ -320,7 +320,7 @@ fn address(text: &str) -> Result<SocketAddr, &'static str> {
 #[cold]
 fn workers(text: &str) -> Result<usize, &'static str> {
     if text == "auto" {
-        // std reads the cgroup's quota (v1 and v2) and the affinity mask.
+        // std reads the cgroup's CPU quota (v1 and v2) and the affinity mask.
         return Ok(thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX));
     }
     let workers = text.parse().ok().filter(|workers| (1..=WORKERS_MAX).contains(workers));
@@ -342,7 +342,7 @@ fn count(text: &str, min: usize) -> Result<usize, String> {
     number.ok_or_else(|| format!("a number from {min} to 1000000 is allowed"))
 }
 
-/// The longest head of an answer has to fit in, in every worker's share.
+/// Parses a size. Every worker's share has to hold the longest head of a response.
 #[cold]
 fn buffers(text: &str, workers: usize) -> Result<u64, String> {
     let bytes = size::parse(text)?;

@@ -1,4 +1,4 @@
-//! A line of the log, in bytes.
+//! Formats a line of the log into bytes.
 
 use std::{
     fmt::{self, Write},
@@ -9,19 +9,19 @@ use log::Level;
 
 use crate::proxy::logged::CUT;
 
-/// The most bytes of a line, its end included. A pipe takes as many at once (`PIPE_BUF`, POSIX `write`): a line is not
-/// mixed with those of other processes that write to the same pipe.
+/// Limit of a line's bytes, its end included. A pipe accepts this many in one atomic write (`PIPE_BUF`, POSIX `write`),
+/// so lines of processes that share a pipe do not mix.
 pub(super) const LINE_BYTES_MAX: usize = 4096;
 const END: u8 = b'\n';
 
-/// A whole line. One that is too long is cut, and ends with [`CUT`].
+/// A whole line. If it is too long, it is cut and ends with [`CUT`].
 pub(super) struct Line {
     bytes: [u8; LINE_BYTES_MAX],
     length: usize,
 }
 
 impl Line {
-    /// The time as in RFC 3339, and what simple_logger makes of the rest.
+    /// Formats the time as in RFC 3339, and the rest as simple_logger does.
     pub(super) fn new(time: SystemTime, level: Level, target: &str, text: fmt::Arguments<'_>) -> Self {
         let mut line = Self { bytes: [0; LINE_BYTES_MAX], length: 0 };
         let time = humantime::format_rfc3339_millis(time);
@@ -43,7 +43,7 @@ impl Line {
 }
 
 impl Write for Line {
-    /// Takes what leaves room for the line's end; fails where that is not all.
+    /// Appends the text, but leaves room for the line's end; fails if the text had to be cut.
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let room = LINE_BYTES_MAX - CUT.len() - 1 - self.length;
         let fits = &text[..text.floor_char_boundary(room)];
@@ -93,7 +93,7 @@ mod tests {
         assert!(parts.ends_with("xx…\n"), "nothing comes after the cut");
     }
 
-    /// Writes lines to stderr; what is of interest there is read by the other test.
+    /// Writes lines to stderr, which the next test captures.
     #[test]
     fn simple_logger_writes() {
         let logger = SimpleLogger::new().with_level(LevelFilter::Trace);

@@ -1,13 +1,13 @@
-//! The log: lines on standard error, in simple_logger's form, written by a thread of their own.
+//! The log: lines on standard error, in simple_logger's format, written by a dedicated thread.
 //!
-//! Standard error can block, on a full pipe or a slow disk, and a worker that waits for it would let all of its
-//! connections wait. So a line is formatted where it is logged (`line.rs`) and goes into a queue of bounded size
-//! (`queue.rs`); a thread takes it from there and writes it in one call (`writer.rs`). A line that does not fit, or
-//! that cannot be written, is lost: it is counted ([`crate::proxy::log_losses`]), and the log says how many were as
-//! soon as it goes on. Nothing that happens to standard error ends the process or the log.
+//! Standard error can block, on a full pipe or a slow disk, and a worker that waits for it would stall all of its
+//! connections. A line is therefore formatted where it is logged (`line.rs`) and put into a bounded queue (`queue.rs`);
+//! a thread takes it from there and writes it in one call (`writer.rs`). A line that does not fit, or cannot be
+//! written, is lost and counted ([`crate::proxy::log_losses`]); a later line reports how many were lost. No failure of
+//! standard error ends the process or the log.
 //!
-//! simple_logger decides what is logged. It cannot write the lines: it prints each in two calls, after the
-//! timestamp's two, and panics where one fails. A test holds our lines equal to its own.
+//! simple_logger decides what is logged. It cannot write the lines: it prints each in two calls, after two for the
+//! timestamp, and panics if one fails. A test checks that our lines equal simple_logger's.
 
 mod line;
 mod queue;
@@ -29,23 +29,23 @@ use line::Line;
 use queue::{Queue, Taken};
 use writer::{Stderr, Writer};
 
-/// What stands in a line for everything but the access log: module paths say nothing to operators.
+/// Target of every line but the access log's: module paths mean nothing to operators.
 const TARGET: &str = "psystrike";
-/// How long the process's end waits for standard error to take a line, as it does in microseconds unless its reader
-/// is blocked.
+/// How long the exiting process waits for standard error to accept a line. That takes microseconds unless its reader is
+/// blocked.
 const BLOCKED: Duration = Duration::from_millis(200);
 
-/// What the rest of the program logs to.
+/// The logger of the rest of the program.
 struct Logger {
     queue: Arc<Queue>,
-    /// Knows the levels.
+    /// Decides which levels are logged.
     levels: SimpleLogger,
 }
 
-/// Logs from here on: lines of `level` and above it, and the access log if it is asked for.
+/// Starts logging: lines of `level` and above, and the access log if enabled.
 ///
 /// # Errors
-/// Why there is no thread for it.
+/// If the thread cannot be started.
 #[cold]
 pub fn init(level: LevelFilter, access_log: bool) -> io::Result<()> {
     let queue = Arc::new(Queue::default());
@@ -53,7 +53,7 @@ pub fn init(level: LevelFilter, access_log: bool) -> io::Result<()> {
     thread::Builder::new().name("log".to_owned()).stack_size(64 * 1024).spawn(move || write(&of_thread))?;
     let mut levels = SimpleLogger::new().with_level(level);
     if access_log {
-        levels = levels.with_module_level(ACCESS_LOG, LevelFilter::Info); // whatever else is logged
+        levels = levels.with_module_level(ACCESS_LOG, LevelFilter::Info); // whatever `level` is
     }
     let most = levels.max_level();
     if log::set_boxed_logger(Box::new(Logger { queue, levels })).is_ok() {
@@ -62,19 +62,19 @@ pub fn init(level: LevelFilter, access_log: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until what was logged is written, but only while standard error takes lines.
+/// Waits until the logged lines are written, but only as long as standard error accepts them.
 pub fn flush() {
     log::logger().flush();
 }
 
-/// Writes why the process ends, on a line of its own; not if standard error is blocked or fails: the exit status has
-/// to do then.
+/// Writes why the process ends, on a line of its own. If standard error is blocked or fails, only the exit status shows
+/// the failure.
 #[cold]
 pub fn complain(about: &dyn Display) {
     writer::try_write(format!("psystrike: {about}\n").as_bytes(), BLOCKED);
 }
 
-/// The thread's work.
+/// Runs the thread.
 fn write(queue: &Queue) {
     let mut writer = Writer::new(Stderr);
     let mut line = Vec::new();
@@ -88,13 +88,13 @@ fn write(queue: &Queue) {
             }
             Taken::Gap(lines) => {
                 writer.lost(LogLoss::QueueFull, lines);
-                let _ = say_losses(&mut writer); // if not now, before the next line
+                let _ = say_losses(&mut writer); // on failure, retried before the next line
             }
         }
     }
 }
 
-/// Says how many lines were lost since it was last said, unless none were.
+/// Writes how many lines were lost since the last such line, if any were.
 fn say_losses(writer: &mut Writer<Stderr>) -> Result<(), rustix::io::Errno> {
     let Some(losses) = writer.losses() else { return Ok(()) };
     let line = Line::new(SystemTime::now(), Level::Warn, TARGET, format_args!("{losses}"));

@@ -1,4 +1,4 @@
-//! Lines on their way to the thread that writes them.
+//! The queue of lines between the workers and the thread that writes them.
 
 use std::{
     collections::VecDeque,
@@ -6,41 +6,40 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What may wait to be written, in bytes. At a hundred and fifty a line these are the access log's lines of 1700
-/// scrapes.
+/// Limit of the queue in bytes. At 150 bytes a line it holds the access log of 1700 scrapes.
 const BYTES_MAX: usize = 256 * 1024;
-/// How long [`Queue::flush`] waits for a reader that is slow, but reads.
+/// How long [`Queue::flush`] waits for a reader that is slow but reads.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
-/// A bounded queue of whole lines. When it is full, nothing goes in until all that waits is written: so a gap in the
-/// log is one gap, at the place where it can be said how many lines it has.
+/// A bounded queue of whole lines. Once full, it accepts no line until all queued lines are written: the lost lines
+/// then form one gap in the log, and their number is logged at its place.
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
-    /// For the thread: there is something to take.
+    /// Signals to the thread that there is something to take.
     filled: Condvar,
-    /// For [`Queue::flush`]: something was written.
+    /// Signals to [`Queue::flush`] that something was written.
     written: Condvar,
 }
 
 struct Waiting {
-    /// Lines, each with its end. Its memory is reserved from the start, but the kernel gives only what is used.
+    /// Lines, each with its end. The memory is reserved at the start, but the kernel allocates only the pages in use.
     lines: VecDeque<u8>,
-    /// Lines that found no room since the queue was full.
+    /// Lines rejected since the queue was full.
     lost: u64,
-    /// How often something was taken out.
+    /// How often something was taken.
     taken: u64,
-    /// What was taken out is being written.
+    /// Whether the last line or gap taken is still being written.
     one_is_written: bool,
     thread_sleeps: bool,
     somebody_flushes: bool,
 }
 
-/// What came out of the queue.
+/// What was taken from the queue.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     /// A line.
     Line,
-    /// Instead of this many lines, of which there are none.
+    /// A gap of this many lost lines.
     Gap(u64),
 }
 
@@ -69,7 +68,7 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a line in; it ends with a newline. Says whether it fit. Neither waits nor allocates.
+    /// Appends a line, which ends with a newline. Returns whether it fit. Neither waits nor allocates.
     pub(super) fn put(&self, line: &[u8]) -> bool {
         let mut waiting = self.waiting();
         if waiting.lost > 0 || waiting.lines.len() + line.len() > BYTES_MAX {
@@ -83,7 +82,8 @@ impl Queue {
         true
     }
 
-    /// Waits for a line, and puts it in the place of the one before, which is written.
+    /// Waits for a line and writes it into `line`, replacing the previous one. A call means that the previous one is
+    /// written.
     pub(super) fn take(&self, line: &mut Vec<u8>) -> Taken {
         let mut waiting = self.waiting();
         loop {
@@ -106,7 +106,7 @@ impl Queue {
         }
     }
 
-    /// Waits until all lines are written, unless one of them takes longer than `each`.
+    /// Waits until all lines are written, unless writing one takes longer than `each`.
     pub(super) fn flush(&self, each: Duration) {
         let until = Instant::now() + FLUSH_MAX;
         let mut waiting = self.waiting();
@@ -189,7 +189,7 @@ mod tests {
             while !of_thread.waiting().somebody_flushes {
                 thread::yield_now();
             }
-            (taken(&of_thread), taken(&of_thread)) // the next two; the second hangs
+            (taken(&of_thread), taken(&of_thread)) // of the next two, the second hangs
         });
         queue.flush(HOUR);
         assert!(queue.waiting().is_done(), "it has waited for the last");

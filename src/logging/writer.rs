@@ -1,4 +1,4 @@
-//! Writes lines: each in one call, and none mixed with a part of another.
+//! Writes lines, each in one call and never mixed with parts of another.
 
 use std::{
     fmt::{self, Display},
@@ -13,10 +13,10 @@ use rustix::{
 
 use crate::proxy::log_losses::LogLoss;
 
-/// How long a descriptor rests that says that it can be written, and then cannot.
+/// How long to sleep when poll reports the descriptor writable but a write returns EAGAIN.
 const CONTRADICTION: Duration = Duration::from_millis(20);
 
-/// Where bytes are written.
+/// A destination of bytes.
 pub(super) trait Sink {
     /// As `write(2)`.
     fn write(&mut self, bytes: &[u8]) -> Result<usize, Errno>;
@@ -38,7 +38,7 @@ impl Sink for Stderr {
     }
 }
 
-/// Writes to standard error what it takes within `limit` for each call.
+/// Writes as much to standard error as it accepts, waiting at most `limit` before each call.
 pub(super) fn try_write(mut bytes: &[u8], limit: Duration) {
     let limit = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: limit.subsec_nanos().into() };
     while !bytes.is_empty() && poll_stderr(Some(&limit)) {
@@ -50,22 +50,22 @@ pub(super) fn try_write(mut bytes: &[u8], limit: Duration) {
     }
 }
 
-/// Waits until standard error can be written or fails, or a signal comes. Says whether that was in time.
+/// Waits until standard error is writable or failed, or a signal arrives. Returns whether that was in time.
 fn poll_stderr(limit: Option<&Timespec>) -> bool {
     let stderr = io::stderr();
     poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], limit) != Ok(0)
 }
 
-/// Writes whole lines, and knows what is still to be said of lost ones.
+/// Writes whole lines, and holds the losses that are not yet logged.
 pub(super) struct Writer<S> {
     sink: S,
-    /// The last thing written is a part of a line.
+    /// Whether the last write ended within a line.
     torn: bool,
     buffer: Vec<u8>,
     losses: Losses,
 }
 
-/// Lines that were lost, by reason, and the last error.
+/// Lost lines by reason, and the last error.
 #[derive(Default)]
 pub(super) struct Losses {
     lines: [u64; LogLoss::ALL.len()],
@@ -77,10 +77,10 @@ impl<S: Sink> Writer<S> {
         Self { sink, torn: false, buffer: Vec::new(), losses: Losses::default() }
     }
 
-    /// Writes a line, its end included, and waits as long as that takes. One call does it, unless only a part is taken.
+    /// Writes a line, its end included, and waits as long as that takes. Needs one call, unless the write is short.
     ///
     /// # Errors
-    /// As `write(2)`. A part of the line may be written; the next one begins on a line of its own.
+    /// As `write(2)`. A part of the line may be written; the next one then starts on a new line.
     pub(super) fn write(&mut self, line: &[u8]) -> Result<(), Errno> {
         self.buffer.clear();
         self.buffer.extend(self.torn.then_some(b'\n'));
@@ -89,14 +89,14 @@ impl<S: Sink> Writer<S> {
         let mut waited = false;
         while !rest.is_empty() {
             match self.sink.write(rest) {
-                Ok(0) => return Err(self.failed(Errno::IO)), // never, for a file; it would be tried for ever
+                Ok(0) => return Err(self.failed(Errno::IO)), // never for a file; would loop forever
                 Ok(taken) => {
                     self.torn = rest[taken - 1] != b'\n';
                     rest = &rest[taken..];
                     waited = false;
                 }
                 Err(Errno::INTR) => {}
-                // Whoever shares the descriptor has made it non-blocking.
+                // Another process that shares the descriptor made it non-blocking.
                 Err(Errno::AGAIN) if !waited => {
                     self.sink.wait();
                     waited = true;
@@ -116,17 +116,17 @@ impl<S: Sink> Writer<S> {
         error
     }
 
-    /// Notes so many lost lines.
+    /// Adds to the lost lines.
     pub(super) fn lost(&mut self, why: LogLoss, lines: u64) {
         self.losses.lines[why as usize] += lines;
     }
 
-    /// What is to be said of lost lines, if there are any.
+    /// Returns the message about lost lines, if there are any.
     pub(super) fn losses(&self) -> Option<String> {
         self.losses.lines.iter().any(|lines| *lines > 0).then(|| self.losses.to_string())
     }
 
-    /// It was said.
+    /// Marks the losses as logged.
     pub(super) fn said(&mut self) {
         self.losses = Losses::default();
     }
@@ -149,7 +149,7 @@ impl Display for Losses {
 mod tests {
     use super::*;
 
-    /// Does as it is told: takes so many bytes, or fails. Then it takes all.
+    /// Accepts the number of bytes, or fails with the error, next in `next`; then accepts everything.
     #[derive(Default)]
     struct Told {
         next: Vec<Result<usize, Errno>>,
@@ -175,7 +175,8 @@ mod tests {
     #[test]
     fn a_line_is_one_call_and_whole_whatever_happens_to_it() {
         use Errno as E;
-        // What happens, and how the first line ends; what is there when two lines were written; the calls; the waits.
+        // Results of the calls and of the first line; the output after two lines; the number of calls; the number of
+        // waits.
         for (next, first, written, calls, waits) in [
             (vec![], Ok(()), "one\ntwo\n", 2, 0),
             (vec![Ok(1), Ok(2)], Ok(()), "one\ntwo\n", 4, 0),
