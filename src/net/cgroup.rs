@@ -1,5 +1,5 @@
-//! How much memory the kernel grants this process before it kills it: the limit of its cgroup, or of one above that,
-//! whichever is least. Both versions of cgroups; containers mount their own part of the tree as if it were all of it.
+//! The memory limit at which the kernel kills this process: the lowest among its cgroup and that cgroup's ancestors.
+//! Supports cgroups v1 and v2; containers mount their own part of the tree as if it were all of it.
 
 use std::{
     fs::{self, File},
@@ -7,13 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Limits from here on are none: version 1 has the largest number of pages there is where nothing was set.
+/// Limits from here on count as none: where no limit is set, version 1 reports the largest number of bytes in whole
+/// pages.
 const NO_LIMIT: u64 = 1 << 60;
 
 /// More than `memory.stat` has ever had before the lines that are read here.
 const STAT_BYTES: usize = 4096;
 
-/// The memory limit in bytes. `None`: there is none, or it cannot be read.
+/// Returns the memory limit in bytes. `None`: no limit, or it cannot be read.
 #[cold]
 pub fn memory_limit() -> Option<u64> {
     limit_and_folder().map(|(limit, _)| limit)
@@ -25,8 +26,8 @@ fn limit_and_folder() -> Option<(u64, PathBuf)> {
     least(&mounts.ok()?, &own.ok()?, |file| fs::read_to_string(file).ok())
 }
 
-/// How near its limit the memory is, socket buffers included, that the kernel cannot take back: only that leads to a
-/// kill. Known of cgroups of version 2; version 1 does not count socket buffers towards its limit.
+/// Measures how near its limit the memory is that the kernel cannot reclaim, socket buffers included: only such memory
+/// leads to a kill. Supports cgroups v2 only, as v1 does not count socket buffers towards its limit.
 #[derive(Debug)]
 pub struct Pressure {
     stat: File,
@@ -34,7 +35,8 @@ pub struct Pressure {
 }
 
 impl Pressure {
-    /// That of the cgroup whose limit is [`memory_limit`]. `None` where there is none of version 2. Takes a descriptor.
+    /// Watches the cgroup that has the [`memory_limit`]. `None` without a limit, or with version 1. Uses one
+    /// descriptor.
     #[cold]
     pub fn watch() -> Option<Self> {
         let (limit, folder) = limit_and_folder()?;
@@ -43,7 +45,7 @@ impl Pressure {
         pressure.bytes().map(|_| pressure)
     }
 
-    /// Whether more than seven eighths of the limit are in use.
+    /// Returns whether more than seven eighths of the limit are in use.
     pub fn is_high(&self) -> bool {
         self.bytes().is_some_and(|bytes| bytes > self.limit / 8 * 7)
     }
@@ -57,8 +59,9 @@ impl Pressure {
     }
 }
 
-/// Of `memory.stat` (Documentation/admin-guide/cgroup-v2.rst): `anon`, `sock` and, since 5.18, `kernel`. Pages of files
-/// are not in it, which can be read again. `None` for version 1, which has no such lines.
+/// Adds up the unreclaimable parts of `memory.stat` (Documentation/admin-guide/cgroup-v2.rst): `anon`, `sock` and,
+/// since 5.18, `kernel`. Excludes pages of files, which can be read again. `None` for version 1, which has no such
+/// lines.
 fn unreclaimable(stat: &str) -> Option<u64> {
     let bytes = |name: &str| {
         let value = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -67,7 +70,7 @@ fn unreclaimable(stat: &str) -> Option<u64> {
     Some(bytes("anon")? + bytes("sock")? + bytes("kernel").unwrap_or(0))
 }
 
-/// The least limit by `/proc/self/mountinfo` (proc_pid_mountinfo(5)) and `/proc/self/cgroup` (cgroups(7)).
+/// Returns the lowest limit by `/proc/self/mountinfo` (proc_pid_mountinfo(5)) and `/proc/self/cgroup` (cgroups(7)).
 fn least(mounts: &str, own: &str, read: impl Fn(&Path) -> Option<String>) -> Option<(u64, PathBuf)> {
     let files = mounts.lines().filter_map(|mount| folder(mount, own)).flat_map(|(top, folder, file)| {
         let folders: Vec<PathBuf> = folder
@@ -77,14 +80,14 @@ fn least(mounts: &str, own: &str, read: impl Fn(&Path) -> Option<String>) -> Opt
             .collect();
         folders
     });
-    // `max` is no number.
+    // `max` does not parse.
     let limits =
         files.filter_map(|file| Some((read(&file)?.trim().parse().ok()?, file.parent()?.to_owned())));
     limits.filter(|(limit, _): &(u64, _)| *limit < NO_LIMIT).min()
 }
 
-/// For one mount, if it has the memory of cgroups: where it is, where our own cgroup is below it, and the name of the
-/// file with its limit.
+/// Parses one mount. If it has the memory controller, returns its mount point, the folder of our own cgroup below it,
+/// and the name of the file with the limit.
 fn folder(mount: &str, own: &str) -> Option<(PathBuf, PathBuf, &'static str)> {
     let (mount, kind) = mount.split_once(" - ")?;
     let mut kind = kind.split(' ');
@@ -102,7 +105,7 @@ fn folder(mount: &str, own: &str) -> Option<(PathBuf, PathBuf, &'static str)> {
     })?;
     let mut words = mount.split(' ').skip(3);
     let (root, top) = (words.next()?, PathBuf::from(words.next()?));
-    // Where only a part of the tree is mounted, and that is not above us, its top is what we see of our own.
+    // Where only a part of the tree is mounted and that part does not contain our cgroup, its top is our own.
     let below = Path::new(path).strip_prefix(root).unwrap_or(Path::new(""));
     let folder = top.join(below);
     Some((top, folder, file))

@@ -1,6 +1,6 @@
-//! A client's connection, and what is kept for it between two runs.
+//! A client's connection and its state between two runs.
 //!
-//! Owns no call on a socket: bytes move in [`super::transfer`].
+//! Makes no system calls: [`super::transfer`] moves the bytes.
 
 use super::{
     outbox::Outbox,
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::proxy::{events::Wants, session::Session, timers::SessionTimers, timestamp::Timestamp};
 
-/// An answer of which so much is sent is a long one: others go first.
+/// A response of which this much is sent counts as long; other clients run first.
 const BULK_BYTES: u64 = 128 * 1024;
 
 /// A client's connection.
@@ -19,27 +19,27 @@ pub struct Client<S> {
     pub(super) stream: Stream<S>,
     pub(super) session: Session,
     pub(super) upstream: Option<Key>,
-    /// The beginning of a request, or requests that wait for their turn.
+    /// The beginning of a request, or pipelined requests.
     pub(super) input: Box<[u8]>,
-    /// The exchange has not seen `input` yet.
+    /// Whether the exchange has yet to see `input`.
     pub(super) input_is_new: bool,
     pub(super) outbox: Outbox,
     pub(super) timers: SessionTimers,
     pub(super) queued: bool,
-    /// It counts towards the most clients there may be.
+    /// Whether it counts towards the limit of clients.
     pub(super) has_place: bool,
-    /// Until then it waits for a place.
+    /// Until when it waits for a place; `None`: it does not wait.
     pub(super) waits_until: Option<Timestamp>,
-    /// What it and its pod hold, as far as the budget counts it.
+    /// Bytes held for it and its pod, as counted by the budget.
     pub(super) counted: u32,
-    /// It waits for room in the buffers; and so it does as of this turn.
+    /// Whether it waits for room in the buffers; `lacks_room`: as of this turn.
     pub(super) paused: bool,
     pub(super) lacks_room: bool,
-    /// What is kept for it may have changed.
+    /// Whether the bytes held for it may have changed.
     pub(super) unsettled: bool,
-    /// When it connected, if it has had no answer yet.
+    /// When it connected; `None` after its first response.
     pub(super) silent_since: Option<Timestamp>,
-    /// When it began to idle, if it does.
+    /// When it last became idle.
     pub(super) idle_since: Timestamp,
 }
 
@@ -65,22 +65,22 @@ impl<S: Transport> Client<S> {
         }
     }
 
-    /// Whether it is in the middle of a long answer.
+    /// Returns whether it is in the middle of a long response.
     pub(super) fn is_bulk(&self) -> bool {
         self.outbox.sent_bytes >= BULK_BYTES
     }
 
-    /// Whether the client has yet to take bytes that were handed over.
+    /// Returns whether the client has yet to take bytes that were handed over.
     pub(super) fn is_stalled(&self) -> bool {
         self.outbox.is_stalled()
     }
 
-    /// The same, and before it is closed, of bytes in the kernel too.
+    /// Returns whether it is stalled or, before a close, has yet to acknowledge bytes in the kernel.
     pub(super) fn is_behind(&self) -> bool {
         self.is_stalled() || (self.session.lingers() && self.stream.socket().has_undelivered())
     }
 
-    /// Whether the client went away while somebody works for it.
+    /// Returns whether the client went away while its exchange is in progress.
     pub(super) fn is_gone(&self) -> bool {
         let works = match self.session.wants() {
             Wants::Connection | Wants::Send | Wants::Response => true,

@@ -1,7 +1,7 @@
-//! One event loop: mio's readiness in, turns of a worker out.
+//! One event loop: turns mio's readiness into turns of a worker.
 //!
-//! Owns the poll, the listeners and the waker. In what order a turn goes is [`super::turn`]'s to say, and what an event
-//! means to a connection is the worker's.
+//! Owns the poll, the listeners and the waker. [`super::turn`] decides the order of a turn, and the worker what an
+//! event means to a connection.
 
 use std::{
     io::{self, ErrorKind},
@@ -27,37 +27,37 @@ use super::{
 };
 use crate::proxy::timestamp::Timestamp;
 
-/// Descriptors that an event loop takes beside its listeners: the poll, its registry's own, and the waker.
+/// Descriptors of an event loop besides its listeners: the poll, its registry's copy, and the waker.
 pub const DESCRIPTORS: usize = 3;
 
-/// How often it is looked whether the memory is nearly used up, while sessions stall and something happens.
+/// Least time between two checks of the memory pressure. Only turns with stalled sessions check it.
 const PRESSURE_INTERVAL: Duration = Duration::from_millis(20);
-/// Events fetched at once.
+/// Events per fetch.
 const EVENTS_MAX: usize = 256;
-/// Connections accepted in one turn, so that those that are there get theirs.
+/// Connections accepted from a listener in one turn, so that existing connections get their turn.
 const ACCEPTS_MAX: usize = 64;
-/// Listeners have the tokens below, connections those above.
+/// Tokens below are listeners', tokens above are connections'.
 const WAKER: MioToken = MioToken(KEYS_FROM - 1);
 
-/// An event loop and what it serves.
+/// An event loop and its worker.
 pub struct EventLoop {
     poll: Poll,
     listeners: Vec<Listener>,
     worker: Worker<Mio>,
     events: Events,
-    /// As of this turn's last fetch.
+    /// The time of this turn's last fetch.
     now: Timestamp,
     shared: Arc<Shared>,
     index: usize,
-    /// When the next look at the memory is due, where sessions stall.
+    /// When the memory pressure may be checked next.
     pressure_next: Timestamp,
 }
 
 impl EventLoop {
-    /// The event loop of the worker with this index, and how to wake it.
+    /// Creates the event loop of the worker with this index, and its waker.
     ///
     /// # Errors
-    /// As `epoll_create1(2)` and its like.
+    /// As `epoll_create1(2)`, `eventfd(2)` and `epoll_ctl(2)`.
     pub fn new(shared: Arc<Shared>, index: usize, listeners: Vec<TcpListener>) -> io::Result<(Self, Wake)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
@@ -72,33 +72,33 @@ impl EventLoop {
         Ok((Self { poll, listeners, worker, events, now, shared, index, pressure_next }, waker))
     }
 
-    /// Serves until the process closes and the last exchange is over.
+    /// Serves until the process is closing and the last exchange is over.
     ///
     /// # Errors
-    /// Those that leave no hope for this event loop.
+    /// Errors that this event loop cannot recover from.
     pub fn run(mut self) -> io::Result<()> {
         self.now = self.shared.now();
         while turn(&mut self)? {}
         Ok(())
     }
 
-    /// How long the poll may sleep; `None`: until something happens.
+    /// Returns how long the poll may sleep; `None`: until an event.
     fn timeout(&self) -> Option<Duration> {
         let next = self.listeners.iter().filter_map(|listener| listener.next_wake(self.now));
         let next = next.chain(self.worker.next_wake()).min();
-        // From when the last turn began, unless it may have taken its time.
+        // Counts from the start of the last turn, unless that turn may have taken long.
         let from = if self.worker.took_long() { self.shared.now() } else { self.now };
         next.map(|at| at.since(from))
     }
 
     fn fetch(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         match self.poll.poll(&mut self.events, timeout) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()), // then there are none
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()), // there are no events then
             result => result,
         }
     }
 
-    /// Accepts what waits, a bounded number of connections, on each listener.
+    /// Accepts waiting connections from each listener, up to a limit.
     fn accept_ready(&mut self) -> io::Result<()> {
         let now = self.now;
         for listener in self.listeners.iter_mut().filter(|listener| listener.is_ready(now)) {
@@ -164,10 +164,10 @@ impl Steps for EventLoop {
     fn accept(&mut self) -> io::Result<()> {
         let now = self.now;
         let is_any_ready = self.listeners.iter().any(|listener| listener.is_ready(now));
-        if is_any_ready { self.accept_ready() } else { Ok(()) } // as in most turns
+        if is_any_ready { self.accept_ready() } else { Ok(()) } // most turns have none
     }
 
-    /// Closing the listeners would reset the last connections that were made, so these are accepted before.
+    /// Accepts the connections in the backlog before closing the listeners: a close would reset them.
     fn accept_last(&mut self) -> io::Result<()> {
         self.listeners.iter_mut().for_each(Listener::set_ready);
         for _ in 0..=BACKLOG.unsigned_abs() as usize / ACCEPTS_MAX {
@@ -191,7 +191,7 @@ impl Steps for EventLoop {
 
 fn ready(event: &mio::event::Event) -> Ready {
     let add = |ready: Ready, is: bool, what: Ready| if is { ready.with(what) } else { ready };
-    // A failed connection is ready for everything: the next call tells of the failure.
+    // A failed connection is ready for everything: the next call returns the error.
     let failed = event.is_error();
     let ended = event.is_read_closed() || failed;
     let ready = add(Ready::NONE, event.is_readable() || ended, Ready::READ);
@@ -210,8 +210,8 @@ impl Network for Mio {
     type Pipe = KernelPipe;
 
     fn register(&mut self, socket: &mut TcpStream, token: Token) -> io::Result<()> {
-        // A head and the first bytes of a body go out in one write; there is nothing to gather (Nagle). Where this is
-        // refused, answers are a little later at most.
+        // A head and the first bytes of a body go out in one write, which leaves nothing for Nagle's algorithm to
+        // gather. If setting it fails, responses are at most a little later.
         let _ = socket.set_nodelay(true);
         let token = MioToken(token.to_bits());
         self.registry.register(socket, token, Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY)

@@ -1,4 +1,4 @@
-//! Listening sockets: how they are made, and what each error of accept means.
+//! Listening sockets: their creation, and the meaning of each accept error.
 
 use std::{
     io,
@@ -13,13 +13,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::{stream::is_out_of_descriptors, transport::splice::is_refused};
 use crate::proxy::timestamp::Timestamp;
 
-/// How many connections may wait to be accepted. The kernel caps it at net.core.somaxconn.
+/// Length of the accept queue. The kernel caps it at net.core.somaxconn.
 pub(super) const BACKLOG: i32 = 4096;
-/// How long accepting rests when there is no descriptor left. Nothing tells when there is one again.
+/// How long accepting pauses after a lack of descriptors or repeated failures. No event reports that either is over.
 const REST: Duration = Duration::from_millis(100);
 
-/// Where clients connect if nothing is said: all addresses of both families, or of IPv4 where the machine has
-/// no IPv6.
+/// Returns the default address to listen on: all addresses of both families, or of IPv4 if the machine has no IPv6.
 #[cold]
 pub fn default_address() -> SocketAddr {
     const PORT: u16 = 8080;
@@ -29,15 +28,15 @@ pub fn default_address() -> SocketAddr {
     }
 }
 
-/// Binds `address` once for each worker; the kernel spreads the connections over them. Port 0 becomes the same
+/// Binds `address` once for each worker; the kernel distributes the connections among them. Port 0 becomes the same
 /// free port for all.
 ///
 /// # Errors
-/// As `bind(2)` and `listen(2)`. An address that somebody listens on already is one, whoever that is.
+/// As `bind(2)` and `listen(2)`; also if another socket, of any program, listens on the address.
 #[cold]
 pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
-    // SO_REUSEPORT would let a second psystrike take half of the first one's connections unnoticed. So the
-    // address is tried without it first.
+    // With SO_REUSEPORT alone, a second psystrike could take half of the first one's connections unnoticed. The address
+    // is therefore bound without it first.
     let alone = listen(address, false)?;
     if workers == 1 {
         return Ok(vec![alone.into_mio()]);
@@ -59,10 +58,10 @@ impl Listening {
 fn listen(address: SocketAddr, shared: bool) -> io::Result<Listening> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        // `[::]` takes IPv4 too, whatever net.ipv6.bindv6only says. Where this is refused, that decides.
+        // `[::]` accepts IPv4 too, whatever net.ipv6.bindv6only is. If the call fails, that setting applies.
         let _ = socket.set_only_v6(false);
     }
-    // Bind although old connections are in TIME_WAIT. Where this is refused, bind(2) says what comes of it.
+    // Allows binding while old connections are in TIME_WAIT. If the call fails, bind(2) reports the consequences.
     let _ = socket.set_reuse_address(true);
     if shared {
         socket.set_reuse_port(true)?;
@@ -78,49 +77,49 @@ fn listen(address: SocketAddr, shared: bool) -> io::Result<Listening> {
 pub struct Listener {
     socket: TcpListener,
     ready: bool,
-    /// There was no descriptor left; accepting goes on then.
+    /// Until when accepting is paused, for lack of descriptors or after repeated failures.
     rests_until: Option<Timestamp>,
 }
 
-/// What accepting came to.
+/// The result of accepting.
 pub enum Accept {
     /// A connection.
     Connection(TcpStream),
-    /// None is there.
+    /// No connection is waiting.
     Nothing,
-    /// One failed before it was accepted.
+    /// A connection failed before it was accepted.
     Failed,
-    /// There is no descriptor for it. The connection waits on.
+    /// No descriptor or kernel memory is left for it. The connection stays in the queue.
     NoDescriptors,
 }
 
 impl Listener {
-    /// A listener of which nothing is known yet.
+    /// Wraps a listening socket of unknown readiness.
     pub fn new(socket: TcpListener) -> Self {
         Self { socket, ready: false, rests_until: None }
     }
 
-    /// The socket, to have it registered.
+    /// Returns the socket, for registration.
     pub fn socket_mut(&mut self) -> &mut TcpListener {
         &mut self.socket
     }
 
-    /// An event told of it.
+    /// Notes a readiness event.
     pub fn set_ready(&mut self) {
         self.ready = true;
     }
 
-    /// Whether there may be something to accept at `now`.
+    /// Returns whether there may be connections to accept at `now`.
     pub fn is_ready(&self, now: Timestamp) -> bool {
         self.ready && self.rests_until.is_none_or(|at| at <= now)
     }
 
-    /// When accepting goes on, if it rests or has not finished: events do not tell.
+    /// Returns when to accept again if it is paused or has not finished: no event reports that.
     pub fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
         if self.ready { Some(self.rests_until.unwrap_or(now)) } else { None }
     }
 
-    /// Leaves the connections that wait where they are, for a while.
+    /// Pauses accepting for a while. Waiting connections stay in the queue.
     pub fn rest(&mut self, now: Timestamp) {
         self.rests_until = Some(now + REST);
     }
@@ -128,7 +127,7 @@ impl Listener {
     /// Accepts a connection.
     ///
     /// # Errors
-    /// Those that leave no hope for this listener.
+    /// Errors that this listener cannot recover from.
     pub fn accept(&mut self) -> io::Result<Accept> {
         self.rests_until = None;
         let error = match accept(&self.socket) {
@@ -143,22 +142,22 @@ impl Listener {
             Some(Errno::NOBUFS | Errno::NOMEM) => Ok(Accept::NoDescriptors),
             _ if is_out_of_descriptors(&error) => Ok(Accept::NoDescriptors),
             Some(Errno::BADF | Errno::FAULT | Errno::INVAL | Errno::NOTSOCK) => Err(error),
-            // accept(2): a connection that failed while it waited reports its own errors here. They are its
-            // business, and the next one may be sound.
+            // accept(2): errors of a connection that failed while it waited are reported here. They concern that
+            // connection only, and the next one may be sound.
             _ => Ok(Accept::Failed),
         }
     }
 }
 
-/// Accepts a connection whose calls do not wait, and that no other program inherits. Where accept4(2) is refused, which
-/// says so at once, it takes three calls instead of one.
+/// Accepts a connection as a non-blocking, close-on-exec socket. Where accept4(2) is refused, it fails at once and
+/// three calls replace it.
 fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     match listener.accept() {
         Err(error) if is_refused(&error) => {}
         accepted => return accepted.map(|(socket, _)| socket),
     }
     let socket = rustix::net::accept(listener)?;
-    let _ = fcntl_setfd(&socket, FdFlags::CLOEXEC); // nothing is executed
+    let _ = fcntl_setfd(&socket, FdFlags::CLOEXEC); // psystrike executes no programs
     ioctl_fionbio(&socket, true)?;
     Ok(TcpStream::from_std(socket.into()))
 }

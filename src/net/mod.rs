@@ -1,29 +1,29 @@
-//! Sockets. Where readiness comes from, where bytes move, and where connections live.
+//! Sockets: their readiness, the bytes they carry, and the connections of a worker.
 //!
-//! Nothing here knows a rule of HTTP: what to do with bytes, failures and time is the exchange's to say.
+//! Contains no rules of HTTP: exchanges decide what to do with bytes, failures and expired deadlines.
 //!
 //! - [`event_loop`]: mio, the listeners and the waker; turns readiness into turns of a worker;
-//! - [`turn`]: the order of what happens in one turn;
-//! - [`worker`]: the connections of one event loop: their slots, their timers, and what sessions ask for; its
-//!   `admission` has clients come, wait for a place, and give it to others, its `buffers` has sessions wait or end where
-//!   as much is kept for them as may be;
-//! - [`run_queue`]: which client goes on next;
-//! - `runner`: runs one session until nothing moves, its turn is over, or the worker has to act; its `response` is how
-//!   an answer gets from a pod's connection to a client's;
-//! - [`client`]: a client's connection, and what is kept for it;
+//! - [`turn`]: the order of the steps of one turn;
+//! - [`worker`]: the connections of one event loop: their slots, their timers, and the actions that sessions request;
+//!   its `admission` accepts clients, queues those without a place, and frees places; its `buffers` pauses or ends
+//!   sessions when the bytes held reach the limit;
+//! - [`run_queue`]: which client runs next;
+//! - `runner`: runs one session until nothing moves, its turn is over, or the worker has to act; its `response` moves a
+//!   response from a pod's connection to a client's;
+//! - [`client`]: a client's connection and its state;
 //! - [`upstreams`]: pod connections: opened, pooled, closed;
 //! - [`network`]: where sockets and pipes come from;
 //! - [`transfer`]: moves bytes to one side of a session, copied or through a pipe;
-//! - `outbox`: what that side has yet to take;
-//! - [`stream`]: a socket and what is known of its readiness;
-//! - [`transport`]: what carries bytes: TCP, and a pipe through which they go on unseen;
-//! - [`slots`]: where connections live, and the tokens that outlive them;
-//! - [`listener`]: SO_REUSEPORT listeners, and what each error of accept means;
-//! - [`places`]: places for clients, and which wait for one;
-//! - [`shared`]: what the workers of a process have in common;
+//! - `outbox`: the bytes that one side has yet to take;
+//! - [`stream`]: a socket and its known readiness;
+//! - [`transport`]: transports of bytes: TCP, and a pipe that moves them without copying;
+//! - [`slots`]: the slab of connections, with keys that never reach a later connection in the same slot;
+//! - [`listener`]: SO_REUSEPORT listeners, and the meaning of each accept error;
+//! - [`places`]: places for clients, and the clients that wait for one;
+//! - [`shared`]: what the workers of a process share;
 //! - [`signals`]: SIGTERM and SIGINT, and the end of a worker, as events;
-//! - [`cgroup`]: how much memory the kernel grants this process;
-//! - [`process`]: what the kernel says of this process, and the open-files limit.
+//! - [`cgroup`]: the memory limit of this process's cgroup;
+//! - [`process`]: this process's metrics from the kernel, and the open-files limit.
 
 pub mod cgroup;
 pub mod client;

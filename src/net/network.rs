@@ -1,6 +1,6 @@
-//! Where sockets and pipes come from, and how events name them.
+//! Where sockets and pipes come from, and how events identify them.
 //!
-//! Owns the seam between a worker and the kernel: real sockets are [`super::event_loop`]'s, and a simulation has its own.
+//! Owns the interface between a worker and the kernel: [`super::event_loop`] has real sockets, a simulation its own.
 
 use std::{io, net::SocketAddr};
 
@@ -9,33 +9,33 @@ use super::{
     transport::{Transport, splice::Pipe},
 };
 
-/// Where sockets come from.
+/// Creates sockets and pipes.
 pub trait Network {
-    /// What a connection is made of.
+    /// The socket of a connection.
     type Socket: Transport;
-    /// What bytes go through from one of them to another.
+    /// The pipe that moves bytes from one socket to another.
     type Pipe: Pipe<Self::Socket>;
 
-    /// Has a client's socket report its readiness under `token`.
+    /// Registers a client's socket to report its readiness under `token`.
     ///
     /// # Errors
     /// As `epoll_ctl(2)`.
     fn register(&mut self, socket: &mut Self::Socket, token: Token) -> io::Result<()>;
 
-    /// Begins a connection, which reports its readiness under `token`.
+    /// Starts a connection that reports its readiness under `token`.
     ///
     /// # Errors
-    /// Why it cannot even begin.
+    /// Errors that occur before the connection is in progress.
     fn connect(&mut self, to: SocketAddr, token: Token) -> io::Result<Self::Socket>;
 
-    /// Makes a pipe.
+    /// Creates a pipe.
     ///
     /// # Errors
     /// As `pipe2(2)`.
     fn pipe(&mut self) -> io::Result<Self::Pipe>;
 }
 
-/// Whose readiness an event tells of.
+/// The connection that an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token {
     /// A client's connection.
@@ -47,7 +47,7 @@ pub enum Token {
 impl Token {
     const UPSTREAM: usize = 1 << (usize::BITS - 1);
 
-    /// The token as an event carries it.
+    /// Returns the token as bits for an event.
     pub fn to_bits(self) -> usize {
         match self {
             Self::Client(key) => key.to_bits(),
@@ -55,7 +55,7 @@ impl Token {
         }
     }
 
-    /// The token out of an event.
+    /// Returns the token from an event's bits.
     pub fn from_bits(bits: usize) -> Self {
         let key = Key::from_bits(bits & !Self::UPSTREAM);
         if bits & Self::UPSTREAM == 0 { Self::Client(key) } else { Self::Upstream(key) }

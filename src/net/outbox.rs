@@ -1,15 +1,15 @@
-//! What one side of a session has yet to take, and how it took what was sent to it before.
+//! The bytes that one side of a session has yet to take, and how it took earlier ones.
 //!
 //! Owns no socket: [`super::transfer`] moves the bytes.
 
 /// Bytes on their way to one side.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    /// What is not taken yet: some bytes, always.
+    /// Bytes not taken yet; never empty.
     kept: Option<Box<Kept>>,
-    /// The side did not take at once all that it was sent of this answer.
+    /// Whether the side once took less of this response than it was sent.
     pub(super) is_slow: bool,
-    /// Sent since the last exchange was over.
+    /// Bytes sent since the last exchange ended.
     pub(super) sent_bytes: u64,
 }
 
@@ -20,22 +20,22 @@ struct Kept {
 }
 
 impl Outbox {
-    /// Whether the side has yet to take bytes that were handed over.
+    /// Returns whether the side has yet to take bytes that were handed over.
     pub(super) fn is_stalled(&self) -> bool {
         self.kept.is_some()
     }
 
-    /// The bytes that wait.
+    /// Returns the bytes that wait.
     pub(super) fn waiting(&self) -> &[u8] {
         self.kept.as_ref().map_or(&[], |kept| &kept.bytes[kept.taken..])
     }
 
-    /// How much memory they hold, in bytes.
+    /// Returns the memory they hold, in bytes.
     pub(super) fn held_bytes(&self) -> usize {
         self.kept.as_ref().map_or(0, |kept| kept.bytes.capacity())
     }
 
-    /// Keeps what was not taken, behind what waits. Says whether nothing did.
+    /// Appends bytes that were not taken to those that wait. Returns whether none waited before.
     pub(super) fn keep(&mut self, bytes: Vec<u8>) -> bool {
         self.is_slow = true;
         if let Some(kept) = &mut self.kept {
@@ -47,18 +47,18 @@ impl Outbox {
         true
     }
 
-    /// The side took so many of the bytes that wait. Says whether none are left.
+    /// Removes bytes that the side took. Returns whether none are left.
     pub(super) fn take(&mut self, bytes: usize) -> bool {
         let Some(kept) = &mut self.kept else { return false };
         kept.taken += bytes;
         let is_empty = kept.taken == kept.bytes.len();
         if is_empty {
-            self.kept = None; // one that is empty holds no memory
+            self.kept = None; // frees its memory
         }
         is_empty
     }
 
-    /// Forgets what waits. Says whether anything did.
+    /// Drops the bytes that wait. Returns whether there were any.
     pub(super) fn clear(&mut self) -> bool {
         self.kept.take().is_some()
     }

@@ -1,9 +1,9 @@
-//! Places for clients: how many are taken, which clients wait for one, and which worker makes places.
+//! Places for clients: how many are taken, which clients wait for one, and which worker frees places.
 //!
-//! A client that finds no place leaves a wish. Wishes are fulfilled in the order in which they came, whichever worker
-//! they came from: by a place that becomes free, or by one that a worker takes from a client and hands over. Where
-//! there is no wish, nothing is locked. A wish is known by its worker and its client, so that giving one up never
-//! takes another's place.
+//! A client that finds no place leaves a wish. Wishes are fulfilled in the order in which they came, across all
+//! workers, by a place that becomes free or by a place that a worker takes from a client and hands over. Without
+//! wishes, no lock is taken. A wish is identified by its worker and its client, so that withdrawing it never takes
+//! another client's place.
 
 use std::{
     collections::VecDeque,
@@ -19,23 +19,23 @@ use crate::proxy::timestamp::Timestamp;
 /// A client that waits for a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wish {
-    /// The worker that has it.
+    /// The worker of the client.
     pub worker: usize,
-    /// The client, as its worker knows it.
+    /// The client's key in that worker.
     pub client: Key,
 }
 
-/// What one worker shows to the others. Alone on its cache lines.
+/// State of one worker that the others read. Alone on its cache lines.
 #[derive(Debug)]
 #[repr(align(128))]
 struct OfWorker {
-    /// Since when the client idles that has idled longest there, in nanoseconds; [`NONE`]: none does.
+    /// Since when the worker's longest-idle client has been idle, in nanoseconds; [`NONE`]: none is.
     idle_since: AtomicU64,
-    /// Its wishes that are fulfilled, and not collected yet.
+    /// Its wishes that are fulfilled but not collected yet.
     granted: AtomicUsize,
 }
 
-/// No client idles.
+/// No client is idle.
 const NONE: u64 = u64::MAX;
 
 #[derive(Debug, Default)]
@@ -46,22 +46,22 @@ struct Wishes {
 
 /// The places of a process.
 ///
-/// Sequentially consistent: a worker that frees a place and one that wishes for it must not miss each other, nor one
-/// whose client begins to idle and one that looks for such a client.
+/// Atomics are sequentially consistent: a worker that frees a place and one that wishes for it must not miss each
+/// other. The same holds for a worker whose client becomes idle and one that looks for an idle client.
 #[derive(Debug)]
 pub struct Places {
     most: usize,
     taken: AtomicUsize,
-    /// How many wishes wait. Changed with the lock held.
+    /// Number of waiting wishes. Written with the lock held.
     wanted: AtomicUsize,
-    /// How many wishes there are, those included that are fulfilled and not collected yet. Likewise.
+    /// Number of wishes, including fulfilled ones that are not collected yet. Written with the lock held.
     stirred: AtomicUsize,
     wishes: Mutex<Wishes>,
     workers: Box<[OfWorker]>,
 }
 
 impl Places {
-    /// Places for at most so many clients of so many workers.
+    /// Creates `most` places for the clients of that many `workers`.
     pub fn new(most: usize, workers: usize) -> Self {
         let of_worker = |_| OfWorker { idle_since: AtomicU64::new(NONE), granted: AtomicUsize::new(0) };
         Self {
@@ -78,7 +78,7 @@ impl Places {
         self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a free place, unless others wait for one.
+    /// Takes a free place, unless clients wait for one. Returns whether it did.
     pub fn take(&self) -> bool {
         !self.is_wanted() && self.take_free()
     }
@@ -88,15 +88,14 @@ impl Places {
         self.taken.fetch_update(SeqCst, SeqCst, take).is_ok()
     }
 
-    /// Gives a place back. It goes to the wish that has waited longest; then says to which worker.
+    /// Gives a place back. The longest-waiting wish gets it; returns the worker of that wish.
     #[must_use = "the worker has to be woken"]
     pub fn give_back(&self) -> Option<usize> {
         self.taken.fetch_sub(1, SeqCst);
         if self.is_wanted() { self.match_up(&mut self.wishes()) } else { None }
     }
 
-    /// Wishes for a place. If one has become free by now, it goes to the wish that has waited longest; then says to
-    /// which worker.
+    /// Adds a wish. If a place is free by now, the longest-waiting wish gets it; returns the worker of that wish.
     #[must_use = "the worker has to be woken"]
     pub fn wish(&self, wish: Wish) -> Option<usize> {
         let mut wishes = self.wishes();
@@ -125,24 +124,24 @@ impl Places {
         wish.worker
     }
 
-    /// Gives a wish up. One that is fulfilled already stays so.
+    /// Withdraws a wish. A fulfilled wish stays fulfilled.
     pub fn withdraw(&self, wish: Wish) {
         let mut wishes = self.wishes();
         wishes.waiting.retain(|known| *known != wish);
         self.count(&wishes);
     }
 
-    /// Whether a client waits.
+    /// Returns whether a client waits.
     pub fn is_wanted(&self) -> bool {
         self.wanted.load(SeqCst) > 0
     }
 
-    /// Whether there is anything to do here for any worker.
+    /// Returns whether there are any wishes, waiting or not collected yet, of any worker.
     pub fn is_stirred(&self) -> bool {
         self.stirred.load(SeqCst) > 0
     }
 
-    /// The wish that has waited longest, for a worker that takes a place from a client to [`Self::hand_over`].
+    /// Removes the longest-waiting wish, for a worker that takes a place from a client to [`Self::hand_over`].
     pub fn next_wish(&self) -> Option<Wish> {
         let mut wishes = self.wishes();
         let wish = wishes.waiting.pop_front();
@@ -150,13 +149,13 @@ impl Places {
         wish
     }
 
-    /// Fulfils a wish by a place that was taken from a client. Says which worker has to be woken.
+    /// Fulfils a wish with a place taken from a client. Returns the worker to wake.
     #[must_use = "the worker has to be woken"]
     pub fn hand_over(&self, wish: Wish) -> usize {
         self.grant_to(&mut self.wishes(), wish)
     }
 
-    /// Collects a wish of this worker that is fulfilled. If its client is gone, the worker gives the place back.
+    /// Collects a fulfilled wish of this worker. If its client is gone, the worker gives the place back.
     pub fn collect(&self, worker: usize) -> Option<Key> {
         if !self.has_granted(worker) {
             return None;
@@ -169,22 +168,22 @@ impl Places {
         Some(client)
     }
 
-    /// Whether there is something to collect for this worker.
+    /// Returns whether there is something to collect for this worker.
     pub fn has_granted(&self, worker: usize) -> bool {
         self.workers[worker].granted.load(SeqCst) > 0
     }
 
-    /// How many workers share the places.
+    /// Returns how many workers share the places.
     pub fn workers(&self) -> usize {
         self.workers.len()
     }
 
-    /// Shows since when the client of a worker idles that has idled longest there.
+    /// Publishes since when a worker's longest-idle client has been idle.
     pub fn show_idle(&self, worker: usize, since: Option<Timestamp>) {
         self.workers[worker].idle_since.store(since.map_or(NONE, Timestamp::nanoseconds), SeqCst);
     }
 
-    /// The worker that has the client that has idled longest, if any idles.
+    /// Returns the worker with the longest-idle client, if any client is idle.
     pub fn longest_idle(&self) -> Option<usize> {
         let idle = self.workers.iter().map(|worker| worker.idle_since.load(SeqCst)).enumerate();
         idle.filter(|&(_, since)| since != NONE).min_by_key(|&(_, since)| since).map(|(worker, _)| worker)
@@ -201,7 +200,7 @@ mod tests {
         Wish { worker, client: Key::from_bits(super::super::slots::KEYS_FROM + client) }
     }
 
-    /// One place, which is taken, and wishes of two workers in turn.
+    /// Returns one place, which is taken, and wishes of two workers in turn.
     fn full(wishes: usize) -> Places {
         let places = Places::new(1, 2);
         assert!(places.take());
@@ -230,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_wish_that_is_given_up_takes_no_other_wishs_place() {
-        // (those that are given up, whose the places then are)
+        // (withdrawn wishes, wishes that then get the places)
         for (gone, expected) in
             [(&[0][..], &[1, 2][..]), (&[1], &[0, 2]), (&[2], &[0, 1]), (&[0, 1, 2], &[]), (&[7], &[0, 1, 2])]
         {
@@ -249,7 +248,7 @@ mod tests {
     fn a_place_that_is_handed_over_stays_taken() {
         let places = full(2);
         let first = places.next_wish().unwrap();
-        places.withdraw(first); // too late: it is being fulfilled, and its worker gives the place back
+        places.withdraw(first); // too late: being fulfilled, and its worker gives the place back
         assert_eq!(places.hand_over(first), 0);
         assert_eq!(collected(&places), [(0, first.client)]);
         assert_eq!(places.give_back(), Some(1));

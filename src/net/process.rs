@@ -1,4 +1,4 @@
-//! What the kernel says of this process: the standard `process_*` metrics, and the open-files limit.
+//! This process's state from the kernel: the standard `process_*` metrics, and the open-files limit.
 
 use std::{fs, io, time::SystemTime};
 
@@ -7,14 +7,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::slots::KEYS_FROM;
 use crate::proxy::metrics::Process;
 
-/// In how many parts of a second the kernel tells processor time: `USER_HZ`, on every architecture that Rust has.
+/// Unit of the kernel's processor times, in parts of a second: `USER_HZ`, on every architecture that Rust supports.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// The files that this process has open, by their numbers.
+/// The folder with this process's open files, by descriptor number.
 const FOLDER: &str = "/proc/self/fd";
 
-/// Reads what the kernel says of a process that `started` then. What cannot be read is left out, as where there is
-/// no `/proc` or no descriptor left.
+/// Reads the metrics of this process, which `started` then. Unreadable values are left out, for example without `/proc`
+/// or without a free descriptor.
 pub fn read(started: SystemTime) -> Process {
     let [stat, status] = ["stat", "status"].map(|name| fs::read_to_string(format!("/proc/self/{name}")));
     let (stat, status) = (stat.unwrap_or_default(), status.unwrap_or_default());
@@ -31,22 +31,22 @@ pub fn read(started: SystemTime) -> Process {
     }
 }
 
-/// User and system time in `/proc/self/stat` (proc_pid_stat(5)): its fields 14 and 15. Behind the name, which is
-/// field 2 and may have anything in it, field 3 is the first.
+/// Parses user and system time, fields 14 and 15 of `/proc/self/stat` (proc_pid_stat(5)). Field 2, the name, may
+/// contain anything; counting starts after it, with field 3.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, behind_name) = stat.rsplit_once(')')?;
     let mut times = behind_name.split_ascii_whitespace().skip(11).map(|field| field.parse::<u64>().ok());
     times.next()??.checked_add(times.next()??)
 }
 
-/// One line of `/proc/self/status` (proc_pid_status(5)): `VmRSS:      1234 kB`.
+/// Parses one line of `/proc/self/status` (proc_pid_status(5)): `VmRSS:      1234 kB`.
 fn bytes(status: &str, name: &str) -> Option<u64> {
     let value = status.lines().find_map(|line| line.strip_prefix(name))?;
     value.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// How many files are open. Since 6.2 the kernel says so in the size of the folder that lists them (proc(5)); to
-/// list tens of thousands of them would keep every connection waiting for milliseconds.
+/// Counts the open files. Since 6.2 the kernel reports the number as the size of their folder (proc(5)); listing tens
+/// of thousands of files would delay every connection by milliseconds.
 fn open_files() -> io::Result<u64> {
     match fs::metadata(FOLDER)?.len() {
         0 => Ok(fs::read_dir(FOLDER)?.count() as u64),
@@ -54,8 +54,8 @@ fn open_files() -> io::Result<u64> {
     }
 }
 
-/// How many of the descriptors below `limit`, which are all that this process may open, are taken. Those above it, from
-/// before the limit was set, take none of its places.
+/// Counts the open descriptors below `limit`, the only numbers that this process may open. Those above it, opened
+/// before the limit was set, use up none of these numbers.
 pub fn open_files_below(limit: u64) -> u64 {
     const STANDARD_STREAMS: u64 = 3; // std opens those that are closed
     let Ok(files) = fs::read_dir(FOLDER) else { return STANDARD_STREAMS };
@@ -64,13 +64,13 @@ pub fn open_files_below(limit: u64) -> u64 {
     (below.count() as u64).saturating_sub(1) // the folder itself is open for this
 }
 
-/// Raises the open-files limit as far as this process may, and says how many files it may have open then.
+/// Raises the open-files limit as far as permitted, and returns the resulting limit.
 pub fn raise_open_files() -> u64 {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    // On 32 bits there could be more than there are slots for.
+    // On 32 bits the limit could exceed the number of slots.
     let maximum = maximum.map(|files| files.min(KEYS_FROM as u64));
     if current != maximum {
-        // A refusal leaves the limit as it is, which is then what counts.
+        // If this fails, the old limit stays and is returned.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     }
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)

@@ -1,13 +1,13 @@
-//! Which client goes on next: those with little to do first, then those with much, a portion each and one after the
-//! other, from one turn to the next.
+//! The order in which clients run: those with little to do first, then those with much, one portion each in turn,
+//! across turns of the event loop.
 //!
-//! Owns the order. What is little, and how long a portion is, the worker says.
+//! Owns the order. The worker decides what counts as little, and how long a portion is.
 
 use std::collections::VecDeque;
 
 use super::slots::Key;
 
-/// Clients that can go on. Whoever puts one in sees to it that it is in here once.
+/// Clients that can run. The caller makes sure that each is queued only once.
 #[derive(Debug, Default)]
 pub struct RunQueue {
     short: VecDeque<Key>,
@@ -15,31 +15,31 @@ pub struct RunQueue {
 }
 
 impl RunQueue {
-    /// Puts a client behind all others of its kind.
+    /// Appends a client to the others of its kind.
     #[inline]
     pub fn push(&mut self, key: Key, is_bulk: bool) {
         if is_bulk { self.bulk.push_back(key) } else { self.short.push_back(key) }
     }
 
-    /// Takes the next client that has little to do.
+    /// Takes the next client with little to do.
     #[inline]
     pub fn pop_short(&mut self) -> Option<Key> {
         self.short.pop_front()
     }
 
-    /// Takes the next client that has much to do.
+    /// Takes the next client with much to do.
     #[inline]
     pub fn pop_bulk(&mut self) -> Option<Key> {
         self.bulk.pop_front()
     }
 
-    /// How many have little, and how many have much to do.
+    /// Returns how many clients have little, and how many have much to do.
     #[inline]
     pub fn len(&self) -> (usize, usize) {
         (self.short.len(), self.bulk.len())
     }
 
-    /// Whether no client can go on.
+    /// Returns whether no client can run.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == (0, 0)

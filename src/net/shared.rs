@@ -1,7 +1,7 @@
-//! What the workers of a process have in common: settings, counters, and the phase of its life.
+//! What the workers of a process share: settings, counters, and the phase of the process.
 //!
-//! Nothing here is locked, but for wishes for a place ([`super::places`]) and settings that are being swapped. A worker
-//! writes its own counters, and anybody reads them.
+//! Locks guard only wishes for a place ([`super::places`]) and settings while they are swapped. Each worker writes its
+//! own counters, and any thread reads them.
 
 use std::{
     io,
@@ -23,49 +23,49 @@ use crate::proxy::{
     timestamp::Timestamp,
 };
 
-/// A worker that has been in one turn for so long does not run any more. A turn takes milliseconds.
+/// A worker that has been in one turn for this long is stuck. A turn takes milliseconds.
 const TURN_MAX: Duration = Duration::from_secs(10);
 
-/// The phases of a process's life, in order.
+/// The phases of a process, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// It serves.
     Serving,
-    /// It serves on, but is about to stop: `/readyz` fails, and no connection persists.
+    /// It still serves but will stop soon: `/readyz` fails, and no connection persists.
     Draining,
-    /// It takes no new connection, and finishes what runs.
+    /// It accepts no new connections, and finishes running exchanges.
     Closing,
 }
 
-/// What one worker lets the others see. Alone on its cache lines, so that counting does not slow a neighbour.
+/// State of one worker that the others read. Alone on its cache lines, so that counting does not slow the others.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct WorkerShare {
     counters: Counters,
-    /// Milliseconds from the process's start to that of the turn that is under way; 0: it sleeps.
+    /// Start of the turn under way, in milliseconds since the start of the process; 0: the worker sleeps.
     turn_began: AtomicU64,
 }
 
-/// What the workers have in common.
+/// What the workers share.
 #[derive(Debug)]
 pub struct Shared {
-    /// Swapped whole, never changed in place.
+    /// Replaced as a whole, never changed in place.
     settings: Mutex<Arc<Settings>>,
-    /// How often they were swapped.
+    /// How often they were replaced.
     settings_swaps: AtomicUsize,
     build_info: BuildInfo,
     started: Instant,
     started_at: SystemTime,
     phase: AtomicU8,
     places: Places,
-    /// The kernel lets bytes go through pipes, as far as is known.
+    /// Whether the kernel is still assumed to offer splice(2) and tee(2).
     splices: AtomicBool,
     workers: Box<[WorkerShare]>,
     wakes: OnceLock<Vec<Wake>>,
     pressure: OnceLock<Pressure>,
 }
 
-/// The settings of one moment.
+/// The settings at one moment.
 #[derive(Clone, Debug)]
 pub struct SettingsSnapshot {
     settings: Arc<Settings>,
@@ -80,11 +80,11 @@ impl Deref for SettingsSnapshot {
     }
 }
 
-/// Wakes an event loop from another thread, to look at what is shared.
+/// Wakes an event loop from another thread, to check the shared state.
 pub type Wake = Arc<Waker>;
 
 impl Shared {
-    /// For so many workers.
+    /// Creates the shared state of that many `workers`.
     pub fn new(settings: Settings, build_info: BuildInfo, workers: usize) -> Self {
         Self {
             settings: Mutex::new(Arc::new(settings)),
@@ -101,12 +101,12 @@ impl Shared {
         }
     }
 
-    /// The time: what moments are counted from is the process's start.
+    /// Returns the time since the start of the process.
     pub fn now(&self) -> Timestamp {
         Timestamp::default() + self.started.elapsed()
     }
 
-    /// What the operator set, as a snapshot that a worker keeps for a turn.
+    /// Returns the operator's settings as a snapshot, which a worker uses for a whole turn.
     pub fn settings(&self) -> SettingsSnapshot {
         let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         SettingsSnapshot {
@@ -115,14 +115,14 @@ impl Shared {
         }
     }
 
-    /// Takes a newer snapshot, if there is one.
+    /// Replaces the snapshot if there is a newer one.
     pub fn refresh(&self, snapshot: &mut SettingsSnapshot) {
         if snapshot.swaps != self.settings_swaps.load(Ordering::Acquire) {
             *snapshot = self.settings();
         }
     }
 
-    /// Has the workers go by other settings from their next turn on. Those that are read once at the start (the pool's
+    /// Replaces the settings; workers use them from their next turn on. Settings read once at the start (the pool's
     /// time limit) stay.
     pub fn swap_settings(&self, settings: Settings) {
         let mut current = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,23 +130,23 @@ impl Shared {
         self.settings_swaps.fetch_add(1, Ordering::Release);
     }
 
-    /// How many kept pod connections this worker may have. The parts of all workers add up to what there may be in all.
+    /// Returns this worker's limit of pooled pod connections. The limits of all workers add up to the process's.
     pub fn upstreams_idle_max_of_worker(&self, worker: usize) -> usize {
         let (most, workers) = (self.build_info.upstreams_idle_max, self.workers.len());
         most / workers + usize::from(worker < most % workers)
     }
 
-    /// How many bytes each worker may hold for others.
+    /// Returns each worker's limit of held bytes.
     pub fn buffers_max_of_worker(&self) -> usize {
         self.build_info.buffers_max / self.workers.len()
     }
 
-    /// The counters of one worker.
+    /// Returns the counters of one worker.
     pub fn counters(&self, worker: usize) -> &Counters {
         &self.workers[worker].counters
     }
 
-    /// The phase now.
+    /// Returns the current phase.
     pub fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Serving,
@@ -155,37 +155,37 @@ impl Shared {
         }
     }
 
-    /// Goes on to a later phase. The workers have to be woken to see it.
+    /// Enters a later phase. The workers have to be woken to see it.
     pub fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
     }
 
-    /// The places for clients.
+    /// Returns the places for clients.
     pub fn places(&self) -> &Places {
         &self.places
     }
 
-    /// Whether long answers go through pipes, with splice(2) and tee(2).
+    /// Returns whether long responses go through pipes, with splice(2) and tee(2).
     pub fn splices(&self) -> bool {
         self.splices.load(Ordering::Relaxed)
     }
 
-    /// Has no more answers go through pipes, for good. Says whether they did so far.
+    /// Stops sending responses through pipes, for good. Returns whether they went through pipes until now.
     pub fn stop_splicing(&self) -> bool {
         self.splices.swap(false, Ordering::Relaxed)
     }
 
-    /// How the workers are woken, in their order. Said once, when all of them are there.
+    /// Sets the wakers of the workers, in their order. Called once, after all of them are created.
     pub fn set_wakes(&self, wakes: Vec<Wake>) {
-        let _ = self.wakes.set(wakes); // a second time changes nothing
+        let _ = self.wakes.set(wakes); // a second call changes nothing
     }
 
-    /// Where the kernel tells how near its limit the memory is. Said once, if there is such a limit.
+    /// Sets the source of memory pressure. Called once, if there is a memory limit.
     pub fn set_pressure(&self, pressure: Pressure) {
-        let _ = self.pressure.set(pressure); // a second time changes nothing
+        let _ = self.pressure.set(pressure); // a second call changes nothing
     }
 
-    /// Whether the process is about to be out of memory.
+    /// Returns whether the process is about to run out of memory.
     pub fn is_short_of_memory(&self) -> bool {
         self.pressure.get().is_some_and(Pressure::is_high)
     }
@@ -198,7 +198,7 @@ impl Shared {
         self.wakes.get().into_iter().flatten().try_for_each(|wake| wake.wake())
     }
 
-    /// Wakes one worker. Where that fails there is no help; what waits for it has a time limit.
+    /// Wakes one worker. Ignores failures, as anything that waits for the worker has a time limit.
     pub fn wake(&self, worker: usize) {
         if let Some(wake) = self.wakes.get().and_then(|wakes| wakes.get(worker)) {
             let _ = wake.wake();
@@ -210,13 +210,13 @@ impl Shared {
         (0..self.workers.len()).filter(|&other| other != worker).for_each(|other| self.wake(other));
     }
 
-    /// A worker's turn begins.
+    /// Notes that a worker's turn begins.
     pub fn turn_begins(&self, worker: usize, now: Timestamp) {
         let milliseconds = now.since(Timestamp::default()).as_millis() as u64;
         self.workers[worker].turn_began.store(milliseconds.max(1), Ordering::Relaxed);
     }
 
-    /// A worker's turn is over; it sleeps until something happens.
+    /// Notes that a worker's turn is over; the worker sleeps until an event.
     pub fn turn_ends(&self, worker: usize) {
         self.workers[worker].turn_began.store(0, Ordering::Relaxed);
     }

@@ -1,7 +1,7 @@
 //! Signals, and the end of a worker, as events that one thread can wait for.
 //!
-//! Signal handlers of our own make SIGTERM work in PID 1 too, whose default is to ignore it, and keep SIGHUP, SIGUSR1
-//! and SIGUSR2 from ending the process, which is their default (signal(7)).
+//! Our own signal handlers make SIGTERM work in PID 1 too, which ignores it by default, and keep SIGHUP, SIGUSR1 and
+//! SIGUSR2 from terminating the process, their default action (signal(7)).
 
 use std::{
     io::{self, ErrorKind, Read as _},
@@ -16,23 +16,23 @@ use signal_hook::{
     low_level::pipe,
 };
 
-/// Descriptors that [`Signals`] take: the poll, the waker, two receivers, and a sender for each signal.
+/// Descriptors of [`Signals`]: the poll, the waker, two receivers, and a sender for each of SIGTERM, SIGINT and SIGHUP.
 pub const DESCRIPTORS: usize = 7;
 
 const SIGNALS: Token = Token(0);
 const HANGUPS: Token = Token(1);
 const WAKER: Token = Token(2);
 
-/// What was waited for.
+/// The result of waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalEvent {
-    /// SIGTERM or SIGINT came.
+    /// Received SIGTERM or SIGINT.
     Signal,
-    /// SIGHUP came: "read your files again".
+    /// Received SIGHUP: reload files.
     Hangup,
     /// A worker ended.
     WorkerEnded,
-    /// The time is up.
+    /// The time limit was reached.
     Timeout,
 }
 
@@ -43,13 +43,13 @@ pub struct Signals {
     events: Events,
     receiver: UnixStream,
     hangups: UnixStream,
-    /// A worker's end was heard of, and has not been told yet.
+    /// Whether a worker ended and [`Self::wait`] has yet to return it.
     woken: bool,
     waker: Arc<Waker>,
 }
 
 impl Signals {
-    /// Takes SIGTERM, SIGINT and SIGHUP over, and has SIGUSR1 and SIGUSR2 do nothing.
+    /// Installs handlers for SIGTERM, SIGINT and SIGHUP, and ignores SIGUSR1 and SIGUSR2.
     ///
     /// # Errors
     /// As `epoll_create1(2)`, `socketpair(2)` and `sigaction(2)`.
@@ -71,18 +71,18 @@ impl Signals {
         Ok(Self { poll, events: Events::with_capacity(4), receiver, hangups, woken: false, waker })
     }
 
-    /// For a worker to say that it ended.
+    /// Returns the waker, with which a worker reports its end.
     pub fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)
     }
 
-    /// Waits until something happens; at most until `until`, where there is one.
+    /// Waits for an event, at most until `until` if given.
     ///
     /// # Errors
     /// As `epoll_wait(2)`.
     pub fn wait(&mut self, until: Option<Instant>) -> io::Result<SignalEvent> {
         loop {
-            // One byte a signal, one signal a call: two that came at once are still two.
+            // Each signal is one byte and each call reads one byte: two simultaneous signals stay two.
             if matches!(self.receiver.read(&mut [0]), Ok(1)) {
                 return Ok(SignalEvent::Signal);
             }

@@ -1,46 +1,46 @@
-//! Where connections live: a slab whose keys carry a generation.
+//! A slab of connections whose keys carry a generation.
 //!
-//! An event that was fetched before its connection went must not reach the one that has the slot now.
+//! An event fetched before its connection was removed must not reach the connection that has the slot now.
 
 use std::num::NonZeroU32;
 
 use slab::Slab;
 
-/// Where something lives, and which of those that ever lived there it is.
+/// A slot, and the generation of its occupant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     slot: u32,
-    /// Never 0: what an event carries for a connection is never below [`KEYS_FROM`].
+    /// Never 0, so that a connection's bits in an event are never below [`KEYS_FROM`].
     generation: NonZeroU32,
 }
 
 impl Key {
-    /// The number of the slot.
+    /// Returns the number of the slot.
     pub fn slot(self) -> u32 {
         self.slot
     }
 
-    /// The key as bits for an event to carry: one less than a `usize` has, at least [`KEYS_FROM`].
+    /// Returns the key as bits for an event: one bit fewer than a `usize` has, and at least [`KEYS_FROM`].
     pub fn to_bits(self) -> usize {
         LAYOUT.pack(self)
     }
 
-    /// The key out of what [`Self::to_bits`] gave.
+    /// Returns the key from the bits of [`Self::to_bits`].
     pub fn from_bits(bits: usize) -> Self {
         LAYOUT.unpack(bits)
     }
 }
 
-/// No key has bits below this. That many slots there may be.
+/// Lower bound of all keys' bits, and the number of slots.
 pub const KEYS_FROM: usize = LAYOUT.slots();
 
 const LAYOUT: Layout = Layout::of(usize::BITS);
 
-/// How a key is laid out in the token of an event, which is a `usize` to mio: its slot in the lower bits, its
-/// generation above. The uppermost bit is left to the caller.
+/// The layout of a key in the token of an event, which is a `usize` in mio: the slot in the lower bits, the generation
+/// above. The uppermost bit is left to the caller.
 ///
-/// In 32 bits there are slots for a million connections, and a generation comes again after 2047 others. That does:
-/// an event outlives its connection only until the next wait, as closing a socket takes its events away (epoll(7)).
+/// In 32 bits there are slots for a million connections, and generations repeat after 2047 connections. That is enough:
+/// an event outlives its connection only until the next wait, as closing a socket removes its events (epoll(7)).
 #[derive(Clone, Copy)]
 struct Layout {
     slot_bits: u32,
@@ -67,7 +67,7 @@ impl Layout {
         Key { slot, generation: self.generation((bits >> self.slot_bits) as u32) }
     }
 
-    /// A generation out of a number that may be too large.
+    /// Reduces a number to a valid generation.
     fn generation(self, number: u32) -> NonZeroU32 {
         NonZeroU32::new(number & (u32::MAX >> (32 - self.generation_bits))).unwrap_or(NonZeroU32::MIN)
     }
@@ -87,10 +87,10 @@ impl<T> Default for Slots<T> {
 }
 
 impl<T> Slots<T> {
-    /// Puts in what `make` makes with its key.
+    /// Inserts what `make` creates for the new key.
     ///
     /// # Errors
-    /// That of `make`; then nothing is put in.
+    /// The error of `make`; nothing is inserted then.
     pub fn try_insert<E>(&mut self, make: impl FnOnce(Key) -> Result<T, E>) -> Result<Key, E> {
         self.newest = LAYOUT.generation(self.newest.get() + 1);
         let entry = self.slab.vacant_entry();
@@ -101,39 +101,39 @@ impl<T> Slots<T> {
         Ok(key)
     }
 
-    /// What lives there, unless it is gone.
+    /// Returns the value of a key, unless it is gone.
     pub fn get(&self, key: Key) -> Option<&T> {
         self.slab.get(key.slot as usize).filter(|(known, _)| *known == key.generation).map(|(_, value)| value)
     }
 
-    /// What lives there, unless it is gone.
+    /// Returns the value of a key, unless it is gone.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let found = self.slab.get_mut(key.slot as usize);
         found.filter(|(known, _)| *known == key.generation).map(|(_, value)| value)
     }
 
-    /// Takes out what lives there, unless it is gone.
+    /// Removes and returns the value of a key, unless it is gone.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
         Some(self.slab.remove(key.slot as usize).1)
     }
 
-    /// The key of whoever lives in a slot now.
+    /// Returns the key of a slot's present occupant.
     pub fn key_at(&self, slot: u32) -> Option<Key> {
         self.slab.get(slot as usize).map(|&(generation, _)| Key { slot, generation })
     }
 
-    /// All keys, in the order of the slots.
+    /// Returns all keys, in the order of the slots.
     pub fn keys(&self) -> impl Iterator<Item = Key> {
         self.slab.iter().map(|(slot, &(generation, _))| Key { slot: slot as u32, generation })
     }
 
-    /// How many live here.
+    /// Returns the number of occupied slots.
     pub fn len(&self) -> usize {
         self.slab.len()
     }
 
-    /// Whether none lives here.
+    /// Returns whether no slot is occupied.
     pub fn is_empty(&self) -> bool {
         self.slab.is_empty()
     }

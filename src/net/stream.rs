@@ -1,8 +1,7 @@
-//! A socket, and what is known of its readiness.
+//! A socket and its known readiness.
 //!
-//! Sockets are registered once, for both directions, edge-triggered. An event only adds to what is known here;
-//! only what a read or a write shows takes away from it. So a scrape costs no call that could have been known to
-//! say "not now".
+//! Sockets are registered once, for both directions, edge-triggered. Events only add to the known readiness; only the
+//! result of a read or a write removes from it. A scrape therefore makes no call that is known to return EAGAIN.
 
 use std::{
     io::{self, ErrorKind, IoSlice},
@@ -12,23 +11,23 @@ use std::{
 use super::transport::{Transport, splice::Pipe};
 use crate::proxy::outcome::UpstreamError;
 
-/// A set of things that a socket is ready for, or that are known of it.
+/// A set of readiness flags of a socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ready(u8);
 
 impl Ready {
-    /// Nothing.
+    /// Not ready.
     pub const NONE: Self = Self(0);
-    /// A read may give something.
+    /// A read may return something.
     pub const READ: Self = Self(1);
-    /// A write may take something.
+    /// A write may accept something.
     pub const WRITE: Self = Self(2);
-    /// The other side ended its own, or the connection failed. Never taken away.
+    /// The peer ended its side, or the connection failed. Never removed.
     pub const END: Self = Self(4);
-    /// Urgent data came: a read ends at its mark, whatever is behind it (tcp(7)). Never taken away.
+    /// Urgent data arrived: a read ends at its mark, even with more data after it (tcp(7)). Never removed.
     pub const URGENT: Self = Self(8);
 
-    /// Whether all of `other` is in here.
+    /// Returns whether all of `other` is set.
     pub fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
@@ -39,21 +38,21 @@ impl Ready {
         Self(self.0 | other.0)
     }
 
-    /// Takes `other` away.
+    /// Removes `other`.
     #[must_use]
     pub fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 }
 
-/// What a read gave.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// So many bytes.
+    /// This number of bytes.
     Bytes(usize),
-    /// The other side ended its own.
+    /// The peer ended its side.
     Eof {
-        /// It said so, and did not just stop ([`Transport::is_end_clean`]).
+        /// Whether the end is authentic ([`Transport::is_end_clean`]).
         clean: bool,
     },
     /// Nothing yet.
@@ -68,52 +67,52 @@ pub struct Stream<S> {
 }
 
 impl<S: Transport> Stream<S> {
-    /// A socket of which nothing is known yet.
+    /// Wraps a socket of unknown readiness.
     pub fn new(socket: S) -> Self {
         Self { socket, ready: Ready::NONE }
     }
 
-    /// Closes the connection: by a reset, if bytes are on their way that nobody is going to wait for.
+    /// Closes the connection, with a reset if written bytes are undelivered, as nothing waits for their delivery.
     pub fn close(self) {
         if self.socket.has_undelivered() {
             self.socket.reset_on_close();
         }
     }
 
-    /// Closes the connection in order. What is on its way is for the kernel to deliver, within so long: little, as nobody
-    /// counts it.
+    /// Closes the connection without a reset. The kernel has `most` time to deliver the written bytes, which should be
+    /// few, as no limit counts them.
     pub fn close_delivering(self, most: Duration) {
         self.socket.deliver_within(most);
     }
 
-    /// The socket.
+    /// Returns the socket.
     pub fn socket(&self) -> &S {
         &self.socket
     }
 
-    /// The socket, to have it registered or deregistered.
+    /// Returns the socket, for registration.
     pub fn socket_mut(&mut self) -> &mut S {
         &mut self.socket
     }
 
-    /// An event told of this.
+    /// Adds readiness reported by an event.
     pub fn add_ready(&mut self, ready: Ready) {
         self.ready = self.ready.with(ready);
     }
 
-    /// Whether it is ready for `what`, as far as is known.
+    /// Returns whether it is ready for `what`, as far as known.
     pub fn is_ready(&self, what: Ready) -> bool {
         self.ready.has(what)
     }
 
-    /// Reads, if there may be something.
+    /// Reads, if there may be something to read.
     ///
     /// # Errors
     /// The connection failed.
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
         let read = self.take(|socket| socket.read(into))?;
-        // A short read emptied the socket, and what comes next brings an event; but for an end that had come
-        // already: its event was this one. And but for a read that ended at a mark of urgent data.
+        // A short read emptied the socket, and new data brings an event. Two exceptions: an end that has already
+        // arrived brings none, and a read may have ended at a mark of urgent data.
         let is_short = matches!(read, Received::Bytes(bytes) if bytes < into.len());
         if is_short && !self.is_ready(Ready::END) && !self.is_ready(Ready::URGENT) {
             self.ready = self.ready.without(Ready::READ);
@@ -121,7 +120,7 @@ impl<S: Transport> Stream<S> {
         Ok(read)
     }
 
-    /// Looks at the beginning of what there is to be read, if there may be something.
+    /// Peeks at the beginning of the data, if there may be some.
     ///
     /// # Errors
     /// The connection failed.
@@ -129,12 +128,12 @@ impl<S: Transport> Stream<S> {
         self.take(|socket| socket.peek(into))
     }
 
-    /// Moves at most so many bytes into a pipe that is empty, if there may be some.
+    /// Moves at most `bytes` bytes into an empty pipe, if there may be some.
     ///
     /// # Errors
     /// The connection failed.
     pub fn splice_in(&mut self, pipe: &mut impl Pipe<S>, bytes: usize) -> io::Result<Received> {
-        // Fewer than were asked for may be all that the pipe has room for: they say nothing of the socket.
+        // A short count may mean a full pipe: it shows nothing about the socket.
         self.take(|socket| pipe.splice_in(socket, bytes))
     }
 
@@ -156,7 +155,7 @@ impl<S: Transport> Stream<S> {
         }
     }
 
-    /// Writes as much as the kernel takes now: nothing, if it is not ready.
+    /// Writes as much as the kernel accepts now: nothing, if it is not ready.
     ///
     /// # Errors
     /// The connection failed.
@@ -167,24 +166,24 @@ impl<S: Transport> Stream<S> {
         }
         let bytes = self.give(|socket| socket.write(from))?;
         if bytes < all {
-            // A short write filled the socket; when there is room again, an event tells.
+            // A short write filled the socket; an event reports when there is room again.
             self.ready = self.ready.without(Ready::WRITE);
         }
         Ok(bytes)
     }
 
-    /// Moves `bytes`, which are in a pipe, out of it: as many as the kernel takes now.
+    /// Moves `bytes` bytes out of a pipe that holds them: as many as the kernel accepts now.
     ///
     /// # Errors
     /// The connection failed.
     pub fn splice_out(&mut self, pipe: &mut impl Pipe<S>, bytes: usize) -> io::Result<usize> {
         let mut poured = 0;
-        // Until the kernel says that it takes no more: fewer than there are may mean anything.
+        // Loops until EAGAIN: a short count may have any reason.
         while poured < bytes {
             match self.give(|socket| pipe.splice_out(socket, bytes - poured)) {
                 Ok(0) => break,
                 Ok(more) => poured += more,
-                Err(_) if poured > 0 => break, // the next call tells of it
+                Err(_) if poured > 0 => break, // the next call returns the error
                 Err(error) => return Err(error),
             }
         }
@@ -209,7 +208,7 @@ impl<S: Transport> Stream<S> {
     }
 }
 
-/// What an error of a pod's connection means to an exchange.
+/// Maps an error of a pod's connection to an exchange's.
 pub fn upstream_error(error: &io::Error) -> UpstreamError {
     match error.kind() {
         ErrorKind::ConnectionRefused => UpstreamError::Refused,
@@ -218,14 +217,14 @@ pub fn upstream_error(error: &io::Error) -> UpstreamError {
         }
         ErrorKind::TimedOut => UpstreamError::TimedOut,
         ErrorKind::AddrNotAvailable => UpstreamError::NoLocalPort,
-        // connect(2): EACCES and EPERM of a firewall, EINVAL of a blackhole route (ip-route(8)).
+        // connect(2): EACCES and EPERM come from a firewall, EINVAL from a blackhole route (ip-route(8)).
         ErrorKind::PermissionDenied | ErrorKind::InvalidInput => UpstreamError::Forbidden,
         _ if is_out_of_descriptors(error) => UpstreamError::NoDescriptors,
         _ => UpstreamError::Other,
     }
 }
 
-/// Whether an error says that there is no file descriptor left, to the process (EMFILE) or the system (ENFILE).
+/// Returns whether an error means that the process (EMFILE) or the system (ENFILE) has no file descriptor left.
 pub fn is_out_of_descriptors(error: &io::Error) -> bool {
     use rustix::io::Errno;
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))

@@ -1,10 +1,11 @@
-//! Moves bytes to one side of a session: those that were read, and those that go through a pipe and are never copied.
+//! Moves bytes to one side of a session, either bytes that were read or bytes that pass through a pipe without being
+//! copied.
 //!
-//! Owns the worker's pipe, and what was sent in the run that is under way. What a side does not take now is kept in its
-//! outbox. Never decides what goes on, nor which of the two ways it goes (`super::runner`), and knows no client, key, slot
-//! or worker.
+//! Owns the worker's pipe, and counts the bytes sent in the current run. Bytes that a side does not take now stay in
+//! its outbox. Never decides whether bytes move, nor which of the two ways they take (`super::runner`), and knows no
+//! client, key, slot or worker.
 //!
-//! The pipe is optional: where the kernel refuses one of its calls, or there is no descriptor for it, bytes are read and
+//! The pipe is optional: if the kernel refuses one of its calls, or no descriptor is left for it, bytes are read and
 //! written.
 
 use std::io::{self, IoSlice};
@@ -23,40 +24,38 @@ use super::{
 };
 use crate::{http1::head::RESPONSE_HEAD_BYTES_MAX, proxy::metrics::Counter};
 
-/// The most that is read at once, and so the most that is kept of it for a client that does not take it. The longest
-/// head of a response fits in.
+/// Most bytes read at once, and so the most held of a read for a slow client. The longest head of a response fits.
 pub const READ_BYTES_MAX: usize = RESPONSE_HEAD_BYTES_MAX;
-/// The most that goes through the pipe at once, and so the most that is ever kept for a client that does not take
-/// it: a body of 512 KiB with its head. Once a client did not take all of a response, or several clients take
-/// nothing, it is as little as is read.
+/// Most bytes that go through the pipe at once, and so the most ever held for a slow client: a body of 512 KiB with its
+/// head. Once a client did not take all of a response, or several clients stall, the limit is [`READ_BYTES_MAX`].
 pub const PASS_BYTES_MAX: usize = 528 * 1024;
-/// The most that is looked at, all of it, at once: a body of 256 KiB with its head and chunks.
+/// Most bytes peeked at in full at once: a body of 256 KiB with its head and chunks.
 pub const PEEK_BYTES_MAX: usize = 272 * 1024;
-/// So many clients may take nothing before no more is kept for a client than is read at once.
+/// From this many stalled clients on, no more than [`READ_BYTES_MAX`] is moved, and held, at once for any client.
 const STALLED_AT_LENGTH_MAX: usize = 8;
 
-/// Moves bytes, one session's after the other's.
+/// Moves bytes for one session after the other.
 #[derive(Debug)]
 pub struct Transfer<P> {
-    /// Empty between two sessions, and made when the first long body comes.
+    /// Empty between two sessions. Created when the first long body arrives.
     pipe: Option<P>,
-    /// What it holds while bytes are being moved.
+    /// Bytes in the pipe while bytes are being moved.
     pub(super) piped: usize,
-    /// Bytes that were taken in the run that is under way.
+    /// Bytes taken in the current run.
     pub(super) run_bytes: usize,
-    /// The most that one run may move: less while others wait.
+    /// Most bytes that one run may move: fewer while other clients wait.
     pub(super) run_bytes_max: usize,
-    /// Outboxes in which bytes are kept.
+    /// Number of outboxes that hold bytes.
     pub(super) stalled: usize,
 }
 
 impl<P> Transfer<P> {
-    /// Nothing is being moved; a run may move so many bytes.
+    /// Creates a transfer whose runs may each move `run_bytes_max` bytes.
     pub(super) fn new(run_bytes_max: usize) -> Self {
         Self { pipe: None, piped: 0, run_bytes: 0, run_bytes_max, stalled: 0 }
     }
 
-    /// Writes `head` and then `bytes`; what is not taken now is kept in the outbox. Says whether the connection still
+    /// Writes `head` and then `bytes`; the outbox holds what is not taken now. Returns whether the connection still
     /// holds.
     pub(super) fn write<S: Transport>(
         &mut self,
@@ -70,7 +69,7 @@ impl<P> Transfer<P> {
         if all == 0 {
             return true;
         }
-        // Behind what waits, everything waits.
+        // Bytes must not overtake those in the outbox.
         let parts = [IoSlice::new(head), IoSlice::new(bytes)];
         let taken = if outbox.is_stalled() { Ok(0) } else { to.write(&parts) };
         let Ok(taken) = taken else { return false };
@@ -84,7 +83,7 @@ impl<P> Transfer<P> {
         true
     }
 
-    /// Writes what is kept.
+    /// Writes the bytes in the outbox.
     ///
     /// # Errors
     /// The connection failed.
@@ -103,7 +102,7 @@ impl<P> Transfer<P> {
         Ok(())
     }
 
-    /// Forgets what is kept.
+    /// Drops the bytes in the outbox.
     pub(super) fn forget(&mut self, outbox: &mut Outbox) {
         self.stalled -= usize::from(outbox.clear());
     }
@@ -115,13 +114,13 @@ impl<P> Transfer<P> {
         sent.add(bytes as u64);
     }
 
-    /// Whether there is a pipe, which is empty.
+    /// Provides an empty pipe. Returns whether there is one.
     pub(super) fn has_pipe<N: Network<Pipe = P>>(&mut self, network: &mut N, shared: &Shared) -> bool {
         self.drop_unless_empty();
         if !shared.splices() {
             self.pipe = None;
         } else if self.pipe.is_none() {
-            // Where there is no descriptor for one, bytes are read and written.
+            // Without a descriptor for a pipe, bytes are read and written.
             self.pipe = match network.pipe() {
                 Ok(pipe) => Some(pipe),
                 Err(error) => {
@@ -133,7 +132,7 @@ impl<P> Transfer<P> {
         self.pipe.is_some()
     }
 
-    /// Drops the pipe if bytes stayed in it: they are for nobody. Says whether it did.
+    /// Drops the pipe if bytes stayed in it: they have no recipient. Returns whether it did.
     pub(super) fn drop_unless_empty(&mut self) -> bool {
         let holds = self.piped > 0;
         if holds {
@@ -142,12 +141,12 @@ impl<P> Transfer<P> {
         holds
     }
 
-    /// Drops the pipe, which is of no more use.
+    /// Drops the pipe, which is no longer usable.
     pub(super) fn drop_pipe(&mut self) {
         self.pipe = None;
     }
 
-    /// Takes at most so many bytes that go to this outbox's side into the pipe, which is there and empty.
+    /// Moves at most `most` bytes, destined for this outbox's side, into the pipe, which exists and is empty.
     ///
     /// # Errors
     /// The connection failed, or the kernel does not offer the call.
@@ -170,7 +169,7 @@ impl<P> Transfer<P> {
         read
     }
 
-    /// Shows the first bytes that the pipe holds, and keeps them.
+    /// Peeks at the first bytes in the pipe.
     ///
     /// # Errors
     /// As [`Pipe::peek`].
@@ -181,7 +180,7 @@ impl<P> Transfer<P> {
         self.pipe.as_mut().map(|pipe| pipe.peek(into))
     }
 
-    /// Reads bytes out of the pipe.
+    /// Reads bytes from the pipe.
     pub(super) fn read<S>(&mut self, into: &mut [u8]) -> Option<io::Result<usize>>
     where
         P: Pipe<S>,
@@ -189,8 +188,8 @@ impl<P> Transfer<P> {
         self.pipe.as_mut().map(|pipe| pipe.read(into))
     }
 
-    /// Sends the first `bytes` of those that the pipe holds; what is not taken now is kept in the outbox. Says whether
-    /// the connection still holds.
+    /// Sends the first `bytes` bytes in the pipe; the outbox holds what is not taken now. Returns whether the
+    /// connection still holds.
     pub(super) fn splice_out<S: Transport>(
         &mut self,
         to: &mut Stream<S>,
@@ -205,7 +204,7 @@ impl<P> Transfer<P> {
         let Some(pipe) = &mut self.pipe else { return true };
         let taken = match to.splice_out(pipe, bytes) {
             Ok(taken) => taken,
-            Err(error) if refused("splice", &error, shared) => 0, // what is kept goes on at the next move
+            Err(error) if refused("splice", &error, shared) => 0, // the outbox is written at the next move
             Err(_) => return false,
         };
         self.piped -= taken;
@@ -226,7 +225,8 @@ impl<P> Transfer<P> {
     }
 }
 
-/// Whether the kernel does not offer a call at all. Then no worker goes through pipes from now on.
+/// Returns whether the error means that the kernel does not offer the call at all. If so, no worker uses pipes from now
+/// on.
 pub(super) fn refused(call: &str, error: &io::Error, shared: &Shared) -> bool {
     let refused = is_refused(error);
     if refused && shared.stop_splicing() {
@@ -255,7 +255,7 @@ mod tests {
     }
 
     impl Side {
-        /// Takes so many bytes.
+        /// Creates a side that `takes` this many bytes.
         fn new(takes: usize) -> Self {
             let fake = Fake::sent(b"");
             let stream = Stream::new(fake.clone());
@@ -327,7 +327,7 @@ mod tests {
         assert_eq!((side.outbox.held_bytes(), transfer.stalled), (0, 0));
     }
 
-    /// Takes bytes into the pipe that go to this outbox's side. Gives how many.
+    /// Moves bytes, destined for this outbox's side, into the pipe. Returns how many.
     fn splice_in(transfer: &mut Transfer<FakePipe>, outbox: &Outbox, bytes: &[u8]) -> usize {
         let mut from = Stream::new(Fake::sent(bytes));
         from.add_ready(Ready::READ);

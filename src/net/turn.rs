@@ -1,7 +1,7 @@
-//! The order of what happens in one turn of an event loop.
+//! The order of the steps in one turn of an event loop.
 //!
-//! Owns nothing. The event loop over a real poll and the one of the simulation both run [`turn`], so that a test over
-//! simulated sockets meets the order that production has.
+//! Owns nothing. The event loop over a real poll and the one in the simulation both run [`turn`], so that tests over
+//! simulated sockets run in the order of production.
 
 use std::io;
 
@@ -17,45 +17,45 @@ pub trait Steps {
     /// As `epoll_wait(2)`.
     fn on_events(&mut self, is_first: bool) -> io::Result<bool>;
 
-    /// Lets every connection that can go on do so.
+    /// Runs every connection that can make progress.
     fn run(&mut self);
 
-    /// Ends some of the stalled clients, if the memory is nearly used up.
+    /// Ends some of the stalled sessions if the memory is nearly used up.
     fn relieve(&mut self);
 
-    /// Whether the process takes no new connections any more.
+    /// Returns whether the process is closing and accepts no more new connections.
     fn is_closing(&self) -> bool;
 
-    /// Closes the clients that idle, because the process closes.
+    /// Closes the idle clients, because the process is closing.
     fn drain(&mut self);
 
     /// Accepts connections.
     ///
     /// # Errors
-    /// Those of `accept4(2)` that leave no hope for this event loop.
+    /// Errors of `accept4(2)` that this event loop cannot recover from.
     fn accept(&mut self) -> io::Result<()>;
 
-    /// Accepts the last connections, and then no more. Does nothing from the second time on.
+    /// Accepts the last connections and closes the listeners. Later calls do nothing.
     ///
     /// # Errors
     /// As [`accept`](Self::accept).
     fn accept_last(&mut self) -> io::Result<()>;
 
-    /// Whether no client is left.
+    /// Returns whether no client is left.
     fn is_idle(&self) -> bool;
 
-    /// The turn is over.
+    /// Ends the turn.
     fn end(&mut self);
 }
 
-/// One turn. Returns whether another one follows: after the last exchange of a process that closes, none does.
+/// Runs one turn. Returns whether another one follows: none does after the last exchange of a closing process.
 ///
 /// # Errors
-/// Those that leave no hope for this event loop.
+/// Errors that this event loop cannot recover from.
 pub fn turn(steps: &mut impl Steps) -> io::Result<bool> {
-    // All that is known is heard before anybody goes on: a kept pod connection whose event has yet to be fetched would
-    // pass for one that has said nothing. An event that is fetched and not heard would be lost: it does not come again
-    // (edge-triggered, epoll(7)).
+    // All events are fetched before any client runs. Otherwise a pooled pod connection whose event has yet to be
+    // fetched would count as usable. Every fetched event has to be handled: it does not come again (edge-triggered,
+    // epoll(7)).
     for fetch in 0..FETCHES_MAX {
         if !steps.on_events(fetch == 0)? {
             break;
@@ -65,7 +65,7 @@ pub fn turn(steps: &mut impl Steps) -> io::Result<bool> {
     steps.relieve();
     let mut goes_on = true;
     if steps.is_closing() {
-        // In this order: a client that is accepted only now has a turn to say something.
+        // In this order: a client accepted only now gets a turn to send a request.
         steps.drain();
         steps.accept_last()?;
         goes_on = !steps.is_idle();
@@ -83,11 +83,11 @@ mod tests {
     /// Records its steps.
     #[derive(Default)]
     struct Recorder {
-        /// So many fetches find as many events as they can take.
+        /// Number of fetches that return as many events as fit.
         full_fetches: usize,
         is_closing: bool,
         is_idle: bool,
-        /// This step fails.
+        /// The step that fails.
         fails: &'static str,
         trace: Vec<&'static str>,
     }

@@ -1,7 +1,7 @@
 //! Connections to pods: opened, pooled, and closed.
 //!
-//! Owns which connection a scrape goes on, as far as it is not the pool's order ([`crate::proxy::pool`]), and what makes
-//! one fit to be pooled. Never moves a byte, and knows no client but by its key.
+//! Owns which connection a scrape uses, except for the order of the pool ([`crate::proxy::pool`]), and whether a
+//! connection may be pooled. Moves no bytes, and knows clients only by their keys.
 
 use std::{io, mem};
 
@@ -15,23 +15,23 @@ use super::{
 };
 use crate::proxy::{metrics::Counters, peer::Peer, pool::Pool, session::Session, timestamp::Timestamp};
 
-/// From so many bytes on it is cheaper to look and have them go through the pipe than to read and write them.
+/// Size from which peeking and splicing are cheaper than reading and writing.
 pub(super) const BULK_BYTES_MIN: u64 = 32 * 1024;
 
-/// How bytes of a response are read, by what came before on the connection.
+/// How a response is read, according to what came before on the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReadMode {
-    /// They are read.
+    /// Read it.
     #[default]
     Read,
-    /// They are looked at as far as a head goes: a long body of a known length is expected.
+    /// Peek at a head's length: a long body with a Content-Length is expected.
     Head,
-    /// They are looked at, all of them: a long body in chunks is expected, or under way.
+    /// Peek at all of it: a long chunked body is expected or under way.
     All,
 }
 
 impl ReadMode {
-    /// For the next response on a connection, after one of so many bytes.
+    /// Returns the mode for the next response on a connection, after one of `bytes` bytes.
     pub(super) fn after(session: &Session, bytes: u64) -> Self {
         match () {
             () if bytes < BULK_BYTES_MIN => Self::Read,
@@ -46,14 +46,14 @@ impl ReadMode {
 pub struct Upstream<S> {
     pub(super) stream: Stream<S>,
     peer: Peer,
-    /// The client that it serves. `None`: it is in the pool.
+    /// The client it serves. `None`: it is in the pool.
     pub(super) client: Option<Key>,
     /// The beginning of a response's head.
     pub(super) input: Box<[u8]>,
     pub(super) read_mode: ReadMode,
-    /// Bytes came behind a response's end: it cannot serve again.
+    /// Whether bytes came after the end of a response: it cannot be reused.
     pub(super) has_surplus: bool,
-    /// The kernel watches for the pod's vanishing ([`Transport::watch`]).
+    /// Whether the kernel detects that the pod vanishes ([`Transport::watch`]).
     is_watched: bool,
 }
 
@@ -78,22 +78,22 @@ pub struct Upstreams<S> {
 }
 
 impl<S: Transport> Upstreams<S> {
-    /// None yet, and those that will be pooled in this pool.
+    /// Creates an empty set, with the pool for its idle connections.
     pub(super) fn new(pool: Pool) -> Self {
         Self { slots: Slots::default(), pool }
     }
 
-    /// The connection, unless it is gone.
+    /// Returns the connection, unless it is gone.
     pub(super) fn get(&self, key: Key) -> Option<&Upstream<S>> {
         self.slots.get(key)
     }
 
-    /// The connection, unless it is gone.
+    /// Returns the connection, unless it is gone.
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Upstream<S>> {
         self.slots.get_mut(key)
     }
 
-    /// Takes a connection to the pod out of the pool, for this client.
+    /// Takes a connection to the pod from the pool, for this client.
     pub(super) fn reuse(
         &mut self,
         peer: Peer,
@@ -110,7 +110,8 @@ impl<S: Transport> Upstreams<S> {
         Some(pooled)
     }
 
-    /// Opens a connection to the pod, for this client. Where there is no descriptor for it, pooled ones give theirs.
+    /// Opens a connection to the pod, for this client. If no descriptor is left, pooled connections are closed to free
+    /// one.
     ///
     /// # Errors
     /// As [`Network::connect`].
@@ -139,20 +140,20 @@ impl<S: Transport> Upstreams<S> {
         }
     }
 
-    /// Puts a connection into the pool, if nothing more is to be expected of it than to serve again.
+    /// Puts a connection into the pool if it is at rest and can be reused; otherwise closes it.
     pub(super) fn pool(&mut self, key: Key, read_mode: ReadMode, now: Timestamp, counters: &Counters) {
         let Some(upstream) = self.slots.get_mut(key) else { return };
         upstream.client = None;
         upstream.read_mode = read_mode;
         let peer = upstream.peer;
-        // Where the end of the body is not known to be the end of what is there, somebody has to look.
+        // If a read may find more, only a peek shows whether something is there after the response.
         let rested =
             !upstream.has_surplus && matches!(upstream.stream.peek(&mut [0]), Ok(Received::NotReady));
-        // Once, and not before it is pooled: a new connection may take its time, within the scrape's.
+        // Only once, when first pooled: a new connection may take as long as its scrape's time limit.
         if rested && !mem::replace(&mut upstream.is_watched, true) {
             upstream.stream.socket().watch();
         }
-        // Where more may be there to be read, it is bytes that answer nothing, or the pod's end.
+        // Anything left to read is either bytes that belong to no response, or the end of the pod's side.
         if !rested {
             return self.close(key, counters);
         }
@@ -173,8 +174,8 @@ impl<S: Transport> Upstreams<S> {
         }
     }
 
-    /// Notes that a connection is ready. Gives the client that it serves; a pooled one that has something to say is
-    /// closed: if it ended it is of no use, and what it sent must not be taken for the next scrape's response.
+    /// Adds readiness to a connection. Returns the client it serves. A readable pooled connection is closed: it has
+    /// ended, or sent bytes that must not count as the next scrape's response.
     pub(super) fn on_ready(&mut self, key: Key, ready: Ready, counters: &Counters) -> Option<Key> {
         let upstream = self.slots.get_mut(key)?;
         upstream.stream.add_ready(ready);
@@ -193,7 +194,7 @@ impl<S: Transport> Upstreams<S> {
         }
     }
 
-    /// Closes the connection that has been pooled longest. Says whether there was one.
+    /// Closes the connection that has been pooled longest. Returns whether there was one.
     pub(super) fn close_oldest(&mut self, counters: &Counters) -> bool {
         let oldest = self.pool.oldest();
         if let Some(slot) = oldest {
@@ -202,14 +203,14 @@ impl<S: Transport> Upstreams<S> {
         oldest.is_some()
     }
 
-    /// Closes those that have been pooled for too long.
+    /// Closes connections that have been pooled for too long.
     pub(super) fn close_expired(&mut self, now: Timestamp, counters: &Counters) {
         while let Some(slot) = self.pool.expired(now) {
             self.close_pooled(slot, counters);
         }
     }
 
-    /// When the next one has been pooled for too long.
+    /// Returns when the next connection has been pooled for too long.
     pub(super) fn next_expiry(&self) -> Option<Timestamp> {
         self.pool.next_expiry()
     }
