@@ -1,9 +1,9 @@
-//! Runs one client's session until nothing moves, its turn is over, or something is to be done that is the worker's.
+//! Runs one client's session until nothing moves, its turn is over, or the worker has to act.
 //!
-//! Asks the session what it wants, does it if a socket is ready for it, and passes on what came of it. Touches its own
-//! client and its own upstream only. Bytes are read into the worker's scratch buffer and written on from there; those
-//! of a response go as `response` has it. Only what the other side does not take now is kept with its connection;
-//! while any is, its source is not read.
+//! Does what the session wants if a socket is ready for it, and passes the result to the session. Touches only its own
+//! client and its own upstream. Bytes are read into the worker's scratch buffer and written from there; `response`
+//! moves those of a response. Only bytes that the other side does not take now are held with its connection; while any
+//! are, their source is not read.
 
 mod response;
 
@@ -35,21 +35,21 @@ use crate::{
     },
 };
 
-/// A request that is so short, and all that is kept of it, is within what each session may hold.
+/// Size up to which a request, with everything held for it, is within each session's allowance.
 const SETTLED_BYTES_MAX: usize = ALLOWANCE_BYTES - REWRITE_BYTES;
 
-/// A client's connection, that of the pod that it scrapes, and what the worker lends for one run.
+/// A client's connection, its pod's connection, and what the worker lends for one run.
 pub(super) struct Runner<'w, N: Network> {
     pub(super) client: &'w mut Client<N::Socket>,
     pub(super) upstream: Option<&'w mut Upstream<N::Socket>>,
-    /// The client's slot, as the budget knows it.
+    /// The client's slot, which identifies it in the budget.
     pub(super) slot: u32,
     pub(super) shared: &'w Shared,
     pub(super) counters: &'w Counters,
     pub(super) tools: &'w mut Tools<N>,
 }
 
-/// What each run needs, and no two at once.
+/// What each run needs, and only one run at a time.
 pub(super) struct Tools<N: Network> {
     pub(super) network: N,
     /// As of this turn.
@@ -57,7 +57,7 @@ pub(super) struct Tools<N: Network> {
     /// As of this turn.
     pub(super) now: Timestamp,
     pub(super) transfer: Transfer<N::Pipe>,
-    /// What is kept, in bytes.
+    /// The bytes held.
     pub(super) budget: Budget,
     pub(super) recycler: Recycler,
     pub(super) out: Output,
@@ -66,33 +66,33 @@ pub(super) struct Tools<N: Network> {
 /// Why a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Nothing can be done before an event.
+    /// Nothing can be done before the next event.
     Wait,
-    /// Its turn is over, and it could go on at once.
+    /// Its turn is over, but it could continue at once.
     Yield,
-    /// The worker does what the output says.
+    /// The worker has to perform the output's actions.
     Act {
-        /// The client's connection took, or keeps, the bytes of the output. If not, it is gone.
+        /// Whether the client's connection or its outbox took the output's bytes. If not, the client is gone.
         delivered: bool,
     },
 }
 
-/// What one move came to.
+/// The result of one move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Move {
     /// Nothing moved.
     Nothing,
     /// Something moved.
     Made,
-    /// Something moved, and the worker does what the output says.
+    /// Something moved, and the worker has to perform the output's actions.
     Act {
-        /// As of [`Action::Act`].
+        /// As in [`Action::Act`].
         delivered: bool,
     },
 }
 
 impl<N: Network> Runner<'_, N> {
-    /// Goes on as far as it can, for so many `moves`: reads, writes and transitions.
+    /// Makes as many `moves` (reads, writes and transitions) as possible.
     pub(super) fn run(&mut self, scratch: &mut [u8], moves: &mut usize) -> Action {
         while *moves > 0 {
             *moves -= 1;
@@ -113,7 +113,7 @@ impl<N: Network> Runner<'_, N> {
         Action::Yield
     }
 
-    /// Writes what is kept for the client.
+    /// Writes the bytes in the client's outbox.
     fn flush(&mut self) -> io::Result<()> {
         let Client { stream, outbox, .. } = &mut *self.client;
         self.tools.transfer.flush(stream, outbox, &self.counters.client_sent_bytes)
@@ -134,13 +134,13 @@ impl<N: Network> Runner<'_, N> {
         }
     }
 
-    /// Passes on what happened, and writes what the exchange has for the client.
+    /// Passes an event to the exchange, and writes its output to the client.
     pub(super) fn step(&mut self, event: Event<'_>) -> Move {
         self.advance(event);
         self.deliver(&[])
     }
 
-    /// The exchange's next state; what it says is in the output.
+    /// Passes an event to the exchange, which fills the output.
     fn advance(&mut self, event: Event<'_>) {
         let mut ctx = Context {
             now: self.tools.now,
@@ -153,7 +153,7 @@ impl<N: Network> Runner<'_, N> {
         self.client.session.on_event(event, &mut ctx, &mut self.tools.out);
     }
 
-    /// Writes what the output has for the client. `bytes` are those of the event, if it had any.
+    /// Writes the output's bytes to the client. `bytes` are those of the event, if it had any.
     fn deliver(&mut self, bytes: &[u8]) -> Move {
         let Output { head, pass, .. } = &self.tools.out;
         let has_none = head.is_empty() && pass.is_empty();
@@ -168,16 +168,16 @@ impl<N: Network> Runner<'_, N> {
         self.after(delivered)
     }
 
-    /// The output's bytes are `delivered`; says whether something is left to do.
+    /// Returns the move's result, with the output's bytes `delivered` or not.
     fn after(&self, delivered: bool) -> Move {
         if delivered && !self.tools.out.has_action() { Move::Made } else { Move::Act { delivered } }
     }
 
-    /// How many of `most` bytes may be read for the client or its pod, as the budget has room to keep them.
+    /// Returns how many of `most` bytes may be read for the client or its pod: as many as the budget allows to hold.
     #[inline]
     fn room_to_read(&self, most: usize) -> usize {
         if self.tools.budget.has_room_for(ROOM_FOR_ANY) {
-            return most; // as almost always
+            return most; // almost always
         }
         self.scarce_room().min(most)
     }
@@ -188,12 +188,12 @@ impl<N: Network> Runner<'_, N> {
         self.tools.budget.room(self.slot, self.client.counted, holds)
     }
 
-    /// There is no room for what would be read for the client.
+    /// Pauses reading from the client, for lack of room.
     fn pause_client(&mut self) -> Move {
         self.pause(self.client.stream.is_ready(Ready::READ))
     }
 
-    /// There is no room for what would be read, if there is something.
+    /// Pauses reading, for lack of room, if there is something to read.
     fn pause(&mut self, is_readable: bool) -> Move {
         self.client.lacks_room = is_readable;
         self.client.unsettled |= is_readable;
@@ -243,7 +243,7 @@ impl<N: Network> Runner<'_, N> {
     fn send(&mut self, scratch: &mut [u8]) -> Move {
         let Some(upstream) = &mut self.upstream else { return Move::Nothing };
         match upstream.stream.write(&[IoSlice::new(self.client.session.unsent())]) {
-            // A pod may answer before it has read all, and then read no more.
+            // A pod may respond before it has read the whole request, and then stop reading.
             Ok(0) if self.client.is_stalled() => Move::Nothing,
             Ok(0) => self.read_response(scratch),
             Ok(bytes) => self.step(Event::Sent(bytes)),
@@ -263,10 +263,10 @@ impl<N: Network> Runner<'_, N> {
     }
 }
 
-/// More than a session can add to what is held by one read: where there is room for that, nothing is looked up.
+/// More than one read can add to the bytes a session holds: with this much room, no lookup is needed.
 const ROOM_FOR_ANY: usize = PASS_BYTES_MAX + REWRITE_BYTES;
 
-/// What is kept for a client and its pod.
+/// Returns the bytes held for a client and its pod.
 pub(super) fn held_bytes<S: Transport>(client: &Client<S>, upstream: Option<&Upstream<S>>) -> usize {
     let input = client.input.len() + upstream.map_or(0, |upstream| upstream.input.len());
     client.session.held_bytes() + client.outbox.held_bytes() + input
@@ -348,7 +348,7 @@ mod tests {
             self.with(|runner, scratch| runner.run(scratch, &mut moves))
         }
 
-        /// Opens the connection that the output asks for, to a pod that says this.
+        /// Opens the connection that the output requests, to a pod that sends this response.
         fn connect(&mut self, response: &[u8]) -> Fake {
             let UpstreamAction::Connect(peer) = self.tools.out.upstream else {
                 panic!("{:?}", self.tools.out)
@@ -433,7 +433,7 @@ mod tests {
         assert_eq!(bench.tools.out.report.take().expect("it is over").outcome, Outcome::ClientGone);
     }
 
-    /// A response with so many bytes of body.
+    /// Returns a response with that many `bytes` of content.
     fn long_response(bytes: usize) -> Vec<u8> {
         let head = format!("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: {bytes}\r\n\r\n");
         [head.as_bytes(), &vec![b'x'; bytes]].concat()
@@ -464,7 +464,7 @@ mod tests {
             let pod = bench.connect(&[&response, surplus].concat());
             let key = bench.client.upstream.expect("it is there");
             let upstream = bench.upstreams.get_mut(key).expect("it is there");
-            upstream.read_mode = ReadMode::Head; // all of it comes into the pipe at once
+            upstream.read_mode = ReadMode::Head; // all of it enters the pipe at once
             assert_eq!(bench.run(16), ACT);
             assert!(bench.fake.0.borrow().written == response);
             assert!(pod.0.borrow().incoming.is_empty());

@@ -1,15 +1,15 @@
-//! How a response gets from a pod's connection to a client's: bytes that are read and written on, and bytes that go
-//! through the worker's pipe ([`crate::net::transport::splice`]) and are never copied, or once to be looked at.
+//! Moves a response from a pod's connection to a client's, either read and written, or through the worker's pipe
+//! ([`crate::net::transport::splice`]) without being copied, or copied once to be peeked at.
 //!
-//! Of a body of a known length nothing but the head has to be looked at, of one in chunks everything but the inside
-//! of large chunks, which still costs one copy instead of two. All that takes more calls than to read and to write,
-//! so it is done where the last response, or what there is of this one, was long.
+//! With a Content-Length, only the head has to be examined. With chunks, everything but the inside of large chunks has
+//! to be, which still costs one copy instead of two. All of this takes more calls than reading and writing, so it is
+//! done only if the last response, or what has arrived of this one, was long.
 //!
-//! To look into the pipe takes a call more than to look into the socket (`MSG_PEEK`) would, and costs less: the
-//! kernel acknowledges what has come at the first call on a socket, and again when that has made room, which it does
-//! at once where the first call takes the bytes out.
+//! Peeking into the pipe takes one call more than peeking into the socket (`MSG_PEEK`) would, and still costs less: the
+//! kernel acknowledges received bytes at the first call on a socket, and again when that call has made room, which is
+//! at once if the first call removes the bytes.
 //!
-//! Never decides what goes on: that is the exchange's, which is asked before anything does.
+//! Never decides what to forward: the exchange decides that beforehand.
 
 use std::{io, mem};
 
@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// What is looked at of a response whose head is expected to tell the length: it fits in, unless it is a rare one.
+/// How much is peeked at if the head is expected to have a Content-Length: all but rare heads fit.
 const HEAD_BYTES: usize = 1024;
 
 impl<N: Network> Runner<'_, N> {
@@ -40,7 +40,7 @@ impl<N: Network> Runner<'_, N> {
         let Some(upstream) = self.upstream.as_deref_mut() else { return Move::Nothing };
         let (held, read_mode) = (upstream.input.len(), upstream.read_mode);
         let peeks = read_mode != ReadMode::Read && held == 0;
-        // At a mark of urgent data splice(2) says EAGAIN, although there is more behind it.
+        // At a mark of urgent data splice(2) returns EAGAIN, although there is more after it.
         let is_urgent = upstream.stream.is_ready(Ready::URGENT);
         if room == 0 {
             let is_readable = upstream.stream.is_ready(Ready::READ);
@@ -62,14 +62,14 @@ impl<N: Network> Runner<'_, N> {
         match self.tools.transfer.splice_in(&mut upstream.stream, &self.client.outbox, most.min(room)) {
             Ok(Received::Bytes(bytes)) if opaque >= BULK_BYTES_MIN => self.splice_response(0, bytes),
             Ok(Received::Bytes(bytes)) => self.peek_response(scratch, read_mode, bytes),
-            // splice(2) gives nothing at a mark of urgent data too, where the pod has ended its side.
+            // At a mark of urgent data, splice(2) also returns 0 if the pod has ended its side.
             Ok(Received::Eof { .. }) => self.read_bytes(scratch, held, room),
             Err(error) if refused("splice", &error, self.shared) => self.read_bytes(scratch, held, room),
             read => self.no_response(read),
         }
     }
 
-    /// Reads at most `room` bytes of a response, behind those that are `held` back.
+    /// Reads at most `room` bytes of a response, after the `held` ones.
     fn read_bytes(&mut self, scratch: &mut [u8], held: usize, room: u64) -> Move {
         let Some(upstream) = self.upstream.as_deref_mut() else { return Move::Nothing };
         let most = READ_BYTES_MAX.min(held + room as usize);
@@ -81,12 +81,12 @@ impl<N: Network> Runner<'_, N> {
         let moved = self.take_response(&mut scratch[..bytes]);
         let session = &self.client.session;
         if is_full && session.wants() == Wants::Response && !session.has_length() {
-            self.set_read_mode(ReadMode::All); // there may well be more
+            self.set_read_mode(ReadMode::All); // more may well follow
         }
         moved
     }
 
-    /// Bytes of a response are here, behind room for those that were held back.
+    /// Processes bytes of a response, which follow a gap for those held.
     fn take_response(&mut self, bytes: &mut [u8]) -> Move {
         if let Some(upstream) = self.upstream.as_deref_mut() {
             let held = mem::take(&mut upstream.input);
@@ -102,7 +102,7 @@ impl<N: Network> Runner<'_, N> {
         }
     }
 
-    /// There were no bytes of a response.
+    /// Handles a read that returned no bytes of a response.
     fn no_response(&mut self, read: io::Result<Received>) -> Move {
         match read {
             Ok(Received::Bytes(_) | Received::NotReady) => Move::Nothing,
@@ -111,13 +111,13 @@ impl<N: Network> Runner<'_, N> {
         }
     }
 
-    /// Delivers what the exchange said of `bytes` of a response, and passes it those that it did not use.
+    /// Writes what the exchange forwards of `bytes`, and passes the unused bytes to the exchange again.
     fn relay(&mut self, mut bytes: &mut [u8]) -> Move {
         loop {
             let used = self.tools.out.used;
             let moved = self.deliver(bytes);
             bytes = &mut bytes[used..];
-            // An interim response is used alone, and what follows it may be whole as well.
+            // An interim response (RFC 9110 section 15.2) is used alone, and the next response may be complete as well.
             if moved != Move::Made || bytes.is_empty() || !self.awaits_response() {
                 return moved;
             }
@@ -136,8 +136,8 @@ impl<N: Network> Runner<'_, N> {
         matches!(self.client.session.wants(), Wants::Response | Wants::Send)
     }
 
-    /// Looks at the beginning of a response of which so many bytes are in the pipe, or at all of them, and has them
-    /// go on from there if nothing is to be changed in them and the rest needs no look.
+    /// Peeks at the beginning, or at all, of a response with `piped` bytes in the pipe. Forwards them from there if
+    /// they are unchanged and the rest need not be examined.
     fn peek_response(&mut self, scratch: &mut [u8], read_mode: ReadMode, piped: usize) -> Move {
         let most = if read_mode == ReadMode::Head { HEAD_BYTES } else { scratch.len() };
         let peeked = match self.tools.transfer.peek::<N::Socket>(&mut scratch[..most.min(piped)]) {
@@ -150,7 +150,7 @@ impl<N: Network> Runner<'_, N> {
         };
         let known = peeked.unwrap_or(0);
         if read_mode == ReadMode::Head || (piped as u64) < BULK_BYTES_MIN {
-            self.set_read_mode(ReadMode::Read); // what follows has no head, and small portions are cheaper to read
+            self.set_read_mode(ReadMode::Read); // the rest has no head, and small portions are cheaper to read
         }
         let mut moved = Move::Made;
         if known > 0 {
@@ -161,7 +161,7 @@ impl<N: Network> Runner<'_, N> {
                 return self.splice_response(known, if ended { 0 } else { piped - known });
             }
             self.set_read_mode(ReadMode::Read);
-            self.tools.transfer.piped -= known; // these go on from here
+            self.tools.transfer.piped -= known; // forwarded from the scratch buffer
             moved = self.relay(&mut scratch[..known]);
         }
         moved = self.drain_pipe(scratch, known, moved);
@@ -171,8 +171,8 @@ impl<N: Network> Runner<'_, N> {
         moved
     }
 
-    /// Has what is in the pipe go on, but for the first `known` bytes, which have: if none of it has to be looked at
-    /// from there, else it is read as from the connection that it came from.
+    /// Forwards the pipe's contents, except for the first `known` bytes, which are forwarded already. Splices them if
+    /// none have to be examined; else reads them like bytes from the connection.
     fn drain_pipe(&mut self, scratch: &mut [u8], mut known: usize, mut moved: Move) -> Move {
         while (known > 0 || self.tools.transfer.piped > 0) && moved == Move::Made && self.awaits_response() {
             let piped = self.tools.transfer.piped;
@@ -187,7 +187,7 @@ impl<N: Network> Runner<'_, N> {
                     self.tools.transfer.piped -= bytes;
                     moved = self.take_response(&mut scratch[..held + bytes]);
                 }
-                // They are lost, and with them the response.
+                // The bytes are lost, and the response with them.
                 _ => moved = self.step(Event::UpstreamFailed(UpstreamError::Other)),
             }
         }
@@ -197,7 +197,7 @@ impl<N: Network> Runner<'_, N> {
         moved
     }
 
-    /// Bytes that the pipe still holds answer nothing, and the connection that they came on is not used again.
+    /// Notes bytes that are still in the pipe: they belong to no response, so their connection is not reused.
     fn note_surplus(&mut self) {
         let has_surplus = self.tools.transfer.piped > 0;
         if let Some(upstream) = self.upstream.as_deref_mut() {
@@ -205,15 +205,14 @@ impl<N: Network> Runner<'_, N> {
         }
     }
 
-    /// The pipe holds `known` bytes, of which the exchange said that they go on, and then `more` that nobody has
-    /// seen.
+    /// Forwards `known` bytes in the pipe, as decided by the exchange, and then `more` that were not examined.
     fn splice_response(&mut self, known: usize, more: usize) -> Move {
         let mut bytes = known;
         if more > 0 {
             self.advance(Event::Spliced(more as u64));
             bytes += self.tools.out.pass.len();
         }
-        self.tools.out.pass = 0..0; // it says nothing of bytes that are here
+        self.tools.out.pass = 0..0; // not a range of bytes in the scratch buffer
         let Client { stream, outbox, .. } = &mut *self.client;
         let sent = &self.counters.client_sent_bytes;
         let delivered = self.tools.transfer.splice_out(stream, outbox, bytes, self.shared, sent);

@@ -1,6 +1,6 @@
-//! A transport, a pipe and a network without a kernel, for tests of what moves bytes.
+//! A transport, a pipe and a network without a kernel, for tests of code that moves bytes.
 //!
-//! Owns no decision: it does what the test says, and shows what was done.
+//! Owns no decision: behaves as the test sets it, and records calls.
 
 use std::{
     cell::RefCell,
@@ -14,24 +14,24 @@ use std::{
 use super::{Transport, splice::Pipe};
 use crate::net::network::{Network, Token};
 
-/// The other side of a [`Fake`], as the test has it.
+/// The other side of a [`Fake`], controlled by the test.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    /// What it sent and nobody read yet.
+    /// Bytes sent but not yet read.
     pub(crate) incoming: VecDeque<u8>,
-    /// It ended its side behind that.
+    /// Whether the side ended after these bytes.
     pub(crate) ended: bool,
-    /// Its end was not meant.
+    /// Whether that end is not authentic.
     pub(crate) unclean: bool,
-    /// Every write fails.
+    /// Whether every write fails.
     pub(crate) is_broken: bool,
-    /// Its bytes cannot go through a pipe.
+    /// Whether its bytes cannot go through a pipe.
     pub(crate) is_opaque: bool,
-    /// So many bytes more are taken.
+    /// How many more bytes it takes.
     pub(crate) takes: usize,
-    /// What was taken.
+    /// Bytes taken.
     pub(crate) written: Vec<u8>,
-    /// Every call but reads and writes.
+    /// Calls that change the socket other than by reading or writing.
     pub(crate) calls: Vec<&'static str>,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct State {
 pub(crate) struct Fake(pub(crate) Rc<RefCell<State>>);
 
 impl Fake {
-    /// Takes any number of bytes, and sent these.
+    /// Creates a connection that takes any number of bytes and has sent these.
     pub(crate) fn sent(bytes: &[u8]) -> Self {
         let state =
             State { incoming: bytes.iter().copied().collect(), takes: usize::MAX, ..State::default() };
@@ -125,7 +125,7 @@ impl Transport for Fake {
     }
 }
 
-/// A pipe, or an error of every call on it.
+/// A pipe. If set, `error` fails every call but `read`.
 #[derive(Debug, Default)]
 pub(crate) struct FakePipe {
     bytes: VecDeque<u8>,
@@ -168,17 +168,17 @@ impl Pipe<Fake> for FakePipe {
     }
 }
 
-/// Gives connections, as many as there are descriptors.
+/// Opens as many connections as there are descriptors.
 #[derive(Debug)]
 pub(crate) struct FakeNetwork {
     /// How many connections may still be opened.
     pub(crate) descriptors: usize,
-    /// Those that were opened.
+    /// Connections that were opened.
     pub(crate) opened: Vec<(SocketAddr, Fake)>,
-    /// What each call on a pipe fails with, or pipe2(2) itself.
+    /// The `error` of each new pipe. Without `has_pipes`, creating one fails.
     pub(crate) pipe_error: Option<ErrorKind>,
     pub(crate) has_pipes: bool,
-    /// How many pipes were made.
+    /// Number of pipes created.
     pub(crate) pipes_made: usize,
 }
 

@@ -1,6 +1,6 @@
-//! What carries a connection's bytes: TCP. TLS comes to stand beside it.
+//! Transports of a connection's bytes: TCP, and later TLS.
 //!
-//! Owns what a transport can do. What is known of its readiness is [`super::stream`]'s.
+//! Owns what a transport can do. [`super::stream`] keeps its readiness.
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -13,56 +13,56 @@ use std::{
     time::Duration,
 };
 
-/// What a connection's socket can do. Every call returns at once.
+/// Operations of a connection's socket. Every call returns at once.
 pub trait Transport {
-    /// Reads what is there.
+    /// Reads available bytes.
     ///
     /// # Errors
-    /// As `read(2)`; `WouldBlock` where nothing is there.
+    /// As `read(2)`; `WouldBlock` if there are none.
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
 
-    /// Shows the beginning of what is there, and leaves it there.
+    /// Copies the first available bytes without removing them.
     ///
     /// # Errors
-    /// As `recv(2)` with `MSG_PEEK`; `WouldBlock` where nothing is there.
+    /// As `recv(2)` with `MSG_PEEK`; `WouldBlock` if there are none.
     fn peek(&mut self, into: &mut [u8]) -> io::Result<usize>;
 
-    /// Writes as much as the kernel takes.
+    /// Writes as much as the kernel accepts.
     ///
     /// # Errors
-    /// As `writev(2)`; `WouldBlock` where it takes nothing.
+    /// As `writev(2)`; `WouldBlock` if it accepts nothing.
     fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// Whether the connection that was begun is there by now.
+    /// Returns whether a connection in progress is established.
     ///
     /// # Errors
-    /// Why it is never going to be.
+    /// Why it failed.
     fn connected(&self) -> io::Result<bool>;
 
-    /// Has the kernel find out that the other side vanished without a word: what was sent and is not acknowledged
-    /// fails the connection, and so does a long silence in which it does not answer a probe.
+    /// Makes the kernel detect that the peer vanished: the connection fails if sent bytes are not acknowledged, or if
+    /// after a long silence a probe is not acknowledged.
     fn watch(&self);
 
-    /// Whether its bytes can go through a pipe: not where they are changed on their way, as by TLS.
+    /// Returns whether its bytes can go through a pipe: not if the transport transforms them, like TLS.
     fn can_splice(&self) -> bool;
 
-    /// Whether an end that was read is one that the other side meant: with TLS (RFC 8446 section 6.1) an end without
-    /// `close_notify` may be an attacker's, and truncates what is ended by it.
+    /// Returns whether an end that was read is authentic: with TLS (RFC 8446 section 6.1) an end without `close_notify`
+    /// may come from an attacker, and truncates anything delimited by it.
     fn is_end_clean(&self) -> bool;
 
-    /// Ends our side; theirs can still be read.
+    /// Ends our side; the peer's can still be read.
     fn shutdown(&self);
 
-    /// Whether the other side has yet to acknowledge bytes that were written. After a close they would stay in the
-    /// kernel for as long as it likes, and no limit would count them.
+    /// Returns whether the peer has yet to acknowledge bytes that were written. After a close the kernel could hold
+    /// them for long, and no limit would count them.
     fn has_undelivered(&self) -> bool;
 
-    /// Makes the close that follows a reset.
+    /// Makes the following close send a reset.
     fn reset_on_close(&self);
 
-    /// Has the kernel give up what it has yet to deliver once that has gone unacknowledged for so long.
+    /// Lets the kernel drop undelivered bytes once they have been unacknowledged for this long.
     fn deliver_within(&self, most: Duration);
 
-    /// Who is on the other side.
+    /// Returns the peer's address.
     fn peer(&self) -> Option<SocketAddr>;
 }

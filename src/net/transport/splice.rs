@@ -1,9 +1,9 @@
-//! splice(2) and tee(2): bytes go from socket to socket through a pipe of the kernel's, and can be looked at there.
+//! splice(2) and tee(2): move bytes between sockets through a kernel pipe, and copy bytes from it.
 //!
-//! Owns the pipe. A worker has one, which is empty whenever no bytes are being moved: bytes that stay in a pipe
-//! would become part of somebody else's answer, so a pipe that cannot be emptied is dropped.
+//! Owns the pipe. A worker has one, which is empty whenever no bytes are being moved. Bytes left in a pipe would become
+//! part of another client's response, so a pipe that cannot be emptied is dropped.
 //!
-//! All of it is optional: where one of its calls [is refused](is_refused), bytes are read and written from then on.
+//! All of it is optional: if one of its calls [is refused](is_refused), bytes are read and written from then on.
 
 use std::{
     io,
@@ -15,48 +15,48 @@ use rustix::{
     pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice, tee},
 };
 
-/// The size asked for: what a user without privileges may have (`/proc/sys/fs/pipe-max-size`). It counts slots
-/// of a page, and a received segment takes one, however short it is.
+/// Requested pipe size: the limit for unprivileged users (`/proc/sys/fs/pipe-max-size`). It counts slots of one page,
+/// and a received segment takes one slot, however short it is.
 const PIPE_BYTES: usize = 1024 * 1024;
 
-/// Whether a call failed because the kernel, or a filter before it (seccomp), does not offer it: what a call on a
-/// sound socket never says of the socket.
+/// Returns whether a call failed because the kernel, or a filter before it (seccomp), does not offer it. On a sound
+/// socket, these errors never concern the socket.
 pub fn is_refused(error: &io::Error) -> bool {
     let refused = [Errno::NOSYS, Errno::INVAL, Errno::PERM, Errno::ACCESS, Errno::OPNOTSUPP];
     Errno::from_io_error(error).is_some_and(|error| refused.contains(&error))
 }
 
-/// Where bytes stand between two sockets. No call waits.
+/// Holds bytes between two sockets. No call blocks.
 pub trait Pipe<S> {
-    /// Moves at most so many bytes in, out of a socket; 0 at its end.
+    /// Moves at most `bytes` bytes in from a socket; returns 0 at its end.
     ///
     /// # Errors
-    /// As `splice(2)`; `WouldBlock` where nothing is there, or no slot of the pipe is free.
+    /// As `splice(2)`; `WouldBlock` if there are no bytes, or no slot of the pipe is free.
     fn splice_in(&mut self, from: &S, bytes: usize) -> io::Result<usize>;
 
-    /// Shows the first of the bytes that it holds, not always as many as there is room for, and keeps them.
+    /// Copies the first bytes without removing them, and sometimes fewer than there is room for.
     ///
     /// # Errors
-    /// As `tee(2)` and `read(2)`; then it is of no more use.
+    /// As `tee(2)` and `read(2)`; the pipe is unusable then.
     fn peek(&mut self, into: &mut [u8]) -> io::Result<usize>;
 
-    /// Moves at most so many bytes out, into a socket.
+    /// Moves at most `bytes` bytes out to a socket.
     ///
     /// # Errors
-    /// As `splice(2)`; `WouldBlock` where the socket takes nothing.
+    /// As `splice(2)`; `WouldBlock` if the socket accepts none.
     fn splice_out(&mut self, into: &S, bytes: usize) -> io::Result<usize>;
 
-    /// Reads bytes out.
+    /// Reads and removes bytes.
     ///
     /// # Errors
     /// As `read(2)`.
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
 }
 
-/// Descriptors that a [`KernelPipe`] takes.
+/// Descriptors of a [`KernelPipe`].
 pub const DESCRIPTORS: usize = 4;
 
-/// A pipe of the kernel's, and another for what is looked at.
+/// A kernel pipe, and a second one to peek through.
 #[derive(Debug)]
 pub struct KernelPipe {
     reader: OwnedFd,
@@ -66,7 +66,7 @@ pub struct KernelPipe {
 }
 
 impl KernelPipe {
-    /// An empty one.
+    /// Creates an empty pipe.
     ///
     /// # Errors
     /// As `pipe2(2)`.
@@ -74,7 +74,7 @@ impl KernelPipe {
         let (reader, writer) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
         let (look_reader, look_writer) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
         for writer in [&writer, &look_writer] {
-            // A user who has many pipes may not have a large one; the size it was made with does as well.
+            // A user with many pipes may be refused a large one; the default size works as well.
             let _ = fcntl_setpipe_size(writer, PIPE_BYTES);
         }
         Ok(Self { reader, writer, look_reader, look_writer })

@@ -1,4 +1,4 @@
-//! TCP: the kernel's sockets, by the system calls that cost least.
+//! TCP over the kernel's sockets, by the cheapest system calls.
 
 use std::{
     ffi::c_int,
@@ -16,16 +16,16 @@ use socket2::{SockRef, TcpKeepalive};
 
 use super::Transport;
 
-/// How long a request on a pooled connection may go unacknowledged (TCP_USER_TIMEOUT, tcp(7)) before it is sent on a
+/// How long a request on a pooled connection may be unacknowledged (TCP_USER_TIMEOUT, tcp(7)) before it is sent on a
 /// new one: three of Linux's retransmissions on a fast network, after 200, 600 and 1,400 ms.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_millis(1500);
-/// A connection that is silent for so long is probed, and with TCP_USER_TIMEOUT fails if the first probe is not
-/// acknowledged before the second is due.
+/// A connection idle for this long is probed. With TCP_USER_TIMEOUT it fails if the first probe is not acknowledged
+/// before the second is due.
 const PROBE_AFTER: Duration = Duration::from_secs(30);
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Reads and writes are system calls without libc between: its wrappers are points at which a thread can be
-/// cancelled, and to open and close those takes a third of the instructions of a call.
+/// Reads and writes are system calls without libc in between: its wrappers are cancellation points of threads, and
+/// entering and leaving those takes a third of the instructions of a call.
 impl Transport for TcpStream {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         Ok(recv(&*self, into, RecvFlags::empty())?.0)
@@ -38,14 +38,14 @@ impl Transport for TcpStream {
     fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut parts = from.iter().filter(|part| !part.is_empty());
         match (parts.next(), parts.next()) {
-            // The usual case; send(2) costs the kernel less than writev(2) does.
+            // The usual case. send(2) costs the kernel less than writev(2).
             (Some(one), None) => Ok(send(&*self, one, SendFlags::NOSIGNAL)?),
             _ => self.write_vectored(from),
         }
     }
 
     fn connected(&self) -> io::Result<bool> {
-        // Writable is not connected: a failed connection is writable too (connect(2), EINPROGRESS).
+        // Writable does not mean connected: a failed connection is writable too (connect(2), EINPROGRESS).
         if let Some(error) = self.take_error()? {
             return Err(error);
         }
@@ -59,7 +59,7 @@ impl Transport for TcpStream {
     fn watch(&self) {
         let socket = SockRef::from(self);
         let keepalive = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_INTERVAL);
-        // Where the kernel cannot, such a peer is found out by the scrape's deadline.
+        // Where the kernel does not support it, the scrape's deadline detects such a peer.
         let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
         let _ = socket.set_tcp_keepalive(&keepalive);
     }
@@ -69,11 +69,11 @@ impl Transport for TcpStream {
     }
 
     fn is_end_clean(&self) -> bool {
-        true // FIN is all that TCP has to say
+        true // FIN is TCP's only kind of end
     }
 
     fn shutdown(&self) {
-        // It fails where the client has reset the connection, which ends our side as well.
+        // Fails if the client has reset the connection, which ends our side as well.
         let _ = self.shutdown(Shutdown::Write);
     }
 
@@ -85,17 +85,18 @@ impl Transport for TcpStream {
         )]
         // SAFETY: SIOCOUTQ takes a pointer to an int and writes the number of unacknowledged bytes there.
         let bytes = unsafe { ioctl::ioctl(self, ioctl::Getter::<SIOCOUTQ, c_int>::new()) };
-        // After a reset they are gone, and still counted; a connection without a peer is one of these (getpeername(2)).
+        // After a reset the bytes are gone but still counted; such a connection has no peer (getpeername(2)).
         bytes.is_ok_and(|bytes| bytes > 0) && self.peer_addr().is_ok()
     }
 
     fn reset_on_close(&self) {
-        // It cannot fail on a TCP socket; if it did, the close that follows would still show a length cut short.
+        // Cannot fail on a TCP socket. If it did, the truncated length would still show after the close that follows.
         let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
 
     fn deliver_within(&self, most: Duration) {
-        // TCP_USER_TIMEOUT outlives the descriptor. If it fails, the kernel gives up by its own rule (tcp_orphan_retries).
+        // TCP_USER_TIMEOUT stays in effect after the close. If setting it fails, the kernel gives up by its own rule
+        // (tcp_orphan_retries).
         let _ = SockRef::from(self).set_tcp_user_timeout(Some(most));
     }
 

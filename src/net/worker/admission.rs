@@ -1,8 +1,8 @@
-//! How clients come to a worker, and which of them go when there are more than there may be.
+//! How clients enter a worker, and which clients leave when the limit is reached.
 //!
-//! A client that finds all places taken waits for one a while ([`crate::net::places`]). Which client gives its place, and how
-//! long the others wait, is decided in [`crate::proxy::admission`]; here it is done. A client that goes for its silence
-//! is told why.
+//! A client that finds all places taken waits for one a while ([`crate::net::places`]). [`crate::proxy::admission`]
+//! decides which client gives up its place and how long the others wait; this file carries it out. A client closed for
+//! its silence first gets a response with the reason.
 
 use std::{io, mem, time::Duration};
 
@@ -26,13 +26,13 @@ use crate::{
     },
 };
 
-/// How soon a worker looks again whether it is to make room, where another is to do so first.
+/// How soon a worker checks again whether to make room when another worker has to do so first.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
-/// How long the kernel tries to deliver what a client was told that is closed at once.
+/// How long the kernel tries to deliver the response to a client that is closed at once.
 const TOLD_WITHIN: Duration = Duration::from_secs(2);
 
 impl<N: Network> Worker<N> {
-    /// A client connected.
+    /// Accepts a new client.
     pub fn admit(&mut self, socket: N::Socket) {
         self.counters().clients_accepted.add(1);
         let has_place = self.try_acquire();
@@ -53,7 +53,7 @@ impl<N: Network> Worker<N> {
                 if let (Some(client), Some(at)) = (self.clients.get_mut(key), deadline) {
                     self.timers.arm(key, Timer::Exchange, &mut client.timers, at);
                 }
-                // Its request may be here already: it does not idle before that was looked at.
+                // Its request may have arrived: it does not count as idle before a read has shown that it has not.
                 self.enqueue(key);
                 if self.admission.is_overrun() && !has_place {
                     self.turn_away_at_once(key);
@@ -74,7 +74,7 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// Takes a place for a client: a free one, or that of the client that has idled longest, if that is here.
+    /// Takes a place for a client: a free one, or the longest-idle client's, if that client is on this worker.
     fn try_acquire(&mut self) -> bool {
         let places = self.shared.places();
         if places.take() {
@@ -101,7 +101,7 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// Wakes the worker that got a place. This one looks for itself.
+    /// Wakes the worker that got a place, unless it is this one, which checks by itself.
     fn wake(&self, granted: Option<usize>) {
         if let Some(other) = granted.filter(|&worker| worker != self.index) {
             self.shared.wake(other);
@@ -112,12 +112,12 @@ impl<N: Network> Worker<N> {
         self.wake(self.shared.places().give_back());
     }
 
-    /// Gives places that came free to the clients here that waited for them.
+    /// Gives collected places to the clients of this worker that wait for them.
     pub(super) fn collect_places(&mut self) {
         while let Some(key) = self.shared.places().collect(self.index) {
             let waits = |client: &&mut Client<_>| client.waits_until.is_some();
             let Some(client) = self.clients.get_mut(key).filter(waits) else {
-                self.give_place_back(); // it is gone, or its wait was over just before
+                self.give_place_back(); // the client is gone, or stopped waiting just before
                 continue;
             };
             client.waits_until = None;
@@ -128,13 +128,13 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// Whether a client waits for a place, which only one without a place does.
+    /// Returns whether a client waits for a place. Only clients without a place do.
     #[cold]
     pub(super) fn waits_for_place(&self, key: Key) -> bool {
         self.clients.get(key).is_some_and(|client| client.waits_until.is_some())
     }
 
-    /// Whether the wait of a client that waits is over: it has a place, its time is up, or it has ended its side.
+    /// Returns whether a client's wait is over: it has a place, its time is up, or it has ended its side.
     pub(super) fn wait_is_over(&mut self, key: Key) -> bool {
         let now = self.tools.now;
         let goes_on = |client: &Client<_>| match client.waits_until {
@@ -155,7 +155,7 @@ impl<N: Network> Worker<N> {
         true
     }
 
-    /// A client that waited in vain and has said nothing is told at once.
+    /// Turns away a client that waited in vain and has sent nothing, without waiting for its request.
     pub(super) fn turn_away_if_silent(&mut self, key: Key) {
         let is_silent = |client: &Client<_>| !client.has_place && client.session.idles() && !client.queued;
         if self.clients.get(key).is_some_and(is_silent) {
@@ -164,8 +164,8 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// Makes room for clients that wait, wherever they do, as long as it is this worker's turn to; and lets those here
-    /// that wait have what others made.
+    /// Makes room for waiting clients of all workers, as long as that is this worker's turn. Then gives the places that
+    /// became available to the waiting clients of this worker.
     pub(super) fn make_room_for_wishes(&mut self) {
         self.show_idle();
         while self.shared.places().is_wanted() {
@@ -193,7 +193,7 @@ impl<N: Network> Worker<N> {
         self.collect_places();
     }
 
-    /// Closes a client that idles, or begins to turn a silent one away. Its place stays taken.
+    /// Closes an idle client, or starts to turn a silent one away. Its place stays taken.
     fn take_place_from(&mut self, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
         client.has_place = false;
@@ -210,7 +210,7 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// Closes a client that idles. If it has yet to take its last answer, it may, without a place.
+    /// Closes an idle client. If it has yet to receive its last response, it may do so without a place.
     fn close_idle(&mut self, key: Key) {
         let may_linger = self.admission.may_linger();
         let is_behind = |client: &Client<N::Socket>| client.stream.socket().has_undelivered();
@@ -225,17 +225,17 @@ impl<N: Network> Worker<N> {
         self.enqueue(key);
     }
 
-    /// Tells a new client that there are too many, and closes it. What it asks for may come later and be answered by a
-    /// reset, which destroys no answer that its kernel has by then.
+    /// Sends a new client a response that there are too many clients, and closes it. A later request may be answered
+    /// with a reset, which destroys no response that the client's kernel has received.
     fn turn_away_at_once(&mut self, key: Key) {
         if let Some(client) = self.clients.get_mut(key) {
-            client.stream.add_ready(Ready::WRITE); // a new connection takes more than that
+            client.stream.add_ready(Ready::WRITE); // a new connection's send buffer fits more than that
         }
         self.step(key, Event::TurnAway);
         self.close_told(key);
     }
 
-    /// Closes a client that was just told that it is turned away, as far as it could be.
+    /// Closes a client that was just turned away, whether or not all of the response was sent.
     fn close_told(&mut self, key: Key) {
         self.step(key, Event::Flushed);
         if let Some(client) = self.take_client(key) {
@@ -243,7 +243,7 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// Shows the other workers how long a client has idled here.
+    /// Publishes since when this worker's longest-idle client has been idle.
     fn show_idle(&self) {
         let oldest = self.longest_idle().and_then(|key| self.clients.get(key));
         self.shared.places().show_idle(self.index, oldest.map(|client| client.idle_since));
@@ -257,17 +257,17 @@ impl<N: Network> Worker<N> {
         self.admission.longest_silent().and_then(|slot| self.clients.key_at(slot))
     }
 
-    /// Since when the client has been silent that has been so longest.
+    /// Returns since when the longest-silent client has been silent.
     fn silent_since(&self) -> Option<Timestamp> {
         self.clients.get(self.longest_silent()?)?.silent_since
     }
 
-    /// The client that has been silent longest, if that is too long.
+    /// Returns the longest-silent client, if it has been silent for too long.
     fn oldest_silent(&self) -> Option<Key> {
         self.longest_silent().filter(|_| is_silent_for_too_long(self.silent_since(), self.tools.now))
     }
 
-    /// When this worker has to look after those who wait for places, if nothing happens before.
+    /// Returns when this worker has to check on clients that wait for places, if nothing happens before.
     #[cold]
     pub(super) fn next_room(&self) -> Option<Timestamp> {
         let places = self.shared.places();
@@ -278,8 +278,8 @@ impl<N: Network> Worker<N> {
         ends.map(|at| at.max(self.tools.now + LOOK_AGAIN))
     }
 
-    /// Frees a descriptor: that of a kept pod connection, or else of a client that idles, or has been silent for too
-    /// long. Says whether it could.
+    /// Frees a descriptor by closing a pooled pod connection, or else an idle client, or else a client that has been
+    /// silent for too long. Returns whether it did.
     pub fn make_room(&mut self) -> bool {
         if self.close_oldest_upstream() {
             return true;
@@ -298,13 +298,13 @@ impl<N: Network> Worker<N> {
         idle.or(silent).is_some_and(|key| self.clients.get(key).is_none())
     }
 
-    /// Closes the clients that idle, when the process closes. A connection that was accepted at the last moment may
-    /// still ask for something, and one that waits for a place gets it or is told.
+    /// Closes the idle clients when the process is closing. A connection accepted at the last moment may still send a
+    /// request, and a client that waits for a place still gets it or is turned away.
     pub fn drain(&mut self) {
         let keys: Vec<_> = self.clients.keys().collect();
         for key in keys {
             let Some(client) = self.clients.get_mut(key) else { continue };
-            // One that has something to say, or may have, is heard first.
+            // A client that may have sent a request is read first; a waiting one is not closed yet.
             if client.queued || client.stream.is_ready(Ready::READ) || client.waits_until.is_some() {
                 continue;
             }
@@ -321,7 +321,7 @@ impl<N: Network> Worker<N> {
         self.show_idle();
     }
 
-    /// A client is gone: its place is free, or it gives up its wish for one.
+    /// Releases the place of a client that is gone, or withdraws its wish for one.
     pub(super) fn leave(&mut self, key: Key, client: &Client<N::Socket>) {
         self.admission.forget(key.slot());
         if client.waits_until.is_some() {

@@ -1,7 +1,7 @@
-//! What a worker keeps for its clients and their pods between turns, in bytes, and what happens when that is as much
-//! as it may keep: reading pauses, and then the session that has held bytes longest is ended.
+//! The bytes that a worker holds for its clients and their pods between turns, and what happens at their limit: reading
+//! pauses, and then the session that has held bytes longest is ended.
 //!
-//! The sum and the order are [`crate::proxy::budget`]'s. Here is what is counted, and what is done.
+//! [`crate::proxy::budget`] owns the sum and the order. This file does the counting and carries out the decisions.
 
 use std::mem;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl<N: Network> Worker<N> {
-    /// Counts what is kept for a client after it went on, and notes whether it has to wait for room.
+    /// Counts the bytes held for a client after a run, and notes whether it has to wait for room.
     #[cold]
     pub(super) fn settle(&mut self, key: Key, scratch: &mut [u8]) {
         let Some(client) = self.clients.get_mut(key) else { return };
@@ -38,12 +38,12 @@ impl<N: Network> Worker<N> {
         }
         self.counters().buffered_bytes.set(self.tools.budget.held() as u64);
         if is_too_much {
-            // A page of ours, which nobody asked the budget for.
+            // One of psystrike's own pages, which are rendered without checking the budget.
             self.end_for_room(key, scratch);
         }
     }
 
-    /// A client is gone, and what was kept for it.
+    /// Removes a client that is gone from the budget.
     pub(super) fn forget_held(&mut self, slot: u32, client: &Client<N::Socket>) {
         if client.unsettled {
             self.tools.budget.forget(slot, client.counted);
@@ -51,10 +51,11 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// Has those go on for whom there is room by now. Where none came for too long, ends who has held bytes longest.
+    /// Resumes paused sessions for which there is room now. If none came for too long, ends the session that has held
+    /// bytes longest.
     pub(super) fn make_room_in_buffers(&mut self, scratch: &mut [u8]) {
         if !self.tools.budget.is_tight() {
-            return; // as almost always
+            return; // almost always
         }
         self.resume_paused();
         let mut ended = false;
@@ -70,13 +71,14 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// How many sessions stall: for them bytes may wait in the kernel's buffers, which nobody here counts.
+    /// Returns how many sessions stall: for them bytes may wait in the kernel's buffers, which the budget does not
+    /// count.
     pub fn stalled(&self) -> usize {
         self.tools.budget.stalled_count()
     }
 
-    /// The process is about to be out of memory, although what is counted is within bounds. Ends one in eight of the
-    /// sessions that stall, those that have stalled longest.
+    /// Ends one in eight of the stalled sessions, those stalled longest, because the process is about to run out of
+    /// memory although the counted bytes are within their limit.
     #[cold]
     pub fn relieve(&mut self) {
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -100,7 +102,7 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// Ends a session for what it holds, which is gone then.
+    /// Ends a session to free the bytes it holds.
     fn end_for_room(&mut self, key: Key, scratch: &mut [u8]) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let client_stalled = client.is_stalled();
@@ -108,7 +110,8 @@ impl<N: Network> Worker<N> {
         client.input_is_new = false;
         self.step(key, Event::NoRoom { client_stalled });
         self.run(key, scratch);
-        // What it is told is less than every session may hold. If it holds more after all, it goes untold.
+        // Its error response is smaller than the allowance. If the session holds more nevertheless, it is closed
+        // without one.
         if self.clients.get(key).is_some_and(|client| client.counted > 0 || client.paused) {
             self.step(key, Event::NoRoom { client_stalled: true });
             self.remove_client(key);

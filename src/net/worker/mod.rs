@@ -1,8 +1,8 @@
-//! The connections of one event loop: where they live, when they are due, which can go on.
+//! The connections of one event loop: their slots, their deadlines, and which of them can run.
 //!
-//! Owns every connection of its worker, and does what sessions ask for: of clients that come, wait for a place and go
-//! in `admission`, of what is kept for them in `buffers`. Bytes move in `super::runner`; readiness and time come from
-//! [`super::event_loop`], or a simulation.
+//! Owns every connection of its worker, and performs the actions that sessions request: `admission` handles clients
+//! that arrive, wait for a place and leave, `buffers` the bytes held for them. `super::runner` moves bytes; readiness
+//! and time come from [`super::event_loop`], or a simulation.
 
 mod admission;
 mod buffers;
@@ -37,11 +37,11 @@ use crate::proxy::{
     timestamp::Timestamp,
 };
 
-/// The most that is sent in one turn of long answers: what is copied in about a quarter of a millisecond, so that new
-/// events do not wait for longer. While others have something to do, each of these clients is sent one portion, as long
-/// as a pipe takes, and the rest waits for its next turn.
+/// Most bytes of long responses sent in one turn: copying them takes about a quarter of a millisecond, so that new
+/// events wait no longer. While other clients can run, each long response sends one portion, as much as a pipe holds,
+/// and continues in its next turn.
 const TURN_BYTES_MAX: usize = 1024 * 1024;
-/// So many clients in one turn, each with as much as it may move, take less than a millisecond.
+/// This many clients in one turn, each moving as much as it may, take less than a millisecond.
 const SHORT_TURN_RUNS: usize = 3;
 /// Reads, writes and transitions in one run, so that one exchange does not starve the others.
 const MOVES_MAX: usize = 16;
@@ -50,7 +50,7 @@ const MOVES_MAX: usize = 16;
 pub struct Worker<N: Network> {
     shared: Arc<Shared>,
     index: usize,
-    /// There is no other worker.
+    /// Whether there is no other worker.
     is_alone: bool,
     clients: Slots<Client<N::Socket>>,
     upstreams: Upstreams<N::Socket>,
@@ -59,13 +59,13 @@ pub struct Worker<N: Network> {
     runnable: RunQueue,
     took_long: bool,
     journal: Journal,
-    /// What is read goes here first: one buffer for all connections, so that none needs its own.
+    /// Buffer of every read: one for all connections, so that none needs its own.
     scratch: Box<[u8]>,
     tools: Tools<N>,
 }
 
 impl<N: Network> Worker<N> {
-    /// A worker without connections.
+    /// Creates a worker without connections.
     pub fn new(network: N, shared: Arc<Shared>, index: usize) -> Self {
         let idle_max = shared.upstreams_idle_max_of_worker(index);
         let settings = shared.settings();
@@ -93,7 +93,7 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// An event: notes what it tells, and who can go on.
+    /// Notes an event's readiness, and queues the client that can now run.
     pub fn event(&mut self, token: Token, ready: Ready) {
         let client = match token {
             Token::Client(key) => key,
@@ -118,7 +118,7 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// A turn: everybody who can go on goes on for a bounded while, and what is due happens.
+    /// Runs one turn: every client that can run does so within its limits, and expired timers fire.
     pub fn run_once(&mut self, now: Timestamp) {
         self.tools.now = now;
         self.shared.refresh(&mut self.tools.settings);
@@ -144,8 +144,8 @@ impl<N: Network> Worker<N> {
         self.timers.sweep(clients.len(), |key| clients.get(key).map(|client| client.timers));
     }
 
-    /// Runs those who have little to do, all of them, and then those who have much, as far as a turn goes. The others
-    /// of these go on in the next turn, before which new events are heard.
+    /// Runs all clients that have little to do, and then those that have much, up to the limit of a turn. The rest of
+    /// these run in the next turn, after new events are fetched.
     fn run_queued(&mut self, scratch: &mut [u8]) {
         let (short, bulk) = self.runnable.len();
         self.took_long = short + bulk > SHORT_TURN_RUNS;
@@ -166,7 +166,7 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// Whether the last turn may have taken more than the millisecond that a poll is coarse by.
+    /// Returns whether the last turn may have taken longer than the millisecond of a poll's resolution.
     pub fn took_long(&self) -> bool {
         self.took_long
     }
@@ -198,7 +198,7 @@ impl<N: Network> Worker<N> {
         if let Some(at) = client.session.deadline() {
             self.timers.arm(key, Timer::Exchange, &mut client.timers, at);
         }
-        // One that is turned away has no place to give to another; one that is queued is in the middle of things.
+        // A client that is turned away has no place to give; a queued one is not idle.
         let idles = client.session.idles() && client.has_place && !client.queued;
         if self.admission.note(key.slot(), idles, client.silent_since.is_some()) {
             client.idle_since = self.tools.now;
@@ -220,7 +220,7 @@ impl<N: Network> Worker<N> {
         })
     }
 
-    /// Runs a client's session, and does what it says. Says whether it could go on at once.
+    /// Runs a client's session, and performs its actions. Returns whether it could continue at once.
     fn run_session(&mut self, key: Key, scratch: &mut [u8]) -> bool {
         self.tools.transfer.run_bytes = 0;
         let mut moves = MOVES_MAX;
@@ -234,7 +234,7 @@ impl<N: Network> Worker<N> {
         false
     }
 
-    /// Passes on what happened to a client's exchange, and does what it says.
+    /// Passes an event to a client's exchange, and performs its actions.
     fn step(&mut self, key: Key, event: Event<'_>) {
         let moved = self.runner(key).map(|mut runner| runner.step(event));
         if let Some(Move::Act { delivered }) = moved {
@@ -242,8 +242,8 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// Does what the output says beyond bytes, and what that leads to. Where bytes could not be `delivered`, the client
-    /// is gone.
+    /// Performs the output's actions, and those that result from them. If bytes could not be `delivered`, the client is
+    /// gone.
     fn act(&mut self, key: Key, mut delivered: bool) {
         loop {
             let next = self.act_on_output(key);
@@ -261,7 +261,7 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// First what is counted, then the pod's connection, then the client's. Gives what happened by that.
+    /// Handles the report first, then the pod's connection, then the client's. Returns the event that resulted.
     fn act_on_output(&mut self, key: Key) -> Option<Event<'static>> {
         let (upstream, action) =
             (mem::take(&mut self.tools.out.upstream), mem::take(&mut self.tools.out.client));
@@ -364,7 +364,7 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// When the next turn is due, if nothing happens before.
+    /// Returns when the next turn is due, if nothing happens before.
     pub fn next_wake(&self) -> Option<Timestamp> {
         if !self.runnable.is_empty() {
             return Some(self.tools.now);
@@ -379,30 +379,30 @@ impl<N: Network> Worker<N> {
         next
     }
 
-    /// Closes the pod connection that has been pooled longest. Says whether there was one.
+    /// Closes the pod connection that has been pooled longest. Returns whether there was one.
     fn close_oldest_upstream(&mut self) -> bool {
         self.upstreams.close_oldest(self.shared.counters(self.index))
     }
 
-    /// Logs, at a bounded rate, that there is no descriptor left to accept a connection with.
+    /// Logs, at a limited rate, that no descriptor is left to accept a connection.
     pub fn report_no_descriptors(&mut self) {
         let about = "no file descriptor left: clients wait to be accepted";
         self.journal.trouble(Outcome::NoDescriptors, self.tools.now, about);
     }
 
-    /// Whether no client is left.
+    /// Returns whether no client is left.
     pub fn is_idle(&self) -> bool {
         self.clients.is_empty()
     }
 
-    /// Forgets and closes a client's connection.
+    /// Removes a client and closes its connection.
     fn remove_client(&mut self, key: Key) {
         if let Some(client) = self.take_client(key) {
             client.stream.close();
         }
     }
 
-    /// Takes out a client, for its connection to be closed.
+    /// Removes and returns a client, whose connection the caller closes.
     fn take_client(&mut self, key: Key) -> Option<Client<N::Socket>> {
         let mut client = self.clients.remove(key)?;
         self.tools.transfer.forget(&mut client.outbox);
