@@ -8,7 +8,7 @@ use std::fmt;
 
 use crate::{
     config::Config,
-    net::transport::splice,
+    net::{event_loop, transport::splice},
     proxy::{budget::SHARE_MIN, size::Exact},
 };
 
@@ -92,7 +92,8 @@ impl Limits {
     #[cold]
     pub fn new(config: &Config, open_files: u64, memory: Option<u64>) -> Self {
         let workers = config.workers;
-        let other = DESCRIPTORS_OTHER + workers * (2 + splice::DESCRIPTORS + config.listen.len().max(1));
+        let other = DESCRIPTORS_OTHER
+            + workers * (event_loop::DESCRIPTORS + splice::DESCRIPTORS + config.listen.len().max(1));
         let half = usize::try_from(open_files).unwrap_or(usize::MAX).saturating_sub(other) / 2;
         let connections = |set: Option<usize>, each: u64| {
             let by_files = Limit { most: half.max(1), from: Basis::OpenFiles };
@@ -150,6 +151,14 @@ mod tests {
         for (arguments, open_files, memory, clients, upstreams_idle, buffers) in [
             (&[][..], 20_000, None, (9_980, B::OpenFiles), (9_980, B::OpenFiles), (64 * MIB, B::Default)),
             (&[], 1_048_576, None, (16_384, B::Default), (16_384, B::Default), (64 * MIB, B::Default)),
+            (
+                &["--workers=40"],
+                20_000,
+                None,
+                (9_824, B::OpenFiles),
+                (9_824, B::OpenFiles),
+                (64 * MIB, B::Default),
+            ),
             (&[], 36, None, (1, B::OpenFiles), (1, B::OpenFiles), (64 * MIB, B::Default)),
             (&[], 20_000, Some(16 * MIB), (320, B::Memory), (932, B::Memory), (4 * MIB, B::Memory)),
             (&[], 20_000, Some(32 * MIB), (640, B::Memory), (1_864, B::Memory), (8 * MIB, B::Memory)),
