@@ -1,0 +1,123 @@
+//! Maps a request target to a page or a pod, and a pod's `Location` back to a path of psystrike.
+//!
+//! Owns the format of psystrike's paths. Never decides whether a pod may be reached.
+
+mod host;
+mod location;
+mod pods;
+mod target;
+
+pub use self::{
+    location::location_through_us,
+    target::{Page, PodTarget, ROUTES, Route, RouteName, name},
+};
+use super::outcome::Outcome;
+
+/// Returns the page or pod of a path and a query.
+///
+/// # Errors
+/// [`Outcome::NotFound`], [`Outcome::BadHost`], [`Outcome::HostName`] or [`Outcome::BadPort`].
+pub fn resolve<'b>(path: &'b str, query: Option<&'b str>) -> Result<Route<'b>, Outcome> {
+    match name(path) {
+        RouteName::Page(page) => Ok(Route::Page(page)),
+        RouteName::None => Err(Outcome::NotFound),
+        RouteName::Pods => pods::resolve(path, query),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::proxy::peer::Peer;
+
+    fn pod(address: &str) -> Peer {
+        let address: SocketAddr = address.parse().unwrap();
+        Peer::new(address.ip(), address.port())
+    }
+
+    #[test]
+    fn targets_lead_to_pods() {
+        for (target, address, asked) in [
+            ("/pods/10.1.2.3/8080/metrics", "10.1.2.3:8080", "/metrics"),
+            ("/pods/10.1.2.3/8080", "10.1.2.3:8080", "/metrics"),
+            ("/pods/10.1.2.3/8080?a=b", "10.1.2.3:8080", "/metrics?a=b"),
+            ("/pods/10.1.2.3/8080/", "10.1.2.3:8080", "/"),
+            ("/pods/10.1.2.3/8080/?", "10.1.2.3:8080", "/?"),
+            ("/pods/10.1.2.3/1/a/b?c=d&e=%2F", "10.1.2.3:1", "/a/b?c=d&e=%2F"),
+            ("/pods/10.1.2.3/65535//a//", "10.1.2.3:65535", "//a//"),
+            ("/pods/10.1.2.3/80/../x/./y", "10.1.2.3:80", "/../x/./y"),
+            ("/pods/10.1.2.3/80/a%2Fb%0d%0ac", "10.1.2.3:80", "/a%2Fb%0d%0ac"),
+            ("/pods/10.1.2.3/80/m%3Fa=b%3Fc", "10.1.2.3:80", "/m?a=b%3Fc"),
+            ("/pods/10.1.2.3/80/m%3fa=b", "10.1.2.3:80", "/m?a=b"),
+            ("/pods/10.1.2.3/80/m%3Fa=b?c", "10.1.2.3:80", "/m%3Fa=b?c"),
+            ("/pods/10.1.2.3/80/m%3Fa=b?", "10.1.2.3:80", "/m%3Fa=b?"),
+            ("/pods/10.1.2.3/80%3Fa=b", "10.1.2.3:80", "/metrics?a=b"),
+            ("/pods/fd00::1/80/m", "[fd00::1]:80", "/m"),
+            ("/pods/[fd00::1]/80/m", "[fd00::1]:80", "/m"),
+            ("/pods/%5Bfd00::1%5D/80/m", "[fd00::1]:80", "/m"),
+            ("/pods/%5bfd00::1%5d/80/m", "[fd00::1]:80", "/m"),
+            ("/pods/::ffff:10.1.2.3/80/m", "10.1.2.3:80", "/m"),
+            ("/pods/[::FFFF:a01:203]/80/m", "10.1.2.3:80", "/m"),
+        ] {
+            let (path, query) = match target.split_once('?') {
+                Some((path, query)) => (path, Some(query)),
+                None => (target, None),
+            };
+            match resolve(path, query) {
+                Ok(Route::Pod { peer, target: to_pod }) => {
+                    assert_eq!((peer, to_pod.parts().concat().as_str()), (pod(address), asked), "{target}");
+                }
+                other => panic!("{target}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn other_targets_lead_to_pages_or_nowhere() {
+        for (path, expected) in [
+            ("/", Ok(Page::Index)),
+            ("/healthz", Ok(Page::Healthz)),
+            ("/readyz", Ok(Page::Readyz)),
+            ("/metrics", Ok(Page::Metrics)),
+            ("/healthz/", Err(Outcome::NotFound)),
+            ("/metricsx", Err(Outcome::NotFound)),
+            ("/pods", Err(Outcome::NotFound)),
+            ("/pods/", Err(Outcome::NotFound)),
+            ("/pods/10.1.2.3", Err(Outcome::NotFound)),
+            ("/pods/10.1.2.3/", Err(Outcome::BadPort)),
+            ("/pods//80/m", Err(Outcome::BadHost)),
+            ("/pods/10.1.2.3/0/m", Err(Outcome::BadPort)),
+            ("/pods/10.1.2.3/65536/m", Err(Outcome::BadPort)),
+            ("/pods/10.1.2.3/080/m", Err(Outcome::BadPort)),
+            ("/pods/10.1.2.3/+80/m", Err(Outcome::BadPort)),
+            ("/pods/10.1.2.3/8080metrics", Err(Outcome::BadPort)),
+            ("/pods/10.1.2.3/%38%30/m", Err(Outcome::BadPort)),
+            ("/pods/10.1.2/80/m", Err(Outcome::BadHost)),
+            ("/pods/10.1.2.3.4/80/m", Err(Outcome::BadHost)),
+            ("/pods/010.1.2.3/80/m", Err(Outcome::BadHost)),
+            ("/pods/0x0a.1.2.3/80/m", Err(Outcome::BadHost)),
+            ("/pods/10.1.2.0x3/80/m", Err(Outcome::BadHost)),
+            ("/pods/167838211/80/m", Err(Outcome::BadHost)),
+            ("/pods/0x7f000001/80/m", Err(Outcome::BadHost)),
+            ("/pods/127.1/80/m", Err(Outcome::BadHost)),
+            ("/pods/10.1.2.3./80/m", Err(Outcome::BadHost)),
+            ("/pods/10.1.2.%33/80/m", Err(Outcome::BadHost)),
+            ("/pods/fe80::1%25eth0/80/m", Err(Outcome::BadHost)),
+            ("/pods/[fe80::1%25eth0]/80/m", Err(Outcome::BadHost)),
+            ("/pods/fe80::1%eth0/80/m", Err(Outcome::BadHost)),
+            ("/pods/[10.1.2.3]/80/m", Err(Outcome::BadHost)),
+            ("/pods/[fd00::1/80/m", Err(Outcome::BadHost)),
+            ("/pods/fd00::1]/80/m", Err(Outcome::BadHost)),
+            ("/pods/[[fd00::1]]/80/m", Err(Outcome::BadHost)),
+            ("/pods/user@10.1.2.3/80/m", Err(Outcome::BadHost)),
+            ("/pods/localhost/80/m", Err(Outcome::HostName)),
+            ("/pods/metadata.google.internal/80/m", Err(Outcome::HostName)),
+            ("/pods/a.b-c_d.svc.cluster.local./80/m", Err(Outcome::HostName)),
+        ] {
+            let got = resolve(path, None);
+            assert_eq!(got, expected.map(Route::Page), "{path}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Paths to pods: `/pods/{ip}/{port}/{path}`.
+//!
+//! Owns their format. Never decides whether a pod may be reached.
+
+use memchr::memchr_iter;
+
+use super::{
+    host::{parse_host, parse_port},
+    target::{PodTarget, Route},
+};
+use crate::proxy::{outcome::Outcome, peer::Peer};
+
+/// The pod's path if the target has none: Prometheus's default.
+const METRICS_PATH: &str = "/metrics";
+
+/// Returns the pod of a path and a query.
+///
+/// # Errors
+/// [`Outcome::NotFound`], [`Outcome::BadHost`], [`Outcome::HostName`] or [`Outcome::BadPort`].
+pub(super) fn resolve<'b>(path: &'b str, query: Option<&'b str>) -> Result<Route<'b>, Outcome> {
+    // Prometheus takes an annotation like `/metrics?format=prometheus` for a path, and encodes its `?`.
+    let (path, query) = match (query, encoded_question_mark(path)) {
+        (None, Some(at)) => (&path[..at], Some(&path[at + "%3F".len()..])),
+        _ => (path, query),
+    };
+    let rest = path.strip_prefix("/pods/").ok_or(Outcome::NotFound)?;
+    let (host, rest) = before_slash(rest);
+    let rest = rest.strip_prefix('/').ok_or(Outcome::NotFound)?;
+    let (port, path) = match before_slash(rest) {
+        (port, "") => (port, METRICS_PATH),
+        parts => parts,
+    };
+    let peer = Peer::new(parse_host(host)?, parse_port(port)?);
+    Ok(Route::Pod { peer, target: PodTarget { path, query } })
+}
+
+pub(super) fn encoded_question_mark(path: &str) -> Option<usize> {
+    let path = path.as_bytes();
+    memchr_iter(b'%', path).find(|&at| matches!(path[at..], [_, b'3', b'F' | b'f', ..]))
+}
+
+/// Splits a text at its first `/`, which is near the start: a loop finds it before a SIMD search gets going.
+fn before_slash(text: &str) -> (&str, &str) {
+    text.split_at(text.bytes().position(|byte| byte == b'/').unwrap_or(text.len()))
+}
