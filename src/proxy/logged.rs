@@ -2,8 +2,10 @@
 
 use std::{
     borrow::Cow,
-    fmt::{self, Display, Write},
+    fmt::{self, Write},
 };
+
+use crate::http1::head::Target;
 
 /// The most bytes of a request's method and target in the access log. Even if every byte is escaped, a line fits into
 /// one atomic write to a pipe (`PIPE_BUF`, 4096 bytes).
@@ -15,12 +17,27 @@ pub const CUT: &str = "…";
 const REQUEST_BYTES_USUAL: usize = 128;
 
 /// Returns a request's method and target, cut to [`REQUEST_BYTES_MAX`] and marked if they are longer.
-pub fn request(method: &str, target: impl Display) -> String {
+/// Userinfo in a target, which may hold a password, is replaced by a mark too.
+pub fn request(method: &str, target: Target<'_>) -> String {
     let mut cut = Cut { text: String::with_capacity(REQUEST_BYTES_USUAL), most: REQUEST_BYTES_MAX };
-    if write!(cut, "{method} {target}").is_err() {
+    let written = match target {
+        Target::Absolute(text) | Target::Other(text) if let Some((before, after)) = around_userinfo(text) => {
+            write!(cut, "{method} {before}{CUT}{after}")
+        }
+        target => write!(cut, "{method} {target}"),
+    };
+    if written.is_err() {
         cut.text.push_str(CUT);
     }
     cut.text
+}
+
+/// Splits a target around its userinfo (RFC 3986 section 3.2.1), if it has one: `http://`, and `@` with the rest.
+fn around_userinfo(target: &str) -> Option<(&str, &str)> {
+    let start = target.find("://").map_or(0, |at| at + "://".len());
+    let authority = target[start..].split(['/', '?']).next()?;
+    let end = start + authority.rfind('@')?;
+    Some((&target[..start], &target[end..]))
 }
 
 /// Returns at most the first `most` bytes of a text, cut between characters and marked if it is longer.
@@ -66,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_request_is_cut_and_nothing_comes_after_the_cut() {
-        assert_eq!(request("GET", "/path"), "GET /path");
+        assert_eq!(request("GET", Target::Other("/path")), "GET /path");
         let whole = "x".repeat(REQUEST_BYTES_MAX - 4);
         for (path, query, expected) in [
             (&whole[..whole.len() - 2], "a", format!("GET {}?a", &whole[2..])),
@@ -75,8 +92,22 @@ mod tests {
             (&whole[1..], "é", format!("GET {}?…", &whole[1..])),
             (&whole[3..], "éé", format!("GET {}?é…", &whole[3..])),
         ] {
-            assert_eq!(request("GET", format_args!("{path}?{query}")), expected);
+            assert_eq!(request("GET", Target::Origin { path, query: Some(query) }), expected);
         }
-        assert_eq!(request(&"M".repeat(9000), "/").len(), REQUEST_BYTES_MAX + CUT.len());
+        assert_eq!(request(&"M".repeat(9000), Target::Other("/")).len(), REQUEST_BYTES_MAX + CUT.len());
+    }
+
+    #[test]
+    fn no_password_is_logged() {
+        for (target, expected) in [
+            (Target::Absolute("http://user:password@10.1.2.3/m?a=b@c"), "http://…@10.1.2.3/m?a=b@c"),
+            (Target::Absolute("http://a@b:c@10.1.2.3"), "http://…@10.1.2.3"),
+            (Target::Absolute("http://10.1.2.3/a@b"), "http://10.1.2.3/a@b"),
+            (Target::Absolute("http://10.1.2.3?a@b"), "http://10.1.2.3?a@b"),
+            (Target::Other("user:password@10.1.2.3:443"), "…@10.1.2.3:443"),
+            (Target::Other("10.1.2.3:443"), "10.1.2.3:443"),
+        ] {
+            assert_eq!(request("GET", target), format!("GET {expected}"));
+        }
     }
 }
