@@ -137,13 +137,16 @@ fn start(config: &Config, shared: &Arc<Shared>, signals: &Signals) -> Result<Arc
     let default = [listener::default_address()];
     let addresses: &[SocketAddr] = if config.listen.is_empty() { &default } else { &config.listen };
     let mut of_workers: Vec<Vec<_>> = (0..config.workers).map(|_| Vec::new()).collect();
+    let mut listening = Vec::new();
     for &address in addresses {
         let bound = listener::bind(address, config.workers);
         let bound = bound.map_err(|error| format!("--listen {address}: cannot be bound: {error}"))?;
         let address = bound.first().and_then(|listener| listener.local_addr().ok()).unwrap_or(address);
         info!("listening on {address}");
+        listening.push(address);
         of_workers.iter_mut().zip(bound).for_each(|(worker, listener)| worker.push(listener));
     }
+    shared.set_listening(listening);
     let running = Arc::new(AtomicUsize::new(config.workers));
     let start = |(index, listeners)| {
         let (event_loop, wake) = EventLoop::new(Arc::clone(shared), index, listeners)?;

@@ -30,7 +30,6 @@ struct Refusal {
 }
 
 fn refusals() -> Vec<Refusal> {
-    const PROXY: &str = "not a proxy: ask for /pods/{ip}/{port}/{path}";
     const NONE: &str = "no such page: ask for /pods/{ip}/{port}/{path}";
     const ONLY: &str = "only GET and HEAD are allowed";
     const NO_BODY: &str = "a scrape has no body";
@@ -115,8 +114,32 @@ fn refusals() -> Vec<Refusal> {
         (request("get /", ""), Outcome::Method, 405, ONLY, ALLOW),
         (request("OPTIONS *", ""), Outcome::Method, 405, ONLY, ALLOW),
         (request("CONNECT a:80", ""), Outcome::Method, 405, ONLY, ALLOW),
-        (get("http://10.1.2.3/metrics"), Outcome::NotOriginForm, 421, PROXY, ""),
-        (get("*"), Outcome::NotOriginForm, 421, PROXY, ""),
+        (request("POST http://10.1.2.3/metrics", ""), Outcome::Method, 405, ONLY, ALLOW),
+        (
+            request("GET http://10.1.2.3/metrics", "Content-Length: 5\r\n"),
+            Outcome::Body,
+            413,
+            NO_BODY,
+            CLOSES,
+        ),
+        (get("*"), Outcome::BadTarget, 400, "bad request target: neither a path nor an http URL", ""),
+        (
+            get("10.1.2.3:80"),
+            Outcome::BadTarget,
+            400,
+            "bad request target: neither a path nor an http URL",
+            "",
+        ),
+        (
+            get("https://10.1.2.3/m"),
+            Outcome::BadTarget,
+            400,
+            "bad request target: its scheme is not http",
+            "",
+        ),
+        (get("http://a:b@10.1.2.3/m"), Outcome::BadTarget, 400, "bad request target: userinfo", ""),
+        (get("http://10.1.2/m"), Outcome::BadHost, 400, "pod address is not an IP address", ""),
+        (get("http://10.1.2.3:0/m"), Outcome::BadPort, 400, "pod port is not a number from 1 to 65535", ""),
         (get("/nowhere"), Outcome::NotFound, 404, NONE, ""),
         (request("POST /nowhere", ""), Outcome::NotFound, 404, NONE, ""),
         (request("POST /nowhere", "Content-Length: 5\r\n"), Outcome::NotFound, 404, NONE, CLOSES),

@@ -13,7 +13,7 @@ use psystrike::http1::field::{Name, Names};
 use psystrike::http1::framing::{self, Framing};
 use psystrike::http1::head;
 use psystrike::http1::local_response::{LocalResponse, TEXT};
-use psystrike::http1::rewrite::{self, Persistence, RequestEdit, ResponseEdit};
+use psystrike::http1::rewrite::{self, Host, Persistence, RequestEdit, ResponseEdit};
 
 const POD: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 80));
 
@@ -23,7 +23,7 @@ fn request(bytes: &[u8], target: &[&str]) -> Vec<u8> {
 }
 
 fn request_to(pod: SocketAddr, bytes: &[u8], target: &[&str]) -> Vec<u8> {
-    edited(RequestEdit { host: pod, without: Names::NONE, with: &[] }, bytes, target)
+    edited(RequestEdit { host: Host::Address(pod), without: Names::NONE, with: &[] }, bytes, target)
 }
 
 fn edited(edit: RequestEdit<'_>, bytes: &[u8], target: &[&str]) -> Vec<u8> {
@@ -55,7 +55,7 @@ fn fields_are_left_out_replaced_or_sent_besides() {
     ];
     for (name, without, with, expected) in rows {
         let bytes = format!("GET /x HTTP/1.1\r\nHost: p\r\n{CAME}\r\n");
-        let got = edited(RequestEdit { host: POD, without, with }, bytes.as_bytes(), &["/m"]);
+        let got = edited(RequestEdit { host: Host::Address(POD), without, with }, bytes.as_bytes(), &["/m"]);
         let expected =
             format!("GET /m HTTP/1.1\r\nHost: 10.0.0.1:80\r\n{expected}Via: 1.1 psystrike\r\n\r\n");
         same(name, bytes.as_bytes(), &got, expected.as_bytes());

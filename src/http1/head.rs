@@ -294,8 +294,8 @@ impl<'b> Target<'b> {
             return Err(HeadError::Malformed("request target"));
         }
         if !target.starts_with('/') {
-            let scheme = target.split_once("://").map_or("", |(scheme, _)| scheme);
-            let absolute = !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
+            let scheme = target.bytes().take_while(u8::is_ascii_alphanumeric).count();
+            let absolute = scheme > 0 && target[scheme..].starts_with("://");
             return Ok(if absolute { Self::Absolute(target) } else { Self::Other(target) });
         }
         Ok(match memchr::memchr(b'?', target.as_bytes()) {

@@ -62,11 +62,20 @@ impl HeadCopy<'_, '_> {
     }
 }
 
+/// The value of a `Host` field.
+#[derive(Clone, Copy, Debug)]
+pub enum Host<'e> {
+    /// `10.1.2.3:8080` or `[fd00::1]:8080`.
+    Address(SocketAddr),
+    /// The authority of the request target (RFC 9112 section 3.2.2), as received.
+    Authority(&'e str),
+}
+
 /// The edits of a request head.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestEdit<'e> {
     /// The value of `Host`.
-    pub host: SocketAddr,
+    pub host: Host<'e>,
     /// The fields to remove, beside those that are always removed.
     pub without: Names,
     /// The fields to add: names and values.
@@ -84,7 +93,12 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, target: &[&str], e
     out.push(b' ');
     target.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
     out.extend_from_slice(b" HTTP/1.1\r\nHost:");
-    authority(out, edit.host);
+    match edit.host {
+        Host::Address(address) => authority(out, address),
+        Host::Authority(authority) => {
+            [" ", authority].iter().for_each(|part| out.extend_from_slice(part.as_bytes()))
+        }
+    }
     out.extend_from_slice(b"\r\n");
     let lines = head.fields.section();
     let without = NEVER_GO_ON.union(edit.without);

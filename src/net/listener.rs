@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
@@ -44,6 +44,28 @@ pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>>
     let address = alone.0.local_addr()?.as_socket().unwrap_or(address);
     drop(alone);
     (0..workers).map(|_| listen(address, true).map(Listening::into_mio)).collect()
+}
+
+/// Returns whether a connection to `to` reaches a listener at one of these addresses.
+pub fn is_among(listening: &[SocketAddr], to: SocketAddr) -> bool {
+    listening.iter().filter(|address| address.port() == to.port()).any(|address| {
+        let ip = address.ip().to_canonical();
+        ip == to.ip() || ip.is_unspecified() && is_local(to)
+    })
+}
+
+/// Returns whether an address is local: the kernel connects to a local address from the same address, or from 127.0.0.1
+/// to 127.0.0.0/8. Connecting a UDP socket sends nothing.
+fn is_local(address: SocketAddr) -> bool {
+    let from: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let source = UdpSocket::bind((from, 0)).and_then(|socket| {
+        socket.connect(address)?;
+        socket.local_addr()
+    });
+    address.ip().is_loopback() || source.is_ok_and(|source| source.ip() == address.ip())
 }
 
 struct Listening(Socket);
@@ -160,4 +182,31 @@ fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     let _ = fcntl_setfd(&socket, FdFlags::CLOEXEC); // psystrike executes no programs
     ioctl_fionbio(&socket, true)?;
     Ok(TcpStream::from_std(socket.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_reached_at_its_address_or_at_every_local_one() {
+        for (listening, to, expected) in [
+            (&[][..], "127.0.0.1:80", false),
+            (&["127.0.0.1:80"], "127.0.0.1:80", true),
+            (&["127.0.0.1:80"], "127.0.0.1:81", false),
+            (&["127.0.0.1:80"], "127.0.0.2:80", false),
+            (&["0.0.0.0:80"], "127.0.0.2:80", true),
+            (&["0.0.0.0:80"], "127.0.0.2:81", false),
+            (&["[::]:80"], "127.0.0.1:80", true),
+            (&["[::]:80"], "[::1]:80", true),
+            (&["[::ffff:127.0.0.1]:80"], "127.0.0.1:80", true),
+            (&["[::]:80"], "192.0.2.1:80", false),
+            (&["[::]:80"], "[2001:db8::1]:80", false),
+            (&["127.0.0.1:1", "[::1]:80"], "[::1]:80", true),
+        ] {
+            let parse = |text: &&str| text.parse().expect("an address");
+            let listening: Vec<SocketAddr> = listening.iter().map(parse).collect();
+            assert_eq!(is_among(&listening, parse(&to)), expected, "{listening:?}, {to}");
+        }
+    }
 }

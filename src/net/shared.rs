@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     ops::Deref,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -15,10 +16,11 @@ use std::{
 
 use mio::Waker;
 
-use super::{cgroup::Pressure, places::Places, process};
+use super::{cgroup::Pressure, listener, places::Places, process};
 use crate::proxy::{
     metrics::{BuildInfo, Counters, Process},
     pages::ServerStatus,
+    peer::Peer,
     settings::Settings,
     timestamp::Timestamp,
 };
@@ -63,6 +65,8 @@ pub struct Shared {
     workers: Box<[WorkerShare]>,
     wakes: OnceLock<Vec<Wake>>,
     pressure: OnceLock<Pressure>,
+    /// The addresses of all listeners.
+    listening: OnceLock<Vec<SocketAddr>>,
 }
 
 /// The settings at one moment.
@@ -97,6 +101,7 @@ impl Shared {
             places: Places::new(build_info.clients_max, workers),
             wakes: OnceLock::new(),
             pressure: OnceLock::new(),
+            listening: OnceLock::new(),
             workers: (0..workers).map(|_| WorkerShare::default()).collect(),
         }
     }
@@ -178,6 +183,16 @@ impl Shared {
     /// Sets the wakers of the workers, in their order. Called once, after all of them are created.
     pub fn set_wakes(&self, wakes: Vec<Wake>) {
         let _ = self.wakes.set(wakes); // a second call changes nothing
+    }
+
+    /// Sets the addresses of all listeners, once.
+    pub fn set_listening(&self, addresses: Vec<SocketAddr>) {
+        let _ = self.listening.set(addresses);
+    }
+
+    /// Returns whether a connection to `peer` would reach this process.
+    pub fn listens_at(&self, peer: Peer) -> bool {
+        self.listening.get().is_some_and(|addresses| listener::is_among(addresses, peer.socket_addr()))
     }
 
     /// Sets the source of memory pressure. Called once, if there is a memory limit.

@@ -123,6 +123,8 @@ pub enum UpstreamAction {
     None,
     /// Take a pooled connection to this pod, or open one.
     Connect(Peer),
+    /// As `Connect`, but not to psystrike itself ([`UpstreamError::Itself`]).
+    ConnectOther(Peer),
     /// Close it and open a new one.
     Retry(Peer),
     /// Return it to the pool.

@@ -12,7 +12,6 @@ use super::{
     log_rate::LogRate,
     logged,
     outcome::{Class, Outcome},
-    route::RouteName,
     timestamp::Timestamp,
 };
 
@@ -42,7 +41,7 @@ impl Journal {
     /// Logs a finished exchange: in the access log, and as a failure if the pod failed or the request was refused.
     pub fn record(&mut self, report: &Report, access_log: bool, delivery: &Delivery) {
         let Report { route, outcome, status, duration, .. } = report;
-        let access_log = access_log && *route == RouteName::Pods;
+        let access_log = access_log && route.is_to_pods();
         if outcome.class() == Class::Client {
             debug!("{}: pod {:?}", outcome.reason(), report.peer);
         }

@@ -144,7 +144,7 @@ impl Counters {
         let status = STATUSES.binary_search(&report.status).unwrap_or(STATUSES.len());
         self.requests[report.route.index()][status].add(1);
         self.outcomes[report.outcome as usize].add(1);
-        if report.route == RouteName::Pods && report.outcome.class() != Class::Refused {
+        if report.route.is_to_pods() && report.outcome.class() != Class::Refused {
             self.scrape_duration.observe(report.duration);
         }
         if let Some(first_byte) = report.first_byte {

@@ -78,8 +78,8 @@ outcomes! {
     Body "body" Refused 413 "a scrape has no body";
     /// The method is neither GET nor HEAD.
     Method "method" Refused 405 "only GET and HEAD are allowed";
-    /// The target is not a path, as in requests to a proxy.
-    NotOriginForm "not_origin_form" Refused 421 "not a proxy: ask for /pods/{ip}/{port}/{path}";
+    /// The target is neither a path nor a valid `http` URL.
+    BadTarget "bad_target" Refused 400 "bad request target";
     /// No such page.
     NotFound "not_found" Refused 404 "no such page: ask for /pods/{ip}/{port}/{path}";
     /// The pod's address is not valid.
@@ -213,6 +213,7 @@ impl Failure {
             UpstreamError::NoDescriptors => Outcome::NoDescriptors.into(),
             UpstreamError::NoLocalPort => connect_failed("no local port left"),
             UpstreamError::Forbidden => connect_failed("a firewall or a route forbids it"),
+            UpstreamError::Itself => Outcome::Loop.into(),
             UpstreamError::Other => Outcome::ConnectFailed.into(),
         }
     }
@@ -257,6 +258,8 @@ pub enum UpstreamError {
     NoLocalPort,
     /// A firewall or a route forbids the connection.
     Forbidden,
+    /// The address is psystrike's own.
+    Itself,
     /// Any other error, mostly a reset.
     Other,
 }

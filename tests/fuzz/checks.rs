@@ -17,13 +17,13 @@ use psystrike::{
         field::{FieldLine, Name, Names},
         framing::{self, Framing},
         head::{self, HeadError, RequestHead, ResponseHead, Target},
-        rewrite::{self, Persistence, RequestEdit, ResponseEdit},
+        rewrite::{self, Host, Persistence, RequestEdit, ResponseEdit},
     },
     limits::Limits,
     proxy::{
         peer::Peer,
         policy::{self, Policy, Ports},
-        route::{self, Route},
+        route::{self, PodRoute, Route},
     },
 };
 
@@ -345,7 +345,12 @@ fn rewrite_request(head: &RequestHead<'_, '_>) {
     let Target::Origin { path, query } = head.target else { return };
     let mut out = Vec::new();
     let parts = [path, if query.is_some() { "?" } else { "" }, query.unwrap_or_default()];
-    rewrite::request(&mut out, head, &parts, &RequestEdit { host: POD, without: Names::NONE, with: &[] });
+    rewrite::request(
+        &mut out,
+        head,
+        &parts,
+        &RequestEdit { host: Host::Address(POD), without: Names::NONE, with: &[] },
+    );
     let fields: Vec<Meaning> = head.fields.iter().map(meaning).collect();
     let listed = listed(&fields);
     let mut expected = vec![("host".to_owned(), POD.to_string().into_bytes())];
@@ -429,31 +434,45 @@ pub(crate) fn route(bytes: &[u8]) {
     if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
         return; // no request target (`head::request`)
     }
-    let (path, query) = match target.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (target, None),
+    let origin = |target| match str::split_once(target, '?') {
+        Some((path, query)) => Target::Origin { path, query: Some(query) },
+        None => Target::Origin { path: target, query: None },
     };
-    let Ok(Route::Pod { peer, target }) = route::resolve(path, query) else { return };
-    assert!(path.starts_with("/pods/"));
+    let form = if target.starts_with('/') { origin(target) } else { Target::Absolute(target) };
+    let Ok(Route::Pod(PodRoute { peer, target, authority })) = route::resolve(form) else { return };
     assert!(target.path.starts_with('/'));
-    assert!(target.path == "/metrics" || path.contains(target.path));
+    match (form, authority) {
+        (Target::Origin { path, .. }, None) => {
+            assert!(path.starts_with("/pods/"));
+            assert!(target.path == "/metrics" || path.contains(target.path));
+        }
+        (Target::Absolute(uri), Some(authority)) => {
+            let [path, mark, query] = target.parts();
+            let path = if path == "/" && !uri.contains(&format!("{authority}/")) { "" } else { path };
+            assert_eq!(uri["http://".len()..], format!("{authority}{path}{mark}{query}"));
+            let named = authority.parse().or_else(|_| format!("{authority}:80").parse::<SocketAddr>());
+            let named = named.expect("an address, and a port or none");
+            assert_eq!(Peer::new(named.ip(), named.port()), peer);
+        }
+        other => panic!("{other:?}"),
+    }
     assert!(peer.port() > 0);
     assert!(!matches!(peer.ip(), IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()), "judged as IPv6");
     let again = format!("/pods/{}/{}{}", peer.ip(), peer.port(), target.path);
     // With a query of its own, no `%3F` is taken for one.
-    let resolved = route::resolve(&again, Some(target.query.unwrap_or_default()));
-    match resolved {
-        Ok(Route::Pod { peer: same, target: to }) => assert_eq!((same, to.path), (peer, target.path)),
+    let query = Some(target.query.unwrap_or_default());
+    match route::resolve(Target::Origin { path: &again, query }) {
+        Ok(Route::Pod(pod)) => assert_eq!((pod.peer, pod.target.path), (peer, target.path)),
         other => panic!("{again}: {other:?}"),
     }
     let Some(through) = route::location_through_us(location.as_bytes(), peer, target.path) else { return };
     let end = through.find(['?', '#']).unwrap_or(through.len());
     let query = through[end..].strip_prefix('?').map(|rest| rest.split('#').next().unwrap_or_default());
-    match route::resolve(&through[..end], query) {
-        Ok(Route::Pod { peer: same, target: to }) => {
-            assert_eq!(same, peer, "{location:?} leaves the pod by {through:?}");
+    match route::resolve(Target::Origin { path: &through[..end], query }) {
+        Ok(Route::Pod(pod)) => {
+            assert_eq!(pod.peer, peer, "{location:?} leaves the pod by {through:?}");
             let rest = through[..end].strip_prefix(&format!("/pods/{}/{}", peer.ip(), peer.port()));
-            assert_eq!(rest, Some(to.path));
+            assert_eq!(rest, Some(pod.target.path));
         }
         other => panic!("{location:?} leads to {through:?}: {other:?}"),
     }

@@ -388,5 +388,6 @@ pub(crate) fn connect_outcome(error: &io::Error) -> Outcome {
         UpstreamError::NoLocalPort | UpstreamError::Forbidden | UpstreamError::Other => {
             Outcome::ConnectFailed
         }
+        UpstreamError::Itself => unreachable!("no error of a connect"),
     }
 }

@@ -161,7 +161,9 @@ impl Talk {
     #[track_caller]
     pub(crate) fn connecting(request: &str) -> Self {
         let mut talk = Self::new(request);
-        talk.client(request).upstream(UpstreamAction::Connect(pod()));
+        let is_absolute = request.split(' ').nth(1).is_some_and(|target| target.starts_with("http:"));
+        let connect = if is_absolute { UpstreamAction::ConnectOther } else { UpstreamAction::Connect };
+        talk.client(request).upstream(connect(pod()));
         talk.wants(Wants::Connection);
         talk
     }

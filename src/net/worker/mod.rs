@@ -29,7 +29,7 @@ use crate::proxy::{
     events::{ClientAction, Event, Output, Report, UpstreamAction},
     journal::{Delivery, Journal},
     metrics::Counters,
-    outcome::{Class, Outcome},
+    outcome::{Class, Outcome, UpstreamError},
     peer::Peer,
     pool::Pool,
     recycler::Recycler,
@@ -291,7 +291,8 @@ impl<N: Network> Worker<N> {
     fn act_on_upstream(&mut self, key: Key, action: UpstreamAction) -> Option<Event<'static>> {
         match action {
             UpstreamAction::None => return None,
-            UpstreamAction::Connect(peer) => return self.connect(key, peer),
+            UpstreamAction::Connect(peer) => return self.connect(key, peer, false),
+            UpstreamAction::ConnectOther(peer) => return self.connect(key, peer, true),
             UpstreamAction::Retry(peer) => {
                 debug!("{peer}: the pooled connection was closed or stale; retrying on a new one");
                 self.counters().retries.add(1);
@@ -326,9 +327,13 @@ impl<N: Network> Worker<N> {
     }
 
     /// Takes a pooled connection to the pod, or opens one.
-    fn connect(&mut self, key: Key, peer: Peer) -> Option<Event<'static>> {
+    fn connect(&mut self, key: Key, peer: Peer, to_other: bool) -> Option<Event<'static>> {
         let counters = self.shared.counters(self.index);
         let Some(upstream) = self.upstreams.reuse(peer, key, self.tools.now, counters) else {
+            // Only where a connection would be opened: to find out takes some system calls.
+            if to_other && self.shared.listens_at(peer) {
+                return Some(Event::UpstreamFailed(UpstreamError::Itself));
+            }
             return self.open(key, peer);
         };
         if let Some(client) = self.clients.get_mut(key) {

@@ -13,14 +13,13 @@ use crate::{
         field::{Name, Names},
         framing::{self, Framing},
         head::{self, RequestHead, Target},
-        rewrite::{self, RequestEdit},
+        rewrite::{self, Host, RequestEdit},
     },
     proxy::{
         events::{Context, Event, Output, UpstreamAction},
         logged,
         outcome::{Failure, Outcome},
-        peer::Peer,
-        route::{self, PodTarget, Route, RouteName},
+        route::{self, PodRoute, Route, RouteName},
     },
 };
 
@@ -95,16 +94,16 @@ impl Reading {
             transaction.line = line();
         }
         let route = framing.map_err(Failure::of_request_framing).and_then(|framing| {
-            let asked = self.check(head, framing, &mut transaction);
-            asked.and_then(|(path, query)| route::resolve(path, query)).map_err(Failure::from)
+            self.check(head, framing, &mut transaction)?;
+            route::resolve(head.target)
         });
         match route {
             Ok(Route::Page(page)) => transaction.page(page, ctx, out),
-            Ok(Route::Pod { peer, target }) => {
-                transaction.peer = Some(peer);
+            Ok(Route::Pod(pod)) => {
+                transaction.peer = Some(pod.peer);
                 let judged = if head.hops() < HOPS_MAX { Ok(()) } else { Err(Outcome::Loop) };
-                match judged.and_then(|()| ctx.settings.policy.authorize(peer)) {
-                    Ok(()) => transaction.start(head, peer, target, ctx, out),
+                match judged.and_then(|()| ctx.settings.policy.authorize(pod.peer)) {
+                    Ok(()) => transaction.start(head, &pod, ctx, out),
                     Err(outcome) => transaction.fail(outcome.into(), Duration::ZERO, ctx, out),
                 }
             }
@@ -115,31 +114,22 @@ impl Reading {
         }
     }
 
-    /// Checks a request and returns its path and query. Records its route.
-    fn check<'b>(
+    /// Checks everything but the details of the target. Records the route.
+    fn check(
         self,
-        head: &RequestHead<'b, '_>,
+        head: &RequestHead<'_, '_>,
         framing: Framing,
         transaction: &mut Transaction,
-    ) -> Result<(&'b str, Option<&'b str>), Outcome> {
+    ) -> Result<(), Outcome> {
         if self.turned_away {
             return Err(Outcome::TooManyClients);
         }
-        let is_allowed = matches!(head.method, "GET" | "HEAD");
-        match head.target {
-            Target::Origin { path, query } => {
-                transaction.route = route::name(path);
-                match transaction.route {
-                    RouteName::None => Err(Outcome::NotFound),
-                    _ if !is_allowed => Err(Outcome::Method),
-                    _ if framing != Framing::Empty => Err(Outcome::Body),
-                    _ => Ok((path, query)),
-                }
-            }
-            _ if !is_allowed => Err(Outcome::Method),
-            // RFC 9112 section 3.2.2 requires servers to accept the absolute form. But such requests are meant for a
-            // proxy (`proxy_url`), and psystrike's own pages must not pass for another host's.
-            Target::Absolute(_) | Target::Other(_) => Err(Outcome::NotOriginForm),
+        transaction.route = RouteName::of(head.target);
+        match (transaction.route, head.target) {
+            (RouteName::None, Target::Origin { .. }) => Err(Outcome::NotFound),
+            _ if !matches!(head.method, "GET" | "HEAD") => Err(Outcome::Method),
+            _ if framing != Framing::Empty => Err(Outcome::Body),
+            _ => Ok(()),
         }
     }
 }
@@ -157,16 +147,20 @@ impl Transaction {
     fn start(
         mut self: Box<Self>,
         head: &RequestHead<'_, '_>,
-        peer: Peer,
-        target: PodTarget<'_>,
+        pod: &PodRoute<'_>,
         ctx: &mut Context<'_>,
         out: &mut Output,
     ) -> Exchange {
         self.until = self.started + ctx.settings.timeouts.patience(head.first(Name::ScrapeTimeout));
-        let edit = RequestEdit { host: peer.socket_addr(), without: Names::NONE, with: &[] };
-        rewrite::request(&mut self.request, head, &target.parts(), &edit);
+        let host = pod.authority.map_or(Host::Address(pod.peer.socket_addr()), Host::Authority);
+        let edit = RequestEdit { host, without: Names::NONE, with: &[] };
+        rewrite::request(&mut self.request, head, &pod.target.parts(), &edit);
         self.request.shrink_to(SPARE_REQUEST_BYTES_MAX);
-        out.upstream = UpstreamAction::Connect(peer);
+        out.upstream = match pod.authority {
+            // As a pod in a path, psystrike may well scrape itself; as a target of a proxy, not through itself.
+            None => UpstreamAction::Connect(pod.peer),
+            Some(_) => UpstreamAction::ConnectOther(pod.peer),
+        };
         self.connect(ctx)
     }
 }

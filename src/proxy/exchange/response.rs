@@ -20,7 +20,7 @@ use crate::{
     proxy::{
         events::{Context, Event, Output, UpstreamAction},
         outcome::{Failure, Outcome},
-        route,
+        route::{self, RouteName},
     },
 };
 
@@ -173,7 +173,8 @@ impl Transaction {
         let unchunk = old && framing == Framing::Chunked;
         let until_close = unchunk || framing == Framing::UntilClose;
         let persistence = if until_close { Persistence::Close } else { self.terms_now(ctx).persistence() };
-        let location = head.location().zip(self.peer);
+        // A client that sent the absolute form follows a `Location` through its proxy.
+        let location = head.location().zip(self.peer).filter(|_| self.route == RouteName::Pods);
         let location =
             location.and_then(|(location, peer)| route::location_through_us(location, peer, self.asked()));
         let date = (!head.is_dated()).then(|| ctx.pages.date());

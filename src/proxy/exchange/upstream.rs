@@ -12,7 +12,8 @@ use super::{
 };
 use crate::proxy::{
     events::{Context, Event, Output, UpstreamAction},
-    outcome::{Failure, Outcome},
+    outcome::{Failure, Outcome, UpstreamError},
+    route::{Page, RouteName},
     timestamp::Timestamp,
 };
 
@@ -31,6 +32,7 @@ impl Transaction {
                 self.reused = reused;
                 self.wait()
             }
+            Event::UpstreamFailed(UpstreamError::Itself) => self.own_page(ctx, out),
             Event::UpstreamFailed(error) => {
                 let within = self.patience().min(ctx.settings.timeouts.connect);
                 self.give_up_within(within, Failure::of_connecting(error), ctx, out)
@@ -74,6 +76,18 @@ impl Transaction {
             Event::UpstreamEof { .. } | Event::UpstreamFailed(_) => self.upstream_lost(ctx, out),
             Event::Timeout { .. } => self.give_up(Outcome::AnswerTimeout.into(), ctx, out),
             _ => self.wait(),
+        }
+    }
+
+    /// Handles a target at psystrike's own address, without a connection to itself: a page, or a loop.
+    #[cold]
+    fn own_page(mut self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
+        match Page::at(self.asked()) {
+            Some(page) => {
+                self.route = RouteName::Page(page);
+                self.page(page, ctx, out)
+            }
+            None => self.give_up(Outcome::Loop.into(), ctx, out),
         }
     }
 

@@ -19,12 +19,17 @@ pub(super) fn parse_host(host: &str) -> Result<IpAddr, Outcome> {
     if let Ok(ip) = in_brackets.unwrap_or(host).parse::<Ipv6Addr>() {
         return Ok(ip.into());
     }
+    Err(not_an_address(host))
+}
+
+/// Returns the outcome for a host that is not an address: a name, or an invalid host.
+pub(super) fn not_an_address(host: &str) -> Outcome {
     // In a name, the last label is not a number (WHATWG URL, "ends in a number").
     let last = host.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
     let numeric = last.bytes().all(|byte| byte.is_ascii_digit())
         || last.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("0x"));
     let name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
-    Err(if name && !numeric { Outcome::HostName } else { Outcome::BadHost })
+    if name && !numeric { Outcome::HostName } else { Outcome::BadHost }
 }
 
 fn strip_prefix_ignore_case<'b>(text: &'b str, prefix: &str) -> Option<&'b str> {

@@ -1,7 +1,8 @@
 //! Maps a request target to a page or a pod, and a pod's `Location` back to a path of psystrike.
 //!
-//! Owns the format of psystrike's paths. Never decides whether a pod may be reached.
+//! Owns the forms of a target. Never decides whether a pod may be reached.
 
+mod forward;
 mod host;
 mod location;
 mod pods;
@@ -9,19 +10,23 @@ mod target;
 
 pub use self::{
     location::location_through_us,
-    target::{Page, PodTarget, ROUTES, Route, RouteName, name},
+    target::{Page, PodRoute, PodTarget, ROUTES, Route, RouteName},
 };
-use super::outcome::Outcome;
+use super::outcome::{Failure, Outcome};
+use crate::http1::head::Target;
 
-/// Returns the page or pod of a path and a query.
+/// Resolves a request target to a page or a pod.
 ///
 /// # Errors
-/// [`Outcome::NotFound`], [`Outcome::BadHost`], [`Outcome::HostName`] or [`Outcome::BadPort`].
-pub fn resolve<'b>(path: &'b str, query: Option<&'b str>) -> Result<Route<'b>, Outcome> {
-    match name(path) {
-        RouteName::Page(page) => Ok(Route::Page(page)),
-        RouteName::None => Err(Outcome::NotFound),
-        RouteName::Pods => pods::resolve(path, query),
+/// [`Outcome::NotFound`], [`Outcome::BadTarget`], [`Outcome::BadHost`], [`Outcome::HostName`] or
+/// [`Outcome::BadPort`].
+pub fn resolve(target: Target<'_>) -> Result<Route<'_>, Failure> {
+    match (target, RouteName::of(target)) {
+        (_, RouteName::Page(page)) => Ok(Route::Page(page)),
+        (Target::Origin { path, query }, RouteName::Pods) => Ok(Route::Pod(pods::resolve(path, query)?)),
+        (Target::Absolute(uri), _) => forward::resolve(uri).map(Route::Pod),
+        (Target::Other(_), _) => Err(forward::bad("neither a path nor an http URL")),
+        (Target::Origin { .. }, _) => Err(Outcome::NotFound.into()),
     }
 }
 
@@ -65,8 +70,8 @@ mod tests {
                 Some((path, query)) => (path, Some(query)),
                 None => (target, None),
             };
-            match resolve(path, query) {
-                Ok(Route::Pod { peer, target: to_pod }) => {
+            match resolve(Target::Origin { path, query }) {
+                Ok(Route::Pod(PodRoute { peer, target: to_pod, authority: None })) => {
                     assert_eq!((peer, to_pod.parts().concat().as_str()), (pod(address), asked), "{target}");
                 }
                 other => panic!("{target}: {other:?}"),
@@ -116,8 +121,8 @@ mod tests {
             ("/pods/metadata.google.internal/80/m", Err(Outcome::HostName)),
             ("/pods/a.b-c_d.svc.cluster.local./80/m", Err(Outcome::HostName)),
         ] {
-            let got = resolve(path, None);
-            assert_eq!(got, expected.map(Route::Page), "{path}");
+            let got = resolve(Target::Origin { path, query: None });
+            assert_eq!(got, expected.map(Route::Page).map_err(Failure::from), "{path}");
         }
     }
 }

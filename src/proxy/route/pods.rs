@@ -6,7 +6,7 @@ use memchr::memchr_iter;
 
 use super::{
     host::{parse_host, parse_port},
-    target::{PodTarget, Route},
+    target::{PodRoute, PodTarget},
 };
 use crate::proxy::{outcome::Outcome, peer::Peer};
 
@@ -17,7 +17,7 @@ const METRICS_PATH: &str = "/metrics";
 ///
 /// # Errors
 /// [`Outcome::NotFound`], [`Outcome::BadHost`], [`Outcome::HostName`] or [`Outcome::BadPort`].
-pub(super) fn resolve<'b>(path: &'b str, query: Option<&'b str>) -> Result<Route<'b>, Outcome> {
+pub(super) fn resolve<'b>(path: &'b str, query: Option<&'b str>) -> Result<PodRoute<'b>, Outcome> {
     // Prometheus takes an annotation like `/metrics?format=prometheus` for a path, and encodes its `?`.
     let (path, query) = match (query, encoded_question_mark(path)) {
         (None, Some(at)) => (&path[..at], Some(&path[at + "%3F".len()..])),
@@ -31,7 +31,7 @@ pub(super) fn resolve<'b>(path: &'b str, query: Option<&'b str>) -> Result<Route
         parts => parts,
     };
     let peer = Peer::new(parse_host(host)?, parse_port(port)?);
-    Ok(Route::Pod { peer, target: PodTarget { path, query } })
+    Ok(PodRoute { peer, target: PodTarget { path, query }, authority: None })
 }
 
 pub(super) fn encoded_question_mark(path: &str) -> Option<usize> {

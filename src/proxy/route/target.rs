@@ -2,7 +2,7 @@
 //!
 //! Owns the names of the routes.
 
-use crate::proxy::peer::Peer;
+use crate::{http1::head::Target, proxy::peer::Peer};
 
 /// One of psystrike's own pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,11 +17,26 @@ pub enum Page {
     Metrics,
 }
 
+impl Page {
+    /// Returns the page at a path.
+    pub fn at(path: &str) -> Option<Self> {
+        match path {
+            "/" => Some(Self::Index),
+            "/healthz" => Some(Self::Healthz),
+            "/readyz" => Some(Self::Readyz),
+            "/metrics" => Some(Self::Metrics),
+            _ => None,
+        }
+    }
+}
+
 /// The route of a request, as a label on `/metrics`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteName {
     /// To a pod: `/pods/`.
     Pods,
+    /// To a pod: the absolute form, as sent to a proxy.
+    Proxy,
     /// One of psystrike's own pages.
     Page(Page),
     /// No known route, or a head that could not be parsed.
@@ -29,12 +44,13 @@ pub enum RouteName {
 }
 
 /// The number of [`RouteName`]s.
-pub const ROUTES: usize = 6;
+pub const ROUTES: usize = 7;
 
 impl RouteName {
     /// All routes, in the order of their [`index`](Self::index).
     pub const ALL: [Self; ROUTES] = [
         Self::Pods,
+        Self::Proxy,
         Self::Page(Page::Index),
         Self::Page(Page::Healthz),
         Self::Page(Page::Readyz),
@@ -46,17 +62,33 @@ impl RouteName {
     pub fn index(self) -> usize {
         match self {
             Self::Pods => 0,
-            Self::Page(Page::Index) => 1,
-            Self::Page(Page::Healthz) => 2,
-            Self::Page(Page::Readyz) => 3,
-            Self::Page(Page::Metrics) => 4,
-            Self::None => 5,
+            Self::Proxy => 1,
+            Self::Page(Page::Index) => 2,
+            Self::Page(Page::Healthz) => 3,
+            Self::Page(Page::Readyz) => 4,
+            Self::Page(Page::Metrics) => 5,
+            Self::None => 6,
         }
     }
 
     /// Returns the label's value.
     pub fn label(self) -> &'static str {
-        ["/pods", "/", "/healthz", "/readyz", "/metrics", "none"][self.index()]
+        ["/pods", "proxy", "/", "/healthz", "/readyz", "/metrics", "none"][self.index()]
+    }
+
+    /// Returns whether the route leads to pods.
+    pub fn is_to_pods(self) -> bool {
+        matches!(self, Self::Pods | Self::Proxy)
+    }
+
+    /// Returns the route of a request target, whether or not the rest of the request is valid.
+    pub fn of(target: Target<'_>) -> Self {
+        match target {
+            Target::Origin { path, .. } if path.starts_with("/pods/") => Self::Pods,
+            Target::Origin { path, .. } => Page::at(path).map_or(Self::None, Self::Page),
+            Target::Absolute(_) => Self::Proxy,
+            Target::Other(_) => Self::None,
+        }
     }
 }
 
@@ -65,13 +97,19 @@ impl RouteName {
 pub enum Route<'b> {
     /// One of psystrike's own pages.
     Page(Page),
-    /// A pod.
-    Pod {
-        /// Its address and port.
-        peer: Peer,
-        /// The request target for the pod.
-        target: PodTarget<'b>,
-    },
+    /// A pod, and the request for it.
+    Pod(PodRoute<'b>),
+}
+
+/// The way to a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodRoute<'b> {
+    /// Its address and port.
+    pub peer: Peer,
+    /// The request target for the pod.
+    pub target: PodTarget<'b>,
+    /// The authority of the request target, for `Host`; `None`: `Host` is the pod's address.
+    pub authority: Option<&'b str>,
 }
 
 /// The request target for the pod: a path, and a query if there is one.
@@ -90,17 +128,5 @@ impl<'b> PodTarget<'b> {
             Some(query) => [self.path, "?", query],
             None => [self.path, "", ""],
         }
-    }
-}
-
-/// Returns the route of `path`, whether or not the rest of the request is valid.
-pub fn name(path: &str) -> RouteName {
-    match path {
-        "/" => RouteName::Page(Page::Index),
-        "/healthz" => RouteName::Page(Page::Healthz),
-        "/readyz" => RouteName::Page(Page::Readyz),
-        "/metrics" => RouteName::Page(Page::Metrics),
-        _ if path.starts_with("/pods/") => RouteName::Pods,
-        _ => RouteName::None,
     }
 }
