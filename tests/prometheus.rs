@@ -21,15 +21,29 @@ use support::{
 
 #[test]
 fn prometheus_scrapes_every_kind_of_pod() {
+    every_kind_of_pod("by-path", QUERY, configuration);
+}
+
+#[test]
+fn prometheus_scrapes_every_kind_of_pod_through_proxy_url() {
+    // A proxy must not modify the path (RFC 9110 section 7.7), and Prometheus encodes the `?`.
+    every_kind_of_pod("by-proxy-url", "/metrics%3Fformat=prometheus", proxy_configuration);
+}
+
+/// Where the pod at [`QUERY`] is requested as `query`.
+fn every_kind_of_pod(way: &str, query: &'static str, configuration: fn(SocketAddr) -> String) {
     if !require_programs(&["prometheus", "prometheus-node-exporter"]) {
         return;
     }
     let mut psystrike = start_psystrike();
     let pods = Pods::start();
-    let scraped = pods.scraped(psystrike.address());
+    let mut scraped = pods.scraped(psystrike.address());
+    if let Some(pod) = scraped.iter_mut().find(|pod| pod.name == "query" && query != QUERY) {
+        pod.expected = Expected::Down("404 Not Found");
+    }
     let at_first: Vec<Option<Response>> = scraped.iter().map(ScrapedPod::scrape_if_it_changes).collect();
 
-    let scratch = Scratch::new("every-kind-of-pod");
+    let scratch = Scratch::new(&format!("every-kind-of-pod-{way}"));
     let discovered = scraped.iter().map(|pod| pod.discovered("true")).chain([pods.unannotated()]);
     scratch.write("pods.json", &Value::from_iter(discovered).to_string());
     scratch.write("prometheus.yml", &configuration(psystrike.address()));
@@ -42,7 +56,7 @@ fn prometheus_scrapes_every_kind_of_pod() {
 
     let mut report = Report::default();
     report.check(in_time, || format!("not every target was scraped {SCRAPES} times in time"));
-    pods.check_what_arrived(&mut report);
+    pods.check_what_arrived(query, &mut report);
     let targets = prometheus.targets();
     for (pod, before) in scraped.iter().zip(at_first) {
         check_target(pod, &targets, &mut report);
@@ -116,6 +130,49 @@ scrape_configs:
     - files: [pods.json]
   relabel_configs:
     {relabel_configs}
+"
+    )
+}
+
+/// One line instead of rules for the way: what relabelling there is would be the same without psystrike.
+fn proxy_configuration(psystrike: SocketAddr) -> String {
+    format!(
+        r"
+global:
+  scrape_interval: 1s
+  scrape_timeout: 1s
+scrape_configs:
+- job_name: 'psystrike'
+  static_configs:
+    - targets: ['{psystrike}']
+- job_name: 'kubernetes-pods'
+  proxy_url: http://{psystrike}
+  file_sd_configs:
+    - files: [pods.json]
+  relabel_configs:
+    - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape]
+      action: keep
+      regex: true
+    - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scheme]
+      target_label: __scheme__
+      regex: (https?)
+    - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_path]
+      target_label: __metrics_path__
+      regex: (.+)
+    - source_labels: [__address__]
+      target_label: instance
+    - source_labels: [__address__, __meta_kubernetes_pod_annotation_prometheus_io_port]
+      target_label: __address__
+      regex: (.+):\d+;(\d+)
+      replacement: $1:$2
+    - action: labelmap
+      regex: __meta_kubernetes_pod_label_(.+)
+    - source_labels: [__meta_kubernetes_namespace]
+      target_label: kubernetes_namespace
+    - source_labels: [__meta_kubernetes_pod_name]
+      target_label: kubernetes_pod_name
+    - source_labels: [__meta_kubernetes_pod_node_name]
+      target_label: kubernetes_pod_node_name
 "
     )
 }
@@ -303,7 +360,7 @@ impl Pods {
     }
 
     /// Judges what has reached the pods, before direct scrapes do.
-    fn check_what_arrived(&self, report: &mut Report) {
+    fn check_what_arrived(&self, query: &str, report: &mut Report) {
         let kept = [("length", &self.length), ("chunked", &self.chunked), ("gzip", &self.gzip)];
         for (name, pod) in kept {
             let seen = pod.seen();
@@ -323,16 +380,17 @@ impl Pods {
         let seen = self.slow.seen();
         report
             .check(seen.ended > 0, || format!("the slow pod's connections outlived their scrapes: {seen:?}"));
-        self.check_heads(report);
+        self.check_heads(query, report);
     }
 
-    fn check_heads(&self, report: &mut Report) {
+    fn check_heads(&self, query: &str, report: &mut Report) {
         for (pod, start_line) in [
-            (&self.length, "GET /metrics HTTP/1.1"),
-            (&self.redirect_url, "GET /old HTTP/1.1"),
-            (&self.query, "GET /metrics?format=prometheus HTTP/1.1"),
-            (&self.pathless, "GET /metrics HTTP/1.1"),
+            (&self.length, "/metrics"),
+            (&self.redirect_url, "/old"),
+            (&self.query, query),
+            (&self.pathless, "/metrics"),
         ] {
+            let start_line = format!("GET {start_line} HTTP/1.1");
             let Some(head) = pod.heads().into_iter().next() else {
                 report.check(false, || format!("nothing reached the pod for {start_line}"));
                 continue;

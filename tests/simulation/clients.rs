@@ -338,7 +338,11 @@ impl Ask {
                 let (patience, field) = random_patience(random, timeouts);
                 fields += field;
                 let scrape = Scrape::random(random, id, client, to_head, patience, long);
-                let target = format!("/pods/10.0.0.{}/8080/s/{id}", scrape.peer);
+                // Not drawn, so that the seeds stay what they were.
+                let target = match id % 3 {
+                    0 => format!("http://10.0.0.{}:8080/s/{id}", scrape.peer),
+                    _ => format!("/pods/10.0.0.{}/8080/s/{id}", scrape.peer),
+                };
                 scrapes.push(scrape);
                 (Kind::Scrape(id), target)
             }
