@@ -19,7 +19,7 @@ use support::{
     dashboard::{DASHBOARD, dashboard, interpolated, panels, queries, unanswered},
     exposition,
     pods::{Pod, Refusing, Then},
-    prometheus::{Prometheus, promtool},
+    prometheus::{Prometheus, Release, promtool},
     promql::Names,
     psystrike::Psystrike,
     repository, require_programs, require_variable,
@@ -145,7 +145,11 @@ fn a_real_prometheus_answers_every_query() {
     let rule = |(at, (_, expression)): (usize, &(String, String))| json!({ "record": format!("query:{at}"), "expr": expression });
     let rules: Vec<Value> = queries.iter().enumerate().map(rule).collect();
     let rules = json!({ "groups": [{ "name": "dashboard", "rules": rules }] });
-    promtool(&["check", "rules"], &scratch.write("dashboard.rules.yml", &rules.to_string()));
+    promtool(
+        Release::Installed,
+        &["check", "rules"],
+        &scratch.write("dashboard.rules.yml", &rules.to_string()),
+    );
 
     let psystrike = Psystrike::start(&["--allow", "127.11.0.0/16"]);
     let page = "pod_up 1\n";
@@ -169,7 +173,7 @@ fn a_real_prometheus_answers_every_query() {
         ],
     });
     scratch.write("prometheus.yml", &configuration.to_string());
-    let prometheus = Prometheus::start(&scratch);
+    let prometheus = Prometheus::start(Release::Installed, &scratch);
 
     prometheus.wait_until(Duration::from_secs(30), |prometheus| unanswered(prometheus).is_empty());
     let unanswered = unanswered(&prometheus);

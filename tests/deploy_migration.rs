@@ -16,7 +16,7 @@ use support::{
     pods::{Pod, Then},
     poll,
     program::Program,
-    prometheus::Prometheus,
+    prometheus::{Prometheus, Release},
     psystrike::Psystrike,
     read, require_programs,
 };
@@ -164,7 +164,7 @@ fn the_job_that_was_pushproxs_runs() {
         "prometheus.yml",
         &format!("global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\nscrape_configs:\n{job}"),
     );
-    let prometheus = Prometheus::start(&scratch);
+    let prometheus = Prometheus::start(Release::Installed, &scratch);
     let series = format!("node_up{{job='node', instance='{}', node='node-1.example'}}", node.address());
     let in_time =
         prometheus.wait_until(Duration::from_secs(30), |prometheus| prometheus.query(&series).len() == 1);

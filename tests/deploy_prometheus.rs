@@ -15,7 +15,7 @@ use support::{
     dashboard::queries,
     exposition,
     pods::{Pod, Then},
-    prometheus::{Prometheus, promtool},
+    prometheus::{Prometheus, Release, promtool},
     promql::Names,
     psystrike::Psystrike,
     read, require_programs, seed,
@@ -65,8 +65,11 @@ fn promtool_accepts_every_configuration() {
     let files: [(&str, &[&str]); 3] =
         [(PROMETHEUS, &["tokyo.json"]), (CLUSTERS, &["tokyo.json", "osaka.json"]), (FILE_SD, &[])];
     for (file, discovered) in files {
-        let said =
-            promtool(&["check", "config"], &scratch.write(file, &configuration(file, discovered, &[])));
+        let said = promtool(
+            Release::Installed,
+            &["check", "config"],
+            &scratch.write(file, &configuration(file, discovered, &[])),
+        );
         assert!(said.contains("SUCCESS") && said.contains("rules found"), "{file}: {said}");
     }
 }
@@ -99,9 +102,10 @@ fn the_rules_pass_their_own_tests() {
     }
     let scratch = Scratch::new("prometheus-rules");
     let rules = scratch.write(RULES, &shipped(RULES));
-    let said = promtool(&["check", "rules"], &rules);
+    let said = promtool(Release::Installed, &["check", "rules"], &rules);
     assert!(said.contains("SUCCESS") && !said.contains("duplicate"), "{said}");
-    let said = promtool(&["test", "rules"], &scratch.write(RULES_TEST, &shipped(RULES_TEST)));
+    let said =
+        promtool(Release::Installed, &["test", "rules"], &scratch.write(RULES_TEST, &shipped(RULES_TEST)));
     assert!(said.contains("SUCCESS"), "{said}");
 }
 
@@ -225,7 +229,7 @@ fn the_configuration_runs_and_a_healthy_psystrike_alerts_nobody() {
     scratch.write("pods.json", &pods.to_string());
     let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", &own)]].concat();
     scratch.write("prometheus.yml", &configuration(PROMETHEUS, &["pods.json"], &replaced));
-    let prometheus = Prometheus::start(&scratch);
+    let prometheus = Prometheus::start(Release::Installed, &scratch);
 
     let named = ["cluster", "job", "instance", "app", "kubernetes_pod_name"];
     wait_for_targets(
@@ -287,7 +291,7 @@ fn several_clusters_are_told_apart() {
     ];
     let replaced = [&AT_ONCE[..], &addresses[..]].concat();
     scratch.write("prometheus.yml", &configuration(CLUSTERS, &["tokyo.json", "osaka.json"], &replaced));
-    let prometheus = Prometheus::start(&scratch);
+    let prometheus = Prometheus::start(Release::Installed, &scratch);
 
     let address = pod.address().to_string();
     wait_for_targets(
@@ -330,7 +334,7 @@ fn pods_come_from_a_file() {
     let own = psystrike.address().to_string();
     let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", &own)]].concat();
     scratch.write("prometheus.yml", &configuration(FILE_SD, &[], &replaced));
-    let prometheus = Prometheus::start(&scratch);
+    let prometheus = Prometheus::start(Release::Installed, &scratch);
 
     wait_for_targets(
         &prometheus,
@@ -395,7 +399,7 @@ fn prometheus_finds_its_targets_as_the_articles_does() {
         discovered("127.9.1.3:8443", &[("scrape", "true"), ("port", "8080")]),
     ];
     scratch.write("odd.json", &json!(odd).to_string());
-    let prometheus = Prometheus::start(&scratch);
+    let prometheus = Prometheus::start(Release::Installed, &scratch);
     let found = prometheus.wait_until(IN_TIME, |prometheus| prometheus.targets().len() == 10);
     let targets = prometheus.targets();
     assert!(found, "{targets:#?}\n{}", prometheus.stderr());

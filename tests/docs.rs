@@ -20,7 +20,7 @@ use support::{
     Scratch,
     markdown::{self, Document},
     pods::{Pod, Refusing, Then, Unanswering},
-    prometheus::Prometheus,
+    prometheus::{Prometheus, Release},
     psystrike::{BINARY, Psystrike, run as run_psystrike},
     read, repository, require_programs,
     shipped::rules,
@@ -323,7 +323,7 @@ fn prometheus_shows_errors_without_a_status_as_the_table_has_them() {
     let scratch = Scratch::new("errors-without-a-status");
     let global = json!({ "scrape_interval": "1s", "scrape_timeout": "1s" });
     scratch.write("prometheus.yml", &json!({ "global": global, "scrape_configs": jobs }).to_string());
-    let prometheus = Prometheus::start(&scratch);
+    let prometheus = Prometheus::start(Release::Installed, &scratch);
     let down = |prometheus: &Prometheus| {
         let targets = prometheus.targets();
         targets.len() == cases.len() && targets.iter().all(|target| !target.last_error.is_empty())

@@ -15,7 +15,7 @@ use support::{
     image,
     podman::Podman,
     pods::Refusing,
-    prometheus::{NodeExporter, Prometheus},
+    prometheus::{NodeExporter, Prometheus, Release},
     require_programs,
     shipped::{
         AT_ONCE, IN_TIME, PROMETHEUS, RULES, annotated, configuration, loaded, rules, shipped,
@@ -46,7 +46,7 @@ fn from_the_dockerfile_to_the_dashboard() {
     scratch.write(RULES, &shipped(RULES));
     let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", PSYSTRIKE)]].concat();
     scratch.write("prometheus.yml", &configuration(PROMETHEUS, &["pods.json"], &replaced));
-    let prometheus = Prometheus::start(&scratch);
+    let prometheus = Prometheus::start(Release::Installed, &scratch);
 
     let address = exporter.address().to_string();
     wait_for_targets(

@@ -1,7 +1,7 @@
-//! The main job, end to end: a real Prometheus, set up as the README tells users, scrapes pods through the
-//! real binary. The pods stand on loopback addresses; `file_sd` stands in for the cluster that knows of them.
-//! What Prometheus then has must be what a direct scrape of each pod gives, and what it shows of a pod that
-//! cannot be scraped must be psystrike's own reason.
+//! The main job, end to end: a real Prometheus, the installed one and the newest, set up as the README tells users,
+//! scrapes pods through the real binary. The pods stand on loopback addresses; `file_sd` stands in for the cluster that
+//! knows of them. What Prometheus then has must be what a direct scrape of each pod gives, and what it shows of a pod
+//! that cannot be scraped must be psystrike's own reason.
 
 mod support;
 
@@ -14,40 +14,62 @@ use support::{
     exposition::{self, Labels, Samples},
     http::{Client, Response},
     pods::{Pod, Refusing, Then},
-    prometheus::{NodeExporter, Prometheus, Target, check_metrics},
+    prometheus::{NodeExporter, Prometheus, Release, Target, check_metrics},
     psystrike::Psystrike,
     require_programs, seed,
 };
 
 #[test]
 fn prometheus_scrapes_every_kind_of_pod() {
-    every_kind_of_pod("by-path", QUERY, configuration);
+    every_kind_of_pod(Release::Installed, &BY_PATH);
 }
 
 #[test]
 fn prometheus_scrapes_every_kind_of_pod_through_proxy_url() {
-    // A proxy must not modify the path (RFC 9110 section 7.7), and Prometheus encodes the `?`.
-    every_kind_of_pod("by-proxy-url", "/metrics%3Fformat=prometheus", proxy_configuration);
+    every_kind_of_pod(Release::Installed, &BY_PROXY_URL);
 }
 
-/// Where the pod at [`QUERY`] is requested as `query`.
-fn every_kind_of_pod(way: &str, query: &'static str, configuration: fn(SocketAddr) -> String) {
-    if !require_programs(&["prometheus", "prometheus-node-exporter"]) {
+#[test]
+fn newest_prometheus_scrapes_every_kind_of_pod() {
+    every_kind_of_pod(Release::Newest, &BY_PATH);
+}
+
+#[test]
+fn newest_prometheus_scrapes_every_kind_of_pod_through_proxy_url() {
+    every_kind_of_pod(Release::Newest, &BY_PROXY_URL);
+}
+
+/// How Prometheus reaches pods through psystrike.
+struct Way {
+    name: &'static str,
+    configuration: fn(SocketAddr) -> String,
+    /// The target that reaches the pod at [`QUERY`].
+    query: &'static str,
+}
+
+const BY_PATH: Way = Way { name: "by-path", configuration, query: QUERY };
+
+/// A proxy must not modify the path (RFC 9110 section 7.7), and Prometheus encodes the `?`.
+const BY_PROXY_URL: Way =
+    Way { name: "by-proxy-url", configuration: proxy_configuration, query: "/metrics%3Fformat=prometheus" };
+
+fn every_kind_of_pod(release: Release, way: &Way) {
+    if !release.require(&["prometheus"]) || !require_programs(&["prometheus-node-exporter"]) {
         return;
     }
     let mut psystrike = start_psystrike();
     let pods = Pods::start();
     let mut scraped = pods.scraped(psystrike.address());
-    if let Some(pod) = scraped.iter_mut().find(|pod| pod.name == "query" && query != QUERY) {
+    if let Some(pod) = scraped.iter_mut().find(|pod| pod.name == "query" && way.query != QUERY) {
         pod.expected = Expected::Down("404 Not Found");
     }
     let at_first: Vec<Option<Response>> = scraped.iter().map(ScrapedPod::scrape_if_it_changes).collect();
 
-    let scratch = Scratch::new(&format!("every-kind-of-pod-{way}"));
+    let scratch = Scratch::new(&format!("every-kind-of-pod-{}-{release:?}", way.name));
     let discovered = scraped.iter().map(|pod| pod.discovered("true")).chain([pods.unannotated()]);
     scratch.write("pods.json", &Value::from_iter(discovered).to_string());
-    scratch.write("prometheus.yml", &configuration(psystrike.address()));
-    let prometheus = Prometheus::start(&scratch);
+    scratch.write("prometheus.yml", &(way.configuration)(psystrike.address()));
+    let prometheus = Prometheus::start(release, &scratch);
 
     let settled = format!("count_over_time(up[5m]) >= {SCRAPES}");
     let in_time = prometheus.wait_until(Duration::from_secs(25), |prometheus| {
@@ -56,7 +78,7 @@ fn every_kind_of_pod(way: &str, query: &'static str, configuration: fn(SocketAdd
 
     let mut report = Report::default();
     report.check(in_time, || format!("not every target was scraped {SCRAPES} times in time"));
-    pods.check_what_arrived(query, &mut report);
+    pods.check_what_arrived(way.query, &mut report);
     let targets = prometheus.targets();
     for (pod, before) in scraped.iter().zip(at_first) {
         check_target(pod, &targets, &mut report);
@@ -76,9 +98,7 @@ fn every_kind_of_pod(way: &str, query: &'static str, configuration: fn(SocketAdd
 
 #[test]
 fn own_metrics_pass_promtool() {
-    if !require_programs(&["promtool"]) {
-        return;
-    }
+    let releases = Release::all_with(&["promtool"]);
     let psystrike = start_psystrike();
     let pod = Pod::answering("127.10.0.1", content_length(PAGE), Then::Keep);
     let refusing = Refusing::on("127.10.0.2");
@@ -95,11 +115,14 @@ fn own_metrics_pass_promtool() {
 
     let page = psystrike.get("/metrics");
 
-    let check = check_metrics(&page);
-    let complaints = String::from_utf8_lossy(&[check.stdout, check.stderr].concat()).into_owned();
-    let page = page.text();
-    assert!(check.status.success() && complaints.is_empty(), "{}: {complaints}\nof\n{page}", check.status);
-    exposition::parse(&page);
+    let text = page.text();
+    for release in releases {
+        let check = check_metrics(release, &page);
+        let complaints = String::from_utf8_lossy(&[check.stdout, check.stderr].concat()).into_owned();
+        let accepted = check.status.success() && complaints.is_empty();
+        assert!(accepted, "{release:?}: {}: {complaints}\nof\n{text}", check.status);
+    }
+    exposition::parse(&text);
 }
 
 /// How often each target is scraped before anything is judged: kept connections have been used again by then.
@@ -453,13 +476,13 @@ fn check_samples(pod: &ScrapedPod, before: Option<Response>, prometheus: &Promet
             report.check(scraped.is_empty(), || format!("{name}: of a failed scrape came {scraped:?}"));
         }
         Expected::Samples(path) => {
-            let direct = samples(&pod.scrape_directly(path));
+            let direct = prometheus.stored(samples(&pod.scrape_directly(path)));
             report
                 .check(scraped == direct, || format!("{name}:\n  scraped {scraped:?}\n  direct  {direct:?}"));
         }
         Expected::Series(path) => {
-            let before = samples(&before.expect("it was scraped at first"));
-            let after = samples(&pod.scrape_directly(path));
+            let before = prometheus.stored(samples(&before.expect("it was scraped at first")));
+            let after = prometheus.stored(samples(&pod.scrape_directly(path)));
             check_series(name, &scraped, &before, &after, report);
         }
     }

@@ -72,7 +72,7 @@ fn is_installed(program: &str) -> bool {
     env::split_paths(&env::var_os("PATH").unwrap_or_default()).any(|dir| dir.join(program).is_file())
 }
 
-/// The value of a variable that leads to what is no program. If it is not set, skips as [`require_programs`] does.
+/// The value of a variable that names a folder. If it is not set, skips as [`require_programs`] does.
 pub fn require_variable(name: &str) -> Option<OsString> {
     let value = env::var_os(name);
     if value.is_none() {

@@ -1,10 +1,11 @@
-//! The real Prometheus, node exporter and promtool: started on free ports of loopback addresses, and asked
+//! The real Prometheus, node exporter and promtool: started on free ports of loopback addresses, and queried
 //! over their own HTTP interfaces.
 
 use std::{
+    env,
     io::Write,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -16,25 +17,84 @@ use super::{
     exposition::{self, Labels, Samples},
     http::{Client, Response},
     program::Program,
+    require_programs, require_variable,
 };
+
+/// Which of two releases of Prometheus to run.
+#[derive(Clone, Copy, Debug)]
+pub enum Release {
+    /// The one in `PATH`: Debian's 2.42 in `.ci/run`.
+    Installed,
+    /// The one that `.ci/prometheus` builds, in the folder that the variable `NEWEST_PROMETHEUS` names.
+    Newest,
+}
+
+const NEWEST: &str = "NEWEST_PROMETHEUS";
+
+impl Release {
+    /// Whether its `programs` are there. If not, skips as [`require_programs`] does.
+    pub fn require(self, programs: &[&str]) -> bool {
+        match self {
+            Self::Installed => require_programs(programs),
+            Self::Newest => require_variable(NEWEST).is_some(),
+        }
+    }
+
+    /// The releases whose `programs` are there. Skips the others as [`require_programs`] does.
+    pub fn all_with(programs: &[&str]) -> Vec<Self> {
+        [Self::Installed, Self::Newest].into_iter().filter(|release| release.require(programs)).collect()
+    }
+
+    fn command(self, program: &str) -> Command {
+        match self {
+            Self::Installed => Command::new(program),
+            Self::Newest => {
+                let folder = env::var_os(NEWEST).unwrap_or_else(|| panic!("{NEWEST} is not set"));
+                Command::new(PathBuf::from(folder).join(program))
+            }
+        }
+    }
+}
 
 /// A Prometheus that is ready.
 pub struct Prometheus {
     program: Program,
     address: SocketAddr,
+    major_version: u32,
 }
 
 impl Prometheus {
-    /// Starts it with `scratch`'s prometheus.yml; its data goes there too.
-    pub fn start(scratch: &Scratch) -> Self {
-        let mut command = Command::new("prometheus");
+    /// Starts `release` with `scratch`'s prometheus.yml; its data goes there too.
+    pub fn start(release: Release, scratch: &Scratch) -> Self {
+        let mut command = release.command("prometheus");
         command.arg(format!("--config.file={}", scratch.path("prometheus.yml").display()));
-        command.arg(format!("--storage.tsdb.path={}", scratch.path("data").display()));
+        command.arg(format!("--storage.tsdb.path={}", scratch.path(&format!("data-{release:?}")).display()));
         command.arg("--web.listen-address=127.0.0.1:0");
         let program = Program::start(&mut command);
         let address = listening_address(&program);
         program.wait_for_line("Server is ready to receive web requests", LIMIT);
-        Self { program, address }
+        let mut prometheus = Self { program, address, major_version: 0 };
+        let build = prometheus.api("status/buildinfo");
+        let major = build["version"].as_str().and_then(|version| version.split('.').next()?.parse().ok());
+        prometheus.major_version = major.unwrap_or_else(|| panic!("no version in {build:#}"));
+        prometheus
+    }
+
+    /// The samples of a page as Prometheus stores them. Since 3.0 it writes `le` and `quantile` as OpenMetrics does:
+    /// `1.0` for `1`.
+    pub fn stored(&self, page: Samples) -> Samples {
+        if self.major_version < 3 {
+            return page;
+        }
+        let with_floats = |(mut labels, value): (Labels, String)| {
+            for name in ["le", "quantile"] {
+                if let Some(bound) = labels.get_mut(name).filter(|bound| bound.parse::<i64>().is_ok()) {
+                    *bound += ".0";
+                }
+            }
+            (labels, value)
+        };
+        page.into_iter().map(with_floats).collect()
     }
 
     /// The answer's `data` to a `GET` of `path` under /api/v1/, which must succeed.
@@ -131,17 +191,20 @@ impl NodeExporter {
     }
 }
 
-/// What promtool says, which must be content.
-pub fn promtool(arguments: &[&str], file: &Path) -> String {
-    let output = Command::new("promtool").args(arguments).arg(file).output().expect("promtool runs");
+/// The output of `release`'s promtool, which must accept the file.
+pub fn promtool(release: Release, arguments: &[&str], file: &Path) -> String {
+    let mut command = release.command("promtool");
+    command.args(arguments).arg(file);
+    let output = command.output().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "promtool {} {}: {said}", arguments.join(" "), file.display());
+    assert!(output.status.success(), "{command:?}: {said}");
     said
 }
 
-/// What `promtool check metrics` says of a page.
-pub fn check_metrics(page: &Response) -> Output {
-    let mut promtool = Command::new("promtool")
+/// The result of `promtool check metrics` for a page.
+pub fn check_metrics(release: Release, page: &Response) -> Output {
+    let mut promtool = release
+        .command("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
