@@ -53,7 +53,7 @@ const COMMANDS: &[(&str, Fate)] = &[
     (
         "promtool check config deploy/prometheus/prometheus.yml\n",
         Cannot(
-            "Debian builds promtool without discovery in Kubernetes; tests/deploy_prometheus.rs puts a file in its place",
+            "Debian builds promtool without discovery in Kubernetes; tests/deploy_prometheus.rs checks it with the newest",
         ),
     ),
     ("apt-get install nginx haproxy ", Cannot("changes the machine, and takes more than an hour")),
