@@ -274,9 +274,7 @@ fn tokens(text: &str, prefix: &str, goes_on: impl Fn(char) -> bool) -> BTreeSet<
 
 #[test]
 fn prometheus_shows_errors_without_a_status_as_the_table_has_them() {
-    if !require_programs(&["prometheus"]) {
-        return;
-    }
+    let releases = Release::all_with(&["prometheus"]);
     let table = Document::read("deploy/troubleshooting.md").section("Errors without a status").table();
     let refusing = Refusing::on("127.32.0.1");
     let unanswering = Unanswering::on("127.32.0.2");
@@ -289,33 +287,39 @@ fn prometheus_shows_errors_without_a_status_as_the_table_has_them() {
     );
     let closing = Pod::answering("127.32.0.4", "", Then::Close);
     let reset = Pod::answering("127.32.0.5", "", Then::Reset);
-    let html = "<!doctype html>";
-    let page = Pod::answering(
-        "127.32.0.6",
-        format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{html}",
-            html.len()
-        ),
-        Then::Keep,
-    );
+    let no_metrics = |ip, fields| {
+        let html = "<!doctype html>";
+        let answer = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {}\r\n\r\n{html}", html.len());
+        Pod::answering(ip, answer, Then::Keep)
+    };
+    let page = no_metrics("127.32.0.6", "Content-Type: text/plain\r\n");
+    let html = no_metrics("127.32.0.8", "Content-Type: text/html\r\n");
+    let untyped = no_metrics("127.32.0.9", "");
     let psystrike = Psystrike::start(&["--allow", "127.32.0.0/16"]);
     let through = |pod: &Pod| (psystrike.address(), Psystrike::target(pod.address(), "/metrics"));
     let metrics = || "/metrics".to_owned();
+    let not_a_page = "is not a valid start token";
+    // What Prometheus 2 and Prometheus 3 show.
+    let both = |error| [error, error];
     let cases = [
-        ("connect: connection refused", "http", (refusing.address(), metrics())),
-        ("i/o timeout", "http", (unanswering.address(), metrics())),
-        ("context deadline exceeded", "http", (silent.local_addr().expect("a listener's"), metrics())),
-        ("unexpected EOF", "http", through(&cut_short)),
-        ("EOF", "http", (closing.address(), metrics())),
-        ("connection reset by peer", "http", (reset.address(), metrics())),
-        ("http: server gave HTTP response to HTTPS client", "https", (psystrike.address(), metrics())),
-        ("is not a valid start token", "http", through(&page)), // newer ones: expected a valid start token
+        (both("connect: connection refused"), "http", (refusing.address(), metrics())),
+        (both("i/o timeout"), "http", (unanswering.address(), metrics())),
+        (both("context deadline exceeded"), "http", (silent.local_addr().expect("a listener's"), metrics())),
+        (both("unexpected EOF"), "http", through(&cut_short)),
+        (both("EOF"), "http", (closing.address(), metrics())),
+        (both("connection reset by peer"), "http", (reset.address(), metrics())),
+        (both("http: server gave HTTP response to HTTPS client"), "https", (psystrike.address(), metrics())),
+        ([not_a_page, "expected a valid start token"], "http", through(&page)),
+        ([not_a_page, "received unsupported Content-Type"], "http", through(&html)),
+        ([not_a_page, "sending blank Content-Type"], "http", through(&untyped)),
     ];
+    let job = |at: usize| format!("case-{at}");
     let jobs: Vec<Value> = cases
         .iter()
-        .map(|(error, scheme, (address, path))| {
+        .enumerate()
+        .map(|(at, (_, scheme, (address, path)))| {
             json!({
-                "job_name": error, "scheme": scheme, "metrics_path": path,
+                "job_name": job(at), "scheme": scheme, "metrics_path": path,
                 "static_configs": [{ "targets": [address.to_string()] }],
             })
         })
@@ -323,21 +327,28 @@ fn prometheus_shows_errors_without_a_status_as_the_table_has_them() {
     let scratch = Scratch::new("errors-without-a-status");
     let global = json!({ "scrape_interval": "1s", "scrape_timeout": "1s" });
     scratch.write("prometheus.yml", &json!({ "global": global, "scrape_configs": jobs }).to_string());
-    let prometheus = Prometheus::start(Release::Installed, &scratch);
-    let down = |prometheus: &Prometheus| {
+    // Both run at once: each takes seconds.
+    let started: Vec<_> = releases.into_iter().map(|release| Prometheus::start(release, &scratch)).collect();
+    for prometheus in started {
+        let down = |prometheus: &Prometheus| {
+            let targets = prometheus.targets();
+            targets.len() == cases.len() && targets.iter().all(|target| !target.last_error.is_empty())
+        };
+        let shown = prometheus.wait_until(Duration::from_secs(25), down);
         let targets = prometheus.targets();
-        targets.len() == cases.len() && targets.iter().all(|target| !target.last_error.is_empty())
-    };
-    let shown = prometheus.wait_until(Duration::from_secs(25), down);
-    let targets = prometheus.targets();
-    assert!(shown, "{targets:#?}\n{}", prometheus.stderr());
-    for (error, ..) in cases {
-        let target = targets.iter().find(|target| target.labels["job"] == error).expect("it is a target");
-        // While it connects, it depends on who is first to see that time is up.
-        let either = error == "i/o timeout" && target.last_error.contains("context deadline exceeded");
-        assert!(either || target.last_error.contains(error), "not {error:?}, but {target:#?}");
-        let in_table = table.iter().any(|row| markdown::code_spans(&row[0]).any(|span| span == error));
-        assert!(in_table, "{error:?} is not in {table:#?}");
+        assert!(shown, "{targets:#?}\n{}", prometheus.stderr());
+        for (at, (errors, ..)) in cases.iter().enumerate() {
+            let error = errors[usize::from(prometheus.major_version() >= 3)];
+            let target =
+                targets.iter().find(|target| target.labels["job"] == job(at)).expect("it is a target");
+            // While it connects, it depends on who is first to see that time is up.
+            let either = error == "i/o timeout" && target.last_error.contains("context deadline exceeded");
+            assert!(either || target.last_error.contains(error), "not {error:?}, but {target:#?}");
+            let in_table = table
+                .iter()
+                .any(|row| markdown::code_spans(&row[0]).any(|span| span.trim_matches(['…', ' ']) == error));
+            assert!(in_table, "{error:?} is not in {table:#?}");
+        }
     }
 }
 

@@ -80,6 +80,10 @@ impl Prometheus {
         prometheus
     }
 
+    pub fn major_version(&self) -> u32 {
+        self.major_version
+    }
+
     /// The samples of a page as Prometheus stores them. Since 3.0 it writes `le` and `quantile` as OpenMetrics does:
     /// `1.0` for `1`.
     pub fn stored(&self, page: Samples) -> Samples {
