@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use procfs::{
-    CurrentSI, KernelStats, ProcResult,
+    CurrentSI, KernelStats, ProcError, ProcResult,
     process::{Process, Task},
 };
 use rustix::{
@@ -66,16 +66,18 @@ impl Processor {
 }
 
 /// The processor time that a process and its descendants have used.
+///
+/// Only running threads have nanoseconds of their own. The process's total includes threads that have ended, but is
+/// rounded down to ticks, so it exceeds the sum of the running threads only if threads with a tick or more have ended.
 pub(crate) fn processor(root: Pid) -> Result<Processor, String> {
     let mut used = Processor::default();
     of_all(root, |process| {
-        for task in process.tasks()? {
-            let task = task?;
-            let stat = task.stat()?;
-            used.time += Duration::from_nanos(task.schedstat()?.sum_exec_runtime);
-            used.user_ticks += stat.utime;
-            used.system_ticks += stat.stime;
-        }
+        let total = process.stat()?;
+        let running = of_threads(process, |thread| Ok(thread.schedstat()?.sum_exec_runtime))?;
+        let running = Duration::from_nanos(running.into_iter().sum());
+        used.time += running.max(ticks(total.utime + total.stime));
+        used.user_ticks += total.utime;
+        used.system_ticks += total.stime;
         Ok(())
     })?;
     Ok(used)
@@ -93,7 +95,6 @@ pub(crate) struct Core {
 pub(crate) fn core(number: usize) -> Result<Core, String> {
     let stats = KernelStats::current().map_err(|error| format!("/proc/stat: {error}"))?;
     let core = stats.cpu_time.get(number).ok_or_else(|| format!("there is no core {number}"))?;
-    let ticks = |ticks: u64| Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64);
     let interrupts = core.irq.unwrap_or(0) + core.softirq.unwrap_or(0);
     let busy = ticks(core.user + core.nice + core.system + interrupts);
     Ok(Core { busy, stolen: ticks(core.steal.unwrap_or(0)) })
@@ -138,7 +139,22 @@ fn of_all(root: Pid, mut visit: impl FnMut(&Process) -> ProcResult<()>) -> Resul
 }
 
 fn children(process: &Process) -> ProcResult<Vec<i32>> {
-    let tasks: Vec<Task> = process.tasks()?.collect::<ProcResult<_>>()?;
-    let children: Vec<Vec<u32>> = tasks.iter().map(Task::children).collect::<ProcResult<_>>()?;
+    let children = of_threads(process, Task::children)?;
     Ok(children.into_iter().flatten().map(|pid| pid as i32).collect())
+}
+
+/// Reads something of every thread of a process, except of those that end meanwhile.
+fn of_threads<T>(process: &Process, read: impl Fn(&Task) -> ProcResult<T>) -> ProcResult<Vec<T>> {
+    let mut found = Vec::new();
+    for thread in process.tasks()? {
+        match thread.and_then(|thread| read(&thread)) {
+            Err(ProcError::NotFound(_)) => {}
+            result => found.push(result?),
+        }
+    }
+    Ok(found)
+}
+
+fn ticks(ticks: u64) -> Duration {
+    Duration::from_secs_f64(ticks as f64 / procfs::ticks_per_second() as f64)
 }
