@@ -34,11 +34,7 @@ impl Bench {
         // Not below target/, which a forwarder that gives up root may not be able to enter.
         let scratch = std::env::temp_dir().join(format!("psystrike-side-by-side-{}", std::process::id()));
         fs::create_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
-        let (forwarders, missing): (Vec<_>, Vec<_>) =
-            options.forwarders.iter().cloned().partition(Forwarder::is_installed);
-        for forwarder in missing {
-            println!("NOT MEASURED: {} is not installed\n", forwarder.name);
-        }
+        let forwarders = installed(&options.forwarders);
         Ok(Self { options, pods, forwarders, scratch })
     }
 
@@ -79,6 +75,18 @@ impl Bench {
             answer_bytes: 0,
         }
     }
+}
+
+/// The forwarders that are installed. Prints which are not, with the package to install.
+pub(crate) fn installed(forwarders: &[Forwarder]) -> Vec<Forwarder> {
+    let (installed, missing): (Vec<_>, Vec<_>) =
+        forwarders.iter().cloned().partition(Forwarder::is_installed);
+    for forwarder in missing {
+        let package =
+            forwarder.package().map_or(String::new(), |package| format!(" (Debian package {package})"));
+        println!("NOT MEASURED: {} is not installed{package}\n", forwarder.name);
+    }
+    installed
 }
 
 impl Drop for Bench {

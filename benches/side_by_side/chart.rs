@@ -115,5 +115,6 @@ fn colour(kind: &Kind) -> &'static str {
         Kind::NginxBest | Kind::Nginx(_) => "#2e8b57",
         Kind::NginxUsual => "#7fbf9b",
         Kind::Haproxy => "#5b8fd6",
+        Kind::Tinyproxy | Kind::Squid => "#b07cc6",
     }
 }

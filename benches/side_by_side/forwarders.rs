@@ -18,10 +18,13 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
 use crate::{
+    cases::Body,
     floors::{self, Way},
+    load::Load,
     machine,
     nginx::{self, Tuning},
-    setup::Setup,
+    setup::{Form, Setup},
+    squid, tinyproxy,
 };
 
 /// How long a forwarder may take to start. nginx has thousands of locations to read.
@@ -45,6 +48,10 @@ pub(crate) enum Kind {
     Nginx(Tuning),
     /// HAProxy with `set-dst`, which keeps connections.
     Haproxy,
+    /// tinyproxy, which keeps no connection: neither a client's nor a pod's.
+    Tinyproxy,
+    /// Squid without a cache, which keeps connections.
+    Squid,
     /// A floor of ours.
     Floor(Way),
 }
@@ -54,18 +61,46 @@ pub(crate) enum Kind {
 pub(crate) struct Forwarder {
     pub(crate) name: String,
     pub(crate) kind: Kind,
+    /// How scrapes name their pods to it.
+    pub(crate) form: Form,
 }
 
 /// A forwarder that takes connections.
 pub(crate) struct Running {
     child: Child,
     pub(crate) address: SocketAddr,
+    form: Form,
+    /// Whether it closes a connection after every answer without announcing it.
+    closes: bool,
+}
+
+impl Kind {
+    /// The name of its program, unless that is built here.
+    fn program(&self) -> Option<&'static str> {
+        match self {
+            Self::NginxUsual | Self::NginxBest | Self::Nginx(_) => Some("nginx"),
+            Self::Haproxy => Some("haproxy"),
+            Self::Tinyproxy => Some("tinyproxy"),
+            Self::Squid => Some("squid"),
+            Self::Psystrike { .. } | Self::Floor(_) => None,
+        }
+    }
 }
 
 impl Forwarder {
+    /// A forwarder of scrapes that name their pod in the path.
+    pub(crate) fn new(name: &str, kind: Kind) -> Self {
+        Self { name: name.to_owned(), kind, form: Form::Pods }
+    }
+
     /// A binary of ours, with one worker.
     pub(crate) fn ours(name: &str, path: PathBuf) -> Self {
-        Self { name: name.to_owned(), kind: Kind::Psystrike { path, workers: "1" } }
+        Self::new(name, Kind::Psystrike { path, workers: "1" })
+    }
+
+    /// The same with scrapes in absolute form.
+    pub(crate) fn in_absolute_form(self) -> Self {
+        Self { form: Form::Absolute, ..self }
     }
 
     /// Whether it is a binary of ours.
@@ -80,22 +115,22 @@ impl Forwarder {
 
     /// Whether its program is there.
     pub(crate) fn is_installed(&self) -> bool {
-        let in_path = |program: &str| find(program).is_some();
         match &self.kind {
             Kind::Psystrike { path, .. } => path.is_file(),
-            Kind::NginxUsual | Kind::NginxBest | Kind::Nginx(_) => in_path("nginx"),
-            Kind::Haproxy => in_path("haproxy"),
-            Kind::Floor(_) => true,
+            kind => kind.program().is_none_or(|program| find(program).is_some()),
         }
+    }
+
+    /// The Debian package of its program. The package tinyproxy would also install a service.
+    pub(crate) fn package(&self) -> Option<&'static str> {
+        self.kind.program().map(|program| if program == "tinyproxy" { "tinyproxy-bin" } else { program })
     }
 
     /// Which version it is, as it says itself.
     pub(crate) fn version(&self) -> Option<String> {
         let (program, argument) = match &self.kind {
             Kind::Psystrike { path, .. } => (path.clone(), "--version"),
-            Kind::NginxUsual | Kind::NginxBest | Kind::Nginx(_) => (find("nginx")?, "-v"),
-            Kind::Haproxy => (find("haproxy")?, "-v"),
-            Kind::Floor(_) => return None,
+            kind => (find(kind.program()?)?, "-v"),
         };
         let output = Command::new(program).arg(argument).output().ok()?;
         let text = [output.stdout, output.stderr].concat();
@@ -147,6 +182,14 @@ impl Forwarder {
                 "-f".into(),
                 write(haproxy(address))?.into(),
             ]),
+            Kind::Tinyproxy => {
+                let configuration = write(tinyproxy::configuration(address, setup))?;
+                Ok(vec![program("tinyproxy")?.into(), "-d".into(), "-c".into(), configuration.into()])
+            }
+            Kind::Squid => {
+                let configuration = write(squid::configuration(address))?;
+                Ok(squid::command(&program("squid")?, &configuration))
+            }
             Kind::Floor(way) => {
                 let way = if *way == Way::Splice { "splice" } else { "read-write" };
                 let numbers = [setup.pods_port.into(), setup.pods, setup.clients];
@@ -176,7 +219,8 @@ impl Forwarder {
         let errors = file.try_clone().map_err(|error| format!("{}: {error}", log.display()))?;
         let child = command.stdin(Stdio::null()).stdout(file).stderr(errors).spawn();
         let child = child.map_err(|error| format!("{} cannot be started: {error}", self.name))?;
-        let mut running = Running { child, address };
+        let closes = self.kind == Kind::Tinyproxy;
+        let mut running = Running { child, address, form: self.form, closes };
         let until = Instant::now() + START_MAX;
         while TcpStream::connect(address).is_err() {
             let ended = running.child.try_wait().ok().flatten();
@@ -194,6 +238,14 @@ impl Running {
     /// The process, whose descendants belong to it.
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// Connects the clients that it is measured with.
+    pub(crate) fn load(&self, setup: &Setup, body: Body) -> Result<Load, String> {
+        let scrapes = setup.scrapes(self.address, self.form, body);
+        let mut load = Load::connect(self.address, setup.clients, scrapes)?;
+        load.reconnect(self.closes);
+        Ok(load)
     }
 
     /// Ends it with SIGTERM, and waits for that.

@@ -54,10 +54,7 @@ impl Asked {
     fn scrape(self, bench: &Bench, address: SocketAddr) -> Scrape {
         match self {
             Self::Pod(body) => Scrape::new(address, pods::address(0), bench.pods.port, body),
-            Self::Absolute(body) => {
-                let target = format!("http://{}:{}{}", pods::address(0), bench.pods.port, body.path());
-                Scrape::of_target(address, &target, 200, Some(body.bytes))
-            }
+            Self::Absolute(body) => Scrape::absolute(pods::address(0), bench.pods.port, body),
             Self::Refusal => Scrape::of_target(address, "/pods/10.0.0.1/9100/metrics", 403, None),
             Self::Metrics => Scrape::of_target(address, "/metrics", 200, None),
         }

@@ -34,16 +34,17 @@ impl Scrape {
         Self::of_target(forwarder, &format!("/pods/{pod}/{pod_port}{}", body.path()), 200, Some(body.bytes))
     }
 
+    /// The same scrape in absolute form (RFC 9112 section 3.2.2), as Prometheus sends it with `proxy_url`.
+    pub(crate) fn absolute(pod: Ipv4Addr, pod_port: u16, body: Body) -> Self {
+        let host = SocketAddr::from((pod, pod_port));
+        Self::of_target(host, &format!("http://{host}{}", body.path()), 200, Some(body.bytes))
+    }
+
     /// A scrape of anything.
-    pub(crate) fn of_target(
-        forwarder: SocketAddr,
-        target: &str,
-        status: u16,
-        body_bytes: Option<u64>,
-    ) -> Self {
+    pub(crate) fn of_target(host: SocketAddr, target: &str, status: u16, body_bytes: Option<u64>) -> Self {
         let request = format!(
             "GET {target} HTTP/1.1\r\n\
-             Host: {forwarder}\r\n\
+             Host: {host}\r\n\
              User-Agent: Prometheus/2.42.0\r\n\
              Accept: application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;\
              q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\n\
@@ -93,6 +94,8 @@ pub(crate) struct Load {
     scratch: Box<[u8]>,
     /// It does not sleep while it waits for answers.
     awake: bool,
+    /// Every answer ends its connection, even if it does not announce that.
+    reconnect: bool,
 }
 
 struct Connection {
@@ -115,12 +118,18 @@ impl Load {
         let connections = (0..clients).map(connect).collect::<io::Result<_>>().map_err(failed)?;
         let events = Events::with_capacity(256);
         let scratch = vec![0; READ_BYTES].into();
-        Ok(Self { poll, events, forwarder, connections, scrapes, next: 0, scratch, awake: false })
+        let (next, awake, reconnect) = (0, false, false);
+        Ok(Self { poll, events, forwarder, connections, scrapes, next, scratch, awake, reconnect })
     }
 
     /// Has it stay awake while it waits for answers.
     pub(crate) fn keep_awake(&mut self, awake: bool) {
         self.awake = awake;
+    }
+
+    /// Makes it reconnect for every scrape, for a forwarder that closes connections without announcing it.
+    pub(crate) fn reconnect(&mut self, reconnect: bool) {
+        self.reconnect = reconnect;
     }
 
     /// Scrapes on all connections. With `compare`, checks every byte of every body against it.
@@ -214,7 +223,7 @@ impl Load {
         run.body_bytes += connection.answer.body_bytes();
         run.latencies.push(asked.elapsed().as_nanos() as u64);
         connection.asked = None;
-        if connection.answer.closes() {
+        if connection.answer.closes() || self.reconnect {
             // Some forwarders end a connection after so many requests.
             *connection = Connection::open(&self.poll, self.forwarder, index)
                 .map_err(|error| format!("connecting again: {error}"))?;

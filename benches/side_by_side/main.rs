@@ -1,4 +1,5 @@
-//! psystrike beside nginx, HAProxy and the floors of what sockets cost: processor time, latency, memory, start.
+//! psystrike beside nginx, HAProxy, tinyproxy, Squid and the floors of what sockets cost: processor time, latency,
+//! memory, start.
 //!
 //! Starts everything itself, on loopback only, and ends it; every wait and every run has a bound, but for cargo's
 //! where it builds. Prints tables and verdicts as Markdown. See `--help`, and the modules:
@@ -6,10 +7,11 @@
 //! - [`options`]: what can be asked for; [`bench`]: what all parts need; [`setup`]: what forwarders have to serve;
 //! - [`cases`]: the bodies that are scraped;
 //! - [`pods`]: what is scraped; [`load`]: what scrapes, with [`answer`], which checks every answer;
-//! - [`forwarders`]: what stands between, with [`building`], [`nginx`], and [`floors`], which parse nothing;
+//! - [`forwarders`]: what stands between, with [`building`], [`nginx`], [`tinyproxy`], [`squid`], and
+//!   [`floors`], which parse nothing;
 //! - [`machine`]: cores, and what the kernel says a forwarder used; [`figures`]: medians, spreads, ratios;
-//! - the parts: [`processor`], [`memory`], [`start`], [`syscalls`], [`instructions`], [`profile`], [`growth`],
-//!   [`workers`], and [`tunings`] for what nginx's best is; [`targets`]: what has to be reached;
+//! - the parts: [`processor`], [`proxy`], [`memory`], [`start`], [`syscalls`], [`instructions`], [`profile`],
+//!   [`growth`], [`workers`], and [`tunings`] for what nginx's best is; [`targets`]: what has to be reached;
 //! - [`report`]: tables and verdicts; [`chart`]: the picture.
 
 mod answer;
@@ -30,11 +32,14 @@ mod options;
 mod pods;
 mod processor;
 mod profile;
+mod proxy;
 mod report;
 mod setup;
+mod squid;
 mod start;
 mod syscalls;
 mod targets;
+mod tinyproxy;
 mod tunings;
 mod workers;
 
@@ -93,6 +98,7 @@ fn part(bench: &Bench, part: &Part, verdicts: &mut Vec<Verdict>) -> Result<bool,
                 fs::write(path, picture).map_err(|error| format!("{}: {error}", path.display()))?;
             }
         }
+        Part::Proxy => verdicts.extend(targets::proxy_verdicts(&proxy::run(bench)?)),
         Part::Memory => verdicts.extend(memory::run(bench)?),
         Part::Start => verdicts.extend(start::run(bench)?),
         Part::Syscalls => syscalls::run(bench)?,

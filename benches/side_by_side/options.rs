@@ -15,9 +15,10 @@ use crate::{
 pub(crate) const HELP: &str = "\
 cargo bench --bench side_by_side -- [PART..] [OPTIONS]
 
-Parts (default: processor memory start, which give a verdict on every target; about 25 minutes)
+Parts (default: processor proxy memory start, which give a verdict on every target; about 25 minutes)
   all           all that follow, which is what PERF.md holds; about an hour
   processor     processor time per scrape, scrapes/s, MB/s, latency, Pss, for each body
+  proxy         the same with requests in absolute form (proxy_url), beside tinyproxy and Squid
   memory        Pss: at start, with idle clients, with stalled readers, after churn
   start         from exec to the first forwarded scrape
   syscalls      system calls per scrape (needs strace)
@@ -28,7 +29,8 @@ Parts (default: processor memory start, which give a verdict on every target; ab
   nginx         nginx at its best beside other settings of it
 
 Options
-  --bodies LIST          of 1k, 16k, 64k, 256k, 1m, 16k-chunked, 256k-chunked and the like [default: these]
+  --bodies LIST          of 1k, 16k, 64k, 256k, 1m, 16k-chunked, 256k-chunked and the like [default: these;
+                         the proxy part: 16k]
   --psystrike [NAME=]PATH  another binary of ours; may repeat [default: the release build, and a static
                          musl one where the toolchain can]; the first one is the one that verdicts on
                          processor time and start are about
@@ -52,6 +54,7 @@ Options
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Processor,
+    Proxy,
     Memory,
     Start,
     Syscalls,
@@ -67,8 +70,9 @@ const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/PERF.svg");
 
 impl Part {
     /// In the order of PERF.md.
-    const ALL: [(&str, Self); 9] = [
+    const ALL: [(&str, Self); 10] = [
         ("processor", Self::Processor),
+        ("proxy", Self::Proxy),
         ("memory", Self::Memory),
         ("start", Self::Start),
         ("syscalls", Self::Syscalls),
@@ -101,7 +105,11 @@ pub(crate) enum Asked {
 pub(crate) struct Options {
     pub(crate) parts: Vec<Part>,
     pub(crate) bodies: Vec<Body>,
+    /// The bodies of the proxy part.
+    pub(crate) proxy_bodies: Vec<Body>,
     pub(crate) forwarders: Vec<Forwarder>,
+    /// What the proxy part measures beside psystrike.
+    pub(crate) proxies: Vec<Forwarder>,
     pub(crate) rounds: usize,
     pub(crate) turn: Duration,
     pub(crate) clients: usize,
@@ -129,18 +137,20 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
     arguments.contains("--bench"); // what cargo says to every bench
     let wrong = |error: pico_args::Error| error.to_string();
     let bodies = list(&mut arguments, "--bodies")?;
-    let bodies = match bodies.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>()? {
-        none if none.is_empty() => cases::ALL.to_vec(),
-        some => some,
-    };
+    let bodies = bodies.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>()?;
+    let bodies_or = |default: &[Body]| if bodies.is_empty() { default.to_vec() } else { bodies.clone() };
+    let (bodies, proxy_bodies) = (bodies_or(&cases::ALL), bodies_or(&[cases::length(16)]));
     let binaries: Vec<String> = arguments.values_from_str("--psystrike").map_err(wrong)?;
     let only = list(&mut arguments, "--forwarders")?;
     let mut forwarders =
         if binaries.is_empty() { built() } else { binaries.iter().map(|text| named(text)).collect() };
     forwarders.extend(others());
-    forwarders.retain(|forwarder| {
-        only.is_empty() || only.iter().any(|part| forwarder.name.contains(part.as_str()))
-    });
+    let mut proxies = proxies();
+    for forwarders in [&mut forwarders, &mut proxies] {
+        forwarders.retain(|forwarder| {
+            only.is_empty() || only.iter().any(|part| forwarder.name.contains(part.as_str()))
+        });
+    }
     let rounds = number(&mut arguments, "--rounds", 15, 1000)?;
     let turn = seconds(&mut arguments, "--seconds", 0.5, 60.0)?;
     let clients = number(&mut arguments, "--clients", 64, 4000)?;
@@ -160,7 +170,7 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
     let parts: Vec<String> =
         arguments.finish().iter().map(|part| part.to_string_lossy().into_owned()).collect();
     let parts = match &parts[..] {
-        [] => vec![Part::Processor, Part::Memory, Part::Start],
+        [] => vec![Part::Processor, Part::Proxy, Part::Memory, Part::Start],
         [all] if all == "all" => {
             svg.get_or_insert_with(|| PICTURE.into());
             Part::ALL.map(|(_, part)| part).to_vec()
@@ -170,7 +180,9 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
     Ok(Asked::Run(Box::new(Options {
         parts,
         bodies,
+        proxy_bodies,
         forwarders,
+        proxies,
         rounds,
         turn,
         clients,
@@ -241,5 +253,10 @@ fn others() -> impl Iterator<Item = Forwarder> {
         ("haproxy", Kind::Haproxy),
     ]
     .into_iter()
-    .map(|(name, kind)| Forwarder { name: name.to_owned(), kind })
+    .map(|(name, kind)| Forwarder::new(name, kind))
+}
+
+fn proxies() -> Vec<Forwarder> {
+    let proxies = [("tinyproxy", Kind::Tinyproxy), ("squid", Kind::Squid)];
+    proxies.into_iter().map(|(name, kind)| Forwarder::new(name, kind).in_absolute_form()).collect()
 }

@@ -7,7 +7,7 @@ use crate::{
     cases::Body,
     figures::{Noise, Sample, Spread, percentile},
     forwarders::{Forwarder, Kind, Running},
-    load::{self, Load, Scrape, Until},
+    load::{self, Scrape, Until},
     machine, pods, report,
     setup::Setup,
 };
@@ -81,7 +81,7 @@ fn turn(
     compare: bool,
 ) -> Result<Sample, String> {
     let options = &bench.options;
-    let mut load = Load::connect(forwarder.address, setup.clients, setup.scrapes(forwarder.address, body))?;
+    let mut load = forwarder.load(setup, body)?;
     load.keep_awake(options.awake);
     bench.pods.keep_awake(options.awake);
     // Connections to every pod, and buffers grown; in the first round, every byte compared.
@@ -118,7 +118,7 @@ pub(crate) fn answer_bytes(bench: &Bench, body: Body) -> Result<u64, String> {
 }
 
 /// Prints the figures of one body, and what disturbed them.
-fn print(case: &Case) {
+pub(crate) fn print(case: &Case) {
     figures(case);
     let samples = || case.forwarders.iter().flat_map(|measured| &measured.samples);
     let wall: Duration = samples().map(|sample| sample.wall).sum();

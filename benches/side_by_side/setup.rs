@@ -7,6 +7,15 @@ use crate::{cases::Body, load::Scrape, pods};
 /// As many files as any of them may open.
 pub(crate) const OPEN_FILES_MAX: usize = 20_000;
 
+/// How a scrape names its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// In the path: `/pods/IP/PORT/..`.
+    Pods,
+    /// In an absolute URI, as with `proxy_url`.
+    Absolute,
+}
+
 /// What a forwarder is to serve.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
@@ -23,8 +32,11 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// A scrape of each pod.
-    pub(crate) fn scrapes(&self, forwarder: SocketAddr, body: Body) -> Vec<Scrape> {
-        let scrape = |number| Scrape::new(forwarder, pods::address(number), self.pods_port, body);
+    pub(crate) fn scrapes(&self, forwarder: SocketAddr, form: Form, body: Body) -> Vec<Scrape> {
+        let scrape = |number| match form {
+            Form::Pods => Scrape::new(forwarder, pods::address(number), self.pods_port, body),
+            Form::Absolute => Scrape::absolute(pods::address(number), self.pods_port, body),
+        };
         (0..self.pods).map(scrape).collect()
     }
 }

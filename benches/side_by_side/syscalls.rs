@@ -12,12 +12,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    bench::Bench,
-    cases::Body,
-    forwarders::Forwarder,
-    load::{Load, Until},
-    machine, processor, report,
-    setup::Setup,
+    bench::Bench, cases::Body, forwarders::Forwarder, load::Until, machine, processor, report, setup::Setup,
 };
 
 const SCRAPES: u64 = 4000;
@@ -50,8 +45,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(), String> {
 fn count(bench: &Bench, forwarder: &Forwarder, body: Body) -> Result<BTreeMap<String, u64>, String> {
     let setup = Setup { answer_bytes: processor::answer_bytes(bench, body)?, ..bench.setup() };
     let running = forwarder.start(&setup)?;
-    let scrapes = setup.scrapes(running.address, body);
-    let mut load = Load::connect(running.address, bench.options.clients, scrapes)?;
+    let mut load = running.load(&setup, body)?;
     load.run(Until::Count((bench.options.pods + bench.options.clients) as u64), None)?;
     let file = bench.scratch.join("strace.txt");
     let mut strace = Strace::attach(&machine::processes(running.pid())?, &file)?;

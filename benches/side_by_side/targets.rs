@@ -17,6 +17,8 @@ enum Of {
     Splice,
     NginxBest,
     NginxUsual,
+    Tinyproxy,
+    Squid,
 }
 
 impl Of {
@@ -27,6 +29,8 @@ impl Of {
             Self::Splice => case.of(&Kind::Floor(Way::Splice)),
             Self::NginxBest => case.of(&Kind::NginxBest),
             Self::NginxUsual => case.of(&Kind::NginxUsual),
+            Self::Tinyproxy => case.of(&Kind::Tinyproxy),
+            Self::Squid => case.of(&Kind::Squid),
         }
     }
 
@@ -37,12 +41,17 @@ impl Of {
             Self::Splice => "splice floor",
             Self::NginxBest => "nginx at its best",
             Self::NginxUsual => "nginx as usual",
+            Self::Tinyproxy => "tinyproxy",
+            Self::Squid => "Squid",
         }
     }
 }
 
+/// A limit for a ratio of two forwarders' processor time per scrape.
+type Target = (Body, Of, Limit, Of);
+
 /// What processor time per scrape has to reach, as a ratio within one run.
-const TARGETS: [(Body, Of, Limit, Of); 18] = {
+const TARGETS: [Target; 18] = {
     use Limit::{AtLeast, AtMost};
     use Of::{NginxBest, NginxUsual, Ours, ReadWrite, Splice};
     [
@@ -67,24 +76,16 @@ const TARGETS: [(Body, Of, Limit, Of); 18] = {
     ]
 };
 
+/// The same where all requests are in absolute form.
+const PROXY_TARGETS: [Target; 2] = [
+    (length(16), Of::Tinyproxy, Limit::AtLeast(3.0), Of::Ours),
+    (length(16), Of::Squid, Limit::AtLeast(3.0), Of::Ours),
+];
+
 /// What the targets for processor time and latency came to.
 pub(crate) fn verdicts(cases: &[Case]) -> Vec<Verdict> {
-    let of_body = |body: Body| cases.iter().find(move |case| case.body == body);
-    let processor = TARGETS.iter().filter_map(|&(body, of, limit, over)| {
-        let ratio = ratio(of_body(body)?, of, over, Sample::processor_us);
-        let (sign, bound) = match limit {
-            Limit::AtMost(most) => ("≤", most),
-            Limit::AtLeast(least) => ("≥", least),
-        };
-        Some(Verdict {
-            case: format!("{body}: processor"),
-            target: format!("{} {sign} {bound:.2} × {}", of.name(), over.name()),
-            measured: ratio.map_or("-".to_owned(), |ratio| ratio.to_string()),
-            reached: Reached::of(limit, ratio),
-        })
-    });
     let latency = cases::ALL.iter().filter_map(|&body| {
-        let ratio = ratio(of_body(body)?, Of::Ours, Of::NginxBest, Sample::p99_us);
+        let ratio = ratio(of_body(cases, body)?, Of::Ours, Of::NginxBest, Sample::p99_us);
         Some(Verdict {
             case: format!("{body}: p99 latency"),
             target: "psystrike < nginx at its best".to_owned(),
@@ -92,7 +93,32 @@ pub(crate) fn verdicts(cases: &[Case]) -> Vec<Verdict> {
             reached: Reached::of(Limit::AtMost(1.0), ratio),
         })
     });
-    processor.chain(latency).collect()
+    processor(cases, &TARGETS, "processor").chain(latency).collect()
+}
+
+/// What the targets of the proxy part came to.
+pub(crate) fn proxy_verdicts(cases: &[Case]) -> Vec<Verdict> {
+    processor(cases, &PROXY_TARGETS, "processor, absolute form").collect()
+}
+
+fn processor(cases: &[Case], targets: &[Target], what: &str) -> impl Iterator<Item = Verdict> {
+    targets.iter().filter_map(move |&(body, of, limit, over)| {
+        let ratio = ratio(of_body(cases, body)?, of, over, Sample::processor_us);
+        let (sign, bound) = match limit {
+            Limit::AtMost(most) => ("≤", most),
+            Limit::AtLeast(least) => ("≥", least),
+        };
+        Some(Verdict {
+            case: format!("{body}: {what}"),
+            target: format!("{} {sign} {bound:.2} × {}", of.name(), over.name()),
+            measured: ratio.map_or("-".to_owned(), |ratio| ratio.to_string()),
+            reached: Reached::of(limit, ratio),
+        })
+    })
+}
+
+fn of_body(cases: &[Case], body: Body) -> Option<&Case> {
+    cases.iter().find(|case| case.body == body)
 }
 
 fn ratio(case: &Case, of: Of, over: Of, figure: fn(&Sample) -> f64) -> Option<Spread> {

@@ -10,12 +10,12 @@ use crate::{
 
 /// Measures what was tried beside the best, each body in its own rounds, and prints the ratios.
 pub(crate) fn run(bench: &Bench) -> Result<(), String> {
-    let best = Forwarder { name: BEST.name.to_owned(), kind: Kind::NginxBest };
+    let best = Forwarder::new(BEST.name, Kind::NginxBest);
     if !best.is_installed() {
         println!("NOT MEASURED: settings of nginx, which is not installed\n");
         return Ok(());
     }
-    let tried = TRIED.map(|tuning| Forwarder { name: tuning.name.to_owned(), kind: Kind::Nginx(tuning) });
+    let tried = TRIED.map(|tuning| Forwarder::new(tuning.name, Kind::Nginx(tuning)));
     let forwarders = [&[best], &tried[..]].concat();
     let mut rows: Vec<_> = tried.iter().map(|forwarder| vec![forwarder.name.clone()]).collect();
     for &body in &bench.options.bodies {

@@ -19,9 +19,8 @@ pub(crate) fn run(bench: &Bench) -> Result<(), String> {
         Kind::Psystrike { path, .. } => Some(path),
         _ => None,
     });
-    let with = |workers, path: &std::path::PathBuf| Forwarder {
-        name: format!("--workers {workers}"),
-        kind: Kind::Psystrike { path: path.clone(), workers },
+    let with = |workers, path: &std::path::PathBuf| {
+        Forwarder::new(&format!("--workers {workers}"), Kind::Psystrike { path: path.clone(), workers })
     };
     let forwarders: Vec<Forwarder> =
         paths.take(1).flat_map(|path| [with("1", path), with("auto", path)]).collect();
