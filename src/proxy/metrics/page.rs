@@ -1,157 +1,23 @@
-//! The counters, and the page that shows them in Prometheus's text format 0.0.4.
+//! The page of the counters, in Prometheus's text format 0.0.4.
 //!
-//! Every worker has its own counters, and only its thread writes them: counting takes no lock, nor an atomic
-//! read-modify-write. The page adds them up. No label value comes from a peer, except status codes out of a fixed list.
+//! Owns the names of metrics and labels, and their help texts. No label value comes from a peer, except status codes out
+//! of a fixed list.
 
 use std::{
     fmt::{self, Display},
     io::Write,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
-use super::{
-    events::Report,
+use super::counters::{BUCKETS, Counter, Counters, Histogram, STATUSES};
+use crate::proxy::{
     log_losses::LogLoss,
-    outcome::{Class, OUTCOMES, Outcome},
-    route::{ROUTES, RouteName},
+    outcome::{Class, Outcome},
+    route::RouteName,
 };
 
 /// The media type of the page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// A number that one thread writes and any thread reads.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Increases a counter. Only for the thread that owns it.
-    pub fn add(&self, number: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(number), Relaxed);
-    }
-
-    /// Decreases a gauge. Only for the thread that owns it.
-    pub fn sub(&self, number: u64) {
-        self.add(number.wrapping_neg());
-    }
-
-    /// Sets a gauge. Only for the thread that owns it.
-    pub fn set(&self, number: u64) {
-        self.0.store(number, Relaxed);
-    }
-
-    /// Returns the current number.
-    pub fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
-
-/// Status codes with a label value of their own: IANA's, and some that servers made up. All others are `other`.
-const STATUSES: [u16; 66] = [
-    200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304, 305, 307, 308, 400, 401, 402,
-    403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 421, 422, 423, 424, 425,
-    426, 428, 429, 431, 444, 451, 499, 500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511, 520, 521, 522,
-    523, 524, 525,
-];
-
-/// Upper bounds of the histograms' buckets, and their label values.
-const BUCKETS: [(Duration, &str); 14] = [
-    (Duration::from_millis(1), "0.001"),
-    (Duration::from_micros(2500), "0.0025"),
-    (Duration::from_millis(5), "0.005"),
-    (Duration::from_millis(10), "0.01"),
-    (Duration::from_millis(25), "0.025"),
-    (Duration::from_millis(50), "0.05"),
-    (Duration::from_millis(100), "0.1"),
-    (Duration::from_millis(250), "0.25"),
-    (Duration::from_millis(500), "0.5"),
-    (Duration::from_secs(1), "1"),
-    (Duration::from_millis(2500), "2.5"),
-    (Duration::from_secs(5), "5"),
-    (Duration::from_secs(10), "10"),
-    (Duration::from_secs(30), "30"),
-];
-
-/// A histogram of durations.
-#[derive(Debug, Default)]
-pub struct Histogram {
-    /// One for each of [`BUCKETS`], and one for longer durations. Not cumulative.
-    buckets: [Counter; BUCKETS.len() + 1],
-    sum_nanoseconds: Counter,
-}
-
-impl Histogram {
-    fn observe(&self, duration: Duration) {
-        let bucket = BUCKETS.iter().take_while(|(upper, _)| *upper < duration).count();
-        self.buckets[bucket].add(1);
-        self.sum_nanoseconds.add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX));
-    }
-}
-
-/// The counters of one worker.
-#[derive(Debug)]
-pub struct Counters {
-    requests: [[Counter; STATUSES.len() + 1]; ROUTES],
-    outcomes: [Counter; OUTCOMES],
-    scrape_duration: Histogram,
-    first_byte: Histogram,
-    /// Bytes sent to clients.
-    pub client_sent_bytes: Counter,
-    /// Current client connections.
-    pub clients: Counter,
-    /// Accepted client connections.
-    pub clients_accepted: Counter,
-    /// Current pod connections with an exchange.
-    pub upstreams_active: Counter,
-    /// Current pooled pod connections.
-    pub upstreams_idle: Counter,
-    /// Opened pod connections.
-    pub upstreams_opened: Counter,
-    /// Reuses of pooled pod connections.
-    pub upstreams_reused: Counter,
-    /// Scrapes retried because their pooled connection was closed or stale.
-    pub retries: Counter,
-    /// Bytes currently buffered for clients and pods, without the allowance of each session.
-    pub buffered_bytes: Counter,
-    /// Times that reading from a client or a pod was paused, because the buffers were full.
-    pub pauses: Counter,
-}
-
-impl Default for Counters {
-    fn default() -> Self {
-        Self {
-            requests: std::array::from_fn(|_| std::array::from_fn(|_| Counter::default())),
-            outcomes: std::array::from_fn(|_| Counter::default()),
-            scrape_duration: <_>::default(),
-            first_byte: <_>::default(),
-            client_sent_bytes: <_>::default(),
-            clients: <_>::default(),
-            clients_accepted: <_>::default(),
-            upstreams_active: <_>::default(),
-            upstreams_idle: <_>::default(),
-            upstreams_opened: <_>::default(),
-            upstreams_reused: <_>::default(),
-            retries: <_>::default(),
-            buffered_bytes: <_>::default(),
-            pauses: <_>::default(),
-        }
-    }
-}
-
-impl Counters {
-    /// Counts a finished exchange.
-    pub fn record(&self, report: &Report) {
-        let status = STATUSES.binary_search(&report.status).unwrap_or(STATUSES.len());
-        self.requests[report.route.index()][status].add(1);
-        self.outcomes[report.outcome as usize].add(1);
-        if report.route.is_to_pods() && report.outcome.class() != Class::Refused {
-            self.scrape_duration.observe(report.duration);
-        }
-        if let Some(first_byte) = report.first_byte {
-            self.first_byte.observe(first_byte);
-        }
-    }
-}
 
 /// The kernel's numbers about this process. Those that are unavailable are left out of the page.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -407,93 +273,6 @@ impl Text<'_> {
             if let Some(value) = value {
                 self.single(name, help, value);
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::proxy::peer::Peer;
-
-    const BUILD_INFO: BuildInfo = BuildInfo {
-        version: "1.2.3",
-        revision: "abc",
-        clients_max: 7,
-        upstreams_idle_max: 8,
-        buffers_max: 9,
-    };
-
-    fn page(workers: &[&Counters], process: &Process) -> String {
-        let mut out = Vec::new();
-        render(&mut out, workers, BUILD_INFO, process);
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn workers_are_added_up() {
-        let (one, two) = (Counters::default(), Counters::default());
-        let report = |outcome, status, milliseconds| Report {
-            route: RouteName::Pods,
-            outcome,
-            status,
-            peer: Some(Peer::new([10, 0, 0, 1].into(), 80)),
-            duration: Duration::from_millis(milliseconds),
-            first_byte: (outcome == Outcome::Forwarded).then_some(Duration::from_millis(1)),
-            detail: None,
-            within: Duration::ZERO,
-            request: None,
-        };
-        one.record(&report(Outcome::Forwarded, 200, 1));
-        two.record(&report(Outcome::Forwarded, 200, 30));
-        two.record(&report(Outcome::Forwarded, 599, 60_000));
-        two.record(&report(Outcome::AddressNotAllowed, 403, 0));
-        two.record(&report(Outcome::AnswerTimeout, 504, 9_500));
-        one.clients.add(3);
-        two.clients.add(2);
-        two.clients.sub(1);
-        let page = page(&[&one, &two], &Process::default());
-        for line in [
-            "psystrike_requests_total{route=\"/pods\",code=\"200\"} 2",
-            "psystrike_requests_total{route=\"/pods\",code=\"other\"} 1",
-            "psystrike_requests_total{route=\"/pods\",code=\"403\"} 1",
-            "psystrike_requests_total{route=\"/metrics\",code=\"200\"} 0",
-            "psystrike_outcomes_total{outcome=\"forwarded\"} 3",
-            "psystrike_outcomes_total{outcome=\"answer_timeout\"} 1",
-            "psystrike_refusals_total{reason=\"address_not_allowed\"} 1",
-            "psystrike_scrape_duration_seconds_bucket{le=\"0.001\"} 1",
-            "psystrike_scrape_duration_seconds_bucket{le=\"0.025\"} 1",
-            "psystrike_scrape_duration_seconds_bucket{le=\"0.05\"} 2",
-            "psystrike_scrape_duration_seconds_bucket{le=\"10\"} 3",
-            "psystrike_scrape_duration_seconds_bucket{le=\"30\"} 3",
-            "psystrike_scrape_duration_seconds_bucket{le=\"+Inf\"} 4",
-            "psystrike_scrape_duration_seconds_count 4",
-            "psystrike_scrape_duration_seconds_sum 69.531",
-            "psystrike_pod_first_byte_seconds_count 3",
-            "psystrike_client_connections 4",
-            "psystrike_client_connections_max 7",
-            "psystrike_log_lines_lost_total{reason=\"queue_full\"} 0",
-            "psystrike_log_lines_lost_total{reason=\"write_failed\"} 0",
-            "psystrike_build_info{version=\"1.2.3\",revision=\"abc\"} 1",
-        ] {
-            assert!(page.lines().any(|known| known == line), "{line} is missing in\n{page}");
-        }
-        assert!(!page.contains("answer_timeout\"} 1\npsystrike_refusals"), "a failure is no refusal");
-        assert!(!page.contains("10.0.0.1"), "no label names a pod");
-        assert!(!page.contains("process_"), "what the kernel does not say is left out");
-        assert!(!page.contains("splice_enabled"), "what the kernel does not say is left out");
-    }
-
-    #[test]
-    fn the_tables_are_in_order() {
-        assert!(STATUSES.is_sorted(), "they are searched by halves");
-        for (at, &outcome) in Outcome::ALL.iter().enumerate() {
-            assert_eq!(outcome as usize, at);
-            let known = outcome.status() == 0 || STATUSES.contains(&outcome.status());
-            assert!(known, "{outcome:?} has a status without a counter");
-        }
-        for (at, route) in RouteName::ALL.into_iter().enumerate() {
-            assert_eq!(route.index(), at);
         }
     }
 }

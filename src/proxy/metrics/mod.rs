@@ -1,0 +1,98 @@
+//! The counters, and the page that adds them up.
+
+mod counters;
+mod page;
+
+pub use self::{
+    counters::{Counter, Counters, Histogram},
+    page::{BuildInfo, CONTENT_TYPE, Process, render},
+};
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{counters::STATUSES, *};
+    use crate::proxy::{events::Report, outcome::Outcome, peer::Peer, route::RouteName};
+
+    const BUILD_INFO: BuildInfo = BuildInfo {
+        version: "1.2.3",
+        revision: "abc",
+        clients_max: 7,
+        upstreams_idle_max: 8,
+        buffers_max: 9,
+    };
+
+    fn page(workers: &[&Counters], process: &Process) -> String {
+        let mut out = Vec::new();
+        render(&mut out, workers, BUILD_INFO, process);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn workers_are_added_up() {
+        let (one, two) = (Counters::default(), Counters::default());
+        let report = |outcome, status, milliseconds| Report {
+            route: RouteName::Pods,
+            outcome,
+            status,
+            peer: Some(Peer::new([10, 0, 0, 1].into(), 80)),
+            duration: Duration::from_millis(milliseconds),
+            first_byte: (outcome == Outcome::Forwarded).then_some(Duration::from_millis(1)),
+            detail: None,
+            within: Duration::ZERO,
+            request: None,
+        };
+        one.record(&report(Outcome::Forwarded, 200, 1));
+        two.record(&report(Outcome::Forwarded, 200, 30));
+        two.record(&report(Outcome::Forwarded, 599, 60_000));
+        two.record(&report(Outcome::AddressNotAllowed, 403, 0));
+        two.record(&report(Outcome::AnswerTimeout, 504, 9_500));
+        one.clients.add(3);
+        two.clients.add(2);
+        two.clients.sub(1);
+        let page = page(&[&one, &two], &Process::default());
+        for line in [
+            "psystrike_requests_total{route=\"/pods\",code=\"200\"} 2",
+            "psystrike_requests_total{route=\"/pods\",code=\"other\"} 1",
+            "psystrike_requests_total{route=\"/pods\",code=\"403\"} 1",
+            "psystrike_requests_total{route=\"/metrics\",code=\"200\"} 0",
+            "psystrike_outcomes_total{outcome=\"forwarded\"} 3",
+            "psystrike_outcomes_total{outcome=\"answer_timeout\"} 1",
+            "psystrike_refusals_total{reason=\"address_not_allowed\"} 1",
+            "psystrike_scrape_duration_seconds_bucket{le=\"0.001\"} 1",
+            "psystrike_scrape_duration_seconds_bucket{le=\"0.025\"} 1",
+            "psystrike_scrape_duration_seconds_bucket{le=\"0.05\"} 2",
+            "psystrike_scrape_duration_seconds_bucket{le=\"10\"} 3",
+            "psystrike_scrape_duration_seconds_bucket{le=\"30\"} 3",
+            "psystrike_scrape_duration_seconds_bucket{le=\"+Inf\"} 4",
+            "psystrike_scrape_duration_seconds_count 4",
+            "psystrike_scrape_duration_seconds_sum 69.531",
+            "psystrike_pod_first_byte_seconds_count 3",
+            "psystrike_client_connections 4",
+            "psystrike_client_connections_max 7",
+            "psystrike_log_lines_lost_total{reason=\"queue_full\"} 0",
+            "psystrike_log_lines_lost_total{reason=\"write_failed\"} 0",
+            "psystrike_build_info{version=\"1.2.3\",revision=\"abc\"} 1",
+        ] {
+            assert!(page.lines().any(|known| known == line), "{line} is missing in\n{page}");
+        }
+        assert!(!page.contains("answer_timeout\"} 1\npsystrike_refusals"), "a failure is no refusal");
+        assert!(!page.contains("10.0.0.1"), "no label names a pod");
+        assert!(!page.contains("process_"), "what the kernel does not say is left out");
+        assert!(!page.contains("splice_enabled"), "what the kernel does not say is left out");
+    }
+
+    #[test]
+    fn the_tables_are_in_order() {
+        assert!(STATUSES.is_sorted(), "they are searched by halves");
+        for (at, &outcome) in Outcome::ALL.iter().enumerate() {
+            assert_eq!(outcome as usize, at);
+            let known = outcome.status() == 0 || STATUSES.contains(&outcome.status());
+            assert!(known, "{outcome:?} has a status without a counter");
+        }
+        for (at, route) in RouteName::ALL.into_iter().enumerate() {
+            assert_eq!(route.index(), at);
+        }
+    }
+}
