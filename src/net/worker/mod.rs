@@ -6,10 +6,9 @@
 
 mod admission;
 mod buffers;
+mod upstream;
 
 use std::{mem, net::SocketAddr, sync::Arc};
-
-use log::debug;
 
 use super::{
     client::Client,
@@ -18,19 +17,18 @@ use super::{
     runner::{Action, Move, Runner, Tools},
     shared::Shared,
     slots::{Key, Slots},
-    stream::{Ready, upstream_error},
+    stream::Ready,
     transfer::{PASS_BYTES_MAX, PEEK_BYTES_MAX, Transfer},
     transport::Transport,
-    upstreams::{ReadMode, Upstreams},
+    upstreams::Upstreams,
 };
 use crate::proxy::{
     admission::Admission,
     budget::Budget,
-    events::{ClientAction, Event, Output, Report, UpstreamAction},
+    events::{ClientAction, Event, Output, Report},
     journal::{Delivery, Journal},
     metrics::Counters,
-    outcome::{Class, Outcome, UpstreamError},
-    peer::Peer,
+    outcome::{Class, Outcome},
     pool::Pool,
     recycler::Recycler,
     timers::{Timer, Timers},
@@ -288,23 +286,6 @@ impl<N: Network> Worker<N> {
         self.record(report, client, sent_bytes);
     }
 
-    fn act_on_upstream(&mut self, key: Key, action: UpstreamAction) -> Option<Event<'static>> {
-        match action {
-            UpstreamAction::None => return None,
-            UpstreamAction::Connect(peer) => return self.connect(key, peer, false),
-            UpstreamAction::ConnectOther(peer) => return self.connect(key, peer, true),
-            UpstreamAction::Retry(peer) => {
-                debug!("{peer}: the pooled connection was closed or stale; retrying on a new one");
-                self.counters().retries.add(1);
-                self.close_upstream(key);
-                return self.open(key, peer);
-            }
-            UpstreamAction::Keep => self.pool_upstream(key),
-            UpstreamAction::Close => self.close_upstream(key),
-        }
-        None
-    }
-
     fn act_on_client(&mut self, key: Key, action: ClientAction) {
         match action {
             ClientAction::None => {}
@@ -323,49 +304,6 @@ impl<N: Network> Worker<N> {
                 }
                 self.remove_client(key);
             }
-        }
-    }
-
-    /// Takes a pooled connection to the pod, or opens one.
-    fn connect(&mut self, key: Key, peer: Peer, to_other: bool) -> Option<Event<'static>> {
-        let counters = self.shared.counters(self.index);
-        let Some(upstream) = self.upstreams.reuse(peer, key, self.tools.now, counters) else {
-            // Only where a connection would be opened: to find out takes some system calls.
-            if to_other && self.shared.listens_at(peer) {
-                return Some(Event::UpstreamFailed(UpstreamError::Itself));
-            }
-            return self.open(key, peer);
-        };
-        if let Some(client) = self.clients.get_mut(key) {
-            client.upstream = Some(upstream);
-        }
-        Some(Event::Connected { reused: true })
-    }
-
-    fn open(&mut self, key: Key, peer: Peer) -> Option<Event<'static>> {
-        let counters = self.shared.counters(self.index);
-        match self.upstreams.open(&mut self.tools.network, peer, key, counters) {
-            Ok(upstream) => {
-                if let Some(client) = self.clients.get_mut(key) {
-                    client.upstream = Some(upstream);
-                }
-                None
-            }
-            Err(error) => Some(Event::UpstreamFailed(upstream_error(&error))),
-        }
-    }
-
-    fn pool_upstream(&mut self, key: Key) {
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let Some(upstream) = client.upstream.take() else { return };
-        let read_mode = ReadMode::after(&client.session, client.outbox.sent_bytes);
-        self.upstreams.pool(upstream, read_mode, self.tools.now, self.shared.counters(self.index));
-    }
-
-    fn close_upstream(&mut self, key: Key) {
-        let upstream = self.clients.get_mut(key).and_then(|client| client.upstream.take());
-        if let Some(upstream) = upstream {
-            self.upstreams.close(upstream, self.shared.counters(self.index));
         }
     }
 

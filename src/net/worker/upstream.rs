@@ -1,0 +1,77 @@
+//! What a worker does with the pod's connection of a session: it takes one from the pool, opens, pools or closes it.
+//!
+//! Never decides which of these: that is up to the session. [`crate::net::upstreams`] owns the connections.
+
+use log::debug;
+
+use super::Worker;
+use crate::{
+    net::{network::Network, slots::Key, stream::upstream_error, upstreams::ReadMode},
+    proxy::{
+        events::{Event, UpstreamAction},
+        outcome::UpstreamError,
+        peer::Peer,
+    },
+};
+
+impl<N: Network> Worker<N> {
+    pub(super) fn act_on_upstream(&mut self, key: Key, action: UpstreamAction) -> Option<Event<'static>> {
+        match action {
+            UpstreamAction::None => return None,
+            UpstreamAction::Connect(peer) => return self.connect(key, peer, false),
+            UpstreamAction::ConnectOther(peer) => return self.connect(key, peer, true),
+            UpstreamAction::Retry(peer) => {
+                debug!("{peer}: the pooled connection was closed or stale; retrying on a new one");
+                self.counters().retries.add(1);
+                self.close_upstream(key);
+                return self.open(key, peer);
+            }
+            UpstreamAction::Keep => self.pool_upstream(key),
+            UpstreamAction::Close => self.close_upstream(key),
+        }
+        None
+    }
+
+    /// Takes a pooled connection to the pod, or opens one.
+    fn connect(&mut self, key: Key, peer: Peer, to_other: bool) -> Option<Event<'static>> {
+        let counters = self.shared.counters(self.index);
+        let Some(upstream) = self.upstreams.reuse(peer, key, self.tools.now, counters) else {
+            // Only where a connection would be opened: to find out takes some system calls.
+            if to_other && self.shared.listens_at(peer) {
+                return Some(Event::UpstreamFailed(UpstreamError::Itself));
+            }
+            return self.open(key, peer);
+        };
+        if let Some(client) = self.clients.get_mut(key) {
+            client.upstream = Some(upstream);
+        }
+        Some(Event::Connected { reused: true })
+    }
+
+    fn open(&mut self, key: Key, peer: Peer) -> Option<Event<'static>> {
+        let counters = self.shared.counters(self.index);
+        match self.upstreams.open(&mut self.tools.network, peer, key, counters) {
+            Ok(upstream) => {
+                if let Some(client) = self.clients.get_mut(key) {
+                    client.upstream = Some(upstream);
+                }
+                None
+            }
+            Err(error) => Some(Event::UpstreamFailed(upstream_error(&error))),
+        }
+    }
+
+    fn pool_upstream(&mut self, key: Key) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let Some(upstream) = client.upstream.take() else { return };
+        let read_mode = ReadMode::after(&client.session, client.outbox.sent_bytes);
+        self.upstreams.pool(upstream, read_mode, self.tools.now, self.shared.counters(self.index));
+    }
+
+    fn close_upstream(&mut self, key: Key) {
+        let upstream = self.clients.get_mut(key).and_then(|client| client.upstream.take());
+        if let Some(upstream) = upstream {
+            self.upstreams.close(upstream, self.shared.counters(self.index));
+        }
+    }
+}
