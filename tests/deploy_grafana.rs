@@ -117,7 +117,7 @@ fn its_queries_ask_for_what_psystrike_exports() {
         shown.extend(names.metrics);
     }
     // What is no scrape is the same here as to the alerts.
-    let no_scrapes = "page|head_timeout|http_version|body|method\"";
+    let no_scrapes = "page|tunnel|head_timeout|http_version|body|method\"";
     assert_eq!(shipped(RULES).matches(no_scrapes).count(), 1);
     for title in ["Forwarded", "Scrapes that failed, by reason"] {
         let (_, expression) = queries().into_iter().find(|query| query.0 == title).expect("its panel");
@@ -151,7 +151,7 @@ fn a_real_prometheus_answers_every_query() {
         &scratch.write("dashboard.rules.yml", &rules.to_string()),
     );
 
-    let psystrike = Psystrike::start(&["--allow", "127.11.0.0/16"]);
+    let psystrike = Psystrike::start(&["--allow", "127.11.0.0/16", "--allow-connect"]);
     let page = "pod_up 1\n";
     let fields = "Content-Type: text/plain; version=0.0.4\r\n";
     let answer = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {}\r\n\r\n{page}", page.len());
@@ -175,7 +175,14 @@ fn a_real_prometheus_answers_every_query() {
     scratch.write("prometheus.yml", &configuration.to_string());
     let prometheus = Prometheus::start(Release::Installed, &scratch);
 
-    prometheus.wait_until(Duration::from_secs(30), |prometheus| unanswered(prometheus).is_empty());
+    prometheus.wait_until(Duration::from_secs(30), |prometheus| {
+        // A tunnel that opens and ends.
+        let mut client = psystrike.client();
+        client.send(format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", pod.address()));
+        client.stream().peek(&mut [0]).expect("a response");
+        drop(client);
+        unanswered(prometheus).is_empty()
+    });
     let unanswered = unanswered(&prometheus);
     assert!(unanswered.is_empty(), "no data for\n{}\n{}", unanswered.join("\n"), prometheus.stderr());
 

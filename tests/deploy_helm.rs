@@ -36,6 +36,9 @@ options:
   upstreams-idle-max: 0
   buffers-max: 2MiB
   shutdown-delay: 10s
+  allow-connect: true
+  connect-ports: 443,8443
+  tunnel-idle-timeout: 5m
   shutdown-timeout: 20s
   log-level: debug
   access-log: true
@@ -338,7 +341,7 @@ fn it_takes_the_durations_that_psystrike_takes() {
     let is_duration = |value: &&Value| value.as_str().is_some_and(|text| text.ends_with(['s', 'm']));
     let durations: Vec<&String> =
         options.iter().filter(|(_, v)| is_duration(v)).map(|(name, _)| name).collect();
-    assert_eq!(durations.len(), 8, "{durations:?}");
+    assert_eq!(durations.len(), 9, "{durations:?}");
     let (mut taken, mut refused) = (0, 0);
     for name in durations {
         for value in ["0s", "0ms", "1ms", "168h", "169h", "10081m", "604800001ms", "9999999999h"] {
@@ -354,7 +357,7 @@ fn it_takes_the_durations_that_psystrike_takes() {
         }
     }
     // Two may be zero.
-    assert_eq!((taken, refused), (2 * 4 + 6 * 2, 2 * 4 + 6 * 6));
+    assert_eq!((taken, refused), (2 * 4 + 7 * 2, 2 * 4 + 7 * 6));
 }
 
 #[test]

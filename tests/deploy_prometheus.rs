@@ -275,8 +275,15 @@ fn the_configuration_runs_and_a_healthy_psystrike_alerts_nobody() {
     // What counts as a scrape: whatever a Prometheus can be made to ask, but for psystrike's own pages.
     let outcomes = prometheus.query("instance_outcome:psystrike_scrapes:rate5m");
     let outcomes: BTreeSet<&str> = outcomes.keys().map(|labels| labels["outcome"].as_str()).collect();
-    let others = [Outcome::Page, Outcome::HeadTimeout, Outcome::Version, Outcome::Body, Outcome::Method];
-    assert!(others[1..].iter().all(|outcome| outcome.class() == Class::Refused));
+    let others = [
+        Outcome::Page,
+        Outcome::Tunnel,
+        Outcome::HeadTimeout,
+        Outcome::Version,
+        Outcome::Body,
+        Outcome::Method,
+    ];
+    assert!(others[2..].iter().all(|outcome| outcome.class() == Class::Refused));
     let scrapes = Outcome::ALL.iter().filter(|outcome| !others.contains(outcome));
     assert_eq!(outcomes, scrapes.map(|outcome| outcome.label()).collect());
 }

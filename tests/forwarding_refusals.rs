@@ -30,7 +30,6 @@ const REFUSED_AND_KEPT: &[(&str, u16, &str)] = &[
     ("get {pod} HTTP/1.1\r\nHost: x\r\n\r\n", 405, "only GET and HEAD are allowed"),
     ("PUT /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 405, "only GET and HEAD are allowed"),
     ("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 405, "only GET and HEAD are allowed"),
-    ("CONNECT 127.22.3.1:80 HTTP/1.1\r\nHost: x\r\n\r\n", 405, "only GET and HEAD are allowed"),
     (
         "GET https://127.22.3.1/m HTTP/1.1\r\nHost: x\r\n\r\n",
         400,
@@ -83,6 +82,7 @@ const REFUSED_AND_KEPT: &[(&str, u16, &str)] = &[
 
 /// Refused requests after which the connection ends: it is unclear, or of no use, what follows them.
 const REFUSED_AND_CLOSED: &[(&str, u16, &str)] = &[
+    ("CONNECT 127.22.3.1:80 HTTP/1.1\r\nHost: x\r\n\r\n", 403, "CONNECT is off: --allow-connect turns it on"),
     ("GET {pod} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 413, "a scrape has no body"),
     (
         "GET {pod} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",

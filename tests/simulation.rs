@@ -67,8 +67,15 @@ fn whatever_happens_clients_get_their_own_pods_answers_or_see_that_they_do_not()
     let (outcomes, others) = met.into_inner();
     if count >= SEEDS_FOR_ALL && env::var_os("PSYSTRIKE_SEED").is_none() {
         // Nothing drawn asks for these: the grammar of heads has its own tables.
-        let elsewhere =
-            [Outcome::TargetTooLong, Outcome::TooManyFields, Outcome::BadTarget, Outcome::PortNotAllowed];
+        let elsewhere = [
+            Outcome::TargetTooLong,
+            Outcome::TooManyFields,
+            Outcome::BadTarget,
+            Outcome::PortNotAllowed,
+            Outcome::Tunnel,
+            Outcome::ConnectNotAllowed,
+            Outcome::ConnectPortNotAllowed,
+        ];
         for (outcome, met) in Outcome::ALL.iter().zip(outcomes) {
             assert_eq!(met == 0, elsewhere.contains(outcome), "{outcome:?} was met {met} times");
         }

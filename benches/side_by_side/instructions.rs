@@ -27,7 +27,7 @@ const LIMITS: [(Asked, u64); 5] = [
     (Asked::Absolute(length(16)), 10_000),
     (Asked::Pod(chunked(16)), 10_700),
     (Asked::Refusal, 11_800),
-    (Asked::Metrics, 155_100),
+    (Asked::Metrics, 162_500),
 ];
 
 #[derive(Clone, Copy, Debug)]

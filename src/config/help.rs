@@ -21,6 +21,10 @@ Where it may connect
   --deny CIDR                taken out again; wins over --allow; may repeat [default: none]
   --allow-ports LIST         pod ports that may be reached, as in 8080,9090-9999
                              [default: 1-65535]
+  --allow-connect            open tunnels (CONNECT) to these destinations, for targets with
+                             https and a proxy_url
+  --connect-ports LIST       ports that tunnels may reach, among those of --allow-ports
+                             [default: all of them]
 
 How long things may take (500ms, 3s, 2m, 1h)
   --timeout D                a scrape that names no limit of its own, to its last byte, whatever
@@ -32,6 +36,7 @@ How long things may take (500ms, 3s, 2m, 1h)
   --client-idle-timeout D    a client between two requests; Prometheus closes after 5 minutes:
                              stay above that [default: 6m]
   --upstream-idle-timeout D  a pod connection that is kept [default: 3m]
+  --tunnel-idle-timeout D    a tunnel in which no byte moves [default: 6m]
 
 How much there may be (the log says what the defaults come to)
   --clients-max N            client connections; at the limit the longest-idle one is closed; if

@@ -113,6 +113,7 @@ pub fn parse(
     let listen = source.list("--listen", &[], address)?;
     let workers = source.one("--workers", 1, workers)?;
     let (policy, timeouts) = (policy(&mut source)?, timeouts(&mut source)?);
+    let connect_ports = connect_ports(&mut source)?;
     let clients_max = source.one("--clients-max", None, |text| count(text, 1).map(Some))?;
     let upstreams_idle_max = source.one("--upstreams-idle-max", None, |text| count(text, 0).map(Some))?;
     let buffers_max = source.one("--buffers-max", None, |text| buffers(text, workers).map(Some))?;
@@ -132,7 +133,7 @@ pub fn parse(
         };
         return Ok(Command::Healthcheck(page));
     }
-    let settings = Settings { policy, timeouts, access_log };
+    let settings = Settings { policy, timeouts, connect_ports, access_log };
     Ok(Command::Serve(Box::new(Config {
         listen,
         workers,
@@ -158,6 +159,19 @@ fn policy<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<Pol
     ))
 }
 
+/// Reads the options for CONNECT.
+#[cold]
+fn connect_ports<V: Fn(&str) -> Option<OsString>>(
+    source: &mut Source<V>,
+) -> Result<Option<Ports>, UsageError> {
+    let allowed = source.flag("--allow-connect")?;
+    let ports = source.one("--connect-ports", None, |text| Ports::from_str(text).map(Some))?;
+    match ports {
+        Some(_) if !allowed => Err(UsageError("--connect-ports: requires --allow-connect".to_owned())),
+        ports => Ok(allowed.then(|| ports.unwrap_or_else(Ports::all))),
+    }
+}
+
 /// Reads the options for time limits.
 #[cold]
 fn timeouts<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<Timeouts, UsageError> {
@@ -169,6 +183,7 @@ fn timeouts<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<T
         header: source.one("--header-timeout", seconds(10), positive)?,
         client_idle: source.one("--client-idle-timeout", seconds(360), positive)?,
         upstream_idle: source.one("--upstream-idle-timeout", seconds(180), positive)?,
+        tunnel_idle: source.one("--tunnel-idle-timeout", seconds(360), positive)?,
     })
 }
 
@@ -397,10 +412,11 @@ mod tests {
     #[test]
     fn the_defaults_are_what_help_says() {
         let config = config(&[], &[]).unwrap();
-        let Timeouts { scrape, scrape_max, connect, header, client_idle, upstream_idle } =
+        let Timeouts { scrape, scrape_max, connect, header, client_idle, upstream_idle, tunnel_idle } =
             config.settings.timeouts;
-        let durations = [scrape, scrape_max, connect, header, client_idle, upstream_idle];
-        assert_eq!(durations.map(|duration| duration.as_secs()), [30, 120, 3, 10, 360, 180]);
+        let durations = [scrape, scrape_max, connect, header, client_idle, upstream_idle, tunnel_idle];
+        assert_eq!(durations.map(|duration| duration.as_secs()), [30, 120, 3, 10, 360, 180, 360]);
+        assert_eq!(config.settings.connect_ports, None, "CONNECT is off");
         assert_eq!(config.settings.policy.allow().len(), 5);
         assert_eq!(config.settings.policy.ports().to_string(), "1-65535");
         assert_eq!((config.workers, config.log_level), (1, LevelFilter::Info));
@@ -412,9 +428,23 @@ mod tests {
     }
 
     #[test]
+    fn connect_is_allowed_to_all_ports_or_to_some() {
+        for (arguments, expected) in [
+            (&["--allow-connect"][..], "1-65535"),
+            (&["--allow-connect", "--connect-ports=443,8443"], "443,8443"),
+            (&["--connect-ports=443", "--allow-connect"], "443"),
+        ] {
+            let ports = config(arguments, &[]).unwrap().settings.connect_ports;
+            assert_eq!(ports.map(|ports| ports.to_string()).as_deref(), Some(expected), "{arguments:?}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_names_option_value_and_what_is_allowed() {
         for (arguments, variables, expected) in [
             (&["--timeout", "9"][..], &[][..], &["--timeout", "\"9\"", "500ms"][..]),
+            (&["--connect-ports", "443"], &[], &["--connect-ports", "requires --allow-connect"]),
+            (&["--allow-connect", "--connect-ports", "0"], &[], &["--connect-ports", "\"0\"", "1 to 65535"]),
             (&["--timeout", "0s"], &[], &["--timeout", "\"0s\"", "above zero"]),
             (&["--timeout"], &[], &["--timeout", "value"]),
             (&["--timeout", "1s", "--timeout", "2s"], &[], &["--timeout", "more than once"]),
@@ -445,7 +475,7 @@ mod tests {
 
     #[test]
     fn help_fits_and_names_every_option() {
-        assert!(HELP.lines().count() <= 64, "a screen or two");
+        assert!(HELP.lines().count() <= 80, "a screen or two");
         assert!(HELP.lines().all(|line| line.len() <= 96), "on any terminal");
     }
 }

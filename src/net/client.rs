@@ -8,7 +8,12 @@ use super::{
     stream::{Ready, Stream},
     transport::Transport,
 };
-use crate::proxy::{events::Wants, session::Session, timers::SessionTimers, timestamp::Timestamp};
+use crate::proxy::{
+    events::{Side, Wants},
+    session::Session,
+    timers::SessionTimers,
+    timestamp::Timestamp,
+};
 
 /// A response of which this much is sent counts as long; other clients run first.
 const BULK_BYTES: u64 = 128 * 1024;
@@ -24,6 +29,8 @@ pub struct Client<S> {
     /// Whether the exchange has yet to see `input`.
     pub(super) input_is_new: bool,
     pub(super) outbox: Outbox,
+    /// The pod's outbox, in a tunnel.
+    pub(super) to_pod: Option<Box<Outbox>>,
     pub(super) timers: SessionTimers,
     pub(super) queued: bool,
     /// Whether it counts towards the limit of clients.
@@ -52,6 +59,7 @@ impl<S: Transport> Client<S> {
             input: Box::default(),
             input_is_new: false,
             outbox: Outbox::default(),
+            to_pod: None,
             timers: SessionTimers::default(),
             queued: false,
             has_place,
@@ -77,7 +85,26 @@ impl<S: Transport> Client<S> {
 
     /// Returns whether it is stalled or, before a close, has yet to acknowledge bytes in the kernel.
     pub(super) fn is_behind(&self) -> bool {
-        self.is_stalled() || (self.session.lingers() && self.stream.socket().has_undelivered())
+        let is_tunnel_stalled = self.to_pod.as_ref().is_some_and(|outbox| outbox.is_stalled());
+        self.is_stalled()
+            || is_tunnel_stalled
+            || (self.session.lingers() && self.stream.socket().has_undelivered())
+    }
+
+    /// Returns the outbox of a side of its tunnel.
+    pub(super) fn outbox_to(&mut self, side: Side) -> &mut Outbox {
+        match side {
+            Side::Client => &mut self.outbox,
+            Side::Pod => self.to_pod.get_or_insert_default(),
+        }
+    }
+
+    /// Notes that no byte moves in its tunnel: long data before says nothing about data after.
+    pub(super) fn rest(&mut self) {
+        self.outbox.rest();
+        if let Some(outbox) = &mut self.to_pod {
+            outbox.rest();
+        }
     }
 
     /// Returns whether the client went away while its exchange is in progress.
@@ -85,7 +112,7 @@ impl<S: Transport> Client<S> {
         let works = match self.session.wants() {
             Wants::Connection | Wants::Send | Wants::Response => true,
             Wants::Flush => self.is_stalled(),
-            Wants::Request | Wants::Discard | Wants::Delivery | Wants::Nothing => false,
+            Wants::Request | Wants::Discard | Wants::Delivery | Wants::Tunnel | Wants::Nothing => false,
         };
         works && self.stream.is_ready(Ready::END)
     }

@@ -197,6 +197,7 @@ fn ready(event: &mio::event::Event) -> Ready {
     let ready = add(Ready::NONE, event.is_readable() || ended, Ready::READ);
     let ready = add(ready, event.is_writable() || failed, Ready::WRITE);
     let ready = add(ready, event.is_priority(), Ready::URGENT);
+    let ready = add(ready, failed, Ready::FAILED);
     add(ready, ended, Ready::END)
 }
 

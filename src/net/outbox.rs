@@ -9,6 +9,8 @@ pub(super) struct Outbox {
     kept: Option<Box<Kept>>,
     /// Whether the side once took less of this response than it was sent.
     pub(super) is_slow: bool,
+    /// Whether much data is expected, so that it goes through the pipe.
+    pub(super) is_long: bool,
     /// Bytes sent since the last exchange ended.
     pub(super) sent_bytes: u64,
 }
@@ -61,5 +63,12 @@ impl Outbox {
     /// Drops the bytes that wait. Returns whether there were any.
     pub(super) fn clear(&mut self) -> bool {
         self.kept.take().is_some()
+    }
+
+    /// Forgets how the side took earlier data, unless some of it waits.
+    pub(super) fn rest(&mut self) {
+        if !self.is_stalled() {
+            (self.is_slow, self.is_long, self.sent_bytes) = (false, false, 0);
+        }
     }
 }

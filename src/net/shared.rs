@@ -286,7 +286,9 @@ pub(super) mod tests {
                 header: second,
                 client_idle: second,
                 upstream_idle: second,
+                tunnel_idle: Duration::from_secs(9),
             },
+            connect_ports: None,
             access_log: false,
         };
         Shared::new(

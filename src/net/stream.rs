@@ -27,6 +27,9 @@ impl Ready {
     /// Urgent data arrived: a read ends at its mark, even with more data after it (tcp(7)). Never removed.
     pub const URGENT: Self = Self(8);
 
+    /// The connection failed. Never removed.
+    pub const FAILED: Self = Self(16);
+
     /// Returns whether all of `other` is set.
     pub fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0

@@ -77,10 +77,15 @@ impl<P> Transfer<P> {
             let mut kept = Vec::with_capacity(all - taken);
             kept.extend_from_slice(&head[taken.min(head.len())..]);
             kept.extend_from_slice(&bytes[taken.saturating_sub(head.len())..]);
-            self.stalled += usize::from(outbox.keep(kept));
+            self.keep(outbox, kept);
         }
         self.sent(outbox, taken, sent);
         true
+    }
+
+    /// Keeps bytes in the outbox, behind those that wait.
+    pub(super) fn keep(&mut self, outbox: &mut Outbox, bytes: Vec<u8>) {
+        self.stalled += usize::from(outbox.keep(bytes));
     }
 
     /// Writes the bytes in the outbox.

@@ -3,7 +3,7 @@
 //! Owns which connection a scrape uses, except for the order of the pool ([`crate::proxy::pool`]), and whether a
 //! connection may be pooled. Moves no bytes, and knows clients only by their keys.
 
-use std::{io, mem};
+use std::{io, mem, time::Duration};
 
 use log::debug;
 
@@ -174,6 +174,14 @@ impl<S: Transport> Upstreams<S> {
         }
     }
 
+    /// Closes a connection, and has the kernel deliver the bytes on their way.
+    pub(super) fn close_delivering(&mut self, key: Key, within: Duration, counters: &Counters) {
+        if let Some(upstream) = self.slots.remove(key) {
+            upstream.stream.close_delivering(within);
+            counters.upstreams_active.sub(1);
+        }
+    }
+
     /// Adds readiness to a connection. Returns the client it serves. A readable pooled connection is closed: it has
     /// ended, or sent bytes that must not count as the next scrape's response.
     pub(super) fn on_ready(&mut self, key: Key, ready: Ready, counters: &Counters) -> Option<Key> {
@@ -218,8 +226,6 @@ impl<S: Transport> Upstreams<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::net::transport::fake::{Fake, FakeNetwork};
 

@@ -48,6 +48,25 @@ pub struct PageHead {
     pub content_type: &'static str,
 }
 
+/// A side of a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client's connection.
+    Client,
+    /// The pod's connection.
+    Pod,
+}
+
+impl Side {
+    /// Returns the other side.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Pod,
+            Self::Pod => Self::Client,
+        }
+    }
+}
+
 /// An event for an exchange.
 #[derive(Debug)]
 pub enum Event<'b> {
@@ -94,6 +113,12 @@ pub enum Event<'b> {
         /// The client has yet to take output.
         client_stalled: bool,
     },
+    /// Bytes moved through the tunnel.
+    Tunnelled,
+    /// A side of the tunnel closed its sending direction, and the other side took all that came before.
+    TunnelEof(Side),
+    /// The connection of a side of the tunnel failed.
+    TunnelFailed(Side),
     /// A silent client is to receive a 503 because there are too many clients, and its connection is then closed.
     TurnAway,
 }
@@ -125,12 +150,20 @@ pub enum UpstreamAction {
     Connect(Peer),
     /// As `Connect`, but not to psystrike itself ([`UpstreamError::Itself`]).
     ConnectOther(Peer),
+    /// Open a connection, but not to psystrike itself. It is never pooled.
+    Open(Peer),
     /// Close it and open a new one.
     Retry(Peer),
     /// Return it to the pool.
     Keep,
+    /// Close psystrike's side; the pod's is still read.
+    Shutdown,
     /// Close it, if there is one.
     Close,
+    /// Close it, and have the kernel deliver the bytes on their way.
+    CloseDelivering,
+    /// Reset it, if there is one.
+    Reset,
 }
 
 /// An action for the client's connection.
@@ -143,6 +176,8 @@ pub enum ClientAction {
     Shutdown,
     /// Close it.
     Close,
+    /// Close it, and have the kernel deliver the bytes on their way.
+    CloseDelivering,
     /// Reset it, so that the response cannot be mistaken for a complete one.
     Reset,
 }
@@ -195,7 +230,9 @@ pub enum Wants {
     Discard,
     /// The client to take the bytes in the kernel. Nothing is read; the next timeout checks it.
     Delivery,
-    /// Nothing: the exchange is over.
+    /// Bytes, or the end, of either side of a tunnel, and room for them on the other side.
+    Tunnel,
+    /// Nothing: the session is over.
     Nothing,
 }
 

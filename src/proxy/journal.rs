@@ -13,6 +13,7 @@ use super::{
     logged,
     outcome::{Class, Outcome},
     timestamp::Timestamp,
+    tunnel::TunnelReport,
 };
 
 /// The log target of access log lines, which are logged at every level.
@@ -74,6 +75,13 @@ impl Journal {
                 }
             }
         }
+    }
+
+    /// Logs the end of a tunnel in the access log.
+    pub fn tunnel(&mut self, tunnel: &TunnelReport, client: Option<SocketAddr>) {
+        let client = client.map_or_else(|| "-".to_owned(), |peer| peer.to_string());
+        let seconds = tunnel.duration.as_secs_f64();
+        info!(target: ACCESS_LOG, "client={client} tunnel_ended={} seconds={seconds:.6}", tunnel.end.label());
     }
 
     /// Logs a failure, at a limited rate.

@@ -51,3 +51,4 @@ pub mod size;
 mod special;
 pub mod timers;
 pub mod timestamp;
+pub mod tunnel;

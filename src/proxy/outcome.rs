@@ -61,6 +61,8 @@ outcomes! {
     Forwarded "forwarded" Answered 0 "";
     /// A page of psystrike.
     Page "page" Answered 200 "OK";
+    /// A tunnel was opened.
+    Tunnel "tunnel" Answered 200 "Connection established";
 
     /// The head breaks the grammar.
     MalformedRequest "malformed_request" Refused 400 "malformed request";
@@ -80,6 +82,10 @@ outcomes! {
     Method "method" Refused 405 "only GET and HEAD are allowed";
     /// The target is neither a path nor a valid `http` URL.
     BadTarget "bad_target" Refused 400 "bad request target";
+    /// CONNECT, without `--allow-connect`.
+    ConnectNotAllowed "connect_not_allowed" Refused 403 "CONNECT is off: --allow-connect turns it on";
+    /// CONNECT to a port that `--connect-ports` does not allow.
+    ConnectPortNotAllowed "connect_port_not_allowed" Refused 403 "destination port not allowed for CONNECT";
     /// No such page.
     NotFound "not_found" Refused 404 "no such page: ask for /pods/{ip}/{port}/{path}";
     /// The pod's address is not valid.

@@ -1,12 +1,13 @@
-//! The protocol on a client's connection: HTTP exchanges, one after another. Tunnels are to become a second variant.
+//! The protocol on a client's connection: HTTP exchanges, one after another, or for good a tunnel.
 //!
 //! Owns the choice of protocol, and passes events on. Never decides for either.
 
 use super::{
-    events::{Context, Event, Output, Wants},
+    events::{Context, Event, Output, Side, Wants},
     exchange::Exchange,
     settings::Settings,
     timestamp::Timestamp,
+    tunnel::Tunnel,
 };
 
 /// The protocol on a client's connection.
@@ -14,6 +15,8 @@ use super::{
 pub enum Session {
     /// HTTP requests and responses.
     Exchange(Exchange),
+    /// A tunnel, after CONNECT. It never returns to HTTP.
+    Tunnel(Tunnel),
 }
 
 impl Session {
@@ -25,64 +28,99 @@ impl Session {
     /// Returns the condition that the session waits for.
     #[inline]
     pub fn wants(&self) -> Wants {
-        let Self::Exchange(exchange) = self;
-        exchange.wants()
+        match self {
+            Self::Exchange(exchange) => exchange.wants(),
+            Self::Tunnel(tunnel) if tunnel.is_over() => Wants::Nothing,
+            Self::Tunnel(_) => Wants::Tunnel,
+        }
     }
 
     /// Returns when [`Event::Timeout`] is due, if nothing happens before.
     #[inline]
     pub fn deadline(&self) -> Option<Timestamp> {
-        let Self::Exchange(exchange) = self;
-        exchange.deadline()
+        match self {
+            Self::Exchange(exchange) => exchange.deadline(),
+            Self::Tunnel(tunnel) => tunnel.deadline(),
+        }
     }
 
-    /// Returns whether the client is idle ([`Exchange::idles`]).
+    /// Returns whether the client is idle ([`Exchange::idles`]). In a tunnel it never is.
     #[inline]
     pub fn idles(&self) -> bool {
-        let Self::Exchange(exchange) = self;
-        exchange.idles()
+        matches!(self, Self::Exchange(exchange) if exchange.idles())
     }
 
     /// Returns whether the session waits for the delivery of its last response.
     #[inline]
     pub fn lingers(&self) -> bool {
-        let Self::Exchange(exchange) = self;
-        exchange.lingers()
+        matches!(self, Self::Exchange(exchange) if exchange.lingers())
+    }
+
+    /// Returns the tunnel, if it is one.
+    #[inline]
+    pub fn tunnel(&self) -> Option<&Tunnel> {
+        match self {
+            Self::Exchange(_) => None,
+            Self::Tunnel(tunnel) => Some(tunnel),
+        }
+    }
+
+    /// Returns whether it is a tunnel.
+    #[inline]
+    pub fn is_tunnel(&self) -> bool {
+        self.tunnel().is_some()
+    }
+
+    /// Returns whether a side of a tunnel may still send bytes.
+    pub fn reads_from(&self, side: Side) -> bool {
+        matches!(self, Self::Tunnel(tunnel) if tunnel.reads_from(side))
     }
 
     /// Returns the bytes that are still to be sent to the pod.
     #[inline]
     pub fn unsent(&self) -> &[u8] {
-        let Self::Exchange(exchange) = self;
-        exchange.unsent()
+        match self {
+            Self::Exchange(exchange) => exchange.unsent(),
+            Self::Tunnel(_) => &[],
+        }
     }
 
     /// Returns how many bytes are buffered for the pod.
     #[inline]
     pub fn held_bytes(&self) -> usize {
-        let Self::Exchange(exchange) = self;
-        exchange.held_bytes()
+        match self {
+            Self::Exchange(exchange) => exchange.held_bytes(),
+            Self::Tunnel(_) => 0,
+        }
     }
 
     /// Returns how many of the next bytes from the pod may be forwarded unread ([`Exchange::opaque_len`]).
     #[inline]
     pub fn opaque_len(&self) -> u64 {
-        let Self::Exchange(exchange) = self;
-        exchange.opaque_len()
+        match self {
+            Self::Exchange(exchange) => exchange.opaque_len(),
+            Self::Tunnel(_) => 0,
+        }
     }
 
     /// Returns whether the current or last response has a body of known length.
     #[inline]
     pub fn has_length(&self) -> bool {
-        let Self::Exchange(exchange) = self;
-        exchange.has_length()
+        matches!(self, Self::Exchange(exchange) if exchange.has_length())
     }
 
-    /// Handles an event ([`Exchange::step`]).
+    /// Handles an event ([`Exchange::step`], [`Tunnel::on_event`]).
     #[inline]
     pub fn on_event(&mut self, event: Event<'_>, ctx: &mut Context<'_>, out: &mut Output) {
-        let Self::Exchange(exchange) = self;
-        let before = std::mem::replace(exchange, Exchange::Closed);
-        *exchange = before.step(event, ctx, out);
+        match self {
+            Self::Exchange(exchange) => {
+                let before = std::mem::replace(exchange, Exchange::Closed);
+                match before.step(event, ctx, out) {
+                    Exchange::Tunnel(tunnel) => *self = Self::Tunnel(tunnel),
+                    next => *exchange = next,
+                }
+            }
+            Self::Tunnel(tunnel) => tunnel.on_event(event, ctx, out),
+        }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::policy::Policy;
+use super::policy::{Policy, Ports};
 use crate::http1::field;
 
 /// The operator's settings.
@@ -14,6 +14,8 @@ pub struct Settings {
     pub policy: Policy,
     /// The time limits.
     pub timeouts: Timeouts,
+    /// Which ports CONNECT may reach, among those of `policy`; `None`: CONNECT is off.
+    pub connect_ports: Option<Ports>,
     /// Whether reports name the request target.
     pub access_log: bool,
 }
@@ -33,6 +35,8 @@ pub struct Timeouts {
     pub client_idle: Duration,
     /// For a pooled connection.
     pub upstream_idle: Duration,
+    /// How long a tunnel may be silent.
+    pub tunnel_idle: Duration,
 }
 
 impl Timeouts {

@@ -54,7 +54,9 @@ pub(crate) fn settings() -> Settings {
             header: Duration::from_millis(1500),
             client_idle: seconds(10),
             upstream_idle: seconds(4),
+            tunnel_idle: seconds(8),
         },
+        connect_ports: None,
         access_log: false,
     }
 }

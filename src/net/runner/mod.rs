@@ -6,6 +6,7 @@
 //! are, their source is not read.
 
 mod response;
+mod tunnel;
 
 use std::{
     io::{self, IoSlice},
@@ -18,7 +19,7 @@ use super::{
     client::Client,
     network::Network,
     shared::{Phase, SettingsSnapshot, Shared},
-    stream::{Ready, Received, upstream_error},
+    stream::{Ready, Received, Stream, upstream_error},
     transfer::{PASS_BYTES_MAX, READ_BYTES_MAX, Transfer},
     transport::Transport,
     upstreams::Upstream,
@@ -27,7 +28,7 @@ use crate::{
     http1::head::REQUEST_HEAD_BYTES_MAX,
     proxy::{
         budget::{ALLOWANCE_BYTES, Budget, REWRITE_BYTES},
-        events::{Context, Event, Output, Wants},
+        events::{Context, Event, Output, Side, Wants},
         metrics::Counters,
         outcome::UpstreamError,
         recycler::Recycler,
@@ -99,11 +100,12 @@ impl<N: Network> Runner<'_, N> {
             if self.tools.transfer.run_bytes >= self.tools.transfer.run_bytes_max {
                 return Action::Yield;
             }
-            let moved = if !self.client.is_stalled() || self.flush().is_ok() {
-                self.make_move(scratch)
-            } else {
-                self.step(Event::ClientGone)
-            };
+            let moved =
+                if !self.client.is_stalled() || self.client.session.is_tunnel() || self.flush().is_ok() {
+                    self.make_move(scratch)
+                } else {
+                    self.step(Event::ClientGone)
+                };
             match moved {
                 Move::Nothing => return Action::Wait,
                 Move::Made => {}
@@ -111,6 +113,14 @@ impl<N: Network> Runner<'_, N> {
             }
         }
         Action::Yield
+    }
+
+    /// Returns the stream of a side.
+    fn stream_of(&self, side: Side) -> Option<&Stream<N::Socket>> {
+        match side {
+            Side::Client => Some(&self.client.stream),
+            Side::Pod => self.upstream.as_deref().map(|upstream| &upstream.stream),
+        }
     }
 
     /// Writes the bytes in the client's outbox.
@@ -130,6 +140,7 @@ impl<N: Network> Runner<'_, N> {
             Wants::Flush if self.client.is_stalled() => Move::Nothing,
             Wants::Flush => self.step(Event::Flushed),
             Wants::Discard => self.discard(scratch),
+            Wants::Tunnel => self.tunnel(scratch),
             Wants::Delivery | Wants::Nothing => Move::Nothing,
         }
     }
@@ -268,8 +279,9 @@ const ROOM_FOR_ANY: usize = PASS_BYTES_MAX + REWRITE_BYTES;
 
 /// Returns the bytes held for a client and its pod.
 pub(super) fn held_bytes<S: Transport>(client: &Client<S>, upstream: Option<&Upstream<S>>) -> usize {
+    let to_pod = client.to_pod.as_ref().map_or(0, |outbox| outbox.held_bytes());
     let input = client.input.len() + upstream.map_or(0, |upstream| upstream.input.len());
-    client.session.held_bytes() + client.outbox.held_bytes() + input
+    client.session.held_bytes() + client.outbox.held_bytes() + to_pod + input
 }
 
 #[cfg(test)]

@@ -303,6 +303,10 @@ impl<N: Network> Worker<N> {
     pub fn drain(&mut self) {
         let keys: Vec<_> = self.clients.keys().collect();
         for key in keys {
+            if self.clients.get(key).is_some_and(|client| client.session.is_tunnel()) {
+                self.drain_tunnel(key);
+                continue;
+            }
             let Some(client) = self.clients.get_mut(key) else { continue };
             // A client that may have sent a request is read first; a waiting one is not closed yet.
             if client.queued || client.stream.is_ready(Ready::READ) || client.waits_until.is_some() {
@@ -319,6 +323,15 @@ impl<N: Network> Worker<N> {
             }
         }
         self.show_idle();
+    }
+
+    /// Closes a tunnel that is silent, or has it closed once it is.
+    fn drain_tunnel(&mut self, key: Key) {
+        self.step(key, Event::CloseIfIdle { client_stalled: false });
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if let Some(at) = client.session.deadline() {
+            self.timers.arm(key, Timer::Exchange, &mut client.timers, at);
+        }
     }
 
     /// Releases the place of a client that is gone, or withdraws its wish for one.

@@ -8,7 +8,7 @@ mod admission;
 mod buffers;
 mod upstream;
 
-use std::{mem, net::SocketAddr, sync::Arc};
+use std::{mem, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     client::Client,
@@ -43,6 +43,8 @@ const TURN_BYTES_MAX: usize = 1024 * 1024;
 const SHORT_TURN_RUNS: usize = 3;
 /// Reads, writes and transitions in one run, so that one exchange does not starve the others.
 const MOVES_MAX: usize = 16;
+/// How long the kernel may take to deliver the last bytes of a tunnel, without progress.
+const DELIVERED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The connections of one event loop.
 pub struct Worker<N: Network> {
@@ -298,6 +300,11 @@ impl<N: Network> Worker<N> {
                 }
             }
             ClientAction::Close => self.remove_client(key),
+            ClientAction::CloseDelivering => {
+                if let Some(client) = self.take_client(key) {
+                    client.stream.close_delivering(DELIVERED_WITHIN);
+                }
+            }
             ClientAction::Reset => {
                 if let Some(client) = self.clients.get(key) {
                     client.stream.socket().reset_on_close();
@@ -349,6 +356,18 @@ impl<N: Network> Worker<N> {
     fn take_client(&mut self, key: Key) -> Option<Client<N::Socket>> {
         let mut client = self.clients.remove(key)?;
         self.tools.transfer.forget(&mut client.outbox);
+        if let Some(outbox) = &mut client.to_pod {
+            self.tools.transfer.forget(outbox);
+        }
+        if let Some(tunnel) = client.session.tunnel() {
+            self.counters().tunnels.sub(1);
+            if let Some(report) = tunnel.report(self.tools.now) {
+                self.counters().record_tunnel(&report);
+                if self.tools.settings.access_log {
+                    self.journal.tunnel(&report, client.stream.socket().peer());
+                }
+            }
+        }
         self.forget_held(key.slot(), &client);
         self.counters().clients.sub(1);
         self.leave(key, &client);

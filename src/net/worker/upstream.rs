@@ -4,9 +4,15 @@
 
 use log::debug;
 
-use super::Worker;
+use super::{DELIVERED_WITHIN, Worker};
 use crate::{
-    net::{network::Network, slots::Key, stream::upstream_error, upstreams::ReadMode},
+    net::{
+        network::Network,
+        slots::Key,
+        stream::upstream_error,
+        transport::Transport,
+        upstreams::{ReadMode, Upstream},
+    },
     proxy::{
         events::{Event, UpstreamAction},
         outcome::UpstreamError,
@@ -15,11 +21,38 @@ use crate::{
 };
 
 impl<N: Network> Worker<N> {
+    fn upstream_of(&mut self, key: Key) -> Option<&mut Upstream<N::Socket>> {
+        let upstream = self.clients.get(key)?.upstream?;
+        self.upstreams.get_mut(upstream)
+    }
+
     pub(super) fn act_on_upstream(&mut self, key: Key, action: UpstreamAction) -> Option<Event<'static>> {
         match action {
             UpstreamAction::None => return None,
             UpstreamAction::Connect(peer) => return self.connect(key, peer, false),
             UpstreamAction::ConnectOther(peer) => return self.connect(key, peer, true),
+            UpstreamAction::Open(peer) if self.shared.listens_at(peer) => {
+                return Some(Event::UpstreamFailed(UpstreamError::Itself));
+            }
+            UpstreamAction::Open(peer) => return self.open(key, peer),
+            UpstreamAction::Shutdown => {
+                if let Some(upstream) = self.upstream_of(key) {
+                    upstream.stream.socket().shutdown();
+                }
+            }
+            UpstreamAction::CloseDelivering => {
+                let upstream = self.clients.get_mut(key).and_then(|client| client.upstream.take());
+                if let Some(upstream) = upstream {
+                    let counters = self.shared.counters(self.index);
+                    self.upstreams.close_delivering(upstream, DELIVERED_WITHIN, counters);
+                }
+            }
+            UpstreamAction::Reset => {
+                if let Some(upstream) = self.upstream_of(key) {
+                    upstream.stream.socket().reset_on_close();
+                }
+                self.close_upstream(key);
+            }
             UpstreamAction::Retry(peer) => {
                 debug!("{peer}: the pooled connection was closed or stale; retrying on a new one");
                 self.counters().retries.add(1);

@@ -30,6 +30,7 @@
 //! In Replying, the whole response, psystrike's or the pod's, has been output, and the client has yet to take the last
 //! bytes. The pod's connection is already pooled or closed.
 
+mod connect;
 mod end;
 mod local;
 mod request;
@@ -57,7 +58,7 @@ impl Exchange {
         out.clear();
         match (self, input) {
             (state, Event::Timeout { .. }) if state.deadline().is_none_or(|at| ctx.now < at) => state,
-            (Self::Closed, _) => Self::Closed,
+            (state @ (Self::Closed | Self::Tunnel(_)), _) => state,
             (state, Event::NoRoom { client_stalled }) => state.give_way(client_stalled, ctx, out),
             (
                 Self::Connecting { transaction, .. }
@@ -113,7 +114,7 @@ impl Exchange {
                     transaction.broken(outcome.into(), ctx, out)
                 }
             }
-            Self::Reading(_) | Self::Lingering(_) | Self::Closed => Self::close(out),
+            Self::Reading(_) | Self::Lingering(_) | Self::Tunnel(_) | Self::Closed => Self::close(out),
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::{mem, time::Duration};
 
 use super::{
-    states::{Exchange, Reading},
+    states::{Exchange, HOPS_MAX, Reading},
     transaction::{ClientTerms, SPARE_REQUEST_BYTES_MAX, Transaction},
 };
 use crate::{
@@ -22,9 +22,6 @@ use crate::{
         route::{self, PodRoute, Route, RouteName},
     },
 };
-
-/// A scrape that has passed psystrike this often is in a loop.
-const HOPS_MAX: usize = 3;
 
 impl Reading {
     /// Handles an event while a request's head is incomplete.
@@ -92,6 +89,13 @@ impl Reading {
         let line = || Some(logged::request(head.method, head.target).into());
         if ctx.settings.access_log {
             transaction.line = line();
+        }
+        if let Ok(framing) = framing
+            && head.method == "CONNECT"
+            && !self.turned_away
+        {
+            transaction.line = line();
+            return transaction.plan_tunnel(head, framing, ctx, out);
         }
         let route = framing.map_err(Failure::of_request_framing).and_then(|framing| {
             self.check(head, framing, &mut transaction)?;

@@ -5,8 +5,11 @@
 use super::transaction::Transaction;
 use crate::{
     http1::body::BodyScanner,
-    proxy::{events::Wants, settings::Settings, timestamp::Timestamp},
+    proxy::{events::Wants, settings::Settings, timestamp::Timestamp, tunnel::Tunnel},
 };
+
+/// A request that has passed psystrike this often is in a loop.
+pub(super) const HOPS_MAX: usize = 3;
 
 /// One request, its pod and its response; between requests, the wait for the next one.
 ///
@@ -33,6 +36,8 @@ pub enum Exchange {
     Replying(Box<Transaction>),
     /// The last response is sent; the client has not taken all of it, or has not closed its side.
     Lingering(Lingering),
+    /// The connection has become a tunnel: this exchange was its last.
+    Tunnel(Tunnel),
     /// The exchange is over.
     Closed,
 }
@@ -78,6 +83,7 @@ impl Exchange {
             Self::Replying(_) => Wants::Flush,
             Self::Lingering(Lingering { ended: false, .. }) => Wants::Discard,
             Self::Lingering(_) => Wants::Delivery,
+            Self::Tunnel(_) => Wants::Tunnel,
             Self::Closed => Wants::Nothing,
         }
     }
@@ -92,6 +98,7 @@ impl Exchange {
             | Self::Awaiting(transaction)
             | Self::Relaying(transaction)
             | Self::Replying(transaction) => Some(transaction.until),
+            Self::Tunnel(tunnel) => tunnel.deadline(),
             Self::Closed => None,
         }
     }
@@ -117,7 +124,7 @@ impl Exchange {
     /// Returns how many bytes are buffered for the pod.
     pub fn held_bytes(&self) -> usize {
         match self {
-            Self::Reading(_) | Self::Lingering(_) | Self::Closed => 0,
+            Self::Reading(_) | Self::Lingering(_) | Self::Tunnel(_) | Self::Closed => 0,
             Self::Connecting { transaction, .. }
             | Self::Sending(transaction)
             | Self::Awaiting(transaction)

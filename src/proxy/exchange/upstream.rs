@@ -28,6 +28,7 @@ impl Transaction {
         out: &mut Output,
     ) -> Exchange {
         match event {
+            Event::Connected { .. } if self.route == RouteName::Connect => self.open_tunnel(ctx, out),
             Event::Connected { reused } => {
                 self.reused = reused;
                 self.wait()
@@ -82,7 +83,7 @@ impl Transaction {
     /// Handles a target at psystrike's own address, without a connection to itself: a page, or a loop.
     #[cold]
     fn own_page(mut self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
-        match Page::at(self.asked()) {
+        match Page::at(self.asked()).filter(|_| self.route == RouteName::Proxy) {
             Some(page) => {
                 self.route = RouteName::Page(page);
                 self.page(page, ctx, out)

@@ -10,8 +10,9 @@ use std::{
 
 use crate::proxy::{
     events::Report,
-    outcome::{Class, OUTCOMES},
+    outcome::{Class, OUTCOMES, Outcome},
     route::ROUTES,
+    tunnel::{TunnelEnd, TunnelReport},
 };
 
 /// A number that one thread writes and any thread reads.
@@ -91,6 +92,15 @@ pub struct Counters {
     pub(super) first_byte: Histogram,
     /// Bytes sent to clients.
     pub client_sent_bytes: Counter,
+    /// Current tunnels.
+    pub tunnels: Counter,
+    pub(super) tunnels_opened: Counter,
+    pub(super) tunnels_ended: [Counter; TunnelEnd::ALL.len()],
+    pub(super) tunnel_duration: Histogram,
+    /// Bytes sent to pods through tunnels.
+    pub tunnel_to_pods: Counter,
+    /// Bytes received from pods through tunnels.
+    pub tunnel_to_clients: Counter,
     /// Current client connections.
     pub clients: Counter,
     /// Accepted client connections.
@@ -119,6 +129,12 @@ impl Default for Counters {
             scrape_duration: <_>::default(),
             first_byte: <_>::default(),
             client_sent_bytes: <_>::default(),
+            tunnels: <_>::default(),
+            tunnels_opened: <_>::default(),
+            tunnels_ended: <_>::default(),
+            tunnel_duration: <_>::default(),
+            tunnel_to_pods: <_>::default(),
+            tunnel_to_clients: <_>::default(),
             clients: <_>::default(),
             clients_accepted: <_>::default(),
             upstreams_active: <_>::default(),
@@ -138,11 +154,21 @@ impl Counters {
         let status = STATUSES.binary_search(&report.status).unwrap_or(STATUSES.len());
         self.requests[report.route.index()][status].add(1);
         self.outcomes[report.outcome as usize].add(1);
-        if report.route.is_to_pods() && report.outcome.class() != Class::Refused {
+        if report.route.is_scrape() && report.outcome.class() != Class::Refused {
             self.scrape_duration.observe(report.duration);
+        }
+        if report.outcome == Outcome::Tunnel {
+            self.tunnels.add(1);
+            self.tunnels_opened.add(1);
         }
         if let Some(first_byte) = report.first_byte {
             self.first_byte.observe(first_byte);
         }
+    }
+
+    /// Counts a tunnel that is over.
+    pub fn record_tunnel(&self, report: &TunnelReport) {
+        self.tunnels_ended[report.end as usize].add(1);
+        self.tunnel_duration.observe(report.duration);
     }
 }

@@ -14,6 +14,7 @@ use crate::proxy::{
     log_losses::LogLoss,
     outcome::{Class, Outcome},
     route::RouteName,
+    tunnel::TunnelEnd,
 };
 
 /// The media type of the page.
@@ -59,7 +60,7 @@ pub struct BuildInfo {
 type Count = fn(&Counters) -> &Counter;
 
 /// Counters and gauges without labels: name, help text and counter.
-const NUMBERS: [(&str, &str, Count); 8] = [
+const NUMBERS: [(&str, &str, Count); 10] = [
     ("psystrike_client_sent_bytes_total", "Bytes that were sent to clients, heads included.", |worker| {
         &worker.client_sent_bytes
     }),
@@ -73,6 +74,8 @@ const NUMBERS: [(&str, &str, Count); 8] = [
     ("psystrike_pod_connections_reused_total", "Times that a kept pod connection served again.", |worker| {
         &worker.upstreams_reused
     }),
+    ("psystrike_tunnels", "Current tunnels.", |worker| &worker.tunnels),
+    ("psystrike_tunnels_opened_total", "Total tunnels opened.", |worker| &worker.tunnels_opened),
     (
         "psystrike_retries_total",
         "Scrapes retried because their pooled connection was closed or stale.",
@@ -114,6 +117,8 @@ pub fn render(out: &mut Vec<u8>, workers: &[&Counters], build_info: BuildInfo, p
         (page.sum(|worker| &worker.upstreams_active), page.sum(|worker| &worker.upstreams_idle));
     page.sample("psystrike_pod_connections", format_args!("state=\"active\""), active);
     page.sample("psystrike_pod_connections", format_args!("state=\"idle\""), idle);
+
+    page.tunnels();
 
     page.family("psystrike_log_lines_lost_total", "Total lines missing from the log, by reason.");
     for why in LogLoss::ALL {
@@ -219,6 +224,24 @@ impl Text<'_> {
             "Requests that were refused without a word to any pod, by reason. They are among the outcomes too.",
             refusals,
         );
+    }
+
+    fn tunnels(&mut self) {
+        const ENDED: &str = "psystrike_tunnels_ended_total";
+        self.family(ENDED, "Total tunnels ended, by reason.");
+        for end in TunnelEnd::ALL {
+            let count = self.sum(|worker| &worker.tunnels_ended[end as usize]);
+            self.sample(ENDED, format_args!("reason=\"{}\"", end.label()), count);
+        }
+        const BYTES: &str = "psystrike_tunnel_bytes_total";
+        self.family(BYTES, "Total bytes forwarded through tunnels, by direction.");
+        let to_pods = self.sum(|worker| &worker.tunnel_to_pods);
+        self.sample(BYTES, format_args!("direction=\"to_pod\""), to_pods);
+        let to_clients = self.sum(|worker| &worker.tunnel_to_clients);
+        self.sample(BYTES, format_args!("direction=\"to_client\""), to_clients);
+        self.histogram("psystrike_tunnel_duration_seconds", "Duration of tunnels.", |worker| {
+            &worker.tunnel_duration
+        });
     }
 
     fn by_outcome(&mut self, name: &str, label: &str, help: &str, outcomes: impl Iterator<Item = Outcome>) {

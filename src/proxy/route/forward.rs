@@ -28,7 +28,7 @@ pub(super) fn resolve(uri: &str) -> Result<PodRoute<'_>, Failure> {
     if authority.bytes().any(|byte| byte == b'@') {
         return Err(bad("userinfo"));
     }
-    let peer = parse_authority(authority)?;
+    let peer = parse_authority(authority, Some(HTTP_PORT))?;
     let (path, query) = match memchr::memchr(b'?', rest.as_bytes()) {
         Some(at) => (&rest[..at], Some(&rest[at + 1..])),
         None => (rest, None),
@@ -47,8 +47,19 @@ pub(super) fn bad(detail: &'static str) -> Failure {
     Failure { outcome: Outcome::BadTarget, detail: Some(detail) }
 }
 
+/// Returns the pod of an authority with a port: the target of CONNECT (RFC 9112 section 3.2.3).
+///
+/// # Errors
+/// As [`resolve`].
+pub(super) fn resolve_authority(authority: &str) -> Result<Peer, Failure> {
+    if authority.contains('@') {
+        return Err(bad("userinfo"));
+    }
+    Ok(parse_authority(authority, None)?)
+}
+
 /// Parses `10.1.2.3`, `10.1.2.3:8080`, `[fd00::1]` or `[fd00::1]:8080` (RFC 3986 section 3.2), without userinfo.
-fn parse_authority(authority: &str) -> Result<Peer, Outcome> {
+fn parse_authority(authority: &str, default_port: Option<u16>) -> Result<Peer, Outcome> {
     let (ip, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (ip, port) = rest.split_once(']').ok_or(Outcome::BadHost)?;
@@ -65,7 +76,7 @@ fn parse_authority(authority: &str) -> Result<Peer, Outcome> {
     };
     let port = match port.strip_prefix(':') {
         Some(port) => parse_port(port)?,
-        None if port.is_empty() => HTTP_PORT,
+        None if port.is_empty() => default_port.ok_or(Outcome::BadPort)?,
         None => return Err(Outcome::BadHost),
     };
     Ok(Peer::new(ip, port))

@@ -12,7 +12,10 @@ pub use self::{
     location::location_through_us,
     target::{Page, PodRoute, PodTarget, ROUTES, Route, RouteName},
 };
-use super::outcome::{Failure, Outcome};
+use super::{
+    outcome::{Failure, Outcome},
+    peer::Peer,
+};
 use crate::http1::head::Target;
 
 /// Resolves a request target to a page or a pod.
@@ -27,6 +30,17 @@ pub fn resolve(target: Target<'_>) -> Result<Route<'_>, Failure> {
         (Target::Absolute(uri), _) => forward::resolve(uri).map(Route::Pod),
         (Target::Other(_), _) => Err(forward::bad("neither a path nor an http URL")),
         (Target::Origin { .. }, _) => Err(Outcome::NotFound.into()),
+    }
+}
+
+/// Resolves the target of CONNECT to a pod.
+///
+/// # Errors
+/// [`Outcome::BadTarget`], [`Outcome::BadHost`], [`Outcome::HostName`] or [`Outcome::BadPort`].
+pub fn resolve_connect(target: Target<'_>) -> Result<Peer, Failure> {
+    match target {
+        Target::Other(authority) => forward::resolve_authority(authority),
+        Target::Origin { .. } | Target::Absolute(_) => Err(forward::bad("not a host with a port")),
     }
 }
 

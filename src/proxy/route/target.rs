@@ -37,6 +37,8 @@ pub enum RouteName {
     Pods,
     /// To a pod: the absolute form, as sent to a proxy.
     Proxy,
+    /// To a pod: a tunnel.
+    Connect,
     /// One of psystrike's own pages.
     Page(Page),
     /// No known route, or a head that could not be parsed.
@@ -44,13 +46,14 @@ pub enum RouteName {
 }
 
 /// The number of [`RouteName`]s.
-pub const ROUTES: usize = 7;
+pub const ROUTES: usize = 8;
 
 impl RouteName {
     /// All routes, in the order of their [`index`](Self::index).
     pub const ALL: [Self; ROUTES] = [
         Self::Pods,
         Self::Proxy,
+        Self::Connect,
         Self::Page(Page::Index),
         Self::Page(Page::Healthz),
         Self::Page(Page::Readyz),
@@ -63,22 +66,28 @@ impl RouteName {
         match self {
             Self::Pods => 0,
             Self::Proxy => 1,
-            Self::Page(Page::Index) => 2,
-            Self::Page(Page::Healthz) => 3,
-            Self::Page(Page::Readyz) => 4,
-            Self::Page(Page::Metrics) => 5,
-            Self::None => 6,
+            Self::Connect => 2,
+            Self::Page(Page::Index) => 3,
+            Self::Page(Page::Healthz) => 4,
+            Self::Page(Page::Readyz) => 5,
+            Self::Page(Page::Metrics) => 6,
+            Self::None => 7,
         }
     }
 
     /// Returns the label's value.
     pub fn label(self) -> &'static str {
-        ["/pods", "proxy", "/", "/healthz", "/readyz", "/metrics", "none"][self.index()]
+        ["/pods", "proxy", "connect", "/", "/healthz", "/readyz", "/metrics", "none"][self.index()]
+    }
+
+    /// Returns whether requests on this route are scrapes.
+    pub fn is_scrape(self) -> bool {
+        matches!(self, Self::Pods | Self::Proxy)
     }
 
     /// Returns whether the route leads to pods.
     pub fn is_to_pods(self) -> bool {
-        matches!(self, Self::Pods | Self::Proxy)
+        self.is_scrape() || self == Self::Connect
     }
 
     /// Returns the route of a request target, whether or not the rest of the request is valid.

@@ -1,0 +1,170 @@
+//! Moves bytes through a tunnel: read and written, or through the worker's pipe if there are many.
+//!
+//! The two directions are independent of each other. Bytes that a side does not take now are kept in its outbox; while
+//! any are, the other side is not read. Never looks at a byte.
+
+use super::{Move, Runner};
+use crate::{
+    net::{
+        client::Client,
+        network::Network,
+        stream::{Ready, Received},
+        transfer::{PASS_BYTES_MAX, READ_BYTES_MAX, refused},
+        transport::Transport,
+        upstreams::BULK_BYTES_MIN,
+    },
+    proxy::events::{Event, Side},
+};
+
+/// The result of an attempt to move bytes in one direction.
+enum Moved {
+    /// No byte.
+    Nothing,
+    /// Some bytes.
+    Bytes,
+    /// The source closed its sending direction.
+    Eof,
+    /// The connection of this side failed.
+    Failed(Side),
+}
+
+impl<N: Network> Runner<'_, N> {
+    /// Moves bytes of a tunnel, if there are any, in both directions.
+    pub(super) fn tunnel(&mut self, scratch: &mut [u8]) -> Move {
+        let mut moved = Move::Nothing;
+        for from in [Side::Client, Side::Pod] {
+            let event = match self.move_from(from, scratch) {
+                Moved::Nothing => continue,
+                Moved::Bytes => Event::Tunnelled,
+                Moved::Eof => Event::TunnelEof(from),
+                Moved::Failed(side) => Event::TunnelFailed(side),
+            };
+            moved = self.step(event);
+            if moved != Move::Made {
+                return moved;
+            }
+        }
+        if moved == Move::Nothing {
+            self.client.rest();
+        }
+        moved
+    }
+
+    fn move_from(&mut self, from: Side, scratch: &mut [u8]) -> Moved {
+        let moved = self.flush_to(from.other());
+        if !matches!(moved, Moved::Nothing) {
+            return moved;
+        }
+        let room = self.room_to_read(PASS_BYTES_MAX);
+        let Some(source) = self.stream_of(from) else { return Moved::Nothing };
+        let (is_failed, is_readable) = (source.is_ready(Ready::FAILED), source.is_ready(Ready::READ));
+        if self.client.outbox_to(from.other()).is_stalled() {
+            // What it still holds for the other side is lost with it, as by a reset without a tunnel.
+            return if is_failed { Moved::Failed(from) } else { Moved::Nothing };
+        }
+        if !self.client.session.reads_from(from) {
+            return if is_failed { Moved::Failed(from) } else { Moved::Nothing };
+        }
+        if room == 0 {
+            self.pause(is_readable);
+            return Moved::Nothing;
+        }
+        let moved = match self.splice_from(from, room) {
+            Some(moved) => moved,
+            None => self.copy_from(from, &mut scratch[..room.min(READ_BYTES_MAX)]),
+        };
+        self.client.unsettled |= self.client.outbox_to(from.other()).is_stalled();
+        moved
+    }
+
+    /// Writes the bytes that are kept for a side.
+    fn flush_to(&mut self, to: Side) -> Moved {
+        let Self { client, upstream, tools, counters, .. } = self;
+        let Some(upstream) = upstream.as_deref_mut() else { return Moved::Nothing };
+        let Client { stream, outbox, to_pod, input, input_is_new, .. } = &mut **client;
+        let (sink, outbox, sent) = match to {
+            Side::Client => (stream, outbox, &counters.client_sent_bytes),
+            Side::Pod => {
+                (&mut upstream.stream, &mut **to_pod.get_or_insert_default(), &counters.tunnel_to_pods)
+            }
+        };
+        if to == Side::Pod && !input.is_empty() {
+            // Bytes behind the CONNECT request.
+            *input_is_new = false;
+            tools.transfer.keep(outbox, std::mem::take(input).into_vec());
+        }
+        if !outbox.is_stalled() {
+            return Moved::Nothing;
+        }
+        let before = outbox.sent_bytes;
+        match tools.transfer.flush(sink, outbox, sent) {
+            Err(_) => Moved::Failed(to),
+            Ok(()) if outbox.sent_bytes > before => Moved::Bytes,
+            Ok(()) => Moved::Nothing,
+        }
+    }
+
+    /// Reads bytes from one side, and writes them to the other.
+    fn copy_from(&mut self, from: Side, scratch: &mut [u8]) -> Moved {
+        let Self { client, upstream, tools, counters, .. } = self;
+        let Some(upstream) = upstream.as_deref_mut() else { return Moved::Nothing };
+        let Client { stream, outbox, to_pod, .. } = &mut **client;
+        let (source, sink, outbox, sent) = match from {
+            Side::Client => {
+                let outbox = &mut **to_pod.get_or_insert_default();
+                (stream, &mut upstream.stream, outbox, &counters.tunnel_to_pods)
+            }
+            Side::Pod => (&mut upstream.stream, stream, outbox, &counters.client_sent_bytes),
+        };
+        let bytes = match source.read(scratch) {
+            Ok(Received::Bytes(bytes)) => bytes,
+            Ok(Received::NotReady) => return Moved::Nothing,
+            Ok(Received::Eof { .. }) => return Moved::Eof,
+            Err(_) => return Moved::Failed(from),
+        };
+        outbox.is_long = bytes == READ_BYTES_MAX;
+        if from == Side::Pod {
+            counters.tunnel_to_clients.add(bytes as u64);
+        }
+        if tools.transfer.write(sink, outbox, &[], &scratch[..bytes], sent) {
+            Moved::Bytes
+        } else {
+            Moved::Failed(from.other())
+        }
+    }
+
+    /// Moves bytes through the pipe, if many are expected and both sides can. `None`: they have to be copied.
+    fn splice_from(&mut self, from: Side, room: usize) -> Option<Moved> {
+        let Self { client, upstream, tools, counters, shared, .. } = self;
+        let upstream = upstream.as_deref_mut()?;
+        let Client { stream, outbox, to_pod, .. } = &mut **client;
+        let (source, sink, outbox, sent) = match from {
+            Side::Client => {
+                let outbox = &mut **to_pod.as_mut()?;
+                (stream, &mut upstream.stream, outbox, &counters.tunnel_to_pods)
+            }
+            Side::Pod => (&mut upstream.stream, stream, outbox, &counters.client_sent_bytes),
+        };
+        let can_splice = source.socket().can_splice() && sink.socket().can_splice();
+        // At a mark of urgent data splice(2) returns EAGAIN, although there is more after it.
+        let is_urgent = source.is_ready(Ready::URGENT);
+        if !outbox.is_long || !can_splice || is_urgent || !tools.transfer.has_pipe(&mut tools.network, shared)
+        {
+            return None;
+        }
+        let bytes = match tools.transfer.splice_in(source, outbox, room as u64) {
+            Ok(Received::Bytes(bytes)) => bytes,
+            Ok(Received::NotReady) => return Some(Moved::Nothing),
+            Ok(Received::Eof { .. }) => return Some(Moved::Eof),
+            Err(error) if refused("splice", &error, shared) => return None,
+            Err(_) => return Some(Moved::Failed(from)),
+        };
+        outbox.is_long = bytes as u64 >= BULK_BYTES_MIN;
+        if from == Side::Pod {
+            counters.tunnel_to_clients.add(bytes as u64);
+        }
+        let holds = tools.transfer.splice_out(sink, outbox, bytes, shared, sent);
+        tools.transfer.drop_unless_empty();
+        Some(if holds { Moved::Bytes } else { Moved::Failed(from.other()) })
+    }
+}

@@ -1,0 +1,78 @@
+//! Handles CONNECT (RFC 9110 section 9.3.6): from a request to an open tunnel.
+//!
+//! Owns the rules for CONNECT beside those for every destination, and the response. What happens in the tunnel is up to
+//! [`crate::proxy::tunnel`].
+
+use std::time::Duration;
+
+use super::{
+    states::{Exchange, HOPS_MAX},
+    transaction::Transaction,
+};
+use crate::{
+    http1::{framing::Framing, head::RequestHead},
+    proxy::{
+        events::{Context, Output, UpstreamAction},
+        outcome::{Failure, Outcome},
+        peer::Peer,
+        route::{self, RouteName},
+        tunnel::Tunnel,
+    },
+};
+
+/// A response without framing fields: what follows it is the pod's (RFC 9110 section 9.3.6).
+const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
+
+impl Transaction {
+    /// Handles a CONNECT request: opens a connection of its own to the pod, or refuses the request.
+    #[cold]
+    pub(super) fn plan_tunnel(
+        mut self: Box<Self>,
+        head: &RequestHead<'_, '_>,
+        framing: Framing,
+        ctx: &mut Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        self.route = RouteName::Connect;
+        // Without a tunnel, what follows the request is for nobody: it must not be parsed as another request.
+        self.terms.persistent = false;
+        match self.authorize_tunnel(head, framing, ctx) {
+            Ok(peer) => {
+                out.upstream = UpstreamAction::Open(peer);
+                self.connect(ctx)
+            }
+            Err(failure) => self.fail(failure, Duration::ZERO, ctx, out),
+        }
+    }
+
+    fn authorize_tunnel(
+        &mut self,
+        head: &RequestHead<'_, '_>,
+        framing: Framing,
+        ctx: &Context<'_>,
+    ) -> Result<Peer, Failure> {
+        let Some(ports) = &ctx.settings.connect_ports else { return Err(Outcome::ConnectNotAllowed.into()) };
+        if framing != Framing::Empty {
+            return Err(Outcome::Body.into());
+        }
+        let peer = route::resolve_connect(head.target)?;
+        self.peer = Some(peer);
+        if head.hops() >= HOPS_MAX {
+            return Err(Outcome::Loop.into());
+        }
+        ctx.settings.policy.authorize(peer)?;
+        if !ports.contain(peer.port()) {
+            return Err(Outcome::ConnectPortNotAllowed.into());
+        }
+        Ok(peer)
+    }
+
+    /// Opens the tunnel: its connection is established.
+    #[cold]
+    pub(super) fn open_tunnel(mut self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
+        self.status = Outcome::Tunnel.status();
+        out.head.extend_from_slice(ESTABLISHED);
+        self.report(Outcome::Tunnel, ctx, out);
+        Exchange::Tunnel(Tunnel::new(ctx.now, ctx.settings.timeouts.tunnel_idle))
+    }
+}
