@@ -1,0 +1,123 @@
+//! Targets with TLS, end to end: a real Prometheus with one line of `proxy_url` speaks TLS with the pods through
+//! psystrike's tunnels, and what it shows of a tunnel that is not opened is psystrike's reason.
+
+mod support;
+
+use std::{fmt::Write, net::SocketAddr, path::Path, process::Command, time::Duration};
+
+use support::{
+    LIMIT, Scratch,
+    pods::Refusing,
+    program::Program,
+    prometheus::{Prometheus, Release, Target},
+    psystrike::Psystrike,
+    require_programs,
+};
+
+/// A pod that serves a page of 16 KiB over TLS.
+struct TlsPod {
+    _program: Program,
+    address: SocketAddr,
+}
+
+impl TlsPod {
+    fn start(scratch: &Scratch, ip: &str) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/prometheus_tls.py");
+        let mut command = Command::new("python3");
+        command.arg(script).args([scratch.path("cert.pem"), scratch.path("key.pem")]).arg(ip);
+        let program = Program::start(&mut command);
+        let line = program.wait_for_line("listening on port", LIMIT);
+        let port = line.rsplit(' ').next().and_then(|port| port.parse().ok()).expect("a port");
+        Self { _program: program, address: SocketAddr::new(ip.parse().expect("an address"), port) }
+    }
+}
+
+/// Makes a certificate that nobody has signed but its owner.
+fn make_certificate(scratch: &Scratch) {
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+    command.args(["-days", "2", "-subj", "/CN=pod", "-addext", "subjectAltName=IP:127.25.0.1,IP:::1"]);
+    command.arg("-keyout").arg(scratch.path("key.pem")).arg("-out").arg(scratch.path("cert.pem"));
+    let output = command.output().expect("openssl runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn prometheus_scrapes_pods_with_tls_through_tunnels() {
+    pods_with_tls(Release::Installed);
+}
+
+#[test]
+fn the_newest_prometheus_scrapes_pods_with_tls_through_tunnels() {
+    pods_with_tls(Release::Newest);
+}
+
+fn pods_with_tls(release: Release) {
+    if !release.require(&["prometheus"]) || !require_programs(&["openssl", "python3"]) {
+        return;
+    }
+    let scratch = Scratch::new(&format!("prometheus-tls-{release:?}"));
+    make_certificate(&scratch);
+    let pods = ["127.25.0.1", "127.25.0.2", "::1"].map(|ip| TlsPod::start(&scratch, ip));
+    let refusing = Refusing::on("127.25.0.3");
+    let allow = ["--allow", "127.25.0.0/16", "--allow", "::1/128"];
+    let psystrike = Psystrike::start(&[&allow[..], &["--allow-connect"]].concat());
+    let off = Psystrike::start(&allow);
+
+    let [v4, other, v6] = pods.each_ref().map(|pod| pod.address);
+    let forbidden: SocketAddr = "127.66.0.1:443".parse().expect("an address");
+    let verify = format!("ca_file: {}", scratch.path("cert.pem").display());
+    let jobs = [
+        ("verified", &psystrike, &*verify, vec![v4, v6]),
+        ("unverified", &psystrike, "insecure_skip_verify: true", vec![other, refusing.address(), forbidden]),
+        ("wrong-name", &psystrike, &*verify, vec![other]),
+        ("off", &off, "insecure_skip_verify: true", vec![v4]),
+    ];
+    let mut configuration =
+        "global: { scrape_interval: 1s, scrape_timeout: 1s }\nscrape_configs:\n".to_owned();
+    for (name, psystrike, tls, targets) in &jobs {
+        let targets: Vec<String> = targets.iter().map(|target| format!("'{target}'")).collect();
+        let (address, targets) = (psystrike.address(), targets.join(", "));
+        let _ = write!(
+            configuration,
+            "- job_name: {name}\n  scheme: https\n  proxy_url: http://{address}\n  tls_config: {{ {tls} }}\n  \
+             static_configs: [{{ targets: [{targets}] }}]\n"
+        );
+    }
+    scratch.write("prometheus.yml", &configuration);
+    let prometheus = Prometheus::start(release, &scratch);
+    let settled = "count_over_time(up[5m]) >= 3";
+    let in_time = prometheus.wait_until(Duration::from_secs(25), |it| it.query(settled).len() == 7);
+    let targets = prometheus.targets();
+    assert!(in_time, "{targets:#?}");
+
+    for (job, address, error) in [
+        ("verified", v4, ""),
+        ("verified", v6, ""),
+        ("unverified", other, ""),
+        ("unverified", refusing.address(), "pod refused the connection"),
+        ("unverified", forbidden, "destination not allowed"),
+        ("wrong-name", other, "certificate is valid for 127.25.0.1"),
+        ("off", v4, "CONNECT is off: --allow-connect turns it on"),
+    ] {
+        let is_it = |target: &&Target| {
+            target.labels["job"] == job && target.labels["instance"] == address.to_string()
+        };
+        let target =
+            targets.iter().find(is_it).unwrap_or_else(|| panic!("no {job}, {address}: {targets:#?}"));
+        assert!(target.last_error.contains(error), "{job}, {address}: {:?}", target.last_error);
+        assert_eq!(target.health, if error.is_empty() { "up" } else { "down" }, "{target:#?}");
+        let up = prometheus.query(&format!("pod_up{{job='{job}',instance='{address}'}}"));
+        assert_eq!(
+            up.values().next().map(String::as_str),
+            error.is_empty().then_some("1"),
+            "{job}, {address}"
+        );
+    }
+    // Prometheus uses one tunnel for all scrapes of a pod.
+    let connections = prometheus.query("max_over_time(pod_connections{job='verified'}[5m])");
+    assert_eq!(connections.values().map(String::as_str).collect::<Vec<_>>(), ["1", "1"]);
+    assert!(psystrike.metric("psystrike_tunnels") >= 3.0);
+    assert!(psystrike.metric("psystrike_tunnel_bytes_total{direction=\"to_client\"}") > 9.0 * 16384.0);
+    assert!(off.metric("psystrike_refusals_total{reason=\"connect_not_allowed\"}") > 0.0);
+}
