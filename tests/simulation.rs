@@ -33,6 +33,8 @@ mod places;
 mod pods;
 #[path = "simulation/sim.rs"]
 mod sim;
+#[path = "simulation/tunnels.rs"]
+mod tunnels;
 #[path = "simulation/upstreams.rs"]
 mod upstreams;
 #[path = "simulation/workers.rs"]

@@ -172,7 +172,7 @@ impl Conn {
     }
 
     fn ready(&self) -> Ready {
-        let all = Ready::READ.with(Ready::WRITE).with(Ready::END);
+        let all = Ready::READ.with(Ready::WRITE).with(Ready::END).with(Ready::FAILED);
         match self.link {
             Link::Connecting => return Ready::NONE,
             Link::Failed(_) => return all,

@@ -56,7 +56,7 @@ pub(crate) fn settings() -> Settings {
             upstream_idle: seconds(4),
             tunnel_idle: seconds(8),
         },
-        connect_ports: None,
+        connect_ports: Some(Ports::all()),
         access_log: false,
     }
 }
@@ -184,6 +184,13 @@ impl Sim {
     /// A client that the test plays has connected, and this worker accepts it.
     pub(crate) fn client_of(&mut self, worker: usize) -> ConnId {
         let id = self.net().add_conn(Owner::Test, None, Link::Up, [64 * 1024; 2]);
+        self.admit(worker, id);
+        id
+    }
+
+    /// The same, with so much room in each direction: to the worker, and from it.
+    pub(crate) fn client_with(&mut self, worker: usize, rooms: [usize; 2]) -> ConnId {
+        let id = self.net().add_conn(Owner::Test, None, Link::Up, rooms);
         self.admit(worker, id);
         id
     }

@@ -1,0 +1,263 @@
+//! Tunnels under whatever their sides do: no byte is lost, doubled or crossed, and each end is what the other side did.
+
+use std::{cell::RefCell, env, time::Duration};
+
+use psystrike::{net::shared::Phase, proxy::tunnel::TunnelEnd};
+
+use super::{
+    bytes::{Random, with_seeds},
+    kernel::{Close, ConnId},
+    net::Refusal,
+    sim::Sim,
+};
+
+const SEEDS: u64 = 600;
+/// So many seeds meet everything that is counted.
+const SEEDS_FOR_ALL: u64 = 300;
+const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
+const HEAD: &[u8] = b"CONNECT 10.0.0.1:80 HTTP/1.1\r\nHost: p\r\n\r\n";
+const IDLE: Duration = Duration::from_secs(8);
+
+/// The bytes of one direction, all of which differ from those of another nearby.
+struct Way {
+    seed: u32,
+    sent: usize,
+    got: usize,
+    /// Its source has closed its sending direction.
+    ended: bool,
+}
+
+impl Way {
+    fn new(random: &mut Random) -> Self {
+        Self { seed: random.next() as u32, sent: 0, got: 0, ended: false }
+    }
+
+    fn bytes(&self, from: usize, bytes: usize) -> Vec<u8> {
+        let byte = |at: usize| ((at as u32 ^ self.seed).wrapping_mul(2_654_435_761) >> 24) as u8;
+        (from..from + bytes).map(byte).collect()
+    }
+}
+
+/// A tunnel, and what its sides did.
+struct Tunnel {
+    /// The client's connection and the pod's.
+    sides: [ConnId; 2],
+    /// What comes from the client, and from the pod.
+    ways: [Way; 2],
+    /// The side that has reset its connection.
+    reset_by: Option<usize>,
+}
+
+impl Tunnel {
+    fn open(sim: &mut Sim, random: &mut Random) -> Self {
+        let worker = random.below(sim.workers());
+        let rooms = sim.net().random_rooms();
+        let pods_rooms = sim.net().random_rooms();
+        sim.net().rooms = pods_rooms;
+        let before = sim.pods();
+        let client = sim.client_with(worker, rooms);
+        let mut ways = [(); 2].map(|()| Way::new(random));
+        let early = random.pick(&[0, 0, 1, 300]);
+        let request = [HEAD, &ways[0].bytes(0, early)].concat();
+        let mut left = &request[..];
+        while !left.is_empty() {
+            let sent = sim.net().kernel.peer_send(client, left);
+            left = &left[sent..];
+            sim.settle();
+            if sent == 0 {
+                break; // the pod takes no more by now
+            }
+        }
+        ways[0].sent = (request.len() - left.len()).checked_sub(HEAD.len()).expect("the head is sent");
+        let mut response = Vec::new();
+        while response.len() < ESTABLISHED.len() {
+            response.extend(sim.net().kernel.peer_take(client, ESTABLISHED.len() - response.len()));
+            sim.settle();
+        }
+        assert_eq!(response, ESTABLISHED);
+        let pod = *sim.pods().iter().find(|pod| !before.contains(pod)).expect("a connection of its own");
+        Self { sides: [client, pod], ways, reset_by: None }
+    }
+
+    /// Whether a side may still act.
+    fn acts(&self, sim: &Sim, side: usize) -> bool {
+        let conn = &sim.net().kernel.conns[self.sides[side]];
+        self.reset_by.is_none() && !conn.failed && conn.worker_closed.is_none()
+    }
+
+    /// One side sends some bytes.
+    fn send(&mut self, sim: &mut Sim, side: usize, bytes: usize) {
+        let way = &mut self.ways[side];
+        if !way.ended {
+            let bytes = way.bytes(way.sent, bytes);
+            way.sent += sim.net().kernel.peer_send(self.sides[side], &bytes);
+        }
+    }
+
+    /// One side takes some of what the other sent: just that, in order.
+    fn take(&mut self, sim: &mut Sim, side: usize, most: usize) -> usize {
+        let taken = sim.net().kernel.peer_take(self.sides[side], most);
+        let way = &mut self.ways[1 - side];
+        assert!(taken == way.bytes(way.got, taken.len()), "other bytes than were sent, behind {}", way.got);
+        way.got += taken.len();
+        assert!(way.got <= way.sent, "more than was sent");
+        taken.len()
+    }
+
+    /// One side closes its sending direction.
+    fn end(&mut self, sim: &mut Sim, side: usize) {
+        if !self.ways[side].ended {
+            self.ways[side].ended = true;
+            sim.net().kernel.peer_end(self.sides[side]);
+        }
+    }
+
+    fn act(&mut self, sim: &mut Sim, random: &mut Random) {
+        let side = random.below(2);
+        if !self.acts(sim, side) {
+            return;
+        }
+        match random.below(40) {
+            0 => self.end(sim, side),
+            1 if random.one_in(4) => {
+                self.reset_by = Some(side);
+                sim.net().kernel.peer_reset(self.sides[side], random.one_in(2));
+            }
+            2..20 => {
+                let most = random.pick(&[1, 100, 5_000, 100_000, 600_000]);
+                self.send(sim, side, 1 + random.below(most));
+            }
+            _ => {
+                let most = random.pick(&[1, 100, 5_000, 1_000_000]);
+                self.take(sim, side, most);
+            }
+        }
+    }
+
+    fn take_all(&mut self, sim: &mut Sim) {
+        loop {
+            sim.settle();
+            let taken: usize = [0, 1].map(|side| self.take(sim, side, usize::MAX)).iter().sum();
+            if taken == 0 {
+                break;
+            }
+        }
+    }
+
+    /// Both sides take all that comes, and then end. Nothing may be missing, unless one of them was reset.
+    fn finish(&mut self, sim: &mut Sim) {
+        for side in [0, 1] {
+            if self.acts(sim, side) {
+                self.end(sim, side);
+            }
+            self.take_all(sim);
+            if self.reset_by.is_none() {
+                let other = sim.net().kernel.conns[self.sides[1 - side]].worker_ended;
+                assert!(other, "an end passes on behind the last byte, while the other direction is open");
+            }
+        }
+        let closes = self.sides.map(|side| sim.net().kernel.conns[side].worker_closed);
+        if let Some(side) = self.reset_by {
+            // Where both had ended before, and all had come through, it comes too late to be seen.
+            let way = &self.ways[side];
+            let is_late = self.ways.iter().all(|way| way.ended) && way.got == way.sent;
+            let is_seen = closes[1 - side] == Some(Close::Reset);
+            assert!(
+                closes[side].is_some() && (is_seen || is_late && closes[1 - side].is_some()),
+                "{closes:?}"
+            );
+            return;
+        }
+        assert_eq!(closes, [Some(Close::Fin); 2], "an end in order");
+        for way in &self.ways {
+            assert_eq!((way.got, way.ended), (way.sent, true), "all of it, and its end");
+        }
+    }
+}
+
+fn tunnels_whatever_happens(seed: u64, random: &mut Random) -> [u64; 3] {
+    let workers = random.pick(&[1, 1, 2]);
+    let mut sim = Sim::with_workers(seed, workers, [100, 100, 1 << 26]);
+    {
+        let mut net = sim.net();
+        net.chaos.interrupts = random.one_in(2);
+        net.chaos.events = random.one_in(2);
+        net.chaos.refuses = random.one_in(6).then(|| Refusal::random(random));
+        net.long = random.one_in(3);
+    }
+    let mut tunnels: Vec<_> = (0..1 + random.below(3)).map(|_| Tunnel::open(&mut sim, random)).collect();
+    for _ in 0..random.pick(&[10, 100, 400]) {
+        let nth = random.below(tunnels.len());
+        tunnels[nth].act(&mut sim, random);
+        if random.one_in(3) {
+            sim.turn_of_any();
+        }
+    }
+    tunnels.iter_mut().for_each(|tunnel| tunnel.finish(&mut sim));
+    assert!(sim.net().kernel.held.is_empty(), "nothing is kept, nor pooled");
+    let counters: Vec<_> = (0..workers).map(|worker| sim.shared.counters(worker)).collect();
+    let sum = |count: fn(&psystrike::proxy::metrics::Counters) -> u64| -> u64 {
+        counters.iter().map(|counters| count(counters)).fold(0, u64::wrapping_add)
+    };
+    assert_eq!((sum(|it| it.tunnels.get()), sum(|it| it.buffered_bytes.get())), (0, 0));
+    let down: usize = tunnels.iter().map(|tunnel| tunnel.ways[1].got).sum();
+    assert!(sum(|it| it.tunnel_to_clients.get()) >= down as u64, "every byte is counted");
+    let resets = tunnels.iter().filter(|tunnel| tunnel.reset_by.is_some()).count();
+    let spliced = sim.net().poured;
+    [down as u64, resets as u64, spliced]
+}
+
+#[test]
+fn whatever_happens_to_tunnels_no_byte_is_lost_doubled_or_crossed() {
+    let count =
+        env::var("PSYSTRIKE_SEEDS").map_or(SEEDS, |count| count.parse().expect("PSYSTRIKE_SEEDS: a number"));
+    let met = RefCell::new([0; 3]);
+    with_seeds(count, |seed, random| {
+        let counted = tunnels_whatever_happens(seed, random);
+        met.borrow_mut().iter_mut().zip(counted).for_each(|(met, counted)| *met += counted);
+    });
+    let met = met.into_inner();
+    if count >= SEEDS_FOR_ALL && env::var_os("PSYSTRIKE_SEED").is_none() {
+        let enough = met.iter().zip([1 << 24, 30, 1 << 20]).all(|(&met, least)| met >= least);
+        assert!(enough, "bytes to clients, resets, bytes spliced: {met:?}");
+    }
+}
+
+fn tunnel(sim: &mut Sim) -> Tunnel {
+    Tunnel::open(sim, &mut Random::new(1))
+}
+
+#[test]
+fn a_silent_tunnel_is_closed_when_its_time_is_over() {
+    let mut sim = Sim::new(1, 100, 100);
+    let mut silent = tunnel(&mut sim);
+    sim.pass(IDLE - Duration::from_secs(1));
+    silent.send(&mut sim, 0, 10);
+    sim.settle();
+    sim.pass(IDLE - Duration::from_millis(1));
+    assert!(sim.is_held(silent.sides[0]) && sim.is_held(silent.sides[1]));
+    assert_eq!(silent.take(&mut sim, 1, usize::MAX), silent.ways[0].sent);
+    sim.pass(Duration::from_millis(10));
+    assert!(sim.net().kernel.held.is_empty());
+    let [client, pod] = silent.sides.map(|side| sim.net().kernel.conns[side].worker_closed);
+    assert_eq!((client, pod), (Some(Close::Fin), Some(Close::Fin)));
+}
+
+#[test]
+fn a_tunnel_that_is_in_use_outlives_the_beginning_of_the_end() {
+    let mut sim = Sim::new(1, 100, 100);
+    let mut used = tunnel(&mut sim);
+    let silent = tunnel(&mut sim);
+    sim.pass(Duration::from_millis(900));
+    used.send(&mut sim, 1, 10);
+    sim.settle();
+    sim.enter(Phase::Closing);
+    sim.settle();
+    assert!(sim.is_held(silent.sides[0]), "not yet");
+    sim.pass(Duration::from_millis(200));
+    assert!(!sim.is_held(silent.sides[0]) && sim.is_held(used.sides[0]));
+    assert_eq!(used.take(&mut sim, 0, 100), 10);
+    sim.pass(Duration::from_secs(1));
+    assert_eq!(sim.event_loops().count(), 0, "the last one ends the process");
+    assert_eq!(TunnelEnd::ALL.len(), 6);
+}
