@@ -18,15 +18,16 @@ use support::{
     Scratch,
     dashboard::queries,
     exposition,
-    pods::{Pod, Then},
+    pods::{Pod, Refusing, Then},
     prometheus::{Prometheus, Release, promtool},
     promql::Names,
     psystrike::Psystrike,
     read, require_programs, seed,
     shipped::{
-        AT_ONCE, CLUSTERS, FILE_SD, IN_TIME, PODS, PROMETHEUS, RULES, RULES_TEST, annotated, by_the_chart,
-        configuration, discovered_app, loaded, parsed, rules, shipped, wait_for_targets,
+        AT_ONCE, CLUSTERS, FILE_SD, IN_TIME, PODS, PROMETHEUS, PROXY_URL, RULES, RULES_TEST, annotated,
+        by_the_chart, configuration, discovered_app, loaded, parsed, rules, shipped, wait_for_targets,
     },
+    tls::make_certificate,
 };
 
 /// A pod with what service discovery says of it: its address with a container's port, and its annotations.
@@ -72,8 +73,12 @@ fn promtool_accepts_every_configuration() {
             scratch.write(&format!("{cluster}{file}"), "");
         }
     }
-    let files: [(&str, &[&str]); 3] =
-        [(PROMETHEUS, &["tokyo.json"]), (CLUSTERS, &["tokyo.json", "osaka.json"]), (FILE_SD, &[])];
+    let files: [(&str, &[&str]); 4] = [
+        (PROMETHEUS, &["tokyo.json"]),
+        (CLUSTERS, &["tokyo.json", "osaka.json"]),
+        (FILE_SD, &[]),
+        (PROXY_URL, &["tokyo.json", "osaka.json", "osaka.json"]),
+    ];
     for release in releases {
         for (file, discovered) in files {
             let text = match release {
@@ -368,6 +373,53 @@ fn pods_come_from_a_file() {
     for (pod, target) in pods.iter().zip(["/metrics", "/metrics", "/stats?format=prometheus"]) {
         let asked = pod.heads();
         assert!(asked.iter().all(|head| head.target() == target) && !asked.is_empty(), "{asked:?}");
+    }
+}
+
+#[test]
+fn everything_goes_through_proxy_url() {
+    if !require_programs(&["prometheus", "openssl"]) {
+        return;
+    }
+    let allow = ["--allow", "127.10.0.0/16", "--allow", "::1/128"];
+    let psystrike = Psystrike::start(&[&allow[..], &["--allow-connect"]].concat());
+    let pods = [pod("127.10.7.1"), pod("::1")];
+    let node = Refusing::on("127.10.7.2");
+    let own = psystrike.address().to_string();
+    let scratch = Scratch::new("prometheus-proxy-url");
+    scratch.write("kubernetes-token", "token");
+    make_certificate(&scratch.path("kubernetes-ca.crt"), &scratch.path("kubernetes-ca.key"));
+    let discovered: Vec<Value> = pods.iter().map(|pod| annotated("app", pod.address())).collect();
+    scratch.write("pods.json", &Value::from(discovered).to_string());
+    scratch.write("nodes.json", &json!([{ "targets": [node.address().to_string()] }]).to_string());
+    let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", &own)]].concat();
+    scratch.write(RULES, &shipped(RULES));
+    let files = ["pods.json", "nodes.json", "nodes.json"];
+    scratch.write("prometheus.yml", &configuration(PROXY_URL, &files, &replaced));
+    let prometheus = Prometheus::start(Release::Installed, &scratch);
+    let in_time = prometheus.wait_until(IN_TIME, |prometheus| {
+        prometheus.query("up == 1").len() == 3 && prometheus.query("up").len() == 6
+    });
+    let targets = prometheus.targets();
+    assert!(in_time, "{targets:#?}");
+    for target in targets {
+        let reason = match target.labels["job"].as_str() {
+            "psystrike" | "kubernetes-pods" => "",
+            // Through a tunnel, or not through one, with psystrike's reason.
+            "kubernetes-nodes" | "kubernetes-cadvisor" => "pod refused the connection",
+            _ => "destination not allowed",
+        };
+        assert!(
+            target.last_error.contains(reason) && (reason.is_empty() == target.last_error.is_empty()),
+            "{target:#?}"
+        );
+    }
+    for pod in pods {
+        let head = pod.heads().into_iter().next().expect("it was scraped");
+        assert_eq!(
+            (head.target().as_str(), head.values("Via").concat()),
+            ("/metrics", "1.1 psystrike".to_owned())
+        );
     }
 }
 

@@ -12,6 +12,7 @@ use support::{
     prometheus::{Prometheus, Release, Target},
     psystrike::Psystrike,
     require_programs,
+    tls::make_certificate,
 };
 
 /// A pod that serves a page of 16 KiB over TLS.
@@ -32,16 +33,6 @@ impl TlsPod {
     }
 }
 
-/// Makes a certificate that nobody has signed but its owner.
-fn make_certificate(scratch: &Scratch) {
-    let mut command = Command::new("openssl");
-    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
-    command.args(["-days", "2", "-subj", "/CN=pod", "-addext", "subjectAltName=IP:127.25.0.1,IP:::1"]);
-    command.arg("-keyout").arg(scratch.path("key.pem")).arg("-out").arg(scratch.path("cert.pem"));
-    let output = command.output().expect("openssl runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
 #[test]
 fn prometheus_scrapes_pods_with_tls_through_tunnels() {
     pods_with_tls(Release::Installed);
@@ -57,7 +48,7 @@ fn pods_with_tls(release: Release) {
         return;
     }
     let scratch = Scratch::new(&format!("prometheus-tls-{release:?}"));
-    make_certificate(&scratch);
+    make_certificate(&scratch.path("cert.pem"), &scratch.path("key.pem"));
     let pods = ["127.25.0.1", "127.25.0.2", "::1"].map(|ip| TlsPod::start(&scratch, ip));
     let refusing = Refusing::on("127.25.0.3");
     let allow = ["--allow", "127.25.0.0/16", "--allow", "::1/128"];

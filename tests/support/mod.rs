@@ -26,6 +26,7 @@ pub mod psystrike;
 pub mod scrapes;
 pub mod seed;
 pub mod shipped;
+pub mod tls;
 
 use std::{
     env,

@@ -13,6 +13,7 @@ pub const IN_TIME: Duration = Duration::from_secs(30);
 pub const PROMETHEUS: &str = "prometheus.yml";
 pub const CLUSTERS: &str = "clusters.yml";
 pub const FILE_SD: &str = "file_sd.yml";
+pub const PROXY_URL: &str = "proxy_url.yml";
 pub const PODS: &str = "pods.yml";
 pub const RULES: &str = "psystrike.rules.yml";
 pub const RULES_TEST: &str = "psystrike.rules.test.yml";
