@@ -38,6 +38,19 @@
 //! 6. The body ends: the pod's connection returns to the pool, and the exchange is `Replying` until Prometheus has
 //!    received the last byte, and then `Reading` again. [`proxy::metrics`] counted it.
 //!
+//! With a `proxy_url`, Prometheus sends the absolute form instead of a path, and all of this is the same.
+//!
+//! # The life of a tunnel
+//!
+//! 1. For a target with `https` and a `proxy_url`, Prometheus sends CONNECT. The exchange's `connect` refuses it, or
+//!    requests a connection of its own, which the pool never gives nor gets.
+//! 2. The connection is there: the exchange writes `200`, reports its end, and the [`Session`](proxy::session::Session)
+//!    becomes a [`Tunnel`](proxy::tunnel::Tunnel) for good. Bytes that followed the request are the pod's.
+//! 3. The runner's `tunnel` moves bytes in both directions by [`net::transfer`], and passes the tunnel what happened:
+//!    bytes, an end, a failure. Bytes that a side does not take are in its `Outbox`, and then the other side is not read.
+//! 4. [`proxy::tunnel`] decides how an end or a failure passes on, and when a silent tunnel is closed. Its
+//!    [`TunnelReport`](proxy::tunnel::TunnelReport) is counted by [`proxy::metrics`].
+//!
 //! Every failure is an [`Outcome`](proxy::outcome::Outcome): one enum has the status and the reason phrase that
 //! Prometheus shows, the word in the log and the label on `/metrics`. Expired deadlines come from [`proxy::timers`];
 //! [`proxy::budget`] ends sessions when the bytes held reach the limit. The system calls of a scrape are in steps 2, 4
@@ -55,7 +68,7 @@
 //!    └─ Runner          &mut  one Client, its Upstream, Tools, and the scratch buffer as an argument
 //!       │               &     Shared (phase, pages), Counters
 //!       │  lends for one step:
-//!       └─ Session      owns  its Exchange: the state and its Transaction (moved in, moved out)
+//!       └─ Session      owns  its Exchange: the state and its Transaction (moved in, moved out); or its Tunnel
 //!                       &mut  Event (bytes of scratch), Output, Context (Recycler)
 //!                       &     Context (time, settings, pages)
 //! ```

@@ -6,10 +6,10 @@
 //! - [`turn`]: the order of the steps of one turn;
 //! - [`worker`]: the connections of one event loop: their slots, their timers, and the actions that sessions request;
 //!   its `admission` accepts clients, queues those without a place, and frees places; its `buffers` pauses or ends
-//!   sessions when the bytes held reach the limit;
+//!   sessions when the bytes held reach the limit; its `upstream` opens, pools and closes pod connections;
 //! - [`run_queue`]: which client runs next;
 //! - `runner`: runs one session until nothing moves, its turn is over, or the worker has to act; its `response` moves a
-//!   response from a pod's connection to a client's;
+//!   response from a pod's connection to a client's, its `tunnel` bytes in both directions;
 //! - [`client`]: a client's connection and its state;
 //! - [`upstreams`]: pod connections: opened, pooled, closed;
 //! - [`network`]: where sockets and pipes come from;

@@ -9,8 +9,9 @@
 //! - [`policy`]: the pods that may be reached;
 //! - `special`: addresses that wide ranges do not open;
 //! - [`exchange`]: the state machine of one request, its pod and its response;
-//! - [`session`]: the protocol on a client's connection: HTTP exchanges, and later tunnels;
-//! - [`events`]: the events and outputs of an exchange;
+//! - [`tunnel`]: the state machine of a tunnel: two directions, and an idle timeout;
+//! - [`session`]: the protocol on a client's connection: HTTP exchanges, or a tunnel;
+//! - [`events`]: the events and outputs of exchanges and tunnels;
 //! - [`settings`]: the operator's settings;
 //! - [`outcome`]: every way an exchange can end, with its status, reason and label;
 //! - [`admission`]: which clients give up their places to others;
