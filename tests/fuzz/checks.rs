@@ -23,7 +23,7 @@ use psystrike::{
     proxy::{
         peer::Peer,
         policy::{self, Policy, Ports},
-        route::{self, PodRoute, Route},
+        route::{self, Destination, PodRoute, Route},
     },
 };
 
@@ -439,7 +439,7 @@ pub(crate) fn route(bytes: &[u8]) {
         None => Target::Origin { path: target, query: None },
     };
     let form = if target.starts_with('/') { origin(target) } else { Target::Absolute(target) };
-    let Ok(Route::Pod(PodRoute { peer, target, authority })) = route::resolve(form) else { return };
+    let Ok(Route::Pod(PodRoute { destination, target, authority })) = route::resolve(form) else { return };
     assert!(target.path.starts_with('/'));
     match (form, authority) {
         (Target::Origin { path, .. }, None) => {
@@ -451,18 +451,36 @@ pub(crate) fn route(bytes: &[u8]) {
             let path = if path == "/" && !uri.contains(&format!("{authority}/")) { "" } else { path };
             assert_eq!(uri["http://".len()..], format!("{authority}{path}{mark}{query}"));
             let named = authority.parse().or_else(|_| format!("{authority}:80").parse::<SocketAddr>());
-            let named = named.expect("an address, and a port or none");
-            assert_eq!(Peer::new(named.ip(), named.port()), peer);
+            match destination {
+                Destination::Address(peer) => {
+                    let named = named.expect("an address, and a port or none");
+                    assert_eq!(Peer::new(named.ip(), named.port()), peer);
+                }
+                Destination::Name(name, port) => {
+                    assert!(named.is_err(), "{authority} is an address");
+                    assert!([name.to_owned(), format!("{name}:{port}")].contains(&authority.to_owned()));
+                }
+            }
         }
         other => panic!("{other:?}"),
     }
+    let peer = match destination {
+        Destination::Address(peer) => peer,
+        Destination::Name(name, port) => {
+            assert!(port > 0 && !name.is_empty() && name.len() <= 254);
+            assert!(name.parse::<IpAddr>().is_err() && name.bytes().all(|byte| byte.is_ascii_graphic()));
+            return;
+        }
+    };
     assert!(peer.port() > 0);
     assert!(!matches!(peer.ip(), IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()), "judged as IPv6");
     let again = format!("/pods/{}/{}{}", peer.ip(), peer.port(), target.path);
     // With a query of its own, no `%3F` is taken for one.
     let query = Some(target.query.unwrap_or_default());
     match route::resolve(Target::Origin { path: &again, query }) {
-        Ok(Route::Pod(pod)) => assert_eq!((pod.peer, pod.target.path), (peer, target.path)),
+        Ok(Route::Pod(pod)) => {
+            assert_eq!((pod.destination, pod.target.path), (destination, target.path));
+        }
         other => panic!("{again}: {other:?}"),
     }
     let Some(through) = route::location_through_us(location.as_bytes(), peer, target.path) else { return };
@@ -470,7 +488,7 @@ pub(crate) fn route(bytes: &[u8]) {
     let query = through[end..].strip_prefix('?').map(|rest| rest.split('#').next().unwrap_or_default());
     match route::resolve(Target::Origin { path: &through[..end], query }) {
         Ok(Route::Pod(pod)) => {
-            assert_eq!(pod.peer, peer, "{location:?} leaves the pod by {through:?}");
+            assert_eq!(pod.destination, destination, "{location:?} leaves the pod by {through:?}");
             let rest = through[..end].strip_prefix(&format!("/pods/{}/{}", peer.ip(), peer.port()));
             assert_eq!(rest, Some(pod.target.path));
         }

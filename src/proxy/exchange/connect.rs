@@ -15,7 +15,7 @@ use crate::{
         events::{Context, Output, UpstreamAction},
         outcome::{Failure, Outcome},
         peer::Peer,
-        route::{self, RouteName},
+        route::{self, Destination, RouteName},
         tunnel::Tunnel,
     },
 };
@@ -55,7 +55,10 @@ impl Transaction {
         if framing != Framing::Empty {
             return Err(Outcome::Body.into());
         }
-        let peer = route::resolve_connect(head.target)?;
+        let peer = match route::resolve_connect(head.target)? {
+            Destination::Address(peer) => peer,
+            Destination::Name(..) => return Err(Outcome::HostName.into()),
+        };
         self.peer = Some(peer);
         if head.hops() >= HOPS_MAX {
             return Err(Outcome::Loop.into());

@@ -19,7 +19,8 @@ use crate::{
         events::{Context, Event, Output, UpstreamAction},
         logged,
         outcome::{Failure, Outcome},
-        route::{self, PodRoute, Route, RouteName},
+        peer::Peer,
+        route::{self, Destination, PodRoute, Route, RouteName},
     },
 };
 
@@ -103,14 +104,13 @@ impl Reading {
         });
         match route {
             Ok(Route::Page(page)) => transaction.page(page, ctx, out),
-            Ok(Route::Pod(pod)) => {
-                transaction.peer = Some(pod.peer);
-                let judged = if head.hops() < HOPS_MAX { Ok(()) } else { Err(Outcome::Loop) };
-                match judged.and_then(|()| ctx.settings.policy.authorize(pod.peer)) {
-                    Ok(()) => transaction.start(head, &pod, ctx, out),
-                    Err(outcome) => transaction.fail(outcome.into(), Duration::ZERO, ctx, out),
+            Ok(Route::Pod(pod)) => match pod.destination {
+                Destination::Address(peer) => transaction.to_address(head, &pod, peer, ctx, out),
+                Destination::Name(..) => {
+                    transaction.line = line();
+                    transaction.fail(Outcome::HostName.into(), Duration::ZERO, ctx, out)
                 }
-            }
+            },
             Err(failure) => {
                 transaction.line = line();
                 transaction.fail(failure, Duration::ZERO, ctx, out)
@@ -148,23 +148,43 @@ impl Transaction {
         transaction
     }
 
-    fn start(
+    /// Connects to a pod that the request gives by its address, if the policy allows it.
+    #[inline]
+    fn to_address(
         mut self: Box<Self>,
         head: &RequestHead<'_, '_>,
         pod: &PodRoute<'_>,
+        peer: Peer,
         ctx: &mut Context<'_>,
         out: &mut Output,
     ) -> Exchange {
+        self.peer = Some(peer);
+        let judged = if head.hops() < HOPS_MAX { Ok(()) } else { Err(Outcome::Loop) };
+        if let Err(outcome) = judged.and_then(|()| ctx.settings.policy.authorize(peer)) {
+            return self.fail(outcome.into(), Duration::ZERO, ctx, out);
+        }
+        let host = pod.authority.map_or(Host::Address(peer.socket_addr()), Host::Authority);
+        self.write_request(head, pod, host, ctx);
+        out.upstream = match pod.authority {
+            // As a pod in a path, psystrike may well scrape itself; as a target of a proxy, not through itself.
+            None => UpstreamAction::Connect(peer),
+            Some(_) => UpstreamAction::ConnectOther(peer),
+        };
+        self.connect(ctx)
+    }
+
+    /// Writes the request for the pod, and sets the deadline.
+    #[inline]
+    fn write_request(
+        &mut self,
+        head: &RequestHead<'_, '_>,
+        pod: &PodRoute<'_>,
+        host: Host<'_>,
+        ctx: &mut Context<'_>,
+    ) {
         self.until = self.started + ctx.settings.timeouts.patience(head.first(Name::ScrapeTimeout));
-        let host = pod.authority.map_or(Host::Address(pod.peer.socket_addr()), Host::Authority);
         let edit = RequestEdit { host, without: Names::NONE, with: &[] };
         rewrite::request(&mut self.request, head, &pod.target.parts(), &edit);
         self.request.shrink_to(SPARE_REQUEST_BYTES_MAX);
-        out.upstream = match pod.authority {
-            // As a pod in a path, psystrike may well scrape itself; as a target of a proxy, not through itself.
-            None => UpstreamAction::Connect(pod.peer),
-            Some(_) => UpstreamAction::ConnectOther(pod.peer),
-        };
-        self.connect(ctx)
     }
 }

@@ -2,16 +2,13 @@
 //!
 //! Owns the syntax of such targets. Never decides whether a destination may be reached.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{
-    host::{not_an_address, parse_port},
-    target::{PodRoute, PodTarget},
+    host::{Host, parse_name, parse_port},
+    target::{Destination, PodRoute, PodTarget},
 };
-use crate::proxy::{
-    outcome::{Failure, Outcome},
-    peer::Peer,
-};
+use crate::proxy::outcome::{Failure, Outcome};
 
 /// The default port of `http` (RFC 9110 section 4.2.1).
 const HTTP_PORT: u16 = 80;
@@ -19,7 +16,7 @@ const HTTP_PORT: u16 = 80;
 /// Returns the pod of a URI such as `http://10.1.2.3:8080/metrics?a=b`. The default path is `/`, the default port 80.
 ///
 /// # Errors
-/// [`Outcome::BadTarget`], [`Outcome::BadHost`], [`Outcome::HostName`] or [`Outcome::BadPort`].
+/// [`Outcome::BadTarget`], [`Outcome::BadHost`] or [`Outcome::BadPort`].
 pub(super) fn resolve(uri: &str) -> Result<PodRoute<'_>, Failure> {
     let Some(rest) = strip_scheme(uri) else { return Err(bad("its scheme is not http")) };
     // As for `before_slash`: near the start, a loop beats a search.
@@ -28,13 +25,13 @@ pub(super) fn resolve(uri: &str) -> Result<PodRoute<'_>, Failure> {
     if authority.bytes().any(|byte| byte == b'@') {
         return Err(bad("userinfo"));
     }
-    let peer = parse_authority(authority, Some(HTTP_PORT))?;
+    let destination = parse_authority(authority, Some(HTTP_PORT))?;
     let (path, query) = match memchr::memchr(b'?', rest.as_bytes()) {
         Some(at) => (&rest[..at], Some(&rest[at + 1..])),
         None => (rest, None),
     };
     let path = if path.is_empty() { "/" } else { path };
-    Ok(PodRoute { peer, target: PodTarget { path, query }, authority: Some(authority) })
+    Ok(PodRoute { destination, target: PodTarget { path, query }, authority: Some(authority) })
 }
 
 fn strip_scheme(uri: &str) -> Option<&str> {
@@ -47,23 +44,23 @@ pub(super) fn bad(detail: &'static str) -> Failure {
     Failure { outcome: Outcome::BadTarget, detail: Some(detail) }
 }
 
-/// Returns the pod of an authority with a port: the target of CONNECT (RFC 9112 section 3.2.3).
+/// Returns the destination of an authority with a port: the target of CONNECT (RFC 9112 section 3.2.3).
 ///
 /// # Errors
 /// As [`resolve`].
-pub(super) fn resolve_authority(authority: &str) -> Result<Peer, Failure> {
+pub(super) fn resolve_authority(authority: &str) -> Result<Destination<'_>, Failure> {
     if authority.contains('@') {
         return Err(bad("userinfo"));
     }
     Ok(parse_authority(authority, None)?)
 }
 
-/// Parses `10.1.2.3`, `10.1.2.3:8080`, `[fd00::1]` or `[fd00::1]:8080` (RFC 3986 section 3.2), without userinfo.
-fn parse_authority(authority: &str, default_port: Option<u16>) -> Result<Peer, Outcome> {
-    let (ip, port) = match authority.strip_prefix('[') {
+/// Parses `10.1.2.3`, `[fd00::1]` or `name`, with a port or not (RFC 3986 section 3.2), without userinfo.
+fn parse_authority(authority: &str, default_port: Option<u16>) -> Result<Destination<'_>, Outcome> {
+    let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (ip, port) = rest.split_once(']').ok_or(Outcome::BadHost)?;
-            (ip.parse::<Ipv6Addr>().map(IpAddr::from).map_err(|_| Outcome::BadHost)?, port)
+            (ip.parse::<Ipv6Addr>().map(|ip| Host::Address(ip.into())).map_err(|_| Outcome::BadHost)?, port)
         }
         None => {
             let end = authority.bytes().position(|byte| byte == b':');
@@ -71,7 +68,8 @@ fn parse_authority(authority: &str, default_port: Option<u16>) -> Result<Peer, O
             if port.bytes().skip(1).any(|byte| byte == b':') {
                 return Err(Outcome::BadHost); // an IPv6 address without brackets, or nothing known
             }
-            (text.parse::<Ipv4Addr>().map(IpAddr::from).map_err(|_| not_an_address(text))?, port)
+            let ip = text.parse::<Ipv4Addr>().map(|ip| Host::Address(ip.into()));
+            (ip.or_else(|_| parse_name(text))?, port)
         }
     };
     let port = match port.strip_prefix(':') {
@@ -79,7 +77,7 @@ fn parse_authority(authority: &str, default_port: Option<u16>) -> Result<Peer, O
         None if port.is_empty() => default_port.ok_or(Outcome::BadPort)?,
         None => return Err(Outcome::BadHost),
     };
-    Ok(Peer::new(ip, port))
+    Ok(host.at(port))
 }
 
 #[cfg(test)]
@@ -87,6 +85,7 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
+    use crate::proxy::peer::Peer;
 
     #[test]
     fn absolute_targets_lead_to_pods() {
@@ -107,7 +106,7 @@ mod tests {
         ] {
             let address: SocketAddr = address.parse().expect("an address");
             match resolve(uri) {
-                Ok(PodRoute { peer, target, authority: named }) => {
+                Ok(PodRoute { destination: Destination::Address(peer), target, authority: named }) => {
                     assert_eq!(peer, Peer::new(address.ip(), address.port()), "{uri}");
                     assert_eq!((target.parts().concat().as_str(), named), (asked, Some(authority)), "{uri}");
                 }
@@ -148,10 +147,24 @@ mod tests {
             ("http://[10.1.2.3]/m", Outcome::BadHost.into()),
             ("http://[fe80::1%25eth0]/m", Outcome::BadHost.into()),
             ("http://%5Bfd00::1%5D/m", Outcome::BadHost.into()),
-            ("http://localhost/m", Outcome::HostName.into()),
-            ("http://a-b.c_d.svc:80/m", Outcome::HostName.into()),
+            ("http://a-/m", Outcome::BadHost.into()),
+            ("http://a..b/m", Outcome::BadHost.into()),
+            ("http://[a]/m", Outcome::BadHost.into()),
+            ("http://a:0/m", Outcome::BadPort.into()),
         ] {
             assert_eq!(resolve(uri).err(), Some(expected), "{uri}");
+        }
+    }
+
+    #[test]
+    fn absolute_targets_may_have_names() {
+        for (uri, name, port, authority) in [
+            ("http://localhost/m", "localhost", 80, "localhost"),
+            ("http://a-b.c_d.svc:8080/m", "a-b.c_d.svc", 8080, "a-b.c_d.svc:8080"),
+            ("HTTP://Web.Example.:80?a", "Web.Example.", 80, "Web.Example.:80"),
+        ] {
+            let PodRoute { destination, authority: named, .. } = resolve(uri).expect(uri);
+            assert_eq!((destination, named), (Destination::Name(name, port), Some(authority)), "{uri}");
         }
     }
 }

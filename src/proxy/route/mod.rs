@@ -10,19 +10,15 @@ mod target;
 
 pub use self::{
     location::location_through_us,
-    target::{Page, PodRoute, PodTarget, ROUTES, Route, RouteName},
+    target::{Destination, Page, PodRoute, PodTarget, ROUTES, Route, RouteName},
 };
-use super::{
-    outcome::{Failure, Outcome},
-    peer::Peer,
-};
+use super::outcome::{Failure, Outcome};
 use crate::http1::head::Target;
 
 /// Resolves a request target to a page or a pod.
 ///
 /// # Errors
-/// [`Outcome::NotFound`], [`Outcome::BadTarget`], [`Outcome::BadHost`], [`Outcome::HostName`] or
-/// [`Outcome::BadPort`].
+/// [`Outcome::NotFound`], [`Outcome::BadTarget`], [`Outcome::BadHost`] or [`Outcome::BadPort`].
 pub fn resolve(target: Target<'_>) -> Result<Route<'_>, Failure> {
     match (target, RouteName::of(target)) {
         (_, RouteName::Page(page)) => Ok(Route::Page(page)),
@@ -36,8 +32,8 @@ pub fn resolve(target: Target<'_>) -> Result<Route<'_>, Failure> {
 /// Resolves the target of CONNECT to a pod.
 ///
 /// # Errors
-/// [`Outcome::BadTarget`], [`Outcome::BadHost`], [`Outcome::HostName`] or [`Outcome::BadPort`].
-pub fn resolve_connect(target: Target<'_>) -> Result<Peer, Failure> {
+/// [`Outcome::BadTarget`], [`Outcome::BadHost`] or [`Outcome::BadPort`].
+pub fn resolve_connect(target: Target<'_>) -> Result<Destination<'_>, Failure> {
     match target {
         Target::Other(authority) => forward::resolve_authority(authority),
         Target::Origin { .. } | Target::Absolute(_) => Err(forward::bad("not a host with a port")),
@@ -85,7 +81,11 @@ mod tests {
                 None => (target, None),
             };
             match resolve(Target::Origin { path, query }) {
-                Ok(Route::Pod(PodRoute { peer, target: to_pod, authority: None })) => {
+                Ok(Route::Pod(PodRoute {
+                    destination: Destination::Address(peer),
+                    target: to_pod,
+                    authority: None,
+                })) => {
                     assert_eq!((peer, to_pod.parts().concat().as_str()), (pod(address), asked), "{target}");
                 }
                 other => panic!("{target}: {other:?}"),
@@ -131,12 +131,28 @@ mod tests {
             ("/pods/fd00::1]/80/m", Err(Outcome::BadHost)),
             ("/pods/[[fd00::1]]/80/m", Err(Outcome::BadHost)),
             ("/pods/user@10.1.2.3/80/m", Err(Outcome::BadHost)),
-            ("/pods/localhost/80/m", Err(Outcome::HostName)),
-            ("/pods/metadata.google.internal/80/m", Err(Outcome::HostName)),
-            ("/pods/a.b-c_d.svc.cluster.local./80/m", Err(Outcome::HostName)),
+            ("/pods/a..b/80/m", Err(Outcome::BadHost)),
+            ("/pods/localhost/0/m", Err(Outcome::BadPort)),
         ] {
             let got = resolve(Target::Origin { path, query: None });
             assert_eq!(got, expected.map(Route::Page).map_err(Failure::from), "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_may_have_names() {
+        for (path, name, port, asked) in [
+            ("/pods/localhost/80/m", "localhost", 80, "/m"),
+            ("/pods/metadata.google.internal/80", "metadata.google.internal", 80, "/metrics"),
+            ("/pods/a.b-c_d.svc.cluster.local./8080/", "a.b-c_d.svc.cluster.local.", 8080, "/"),
+        ] {
+            match resolve(Target::Origin { path, query: None }) {
+                Ok(Route::Pod(PodRoute { destination, target, authority: None })) => {
+                    assert_eq!(destination, Destination::Name(name, port), "{path}");
+                    assert_eq!(target.path, asked, "{path}");
+                }
+                other => panic!("{path}: {other:?}"),
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Paths to pods: `/pods/{ip}/{port}/{path}`.
+//! Paths to pods: `/pods/{host}/{port}/{path}`.
 //!
 //! Owns their format. Never decides whether a pod may be reached.
 
@@ -8,7 +8,7 @@ use super::{
     host::{parse_host, parse_port},
     target::{PodRoute, PodTarget},
 };
-use crate::proxy::{outcome::Outcome, peer::Peer};
+use crate::proxy::outcome::Outcome;
 
 /// The pod's path if the target has none: Prometheus's default.
 const METRICS_PATH: &str = "/metrics";
@@ -16,7 +16,7 @@ const METRICS_PATH: &str = "/metrics";
 /// Returns the pod of a path and a query.
 ///
 /// # Errors
-/// [`Outcome::NotFound`], [`Outcome::BadHost`], [`Outcome::HostName`] or [`Outcome::BadPort`].
+/// [`Outcome::NotFound`], [`Outcome::BadHost`] or [`Outcome::BadPort`].
 pub(super) fn resolve<'b>(path: &'b str, query: Option<&'b str>) -> Result<PodRoute<'b>, Outcome> {
     // Prometheus takes an annotation like `/metrics?format=prometheus` for a path, and encodes its `?`.
     let (path, query) = match (query, encoded_question_mark(path)) {
@@ -30,8 +30,8 @@ pub(super) fn resolve<'b>(path: &'b str, query: Option<&'b str>) -> Result<PodRo
         (port, "") => (port, METRICS_PATH),
         parts => parts,
     };
-    let peer = Peer::new(parse_host(host)?, parse_port(port)?);
-    Ok(PodRoute { peer, target: PodTarget { path, query }, authority: None })
+    let destination = parse_host(host)?.at(parse_port(port)?);
+    Ok(PodRoute { destination, target: PodTarget { path, query }, authority: None })
 }
 
 pub(super) fn encoded_question_mark(path: &str) -> Option<usize> {

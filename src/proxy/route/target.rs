@@ -113,12 +113,21 @@ pub enum Route<'b> {
 /// The way to a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PodRoute<'b> {
-    /// Its address and port.
-    pub peer: Peer,
+    /// Its host and port.
+    pub destination: Destination<'b>,
     /// The request target for the pod.
     pub target: PodTarget<'b>,
-    /// The authority of the request target, for `Host`; `None`: `Host` is the pod's address.
+    /// The authority of the request target, for `Host`; `None`: `Host` is the destination.
     pub authority: Option<&'b str>,
+}
+
+/// The host and port of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination<'b> {
+    /// An address.
+    Address(Peer),
+    /// A DNS name, and a port.
+    Name(&'b str, u16),
 }
 
 /// The request target for the pod: a path, and a query if there is one.
