@@ -6,6 +6,7 @@
 //! - [`route`]: the page or pod of a request target, and the rewriting of `Location`;
 //! - [`peer`]: the address of a pod;
 //! - [`pages`]: psystrike's own pages;
+//! - [`resolver`]: names that are looked up, and their answers;
 //! - [`policy`]: the pods that may be reached;
 //! - `special`: addresses that wide ranges do not open;
 //! - [`exchange`]: the state machine of one request, its pod and its response;
@@ -45,6 +46,7 @@ pub mod peer;
 pub mod policy;
 pub mod pool;
 pub mod recycler;
+pub mod resolver;
 pub mod route;
 pub mod session;
 pub mod settings;

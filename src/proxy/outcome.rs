@@ -269,3 +269,14 @@ pub enum UpstreamError {
     /// Any other error, mostly a reset.
     Other,
 }
+
+/// The reason why a name has no addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupError {
+    /// The name does not exist, or has no address.
+    NoSuchName,
+    /// The resolver failed: no DNS server responded, or one responded with a failure.
+    Failed,
+    /// Too many look-ups wait.
+    QueueFull,
+}

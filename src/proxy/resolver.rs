@@ -1,0 +1,289 @@
+//! Decides which names are looked up, shares the look-ups, and keeps their answers for a while.
+//!
+//! Owns the order of look-ups and the age of answers. Resolves nothing: threads of `net` do.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{outcome::LookupError, timestamp::Timestamp};
+
+/// The most answers that are kept. Each takes less than 1 KiB.
+const ANSWERS_MAX: usize = 1024;
+/// The most look-ups that wait for a thread.
+const QUEUE_MAX: usize = 256;
+/// The most addresses of a name that are kept.
+const ADDRESSES_MAX: usize = 16;
+/// How long a failure is kept, if answers are not kept for less.
+const FAILURE_TTL_MAX: Duration = Duration::from_secs(1);
+
+/// The result of a look-up: at least one address, or the reason why there is none.
+pub type Answer = Result<Arc<[IpAddr]>, LookupError>;
+
+/// What becomes of a question.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// The answer is known.
+    Known(Answer),
+    /// A look-up for this name is queued or under way.
+    Shared,
+    /// A look-up was queued: a thread is needed for it.
+    Queued,
+}
+
+/// Names that are looked up for waiters, each known by a `W`, and the answers.
+#[derive(Debug)]
+pub struct Resolver<W> {
+    names: BTreeMap<Arc<str>, Lookup<W>>,
+    /// Names whose look-up has not begun, in their order.
+    queue: VecDeque<Arc<str>>,
+    /// The number of answers among `names`.
+    answers: usize,
+}
+
+#[derive(Debug)]
+enum Lookup<W> {
+    /// The look-up is queued, or under way.
+    Pending {
+        waiters: BTreeSet<W>,
+        begun: bool,
+    },
+    Known {
+        answer: Answer,
+        at: Timestamp,
+    },
+}
+
+impl<W> Default for Resolver<W> {
+    fn default() -> Self {
+        Self { names: BTreeMap::new(), queue: VecDeque::new(), answers: 0 }
+    }
+}
+
+impl<W: Ord> Resolver<W> {
+    /// Asks for the addresses of a name, for a waiter. An answer counts if it is not older than `ttl`, a failure if it
+    /// is not older than that and a second.
+    pub fn ask(&mut self, name: &str, waiter: W, now: Timestamp, ttl: Duration) -> Asked {
+        let name: Arc<str> = name.to_ascii_lowercase().into(); // RFC 4343: case does not matter
+        match self.names.get_mut(&name) {
+            Some(Lookup::Known { answer, at }) if is_fresh(answer, *at, now, ttl) => {
+                return Asked::Known(answer.clone());
+            }
+            Some(Lookup::Pending { waiters, .. }) => {
+                waiters.insert(waiter);
+                return Asked::Shared;
+            }
+            _ => {}
+        }
+        if self.queue.len() >= QUEUE_MAX {
+            return Asked::Known(Err(LookupError::QueueFull));
+        }
+        let pending = Lookup::Pending { waiters: BTreeSet::from([waiter]), begun: false };
+        if self.names.insert(Arc::clone(&name), pending).is_some() {
+            self.answers -= 1;
+        }
+        self.queue.push_back(name);
+        Asked::Queued
+    }
+
+    /// Forgets a waiter. A look-up that nobody waits for is not begun; one that is under way goes on.
+    pub fn cancel(&mut self, name: &str, waiter: &W) {
+        let name = name.to_ascii_lowercase();
+        let Some(Lookup::Pending { waiters, begun }) = self.names.get_mut(&*name) else { return };
+        waiters.remove(waiter);
+        if waiters.is_empty() && !*begun {
+            self.names.remove(&*name);
+            self.queue.retain(|queued| **queued != *name);
+        }
+    }
+
+    /// Takes the next name to look up. [`finish`](Self::finish) has to follow.
+    pub fn begin_next(&mut self) -> Option<Arc<str>> {
+        let name = self.queue.pop_front()?;
+        if let Some(Lookup::Pending { begun, .. }) = self.names.get_mut(&name) {
+            *begun = true;
+        }
+        Some(name)
+    }
+
+    /// Stores the answer of a look-up, and returns it with those who wait for it.
+    pub fn finish(
+        &mut self,
+        name: Arc<str>,
+        found: Result<Vec<IpAddr>, LookupError>,
+        now: Timestamp,
+    ) -> (Answer, BTreeSet<W>) {
+        let answer = found.and_then(addresses);
+        if self.answers >= ANSWERS_MAX {
+            self.forget_oldest();
+        }
+        let known = Lookup::Known { answer: answer.clone(), at: now };
+        match self.names.insert(name, known) {
+            Some(Lookup::Pending { waiters, .. }) => {
+                self.answers += 1;
+                (answer, waiters)
+            }
+            _ => (answer, BTreeSet::new()),
+        }
+    }
+
+    /// Forgets the older half of the answers, so that finding them is rare.
+    fn forget_oldest(&mut self) {
+        let mut times: Vec<Timestamp> = self.names.values().filter_map(Lookup::at).collect();
+        let half = times.len() / 2;
+        let (_, &mut newest, _) = times.select_nth_unstable(half);
+        self.names.retain(|_, lookup| lookup.at().is_none_or(|at| at > newest));
+        self.answers = self.names.values().filter_map(Lookup::at).count();
+    }
+}
+
+impl<W> Lookup<W> {
+    fn at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Known { at, .. } => Some(*at),
+            Self::Pending { .. } => None,
+        }
+    }
+}
+
+fn is_fresh(answer: &Answer, at: Timestamp, now: Timestamp, ttl: Duration) -> bool {
+    let ttl = if answer.is_ok() { ttl } else { ttl.min(FAILURE_TTL_MAX) };
+    now.since(at) < ttl
+}
+
+/// Returns the addresses in the resolver's order, each once: some resolvers repeat them.
+fn addresses(found: Vec<IpAddr>) -> Answer {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for ip in found.into_iter().map(|ip| ip.to_canonical()) {
+        if addresses.len() < ADDRESSES_MAX && !addresses.contains(&ip) {
+            addresses.push(ip);
+        }
+    }
+    if addresses.is_empty() { Err(LookupError::NoSuchName) } else { Ok(addresses.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(5);
+
+    fn at(milliseconds: u64) -> Timestamp {
+        Timestamp::default() + Duration::from_millis(milliseconds)
+    }
+
+    fn ip(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    fn found(last: u8) -> Answer {
+        Ok([ip(last)].into())
+    }
+
+    /// Looks up the next name, and returns it with its waiters.
+    fn look_up(
+        resolver: &mut Resolver<u32>,
+        found: Result<Vec<IpAddr>, LookupError>,
+        now: Timestamp,
+    ) -> (String, Vec<u32>) {
+        let name = resolver.begin_next().expect("one is queued");
+        let (_, waiters) = resolver.finish(Arc::clone(&name), found, now);
+        (name.to_string(), waiters.into_iter().collect())
+    }
+
+    #[test]
+    fn look_ups_are_shared_and_their_answers_kept_for_a_while() {
+        let mut resolver = Resolver::default();
+        assert_eq!(resolver.ask("a.example", 1, at(0), TTL), Asked::Queued);
+        assert_eq!(resolver.ask("A.Example", 2, at(1), TTL), Asked::Shared);
+        assert_eq!(resolver.ask("a.example.", 3, at(1), TTL), Asked::Queued, "it is not searched for");
+        let name = resolver.begin_next().expect("one is queued");
+        assert_eq!(resolver.ask("a.example", 4, at(2), TTL), Asked::Shared, "it is under way");
+        let (answer, waiters) = resolver.finish(name, Ok(vec![ip(1)]), at(10));
+        assert_eq!((answer, waiters), (found(1), BTreeSet::from([1, 2, 4])));
+        for (milliseconds, expected) in [(5, Asked::Known(found(1))), (5009, Asked::Known(found(1)))] {
+            assert_eq!(resolver.ask("a.EXAMPLE", 5, at(milliseconds), TTL), expected);
+        }
+        assert_eq!(resolver.ask("a.example", 5, at(5010), TTL), Asked::Queued, "it is too old");
+        assert_eq!(look_up(&mut resolver, Ok(vec![ip(3)]), at(5010)), ("a.example.".to_owned(), vec![3]));
+        assert_eq!(look_up(&mut resolver, Ok(vec![ip(2)]), at(5010)), ("a.example".to_owned(), vec![5]));
+        assert_eq!(resolver.ask("a.example", 5, at(5011), TTL), Asked::Known(found(2)));
+        assert_eq!(resolver.begin_next(), None);
+        assert_eq!(resolver.answers, 2);
+    }
+
+    #[test]
+    fn failures_are_kept_for_a_shorter_while() {
+        for (ttl, kept) in [(5000, 999), (300, 299), (0, 0)] {
+            let ttl = Duration::from_millis(ttl);
+            let mut resolver = Resolver::default();
+            resolver.ask("a", 1, at(0), ttl);
+            look_up(&mut resolver, Err(LookupError::Failed), at(100));
+            if kept > 0 {
+                let known = Asked::Known(Err(LookupError::Failed));
+                assert_eq!(resolver.ask("a", 1, at(100 + kept), ttl), known, "{ttl:?}");
+            }
+            assert_eq!(resolver.ask("a", 1, at(101 + kept), ttl), Asked::Queued, "{ttl:?}");
+        }
+    }
+
+    #[test]
+    fn who_goes_away_leaves_the_look_up_to_others() {
+        let mut resolver = Resolver::default();
+        resolver.ask("a", 1, at(0), TTL);
+        resolver.ask("a", 2, at(0), TTL);
+        resolver.ask("b", 1, at(0), TTL);
+        resolver.cancel("A", &1);
+        resolver.cancel("b", &1);
+        resolver.cancel("c", &1);
+        assert_eq!(look_up(&mut resolver, Ok(vec![ip(1)]), at(1)), ("a".to_owned(), vec![2]));
+        assert_eq!(resolver.begin_next(), None, "nobody waits for b");
+        assert_eq!(resolver.ask("b", 3, at(2), TTL), Asked::Queued);
+        let name = resolver.begin_next().expect("one is queued");
+        resolver.cancel("b", &3);
+        assert_eq!(resolver.ask("b", 4, at(3), TTL), Asked::Shared, "it is under way, and stays so");
+        assert_eq!(resolver.finish(name, Ok(vec![ip(2)]), at(4)), (found(2), BTreeSet::from([4])));
+        resolver.cancel("b", &4);
+        assert_eq!(resolver.ask("b", 5, at(5), TTL), Asked::Known(found(2)));
+    }
+
+    #[test]
+    fn queue_and_answers_are_bounded() {
+        let mut resolver = Resolver::default();
+        let ask = |resolver: &mut Resolver<u32>, number: usize, now| {
+            resolver.ask(&format!("n{number}"), 1, now, TTL)
+        };
+        for number in 0..QUEUE_MAX {
+            assert_eq!(ask(&mut resolver, number, at(0)), Asked::Queued);
+        }
+        let full = Asked::Known(Err(LookupError::QueueFull));
+        assert_eq!(ask(&mut resolver, QUEUE_MAX, at(0)), full);
+        assert_eq!(ask(&mut resolver, 0, at(0)), Asked::Shared);
+        look_up(&mut resolver, Ok(vec![ip(1)]), at(1));
+        assert_eq!(ask(&mut resolver, QUEUE_MAX, at(1)), Asked::Queued);
+        for number in 0..3 * ANSWERS_MAX {
+            let now = at(1000 + number as u64);
+            while resolver.queue.len() > 1 {
+                look_up(&mut resolver, Ok(vec![ip(1)]), now);
+            }
+            ask(&mut resolver, 10_000 + number, now);
+            let known = resolver.names.values().filter_map(Lookup::at).count();
+            assert!(known == resolver.answers && known <= ANSWERS_MAX, "{known} after {number}");
+            assert!(resolver.names.len() <= ANSWERS_MAX + QUEUE_MAX);
+        }
+        let newest = 10_000 + 3 * ANSWERS_MAX - 3;
+        assert_eq!(ask(&mut resolver, newest, at(5000)), Asked::Known(found(1)), "the newest are kept");
+    }
+
+    #[test]
+    fn addresses_are_canonical_few_and_each_there_once() {
+        let mapped: IpAddr = "::ffff:10.0.0.1".parse().unwrap();
+        assert_eq!(addresses(vec![ip(2), mapped, ip(1), ip(2)]), Ok([ip(2), ip(1)].into()));
+        assert_eq!(addresses(Vec::new()), Err(LookupError::NoSuchName));
+        let many = addresses((0..=255).map(ip).collect()).unwrap();
+        assert_eq!((many.len(), many[0]), (ADDRESSES_MAX, ip(0)));
+    }
+}
