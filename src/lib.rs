@@ -1,6 +1,6 @@
 //! psystrike forwards Prometheus's scrapes to pods that it cannot reach.
 //!
-//! `GET /pods/{ip}/{port}/{path}` fetches `http://{ip}:{port}/{path}` and streams it back. This page maps the source:
+//! `GET /pods/{host}/{port}/{path}` fetches `http://{host}:{port}/{path}` and streams it back. This page maps the source:
 //! its layers, and one scrape on its way through the files.
 //!
 //! # Layers
@@ -28,6 +28,8 @@
 //!    in the path, [`proxy::policy`] authorizes the connection, and [`http1::rewrite`] writes the head for the pod. A
 //!    [`Transaction`](proxy::exchange::Transaction) holds the request's data from here on. The exchange is
 //!    `Connecting`, and its [`Output`](proxy::events::Output) requests a connection, which ends the run.
+//!    If the target has a name, the exchange is `Resolving` first: the worker's `names` takes the addresses from
+//!    [`proxy::resolver`], or [`net::offload`] has a thread look them up, and [`proxy::policy`] checks each of them.
 //! 4. The worker takes a pooled connection from [`net::upstreams`], in the order of [`proxy::pool`], or opens one; the
 //!    exchange is `Sending`, and once the request is sent, `Awaiting`.
 //! 5. The pod responds. The runner's `response` reads into the same buffer: [`http1::head`] parses the head,

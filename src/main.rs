@@ -125,7 +125,8 @@ fn serve(config: &Config) -> Result<u8, String> {
     let policy = &config.settings.policy;
     let list = |ranges: &[IpNet]| ranges.iter().map(IpNet::to_string).collect::<Vec<_>>().join(",");
     let (allow, deny, ports) = (list(policy.allow()), list(policy.deny()), policy.ports());
-    info!("pods may be reached in allow={allow} deny={deny} allow_ports={ports}");
+    let names = if policy.names().is_empty() { "any".to_owned() } else { policy.names().join(",") };
+    info!("pods may be reached in allow={allow} deny={deny} allow_ports={ports} allow_names={names}");
     let status = supervise(config, &shared, &mut signals, &running);
     logging::flush();
     status

@@ -78,6 +78,24 @@ const SETTINGS: &[Setting] = &[
         in_force: |psystrike| scrape(psystrike, "127.21.1.1") == (403, "destination port not allowed".into()),
     },
     Setting {
+        option: "--allow-names",
+        value: "localhost,svc",
+        other: "invalid",
+        with: LOOPBACK,
+        in_force: |psystrike| psystrike.get("/pods/a.invalid/80/m").reason() == "name not allowed",
+    },
+    Setting {
+        option: "--resolve-ttl",
+        value: "0s",
+        other: "1h",
+        with: &["--log-level", "debug"],
+        in_force: |psystrike| {
+            let refused = || psystrike.get("/pods/localhost/80/m").reason();
+            [refused(), refused()].iter().all(|reason| reason == "name resolves to nothing that is allowed")
+                && psystrike.wait_for_lines("looking up localhost", 2).len() == 2
+        },
+    },
+    Setting {
         option: "--timeout",
         value: "170ms",
         other: "9s",

@@ -138,8 +138,9 @@ fn the_network_lets_out_to_pods_and_in_at_the_scrape_port() {
             json!([{ "ports": [{ "protocol": "TCP", "port": port }] }]),
             "{overlay}"
         );
-        // All pods, and no name server over UDP; a range here would have to be one of --allow, too.
-        let pods = json!([{ "to": [{ "namespaceSelector": {} }], "ports": [{ "protocol": "TCP" }] }]);
+        // All pods, and the cluster's DNS; a range here would have to be one of --allow, too.
+        let ports = json!([{ "protocol": "TCP" }, { "protocol": "UDP", "port": 53 }]);
+        let pods = json!([{ "to": [{ "namespaceSelector": {} }], "ports": ports }]);
         assert_eq!(policy["egress"], pods, "{overlay}");
     }
 }

@@ -77,9 +77,8 @@ fn destinations_are_judged_as_for_scrapes_and_ports_once_more() {
         ("10.1.2.3:8080", &*via, Outcome::Loop, "scrape loops through psystrike"),
         ("10.1.2.3", "", Outcome::BadPort, "pod port is not a number from 1 to 65535"),
         ("10.1.2.3:0", "", Outcome::BadPort, "pod port is not a number from 1 to 65535"),
-        ("10.1.2:80", "", Outcome::BadHost, "pod address is not an IP address"),
-        ("fd00::1:8080", "", Outcome::BadHost, "pod address is not an IP address"),
-        ("pod.example:8080", "", Outcome::HostName, "pod names are not resolved: give the pod's IP address"),
+        ("10.1.2:80", "", Outcome::BadHost, "pod host is neither an IP address nor a DNS name"),
+        ("fd00::1:8080", "", Outcome::BadHost, "pod host is neither an IP address nor a DNS name"),
     ] {
         let mut talk = Talk::new(target);
         talk.client(connect(target, fields)).whatever();

@@ -30,7 +30,8 @@ struct Refusal {
 }
 
 fn refusals() -> Vec<Refusal> {
-    const NONE: &str = "no such page: ask for /pods/{ip}/{port}/{path}";
+    const NONE: &str = "no such page: ask for /pods/{host}/{port}/{path}";
+    const BAD_HOST: &str = "pod host is neither an IP address nor a DNS name";
     const ONLY: &str = "only GET and HEAD are allowed";
     const NO_BODY: &str = "a scrape has no body";
     const ALLOW: &str = "Allow: GET, HEAD\r\n";
@@ -137,7 +138,7 @@ fn refusals() -> Vec<Refusal> {
             "",
         ),
         (get("http://a:b@10.1.2.3/m"), Outcome::BadTarget, 400, "bad request target: userinfo", ""),
-        (get("http://10.1.2/m"), Outcome::BadHost, 400, "pod address is not an IP address", ""),
+        (get("http://10.1.2/m"), Outcome::BadHost, 400, BAD_HOST, ""),
         (get("http://10.1.2.3:0/m"), Outcome::BadPort, 400, "pod port is not a number from 1 to 65535", ""),
         (get("/nowhere"), Outcome::NotFound, 404, NONE, ""),
         (request("POST /nowhere", ""), Outcome::NotFound, 404, NONE, ""),
@@ -150,14 +151,10 @@ fn refusals() -> Vec<Refusal> {
             NONE,
             KEEPS,
         ),
-        (get("/pods/10.1.2/80/"), Outcome::BadHost, 400, "pod address is not an IP address", ""),
-        (
-            get("/pods/localhost/80/"),
-            Outcome::HostName,
-            400,
-            "pod names are not resolved: give the pod's IP address",
-            "",
-        ),
+        (get("/pods/10.1.2/80/"), Outcome::BadHost, 400, BAD_HOST, ""),
+        (get("/pods/a..b/80/"), Outcome::BadHost, 400, BAD_HOST, ""),
+        (get("/pods/localhost/81/"), Outcome::PortNotAllowed, 403, "destination port not allowed", ""),
+        (request("GET /pods/localhost/80/", &via), Outcome::Loop, 508, "scrape loops through psystrike", ""),
         (get("/pods/10.1.2.3/0/"), Outcome::BadPort, 400, "pod port is not a number from 1 to 65535", ""),
         (get("/pods/10.9.0.1/80/"), Outcome::AddressNotAllowed, 403, "destination not allowed", ""),
         (get("/pods/127.0.0.1/80/"), Outcome::AddressNotAllowed, 403, "destination not allowed", ""),
@@ -211,8 +208,14 @@ impl Refusal {
 #[test]
 fn refusals_say_what_is_wrong_and_reach_no_pod() {
     let refusals = refusals();
-    // These have their tests elsewhere (`exchange_client.rs`, `exchange_connect.rs`).
-    let elsewhere = [Outcome::HeadTimeout, Outcome::ConnectNotAllowed, Outcome::ConnectPortNotAllowed];
+    // These have their tests elsewhere (`exchange_client.rs`, `exchange_connect.rs`, `exchange_names.rs`).
+    let elsewhere = [
+        Outcome::HeadTimeout,
+        Outcome::ConnectNotAllowed,
+        Outcome::ConnectPortNotAllowed,
+        Outcome::NameNotAllowed,
+        Outcome::ResolvedNotAllowed,
+    ];
     let is_met = |outcome| elsewhere.contains(&outcome) || refusals.iter().any(|it| it.outcome == outcome);
     for &outcome in Outcome::ALL {
         assert!(

@@ -12,13 +12,13 @@ mod talk;
 
 use psystrike::proxy::{
     events::{ClientAction, Event, Report, UpstreamAction, Wants},
-    outcome::{Outcome, UpstreamError},
+    outcome::{LookupError, Outcome, UpstreamError},
     route::{Page, RouteName},
 };
 use states::{
     Begin, CLOSES, HEALTHZ, KEEP, KEEPS, awaiting_begun, closed, lingering, lingering_ended, reading_begun,
     relaying_chunked, relaying_length, relaying_unchunked, relaying_until_close, replying, replying_page,
-    replying_refusal, sending_part,
+    replying_refusal, resolving, sending_part,
 };
 use talk::{ANSWER, ASK, ASKED, Said, Talk, ms, pod, reply, settings};
 
@@ -131,6 +131,7 @@ fn a_scrape_goes_through_every_state_and_tells_its_times() {
 fn what_a_state_does_not_wait_for_changes_nothing() {
     type Told = (&'static str, fn(&mut Talk) -> bool);
     let inputs: &[Told] = &[
+        ("resolved", |talk| talk.changes(Event::Resolved(&Err(LookupError::NoSuchName)))),
         ("request", |talk| talk.changes(Event::Request(HEALTHZ.as_bytes()))),
         ("client gone", |talk| talk.changes(Event::ClientGone)),
         ("flushed", |talk| talk.changes(Event::Flushed)),
@@ -174,6 +175,7 @@ fn what_a_state_does_not_wait_for_changes_nothing() {
             &["request", "client gone", "the client's end", "drain", "turn away", "late"],
         ),
         ("reading", reading_begun, &["request", "client gone", "the client's end", "late"]),
+        ("resolving", resolving, &["client gone", "resolved", "late"]),
         ("connecting", || Talk::connecting(ASK), &["client gone", "connected", "failed", "late"]),
         ("sending", || Talk::sending(ASK, false), send),
         ("sending, reused", || Talk::sending(ASK, true), send),
@@ -213,7 +215,7 @@ fn reports_name_the_request_for_the_access_log_and_where_it_was_refused() {
         ),
         ("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", "GET /healthz", IF_ASKED),
         ("GET /nowhere? HTTP/1.1\r\nHost: a\r\n\r\n", "GET /nowhere?", ALWAYS),
-        ("GET http://a/b HTTP/1.1\r\nHost: a\r\n\r\n", "GET http://a/b", ALWAYS),
+        ("GET http://a:0/b HTTP/1.1\r\nHost: a\r\n\r\n", "GET http://a:0/b", ALWAYS),
         ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS *", ALWAYS),
         ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n", "GET /", ALWAYS),
         ("GET /pods/10.1.2.3/x/m HTTP/1.1\r\nHost: a\r\n\r\n", "GET /pods/10.1.2.3/x/m", ALWAYS),

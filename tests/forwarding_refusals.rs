@@ -17,15 +17,17 @@ fn answers(bytes: &[u8]) -> usize {
 
 /// Refused requests that leave it clear where the next one begins: `{pod}` stands for a pod that must not hear of
 /// it.
+const BAD_HOST: &str = "pod host is neither an IP address nor a DNS name";
+
 const REFUSED_AND_KEPT: &[(&str, u16, &str)] = &[
-    ("GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404, "no such page: ask for /pods/{ip}/{port}/{path}"),
-    ("GET /pods HTTP/1.1\r\nHost: x\r\n\r\n", 404, "no such page: ask for /pods/{ip}/{port}/{path}"),
+    ("GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404, "no such page: ask for /pods/{host}/{port}/{path}"),
+    ("GET /pods HTTP/1.1\r\nHost: x\r\n\r\n", 404, "no such page: ask for /pods/{host}/{port}/{path}"),
     (
         "GET /pods/127.22.3.1 HTTP/1.1\r\nHost: x\r\n\r\n",
         404,
-        "no such page: ask for /pods/{ip}/{port}/{path}",
+        "no such page: ask for /pods/{host}/{port}/{path}",
     ),
-    ("POST /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404, "no such page: ask for /pods/{ip}/{port}/{path}"),
+    ("POST /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404, "no such page: ask for /pods/{host}/{port}/{path}"),
     ("POST {pod} HTTP/1.1\r\nHost: x\r\n\r\n", 405, "only GET and HEAD are allowed"),
     ("get {pod} HTTP/1.1\r\nHost: x\r\n\r\n", 405, "only GET and HEAD are allowed"),
     ("PUT /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 405, "only GET and HEAD are allowed"),
@@ -36,19 +38,15 @@ const REFUSED_AND_KEPT: &[(&str, u16, &str)] = &[
         "bad request target: its scheme is not http",
     ),
     ("GET http://x@127.22.3.1/m HTTP/1.1\r\nHost: x\r\n\r\n", 400, "bad request target: userinfo"),
-    ("GET http://0x7f.1/m HTTP/1.1\r\nHost: x\r\n\r\n", 400, "pod address is not an IP address"),
+    ("GET http://0x7f.1/m HTTP/1.1\r\nHost: x\r\n\r\n", 400, BAD_HOST),
     ("GET http://127.22.3.1:/m HTTP/1.1\r\nHost: x\r\n\r\n", 400, "pod port is not a number from 1 to 65535"),
-    ("GET /pods/127.1/80/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, "pod address is not an IP address"),
-    ("GET /pods/2130706433/80/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, "pod address is not an IP address"),
-    ("GET /pods/0177.0.0.1/80/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, "pod address is not an IP address"),
-    ("GET /pods/0x7f.0.0.1/80/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, "pod address is not an IP address"),
-    ("GET /pods/fe80::1%25lo/80/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, "pod address is not an IP address"),
-    ("GET /pods//80/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, "pod address is not an IP address"),
-    (
-        "GET /pods/localhost/80/ HTTP/1.1\r\nHost: x\r\n\r\n",
-        400,
-        "pod names are not resolved: give the pod's IP address",
-    ),
+    ("GET /pods/127.1/80/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, BAD_HOST),
+    ("GET /pods/2130706433/80/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, BAD_HOST),
+    ("GET /pods/0177.0.0.1/80/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, BAD_HOST),
+    ("GET /pods/0x7f.0.0.1/80/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, BAD_HOST),
+    ("GET /pods/fe80::1%25lo/80/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, BAD_HOST),
+    ("GET /pods//80/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, BAD_HOST),
+    ("GET /pods/local..host/80/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, BAD_HOST),
     ("GET /pods/127.22.3.1/0/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, "pod port is not a number from 1 to 65535"),
     (
         "GET /pods/127.22.3.1/65536/ HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -299,7 +297,7 @@ fn pages_of_our_own_answer_get_and_head() {
     let psystrike = start();
     let mut client = psystrike.client();
     for (page, content_type, part) in [
-        ("/", "text/html; charset=utf-8", "/pods/{ip}/{port}/{path}"),
+        ("/", "text/html; charset=utf-8", "/pods/{host}/{port}/{path}"),
         ("/healthz", "text/plain; charset=utf-8", "ok\n"),
         ("/readyz", "text/plain; charset=utf-8", "ok\n"),
         ("/metrics", "text/plain; version=0.0.4; charset=utf-8", "psystrike_build_info{"),

@@ -77,6 +77,12 @@ fn whatever_happens_clients_get_their_own_pods_answers_or_see_that_they_do_not()
             Outcome::Tunnel,
             Outcome::ConnectNotAllowed,
             Outcome::ConnectPortNotAllowed,
+            Outcome::NameNotAllowed,
+            Outcome::ResolvedNotAllowed,
+            Outcome::NoSuchName,
+            Outcome::LookupFailed,
+            Outcome::LookupTimeout,
+            Outcome::LookupsFull,
         ];
         for (outcome, met) in Outcome::ALL.iter().zip(outcomes) {
             assert_eq!(met == 0, elsewhere.contains(outcome), "{outcome:?} was met {met} times");

@@ -3,7 +3,7 @@
 /// The text that `--help` prints.
 pub const HELP: &str = "\
 psystrike forwards Prometheus's scrapes to pods that it cannot reach:
-GET /pods/{ip}/{port}/{path} fetches http://{ip}:{port}/{path} and streams it back.
+GET /pods/{host}/{port}/{path} fetches http://{host}:{port}/{path} and streams it back.
 
 Usage: psystrike [OPTIONS]
 
@@ -25,6 +25,8 @@ Where it may connect
                              https and a proxy_url
   --connect-ports LIST       ports that tunnels may reach, among those of --allow-ports
                              [default: all of them]
+  --allow-names SUFFIXES     pod names that may be resolved: these and those below them, as in
+                             svc,example.com; --allow holds for their addresses [default: any]
 
 How long things may take (500ms, 3s, 2m, 1h)
   --timeout D                a scrape that names no limit of its own, to its last byte, whatever
@@ -37,6 +39,7 @@ How long things may take (500ms, 3s, 2m, 1h)
                              stay above that [default: 6m]
   --upstream-idle-timeout D  a pod connection that is kept [default: 3m]
   --tunnel-idle-timeout D    a tunnel in which no byte moves [default: 6m]
+  --resolve-ttl D            how long the addresses of a name are used [default: 5s]
 
 How much there may be (the log says what the defaults come to)
   --clients-max N            client connections; at the limit the longest-idle one is closed; if

@@ -152,11 +152,12 @@ pub fn parse(
 fn policy<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<Policy, UsageError> {
     let allow_default: Vec<IpNet> =
         policy::ALLOW_DEFAULT.split(',').filter_map(|range| range.parse().ok()).collect();
-    Ok(Policy::new(
+    let policy = Policy::new(
         source.list("--allow", &allow_default, policy::parse_range)?,
         source.list("--deny", &[], policy::parse_range)?,
         source.one("--allow-ports", Ports::all(), Ports::from_str)?,
-    ))
+    );
+    Ok(policy.with_names(source.list("--allow-names", &[], policy::parse_suffix)?))
 }
 
 /// Reads the options for CONNECT.
@@ -184,6 +185,7 @@ fn timeouts<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<T
         client_idle: source.one("--client-idle-timeout", seconds(360), positive)?,
         upstream_idle: source.one("--upstream-idle-timeout", seconds(180), positive)?,
         tunnel_idle: source.one("--tunnel-idle-timeout", seconds(360), positive)?,
+        resolve_ttl: source.one("--resolve-ttl", seconds(5), duration::parse)?,
     })
 }
 
@@ -412,13 +414,16 @@ mod tests {
     #[test]
     fn the_defaults_are_what_help_says() {
         let config = config(&[], &[]).unwrap();
-        let Timeouts { scrape, scrape_max, connect, header, client_idle, upstream_idle, tunnel_idle } =
-            config.settings.timeouts;
-        let durations = [scrape, scrape_max, connect, header, client_idle, upstream_idle, tunnel_idle];
-        assert_eq!(durations.map(|duration| duration.as_secs()), [30, 120, 3, 10, 360, 180, 360]);
+        let Timeouts { scrape, scrape_max, connect, header, .. } = config.settings.timeouts;
+        let Timeouts { client_idle, upstream_idle, tunnel_idle, resolve_ttl, .. } = config.settings.timeouts;
+        let idle = [client_idle, upstream_idle, tunnel_idle];
+        assert_eq!([scrape, scrape_max, connect, header].map(|limit| limit.as_secs()), [30, 120, 3, 10]);
+        assert_eq!(idle.map(|limit| limit.as_secs()), [360, 180, 360]);
+        assert_eq!(resolve_ttl.as_secs(), 5);
         assert_eq!(config.settings.connect_ports, None, "CONNECT is off");
         assert_eq!(config.settings.policy.allow().len(), 5);
         assert_eq!(config.settings.policy.ports().to_string(), "1-65535");
+        assert!(config.settings.policy.names().is_empty());
         assert_eq!((config.workers, config.log_level), (1, LevelFilter::Info));
         assert!(!config.settings.access_log);
         let limits = (config.clients_max, config.upstreams_idle_max, config.buffers_max);
@@ -454,6 +459,8 @@ mod tests {
             (&["--deny", "pods"], &[], &["--deny", "\"pods\"", "10.0.0.0/8"]),
             (&["--allow", "10.0.0.0/8,"], &[], &["--allow", "\"\"", "10.0.0.0/8"]),
             (&["--allow-ports", "0"], &[], &["--allow-ports", "\"0\"", "1 to 65535"]),
+            (&["--allow-names", "*.svc"], &[], &["--allow-names", "\"*.svc\"", "svc.cluster.local"]),
+            (&["--resolve-ttl", "5"], &[], &["--resolve-ttl", "\"5\"", "500ms"]),
             (&["--workers", "0"], &[], &["--workers", "\"0\"", "1 to 256", "auto"]),
             (&["--clients-max", "0"], &[], &["--clients-max", "\"0\"", "from 1"]),
             (&["--upstreams-idle-max", "-1"], &[], &["--upstreams-idle-max", "\"-1\"", "from 0"]),

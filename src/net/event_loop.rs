@@ -18,6 +18,7 @@ use mio::{
 use super::{
     listener::{Accept, BACKLOG, Listener},
     network::{Network, Token},
+    offload,
     shared::{Phase, Shared, Wake},
     slots::KEYS_FROM,
     stream::Ready,
@@ -226,5 +227,9 @@ impl Network for Mio {
 
     fn pipe(&mut self) -> io::Result<KernelPipe> {
         KernelPipe::new()
+    }
+
+    fn look_up(&mut self, shared: &Arc<Shared>) {
+        offload::start(shared);
     }
 }

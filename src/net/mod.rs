@@ -6,7 +6,8 @@
 //! - [`turn`]: the order of the steps of one turn;
 //! - [`worker`]: the connections of one event loop: their slots, their timers, and the actions that sessions request;
 //!   its `admission` accepts clients, queues those without a place, and frees places; its `buffers` pauses or ends
-//!   sessions when the bytes held reach the limit; its `upstream` opens, pools and closes pod connections;
+//!   sessions when the bytes held reach the limit; its `upstream` opens, pools and closes pod connections; its `names`
+//!   gets addresses for clients that give a pod's name;
 //! - [`run_queue`]: which client runs next;
 //! - `runner`: runs one session until nothing moves, its turn is over, or the worker has to act; its `response` moves a
 //!   response from a pod's connection to a client's, its `tunnel` bytes in both directions;
@@ -20,6 +21,9 @@
 //! - [`slots`]: the slab of connections, with keys that never reach a later connection in the same slot;
 //! - [`listener`]: SO_REUSEPORT listeners, and the meaning of each accept error;
 //! - [`places`]: places for clients, and the clients that wait for one;
+//! - [`lookups`]: the look-ups of names that all workers share;
+//! - `pending_names`: the clients of a worker that wait for addresses;
+//! - [`offload`]: threads for calls that block: the resolver's;
 //! - [`shared`]: what the workers of a process share;
 //! - [`signals`]: SIGTERM and SIGINT, and the end of a worker, as events;
 //! - [`cgroup`]: the memory limit of this process's cgroup;
@@ -29,8 +33,11 @@ pub mod cgroup;
 pub mod client;
 pub mod event_loop;
 pub mod listener;
+pub mod lookups;
 pub mod network;
+pub mod offload;
 mod outbox;
+mod pending_names;
 pub mod places;
 pub mod process;
 pub mod run_queue;

@@ -1,15 +1,16 @@
-//! Where sockets and pipes come from, and how events identify them.
+//! Where sockets, pipes and addresses of names come from, and how events identify them.
 //!
 //! Owns the interface between a worker and the kernel: [`super::event_loop`] has real sockets, a simulation its own.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use super::{
+    shared::Shared,
     slots::Key,
     transport::{Transport, splice::Pipe},
 };
 
-/// Creates sockets and pipes.
+/// Creates sockets and pipes, and resolves names.
 pub trait Network {
     /// The socket of a connection.
     type Socket: Transport;
@@ -33,6 +34,9 @@ pub trait Network {
     /// # Errors
     /// As `pipe2(2)`.
     fn pipe(&mut self) -> io::Result<Self::Pipe>;
+
+    /// Begins a look-up that was queued in [`Shared::lookups`]. Never blocks.
+    fn look_up(&mut self, shared: &Arc<Shared>);
 }
 
 /// The connection that an event is about.

@@ -1,6 +1,6 @@
 //! What the workers of a process share: settings, counters, and the phase of the process.
 //!
-//! Locks guard only wishes for a place ([`super::places`]) and settings while they are swapped. Each worker writes its
+//! Locks guard only wishes for a place ([`super::places`]), look-ups of names, and settings while they are swapped. Each worker writes its
 //! own counters, and any thread reads them.
 
 use std::{
@@ -16,7 +16,7 @@ use std::{
 
 use mio::Waker;
 
-use super::{cgroup::Pressure, listener, places::Places, process};
+use super::{cgroup::Pressure, listener, lookups::Lookups, places::Places, process};
 use crate::proxy::{
     metrics::{BuildInfo, Counters, Process},
     pages::ServerStatus,
@@ -60,6 +60,7 @@ pub struct Shared {
     started_at: SystemTime,
     phase: AtomicU8,
     places: Places,
+    lookups: Lookups,
     /// Whether the kernel is still assumed to offer splice(2) and tee(2).
     splices: AtomicBool,
     workers: Box<[WorkerShare]>,
@@ -99,6 +100,7 @@ impl Shared {
             phase: AtomicU8::new(Phase::Serving as u8),
             splices: AtomicBool::new(true),
             places: Places::new(build_info.clients_max, workers),
+            lookups: Lookups::default(),
             wakes: OnceLock::new(),
             pressure: OnceLock::new(),
             listening: OnceLock::new(),
@@ -168,6 +170,11 @@ impl Shared {
     /// Returns the places for clients.
     pub fn places(&self) -> &Places {
         &self.places
+    }
+
+    /// Returns the look-ups of names.
+    pub fn lookups(&self) -> &Lookups {
+        &self.lookups
     }
 
     /// Returns whether long responses go through pipes, with splice(2) and tee(2).
@@ -287,6 +294,7 @@ pub(super) mod tests {
                 client_idle: second,
                 upstream_idle: second,
                 tunnel_idle: Duration::from_secs(9),
+                resolve_ttl: second,
             },
             connect_ports: None,
             access_log: false,

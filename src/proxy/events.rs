@@ -12,6 +12,7 @@ use super::{
     outcome::{Failure, Outcome, UpstreamError},
     peer::Peer,
     recycler::Recycler,
+    resolver::Answer,
     route::{Page, RouteName},
     settings::Settings,
     timestamp::Timestamp,
@@ -80,6 +81,8 @@ pub enum Event<'b> {
     Discarded(usize),
     /// The client closed its side, and has yet to take bytes of a response.
     ClientEnded,
+    /// The pod's name was resolved, or could not be.
+    Resolved(&'b Answer),
     /// The connection to the pod is established.
     Connected {
         /// The connection is from the pool, so the pod may already have closed it.
@@ -146,14 +149,18 @@ pub enum UpstreamAction {
     /// No action.
     #[default]
     None,
+    /// Resolve [`Exchange::name`](super::exchange::Exchange::name).
+    Resolve,
     /// Take a pooled connection to this pod, or open one.
     Connect(Peer),
     /// As `Connect`, but not to psystrike itself ([`UpstreamError::Itself`]).
     ConnectOther(Peer),
-    /// Open a connection, but not to psystrike itself. It is never pooled.
+    /// Close it, if there is one, and open another, but not to psystrike itself. It is never pooled.
     Open(Peer),
     /// Close it and open a new one.
     Retry(Peer),
+    /// Close it, if there is one, and connect to another address of the pod as in `ConnectOther`.
+    Next(Peer),
     /// Return it to the pool.
     Keep,
     /// Close psystrike's side; the pod's is still read.
@@ -201,7 +208,8 @@ pub struct Report {
     pub detail: Option<&'static str>,
     /// The time limit that was exceeded, if one was.
     pub within: Duration,
-    /// Method and target, if [`Settings::access_log`] is set or the request was refused; cut if they are long.
+    /// Method and target, if [`Settings::access_log`] is set, the request was refused, or it gives the pod by name; cut
+    /// if they are long.
     pub request: Option<Box<str>>,
 }
 
@@ -217,7 +225,7 @@ impl Report {
 pub enum Wants {
     /// Bytes of a request.
     Request,
-    /// The connection to the pod.
+    /// The connection to the pod, or first its address.
     Connection,
     /// Room to send [`Exchange::unsent`](super::exchange::Exchange::unsent) to the pod. The response may begin before
     /// all is sent.

@@ -6,6 +6,7 @@
 //! - [`route`]: the page or pod of a request target, and the rewriting of `Location`;
 //! - [`peer`]: the address of a pod;
 //! - [`pages`]: psystrike's own pages;
+//! - [`name`]: the syntax of DNS names;
 //! - [`resolver`]: names that are looked up, and their answers;
 //! - [`policy`]: the pods that may be reached;
 //! - `special`: addresses that wide ranges do not open;
@@ -40,6 +41,7 @@ pub mod log_rate;
 pub mod logged;
 pub mod lru;
 pub mod metrics;
+pub mod name;
 pub mod outcome;
 pub mod pages;
 pub mod peer;

@@ -87,17 +87,19 @@ outcomes! {
     /// CONNECT to a port that `--connect-ports` does not allow.
     ConnectPortNotAllowed "connect_port_not_allowed" Refused 403 "destination port not allowed for CONNECT";
     /// No such page.
-    NotFound "not_found" Refused 404 "no such page: ask for /pods/{ip}/{port}/{path}";
+    NotFound "not_found" Refused 404 "no such page: ask for /pods/{host}/{port}/{path}";
     /// The pod's address is not valid.
-    BadHost "bad_host" Refused 400 "pod address is not an IP address";
-    /// The pod is given by a name.
-    HostName "host_name" Refused 400 "pod names are not resolved: give the pod's IP address";
+    BadHost "bad_host" Refused 400 "pod host is neither an IP address nor a DNS name";
     /// The pod's port is not valid.
     BadPort "bad_port" Refused 400 "pod port is not a number from 1 to 65535";
     /// The policy does not allow this address.
     AddressNotAllowed "address_not_allowed" Refused 403 "destination not allowed";
     /// The policy does not allow this port.
     PortNotAllowed "port_not_allowed" Refused 403 "destination port not allowed";
+    /// The policy does not allow this name.
+    NameNotAllowed "name_not_allowed" Refused 403 "name not allowed";
+    /// The policy allows none of the name's addresses.
+    ResolvedNotAllowed "resolved_not_allowed" Refused 403 "name resolves to nothing that is allowed";
     /// The request has passed psystrike too often.
     Loop "loop" Refused 508 "scrape loops through psystrike";
     /// All places for clients are taken.
@@ -108,6 +110,14 @@ outcomes! {
     /// The buffers were full, and this exchange had held counted bytes longest. The client's connection was broken off
     /// if part of a response was sent.
     BuffersFull "buffers_full" Pod 503 "psystrike's buffers are full, and this scrape stalled longest";
+    /// The name does not exist, or has no address.
+    NoSuchName "no_such_name" Pod 502 "no such name";
+    /// The resolver reported a failure.
+    LookupFailed "lookup_failed" Pod 502 "name lookup failed";
+    /// The name was not resolved in time.
+    LookupTimeout "lookup_timeout" Pod 504 "name not resolved";
+    /// Too many other names wait to be resolved.
+    LookupsFull "lookups_full" Pod 503 "too many names wait to be resolved";
     /// Nothing listens on the pod's port.
     ConnectionRefused "connection_refused" Pod 502 "pod refused the connection";
     /// The kernel or the network reports no route to the pod.
@@ -147,7 +157,14 @@ pub const OUTCOMES: usize = Outcome::ALL.len();
 impl Outcome {
     /// Returns whether the reason phrase names a time limit.
     const fn within(self) -> bool {
-        matches!(self, Self::HeadTimeout | Self::ConnectTimeout | Self::AnswerTimeout | Self::BodyTimeout)
+        matches!(
+            self,
+            Self::HeadTimeout
+                | Self::LookupTimeout
+                | Self::ConnectTimeout
+                | Self::AnswerTimeout
+                | Self::BodyTimeout
+        )
     }
 }
 
@@ -221,6 +238,15 @@ impl Failure {
             UpstreamError::Forbidden => connect_failed("a firewall or a route forbids it"),
             UpstreamError::Itself => Outcome::Loop.into(),
             UpstreamError::Other => Outcome::ConnectFailed.into(),
+        }
+    }
+
+    /// Returns the failure for a name without addresses.
+    pub fn of_lookup(error: LookupError) -> Self {
+        match error {
+            LookupError::NoSuchName => Outcome::NoSuchName.into(),
+            LookupError::Failed => Outcome::LookupFailed.into(),
+            LookupError::QueueFull => Outcome::LookupsFull.into(),
         }
     }
 

@@ -69,8 +69,8 @@ fn render_index(out: &mut Vec<u8>, build_info: BuildInfo) {
          <h1>psystrike</h1>\n\
          <p>Forwards Prometheus's scrapes to pods that it cannot reach. Version {version}, revision {revision}.</p>\n\
          <ul>\n\
-         <li><code>/pods/{{ip}}/{{port}}/{{path}}</code>: scrapes the pod, at <code>/metrics</code> without a path</li>\n\
-         <li><code>http://{{ip}}:{{port}}/{{path}}</code>: scrapes the pod, for clients with a <code>proxy_url</code></li>\n\
+         <li><code>/pods/{{host}}/{{port}}/{{path}}</code>: scrapes the pod, at <code>/metrics</code> without a path</li>\n\
+         <li><code>http://{{host}}:{{port}}/{{path}}</code>: scrapes the pod, for clients with a <code>proxy_url</code></li>\n\
          <li><a href=\"{metrics}\">{metrics}</a>: the metrics of psystrike itself</li>\n\
          <li><a href=\"{healthz}\">{healthz}</a>: whether its event loops run</li>\n\
          <li><a href=\"{readyz}\">{readyz}</a>: whether it takes new scrapes</li>\n\

@@ -1,6 +1,7 @@
 //! Decides which addresses and ports may be reached. Keeps psystrike from becoming an open proxy into the cluster.
 //!
-//! Checks the address that the socket connects to, never a name.
+//! Checks the address that the socket connects to. A name is checked too, before it is resolved, but allows nothing: each
+//! of its addresses has to be allowed.
 
 use std::{
     fmt,
@@ -11,7 +12,12 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{outcome::Outcome, peer::Peer, special};
+use super::{
+    name::{ends_in, is_name},
+    outcome::Outcome,
+    peer::Peer,
+    special,
+};
 
 /// The private ranges: RFC 1918, RFC 6598 (used for pods by several clouds) and RFC 4193.
 pub const ALLOW_DEFAULT: &str = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,100.64.0.0/10,fc00::/7";
@@ -23,6 +29,8 @@ pub struct Policy {
     allow: Vec<IpNet>,
     deny: Vec<IpNet>,
     ports: Ports,
+    /// The allowed suffixes of names. Empty: any name is allowed.
+    names: Vec<Box<str>>,
     /// The addresses that both lists and [`special::RANGES`] allow: first and last [`bits`], disjoint, in order.
     allowed: Box<[(u128, u128)]>,
 }
@@ -47,7 +55,20 @@ impl Policy {
                 lists_allow(&allow, &deny, ip)
             })
             .collect();
-        Self { allow, deny, ports, allowed }
+        Self { allow, deny, ports, names: Vec::new(), allowed }
+    }
+
+    /// Returns the policy with only those names allowed that are, or end in, one of these suffixes. Without a suffix, any
+    /// name is allowed.
+    #[cold]
+    #[must_use]
+    pub fn with_names(self, suffixes: Vec<Box<str>>) -> Self {
+        Self { names: suffixes, ..self }
+    }
+
+    /// Returns the suffixes of names that are allowed; none: any name is.
+    pub fn names(&self) -> &[Box<str>] {
+        &self.names
     }
 
     /// Returns the allowed addresses.
@@ -79,6 +100,17 @@ impl Policy {
             return Err(Outcome::AddressNotAllowed);
         }
         if self.ports.contain(peer.port()) { Ok(()) } else { Err(Outcome::PortNotAllowed) }
+    }
+
+    /// Checks whether a name may be resolved, to connect to this port.
+    ///
+    /// # Errors
+    /// [`Outcome::NameNotAllowed`] or [`Outcome::PortNotAllowed`].
+    pub fn authorize_name(&self, name: &str, port: u16) -> Result<(), Outcome> {
+        if !self.names.is_empty() && !self.names.iter().any(|suffix| ends_in(name, suffix)) {
+            return Err(Outcome::NameNotAllowed);
+        }
+        if self.ports.contain(port) { Ok(()) } else { Err(Outcome::PortNotAllowed) }
     }
 
     fn allows(&self, ip: IpAddr) -> bool {
@@ -123,6 +155,21 @@ pub fn parse_range(text: &str) -> Result<IpNet, String> {
         Ok(range)
     } else {
         Err(format!("bits are set behind the prefix: {trunc} is the range"))
+    }
+}
+
+/// Parses one entry of `--allow-names`: a name, or the end of names, with a dot before it or not.
+///
+/// # Errors
+/// The allowed format.
+#[cold]
+pub fn parse_suffix(text: &str) -> Result<Box<str>, &'static str> {
+    let suffix = text.strip_prefix('.').unwrap_or(text);
+    let suffix = suffix.strip_suffix('.').unwrap_or(suffix);
+    if is_name(suffix) {
+        Ok(suffix.into())
+    } else {
+        Err("a name or the end of names is allowed: svc.cluster.local")
     }
 }
 
@@ -419,6 +466,25 @@ mod tests {
         ] {
             let got = text.parse::<Ports>().ok().map(|ports| ports.to_string());
             assert_eq!(got.as_deref(), expected, "{text:?}");
+        }
+    }
+    #[test]
+    fn names_are_allowed_by_their_ends_and_ports() {
+        for (suffixes, name, port, expected) in [
+            (&[][..], "any.example", 80, Ok(())),
+            (&[], "any.example", 81, Err(Outcome::PortNotAllowed)),
+            (&["svc", ".example.com."], "web.ns.svc", 80, Ok(())),
+            (&["svc", ".example.com."], "example.com.", 80, Ok(())),
+            (&["svc", ".example.com."], "web.ns.svc", 81, Err(Outcome::PortNotAllowed)),
+            (&["svc", ".example.com."], "badexample.com", 80, Err(Outcome::NameNotAllowed)),
+            (&["svc"], "web.ns.svc.cluster.local", 80, Err(Outcome::NameNotAllowed)),
+        ] {
+            let suffixes = suffixes.iter().map(|text| parse_suffix(text).unwrap()).collect();
+            let policy = policy(ALLOW_DEFAULT, "", "80").with_names(suffixes);
+            assert_eq!(policy.authorize_name(name, port), expected, "{name}");
+        }
+        for text in ["", ".", "..", "*.a", "10.1.2.3", "a b", "a..b"] {
+            assert!(parse_suffix(text).is_err(), "{text}");
         }
     }
 }

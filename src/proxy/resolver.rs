@@ -1,6 +1,6 @@
 //! Decides which names are looked up, shares the look-ups, and keeps their answers for a while.
 //!
-//! Owns the order of look-ups and the age of answers. Resolves nothing: threads of `net` do.
+//! Owns the order of look-ups and the age of answers. Resolves nothing: [`crate::net::offload`] does.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -107,6 +107,11 @@ impl<W: Ord> Resolver<W> {
             *begun = true;
         }
         Some(name)
+    }
+
+    /// Returns how many look-ups have not begun.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
     }
 
     /// Stores the answer of a look-up, and returns it with those who wait for it.

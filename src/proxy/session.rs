@@ -76,6 +76,14 @@ impl Session {
         matches!(self, Self::Tunnel(tunnel) if tunnel.reads_from(side))
     }
 
+    /// Returns the name whose addresses the session waits for.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Exchange(exchange) => exchange.name(),
+            Self::Tunnel(_) => None,
+        }
+    }
+
     /// Returns the bytes that are still to be sent to the pod.
     #[inline]
     pub fn unsent(&self) -> &[u8] {

@@ -37,6 +37,8 @@ pub struct Timeouts {
     pub upstream_idle: Duration,
     /// How long a tunnel may be silent.
     pub tunnel_idle: Duration,
+    /// For the addresses of a name, from their look-up on.
+    pub resolve_ttl: Duration,
 }
 
 impl Timeouts {

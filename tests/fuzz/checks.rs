@@ -483,7 +483,9 @@ pub(crate) fn route(bytes: &[u8]) {
         }
         other => panic!("{again}: {other:?}"),
     }
-    let Some(through) = route::location_through_us(location.as_bytes(), peer, target.path) else { return };
+    let Some(through) = route::location_through_us(location.as_bytes(), peer, None, target.path) else {
+        return;
+    };
     let end = through.find(['?', '#']).unwrap_or(through.len());
     let query = through[end..].strip_prefix('?').map(|rest| rest.split('#').next().unwrap_or_default());
     match route::resolve(Target::Origin { path: &through[..end], query }) {

@@ -295,7 +295,7 @@ impl Ask {
                 let (outcome, target) = random.pick(&[
                     (Outcome::NotFound, "/nowhere"),
                     (Outcome::BadHost, "/pods/10.0.0/80/s/0"),
-                    (Outcome::HostName, "/pods/localhost/80/s/0"),
+                    (Outcome::BadHost, "/pods/local..host/80/s/0"),
                     (Outcome::BadPort, "/pods/10.0.0.1/0/s/0"),
                     (Outcome::AddressNotAllowed, "/pods/127.0.0.1/80/s/0"),
                     (Outcome::AddressNotAllowed, "/pods/192.0.2.1/80/s/0"),

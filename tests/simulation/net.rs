@@ -14,12 +14,14 @@ use std::{
     mem,
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
 use psystrike::{
     net::{
         network::{Network, Token},
+        shared::Shared,
         stream::upstream_error,
         transport::{Transport, splice::Pipe},
     },

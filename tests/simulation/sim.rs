@@ -55,6 +55,7 @@ pub(crate) fn settings() -> Settings {
             client_idle: seconds(10),
             upstream_idle: seconds(4),
             tunnel_idle: seconds(8),
+            resolve_ttl: seconds(1),
         },
         connect_ports: Some(Ports::all()),
         access_log: false,

@@ -20,6 +20,8 @@ impl Network for SimNetwork {
         Ok(self.socket(id))
     }
 
+    fn look_up(&mut self, _: &Arc<Shared>) {}
+
     fn pipe(&mut self) -> io::Result<SimPipe> {
         let net = &mut *self.net.borrow_mut();
         if net.is_out_of_descriptors() || net.chaos.connects && net.random.one_in(4) {

@@ -128,6 +128,13 @@ pub(crate) fn awaiting_begun() -> Talk {
     talk
 }
 
+pub(crate) fn resolving() -> Talk {
+    let mut talk = Talk::new("a pod's name");
+    talk.client("GET /pods/web.ns.svc/8080/m HTTP/1.1\r\nHost: a\r\n\r\n").upstream(UpstreamAction::Resolve);
+    talk.wants(Wants::Connection);
+    talk
+}
+
 pub(crate) fn sending_part() -> Talk {
     let mut talk = Talk::sending(ASK, false);
     talk.sent(10);

@@ -71,6 +71,7 @@ pub(crate) fn settings() -> Settings {
             client_idle: ms(360_000),
             upstream_idle: ms(180_000),
             tunnel_idle: ms(360_000),
+            resolve_ttl: ms(5_000),
         },
         connect_ports: Some("8080,9000-9999".parse().expect("ports")),
         access_log: false,

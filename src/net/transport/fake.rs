@@ -8,11 +8,15 @@ use std::{
     io::{self, ErrorKind, IoSlice},
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
 use super::{Transport, splice::Pipe};
-use crate::net::network::{Network, Token};
+use crate::net::{
+    network::{Network, Token},
+    shared::Shared,
+};
 
 /// The other side of a [`Fake`], controlled by the test.
 #[derive(Debug, Default)]
@@ -206,6 +210,8 @@ impl Network for FakeNetwork {
         self.opened.push((to, fake.clone()));
         Ok(fake)
     }
+
+    fn look_up(&mut self, _: &Arc<Shared>) {}
 
     fn pipe(&mut self) -> io::Result<FakePipe> {
         const EMFILE: i32 = 24;

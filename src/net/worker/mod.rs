@@ -1,11 +1,13 @@
 //! The connections of one event loop: their slots, their deadlines, and which of them can run.
 //!
 //! Owns every connection of its worker, and performs the actions that sessions request: `admission` handles clients
-//! that arrive, wait for a place and leave, `buffers` the bytes held for them, `upstream` their pods' connections.
-//! `super::runner` moves bytes; readiness and time come from [`super::event_loop`], or a simulation.
+//! that arrive, wait for a place and leave, `buffers` the bytes held for them, `upstream` their pods' connections,
+//! `names` the addresses that they wait for. `super::runner` moves bytes; readiness and time come from
+//! [`super::event_loop`], or a simulation.
 
 mod admission;
 mod buffers;
+mod names;
 mod upstream;
 
 use std::{mem, net::SocketAddr, sync::Arc, time::Duration};
@@ -13,6 +15,7 @@ use std::{mem, net::SocketAddr, sync::Arc, time::Duration};
 use super::{
     client::Client,
     network::{Network, Token},
+    pending_names::PendingNames,
     run_queue::RunQueue,
     runner::{Action, Move, Runner, Tools},
     shared::Shared,
@@ -59,6 +62,7 @@ pub struct Worker<N: Network> {
     runnable: RunQueue,
     took_long: bool,
     journal: Journal,
+    names: PendingNames,
     /// Buffer of every read: one for all connections, so that none needs its own.
     scratch: Box<[u8]>,
     tools: Tools<N>,
@@ -79,6 +83,7 @@ impl<N: Network> Worker<N> {
             runnable: RunQueue::default(),
             took_long: false,
             journal: Journal::default(),
+            names: PendingNames::default(),
             scratch: vec![0; PEEK_BYTES_MAX].into(),
             tools: Tools {
                 network,
@@ -124,6 +129,7 @@ impl<N: Network> Worker<N> {
         self.shared.refresh(&mut self.tools.settings);
         let mut scratch = std::mem::take(&mut self.scratch);
         self.run_queued(&mut scratch);
+        self.deliver_answers(&mut scratch);
         while let Some((key, timer, at)) = self.timers.pop_due(now) {
             let Some(client) = self.clients.get_mut(key) else { continue };
             if client.timers.fire(timer, at) {
@@ -316,7 +322,7 @@ impl<N: Network> Worker<N> {
 
     /// Returns when the next turn is due, if nothing happens before.
     pub fn next_wake(&self) -> Option<Timestamp> {
-        if !self.runnable.is_empty() {
+        if !self.runnable.is_empty() || self.names.is_due() {
             return Some(self.tools.now);
         }
         let mut next = [self.timers.next(), self.upstreams.next_expiry()].into_iter().flatten().min();
@@ -355,6 +361,7 @@ impl<N: Network> Worker<N> {
     /// Removes and returns a client, whose connection the caller closes.
     fn take_client(&mut self, key: Key) -> Option<Client<N::Socket>> {
         let mut client = self.clients.remove(key)?;
+        self.stop_resolving(key);
         self.tools.transfer.forget(&mut client.outbox);
         if let Some(outbox) = &mut client.to_pod {
             self.tools.transfer.forget(outbox);

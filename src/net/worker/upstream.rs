@@ -29,12 +29,20 @@ impl<N: Network> Worker<N> {
     pub(super) fn act_on_upstream(&mut self, key: Key, action: UpstreamAction) -> Option<Event<'static>> {
         match action {
             UpstreamAction::None => return None,
+            UpstreamAction::Resolve => self.resolve(key),
             UpstreamAction::Connect(peer) => return self.connect(key, peer, false),
             UpstreamAction::ConnectOther(peer) => return self.connect(key, peer, true),
-            UpstreamAction::Open(peer) if self.shared.listens_at(peer) => {
-                return Some(Event::UpstreamFailed(UpstreamError::Itself));
+            UpstreamAction::Open(peer) => {
+                self.close_upstream(key);
+                if self.shared.listens_at(peer) {
+                    return Some(Event::UpstreamFailed(UpstreamError::Itself));
+                }
+                return self.open(key, peer);
             }
-            UpstreamAction::Open(peer) => return self.open(key, peer),
+            UpstreamAction::Next(peer) => {
+                self.close_upstream(key);
+                return self.connect(key, peer, true);
+            }
             UpstreamAction::Shutdown => {
                 if let Some(upstream) = self.upstream_of(key) {
                     upstream.stream.socket().shutdown();
@@ -102,6 +110,7 @@ impl<N: Network> Worker<N> {
     }
 
     fn close_upstream(&mut self, key: Key) {
+        self.stop_resolving(key);
         let upstream = self.clients.get_mut(key).and_then(|client| client.upstream.take());
         if let Some(upstream) = upstream {
             self.upstreams.close(upstream, self.shared.counters(self.index));

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::{
+    named_pod::NamedPod,
     states::{Exchange, HOPS_MAX},
     transaction::Transaction,
 };
@@ -14,7 +15,6 @@ use crate::{
     proxy::{
         events::{Context, Output, UpstreamAction},
         outcome::{Failure, Outcome},
-        peer::Peer,
         route::{self, Destination, RouteName},
         tunnel::Tunnel,
     },
@@ -37,37 +37,48 @@ impl Transaction {
         // Without a tunnel, what follows the request is for nobody: it must not be parsed as another request.
         self.terms.persistent = false;
         match self.authorize_tunnel(head, framing, ctx) {
-            Ok(peer) => {
+            Ok(Destination::Address(peer)) => {
                 out.upstream = UpstreamAction::Open(peer);
                 self.connect(ctx)
             }
+            Ok(Destination::Name(..)) => self.resolve(ctx, out),
             Err(failure) => self.fail(failure, Duration::ZERO, ctx, out),
         }
     }
 
-    fn authorize_tunnel(
+    /// Checks everything that can be checked before a name is resolved. Records the destination.
+    fn authorize_tunnel<'a>(
         &mut self,
-        head: &RequestHead<'_, '_>,
+        head: &RequestHead<'_, 'a>,
         framing: Framing,
         ctx: &Context<'_>,
-    ) -> Result<Peer, Failure> {
+    ) -> Result<Destination<'a>, Failure> {
         let Some(ports) = &ctx.settings.connect_ports else { return Err(Outcome::ConnectNotAllowed.into()) };
         if framing != Framing::Empty {
             return Err(Outcome::Body.into());
         }
-        let peer = match route::resolve_connect(head.target)? {
-            Destination::Address(peer) => peer,
-            Destination::Name(..) => return Err(Outcome::HostName.into()),
-        };
-        self.peer = Some(peer);
+        let destination = route::resolve_connect(head.target)?;
+        match destination {
+            Destination::Address(peer) => self.peer = Some(peer),
+            Destination::Name(name, port) => self.named = Some(Box::new(NamedPod::new(name, port, true))),
+        }
         if head.hops() >= HOPS_MAX {
             return Err(Outcome::Loop.into());
         }
-        ctx.settings.policy.authorize(peer)?;
-        if !ports.contain(peer.port()) {
+        let port = match destination {
+            Destination::Address(peer) => {
+                ctx.settings.policy.authorize(peer)?;
+                peer.port()
+            }
+            Destination::Name(name, port) => {
+                ctx.settings.policy.authorize_name(name, port)?;
+                port
+            }
+        };
+        if !ports.contain(port) {
             return Err(Outcome::ConnectPortNotAllowed.into());
         }
-        Ok(peer)
+        Ok(destination)
     }
 
     /// Opens the tunnel: its connection is established.

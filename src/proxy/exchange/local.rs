@@ -47,9 +47,11 @@ impl Transaction {
         self.until = self.until.max(ctx.now + ctx.settings.timeouts.header);
         let reason = failure.phrase(within).to_string();
         let after = HumanDuration(ctx.now.since(self.started));
-        let body = match self.peer {
-            Some(pod) => format!("{reason} (pod {pod}, after {after})\n"),
-            None => format!("{reason}\n"),
+        let body = match (&self.named, self.peer) {
+            (None, Some(pod)) => format!("{reason} (pod {pod}, after {after})\n"),
+            (Some(name), Some(pod)) => format!("{reason} (pod {name} at {pod}, after {after})\n"),
+            (Some(name), None) => format!("{reason} (pod {name}, after {after})\n"),
+            (None, None) => format!("{reason}\n"),
         };
         LocalResponse {
             status: self.status,

@@ -11,7 +11,9 @@
 //! Reading: idle timeout                                   -> Closed
 //! Reading: drained, or idle longest                       -> Closed | Lingering
 //! Reading -> Connecting -> Sending -> Awaiting -> Relaying -> Replying -> Reading | Lingering
-//! Connecting: refused, timed out                          -> Replying 502, 504
+//! Reading -> Resolving (pod given by name)                -> Connecting
+//! Resolving: no such name, timed out, nothing allowed     -> Replying 502, 504, 403
+//! Connecting: refused, timed out                          -> Connecting (next address) | Replying 502, 504
 //! Sending | Awaiting: reused connection closed or stale   -> Connecting (new, once)
 //! Sending | Awaiting: no valid response                   -> Replying 502, 504
 //! Sending | Awaiting: 1xx                                 -> unchanged
@@ -20,10 +22,10 @@
 //! Relaying: timed out, client stalled                     -> Closed, reset
 //! Replying: timed out                                     -> Closed, reset
 //! Lingering: delivered, timed out, buffers full           -> Closed
-//! Reading | Connecting | Sending | Awaiting: buffers full -> Replying 503
+//! Reading | Resolving .. Awaiting: buffers full           -> Replying 503
 //! Relaying: buffers full                                  -> Lingering, visibly broken
 //! Replying: buffers full                                  -> Lingering
-//! Connecting .. Replying: buffers full, client stalled    -> Closed, reset
+//! Resolving .. Replying: buffers full, client stalled     -> Closed, reset
 //! any: client gone                                        -> Closed, and the pod's connection with it
 //! ```
 //!
@@ -33,7 +35,9 @@
 mod connect;
 mod end;
 mod local;
+mod named_pod;
 mod request;
+mod resolving;
 mod response;
 mod retry;
 mod states;
@@ -61,7 +65,8 @@ impl Exchange {
             (state @ (Self::Closed | Self::Tunnel(_)), _) => state,
             (state, Event::NoRoom { client_stalled }) => state.give_way(client_stalled, ctx, out),
             (
-                Self::Connecting { transaction, .. }
+                Self::Resolving { transaction, .. }
+                | Self::Connecting { transaction, .. }
                 | Self::Sending(transaction)
                 | Self::Awaiting(transaction)
                 | Self::Relaying(transaction)
@@ -69,6 +74,7 @@ impl Exchange {
                 Event::ClientGone,
             ) => transaction.client_gone(ctx, out),
             (Self::Reading(reading), event) => reading.on_event(event, ctx, out),
+            (Self::Resolving { transaction, until }, event) => transaction.resolving(until, event, ctx, out),
             (Self::Connecting { transaction, until }, event) => {
                 transaction.connecting(until, event, ctx, out)
             }
@@ -89,7 +95,8 @@ impl Exchange {
                 let transaction = Transaction::begin(ClientTerms::UNREAD, ctx);
                 transaction.fail(outcome.into(), Duration::ZERO, ctx, out)
             }
-            Self::Connecting { mut transaction, .. }
+            Self::Resolving { mut transaction, .. }
+            | Self::Connecting { mut transaction, .. }
             | Self::Sending(mut transaction)
             | Self::Awaiting(mut transaction)
                 if !client_stalled =>
@@ -103,7 +110,8 @@ impl Exchange {
                 transaction.terms.persistent = false;
                 transaction.flushed(ctx, out)
             }
-            Self::Connecting { transaction, .. }
+            Self::Resolving { transaction, .. }
+            | Self::Connecting { transaction, .. }
             | Self::Sending(transaction)
             | Self::Awaiting(transaction)
             | Self::Relaying(transaction)

@@ -5,6 +5,7 @@
 use std::{mem, time::Duration};
 
 use super::{
+    named_pod::NamedPod,
     states::{Exchange, HOPS_MAX, Reading},
     transaction::{ClientTerms, SPARE_REQUEST_BYTES_MAX, Transaction},
 };
@@ -23,6 +24,11 @@ use crate::{
         route::{self, Destination, PodRoute, Route, RouteName},
     },
 };
+
+/// Returns an error for a scrape in a loop.
+fn loop_checked(head: &RequestHead<'_, '_>) -> Result<(), Outcome> {
+    if head.hops() < HOPS_MAX { Ok(()) } else { Err(Outcome::Loop) }
+}
 
 impl Reading {
     /// Handles an event while a request's head is incomplete.
@@ -106,9 +112,14 @@ impl Reading {
             Ok(Route::Page(page)) => transaction.page(page, ctx, out),
             Ok(Route::Pod(pod)) => match pod.destination {
                 Destination::Address(peer) => transaction.to_address(head, &pod, peer, ctx, out),
-                Destination::Name(..) => {
+                Destination::Name(name, port) => {
                     transaction.line = line();
-                    transaction.fail(Outcome::HostName.into(), Duration::ZERO, ctx, out)
+                    transaction.named = Some(Box::new(NamedPod::new(name, port, pod.authority.is_some())));
+                    let judged = ctx.settings.policy.authorize_name(name, port);
+                    match loop_checked(head).and(judged) {
+                        Ok(()) => transaction.to_name(head, &pod, ctx, out),
+                        Err(outcome) => transaction.fail(outcome.into(), Duration::ZERO, ctx, out),
+                    }
                 }
             },
             Err(failure) => {
@@ -159,8 +170,7 @@ impl Transaction {
         out: &mut Output,
     ) -> Exchange {
         self.peer = Some(peer);
-        let judged = if head.hops() < HOPS_MAX { Ok(()) } else { Err(Outcome::Loop) };
-        if let Err(outcome) = judged.and_then(|()| ctx.settings.policy.authorize(peer)) {
+        if let Err(outcome) = loop_checked(head).and_then(|()| ctx.settings.policy.authorize(peer)) {
             return self.fail(outcome.into(), Duration::ZERO, ctx, out);
         }
         let host = pod.authority.map_or(Host::Address(peer.socket_addr()), Host::Authority);
@@ -171,6 +181,20 @@ impl Transaction {
             Some(_) => UpstreamAction::ConnectOther(peer),
         };
         self.connect(ctx)
+    }
+
+    /// Resolves the name of a pod, to connect to one of its addresses.
+    #[cold]
+    fn to_name(
+        mut self: Box<Self>,
+        head: &RequestHead<'_, '_>,
+        pod: &PodRoute<'_>,
+        ctx: &mut Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        let by_name = self.named.as_ref().map(ToString::to_string).unwrap_or_default();
+        self.write_request(head, pod, Host::Authority(pod.authority.unwrap_or(&by_name)), ctx);
+        self.resolve(ctx, out)
     }
 
     /// Writes the request for the pod, and sets the deadline.

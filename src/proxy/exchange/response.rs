@@ -175,8 +175,9 @@ impl Transaction {
         let persistence = if until_close { Persistence::Close } else { self.terms_now(ctx).persistence() };
         // A client that sent the absolute form follows a `Location` through its proxy.
         let location = head.location().zip(self.peer).filter(|_| self.route == RouteName::Pods);
-        let location =
-            location.and_then(|(location, peer)| route::location_through_us(location, peer, self.asked()));
+        let name = self.named.as_ref().map(|pod| &*pod.name);
+        let location = location
+            .and_then(|(location, peer)| route::location_through_us(location, peer, name, self.asked()));
         let date = (!head.is_dated()).then(|| ctx.pages.date());
         // An HTTP/1.0 client gets no Transfer-Encoding even if there is no body.
         let edit = ResponseEdit { persistence, unchunk: old, location, date };

@@ -19,6 +19,13 @@ pub(super) const HOPS_MAX: usize = 3;
 pub enum Exchange {
     /// A request's head is incomplete.
     Reading(Reading),
+    /// The addresses of the pod's name are not known yet.
+    Resolving {
+        /// The request.
+        transaction: Box<Transaction>,
+        /// The deadline for resolving.
+        until: Timestamp,
+    },
     /// The connection to the pod is not established yet.
     Connecting {
         /// The request.
@@ -77,7 +84,7 @@ impl Exchange {
     pub fn wants(&self) -> Wants {
         match self {
             Self::Reading(_) => Wants::Request,
-            Self::Connecting { .. } => Wants::Connection,
+            Self::Resolving { .. } | Self::Connecting { .. } => Wants::Connection,
             Self::Sending(_) => Wants::Send,
             Self::Awaiting(_) | Self::Relaying(_) => Wants::Response,
             Self::Replying(_) => Wants::Flush,
@@ -92,6 +99,7 @@ impl Exchange {
     pub fn deadline(&self) -> Option<Timestamp> {
         match self {
             Self::Reading(Reading { until, .. })
+            | Self::Resolving { until, .. }
             | Self::Connecting { until, .. }
             | Self::Lingering(Lingering { until, .. }) => Some(*until),
             Self::Sending(transaction)
@@ -113,6 +121,14 @@ impl Exchange {
         matches!(self, Self::Lingering(_))
     }
 
+    /// Returns the name whose addresses the exchange waits for.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Resolving { transaction, .. } => transaction.named.as_ref().map(|pod| &*pod.name),
+            _ => None,
+        }
+    }
+
     /// Returns the bytes that are still to be sent to the pod.
     pub fn unsent(&self) -> &[u8] {
         match self {
@@ -125,7 +141,8 @@ impl Exchange {
     pub fn held_bytes(&self) -> usize {
         match self {
             Self::Reading(_) | Self::Lingering(_) | Self::Tunnel(_) | Self::Closed => 0,
-            Self::Connecting { transaction, .. }
+            Self::Resolving { transaction, .. }
+            | Self::Connecting { transaction, .. }
             | Self::Sending(transaction)
             | Self::Awaiting(transaction)
             | Self::Relaying(transaction)

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::named_pod::NamedPod;
 use crate::{
     http1::{
         body::{BodyScanner, Progress, Scan},
@@ -44,6 +45,8 @@ pub struct Transaction {
     pub(super) terms: ClientTerms,
     pub(super) line: Option<Box<str>>,
     pub(super) peer: Option<Peer>,
+    /// The pod's name, if the request gives that.
+    pub(super) named: Option<Box<NamedPod>>,
     pub(super) started: Timestamp,
     /// The deadline.
     pub(super) until: Timestamp,
@@ -85,6 +88,7 @@ impl Transaction {
             terms,
             line: None,
             peer: None,
+            named: None,
             started: now,
             until,
             request: Vec::new(),

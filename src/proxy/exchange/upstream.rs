@@ -35,10 +35,19 @@ impl Transaction {
             }
             Event::UpstreamFailed(UpstreamError::Itself) => self.own_page(ctx, out),
             Event::UpstreamFailed(error) => {
+                // Another address needs a descriptor too.
+                let next =
+                    if error == UpstreamError::NoDescriptors { None } else { self.next_address(ctx.now) };
+                if let Some(peer) = next {
+                    return self.connect_next(peer, ctx, out);
+                }
                 let within = self.patience().min(ctx.settings.timeouts.connect);
                 self.give_up_within(within, Failure::of_connecting(error), ctx, out)
             }
             Event::Timeout { .. } => {
+                if let Some(peer) = self.next_address(ctx.now) {
+                    return self.connect_next(peer, ctx, out);
+                }
                 let out_of_patience = until == self.until;
                 let within = if out_of_patience { self.patience() } else { ctx.settings.timeouts.connect };
                 self.give_up_within(within, Outcome::ConnectTimeout.into(), ctx, out)

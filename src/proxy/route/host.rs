@@ -1,15 +1,11 @@
 //! Hosts and ports in a request target.
 //!
-//! Owns which spellings of an address are accepted, and the syntax of DNS names.
+//! Owns which spellings of an address are accepted. [`name`](crate::proxy::name) owns the syntax of names.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::target::Destination;
-use crate::proxy::{outcome::Outcome, peer::Peer};
-
-/// The longest DNS name, and the longest label in it (RFC 1035 section 2.3.4), in text and without a trailing dot.
-const NAME_BYTES_MAX: usize = 253;
-const LABEL_BYTES_MAX: usize = 63;
+use crate::proxy::{name::is_name, outcome::Outcome, peer::Peer};
 
 /// A host: an address, or a name that has to be resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,27 +40,10 @@ pub(super) fn parse_host(host: &str) -> Result<Host<'_>, Outcome> {
     parse_name(host)
 }
 
-/// Parses a DNS name: labels of letters, digits, hyphens and underscores, with a dot behind the last one or not. What
-/// resolvers take for an address in another spelling, such as `0x7f.1`, is refused.
+/// Parses a DNS name.
 #[cold]
 pub(super) fn parse_name(host: &str) -> Result<Host<'_>, Outcome> {
-    let name = host.strip_suffix('.').unwrap_or(host);
-    // No name's last label is a number (WHATWG URL, "ends in a number"): getaddrinfo(3) takes it for an address.
-    let last = name.rsplit('.').next().unwrap_or_default();
-    let is_number = last.bytes().all(|byte| byte.is_ascii_digit())
-        || last.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("0x"));
-    let is_name = name.len() <= NAME_BYTES_MAX && name.split('.').all(is_label) && !is_number;
-    if is_name { Ok(Host::Name(host)) } else { Err(Outcome::BadHost) }
-}
-
-/// Returns whether a text is a label (RFC 1123 section 2.1). Underscores are no part of host names by the standard, but
-/// of names that people use.
-fn is_label(label: &str) -> bool {
-    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    (1..=LABEL_BYTES_MAX).contains(&label.len())
-        && label.bytes().all(is_inner)
-        && !label.starts_with('-')
-        && !label.ends_with('-')
+    if is_name(host) { Ok(Host::Name(host)) } else { Err(Outcome::BadHost) }
 }
 
 fn strip_prefix_ignore_case<'b>(text: &'b str, prefix: &str) -> Option<&'b str> {
@@ -82,89 +61,4 @@ pub(super) fn parse_port(port: &str) -> Result<u16, Outcome> {
     // std's parser accepts digits with a `+` or zeros before them, and nothing else.
     let plain = port.starts_with(|first: char| matches!(first, '1'..='9'));
     port.parse().ok().filter(|_| plain).ok_or(Outcome::BadPort)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_told_from_addresses_and_from_neither() {
-        let label = "a".repeat(LABEL_BYTES_MAX);
-        let longest = [&*label, &label, &label, &label[..61]].join(".");
-        assert_eq!(longest.len(), NAME_BYTES_MAX);
-        for name in [
-            "localhost",
-            "LocalHost",
-            "my-svc.my-ns.svc",
-            "my-svc.my-ns.svc.cluster.local.",
-            "a",
-            "a.",
-            "1a",
-            "1.a",
-            "10-1-2-3.default.pod.cluster.local",
-            "10.1.2.3.example",
-            "_http._tcp.svc",
-            "a_b",
-            "_",
-            "xn--bcher-kva.example",
-            "a0x1",
-            &label,
-            &longest,
-            &format!("{longest}."),
-        ] {
-            assert_eq!(parse_host(name), Ok(Host::Name(name)));
-        }
-        for neither in [
-            "",
-            ".",
-            "..",
-            ".a",
-            "a..",
-            "a..b",
-            "-",
-            "-a",
-            "a-",
-            "a.-b",
-            "a-.b",
-            "a b",
-            "a%2eb",
-            "a:b",
-            "a@b",
-            "b\u{fc}cher.example",
-            "*.a",
-            "a/b",
-            "[a]",
-            "%5Ba%5D",
-            "fe80::1%eth0",
-            // Addresses in disguise.
-            "0177.0.0.1",
-            "2130706433",
-            "0x7f.1",
-            "0x7f000001",
-            "127.1",
-            "127.0.1",
-            "0",
-            "10.1.2.3.",
-            "10.1.2.3.4",
-            "10.1.2.256",
-            "10.1.2.0x3",
-            "10.1.2.0X3.",
-            "a.0x",
-            "a.0xyz",
-            "a.1",
-            "a.1.",
-            &format!("{label}a"),
-            &format!("a.{label}a.b"),
-            &format!("{longest}a"),
-            &format!("{longest}a."),
-        ] {
-            assert_eq!(parse_host(neither), Err(Outcome::BadHost), "{neither}");
-        }
-        for (text, ip) in
-            [("10.1.2.3", "10.1.2.3"), ("[fd00::1]", "fd00::1"), ("::ffff:10.1.2.3", "::ffff:10.1.2.3")]
-        {
-            assert_eq!(parse_host(text), Ok(Host::Address(ip.parse().unwrap())), "{text}");
-        }
-    }
 }

@@ -10,15 +10,18 @@ use crate::proxy::peer::Peer;
 /// Rewrites a pod's `Location` to a path of psystrike. Returns `None` if it does not lead to the same pod, or leads
 /// nowhere.
 ///
+/// `name` is the pod's name, if the request gives that: it stays in the path, unless `Location` has the address.
 /// `asked` is the path of the request to the pod: relative references are resolved against it. Resolved against the
 /// client's own path, a reference with `..` could lead elsewhere.
-pub fn location_through_us(location: &[u8], peer: Peer, asked: &str) -> Option<String> {
+pub fn location_through_us(location: &[u8], peer: Peer, name: Option<&str>, asked: &str) -> Option<String> {
     let location = str::from_utf8(location).ok()?;
+    let mut name = name;
     let reference = match location.split_once("//") {
         Some((scheme, rest)) if scheme.is_empty() || scheme.eq_ignore_ascii_case("http:") => {
             let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
             let (authority, path) = rest.split_at(end);
-            if !names(authority, peer) {
+            name = name.filter(|name| is_named(authority, name, peer.port()));
+            if name.is_none() && !is_addressed(authority, peer) {
                 return None;
             }
             if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
@@ -42,11 +45,22 @@ pub fn location_through_us(location: &[u8], peer: Peer, asked: &str) -> Option<S
     // If the path has a `%3F` and no query follows, an empty query keeps it from being taken for a `?`.
     let query = if encoded_question_mark(&path).is_some() && !suffix.starts_with('?') { "?" } else { "" };
     // Bare IPv6: a path segment may have colons, but no brackets (RFC 3986 section 3.3).
-    Some(format!("/pods/{}/{}{path}{query}{suffix}", peer.ip(), peer.port()))
+    let port = peer.port();
+    Some(match name {
+        Some(name) => format!("/pods/{name}/{port}{path}{query}{suffix}"),
+        None => format!("/pods/{}/{port}{path}{query}{suffix}", peer.ip()),
+    })
 }
 
-/// Returns whether an authority names the pod that responded.
-fn names(authority: &str, peer: Peer) -> bool {
+/// Returns whether an authority has this name and port.
+fn is_named(authority: &str, name: &str, port: u16) -> bool {
+    let (host, digits) = authority.split_once(':').unwrap_or((authority, ""));
+    let named = if digits.is_empty() { Some(80) } else { digits.parse().ok() };
+    host.eq_ignore_ascii_case(name) && named == Some(port)
+}
+
+/// Returns whether an authority has the address of the pod that responded.
+fn is_addressed(authority: &str, peer: Peer) -> bool {
     match authority.parse::<SocketAddr>() {
         Ok(addr) => Peer::new(addr.ip(), addr.port()) == peer,
         Err(_) => {
@@ -120,7 +134,7 @@ mod tests {
             ("/metrics", "mailto:a@b", None),
             ("/metrics", "a:b/c", None),
         ] {
-            let got = location_through_us(location.as_bytes(), pod("10.1.2.3:8080"), asked);
+            let got = location_through_us(location.as_bytes(), pod("10.1.2.3:8080"), None, asked);
             assert_eq!(got.as_deref(), expected, "{location:?} from {asked}");
         }
         for (location, expected) in [
@@ -129,10 +143,32 @@ mod tests {
             ("http://[fd00::1]:/m", Some("/pods/fd00::1/80/m")),
             ("http://fd00::1/m", None),
         ] {
-            let got = location_through_us(location.as_bytes(), pod("[fd00::1]:80"), "/metrics");
+            let got = location_through_us(location.as_bytes(), pod("[fd00::1]:80"), None, "/metrics");
             assert_eq!(got.as_deref(), expected, "{location:?}");
         }
-        let not_text = location_through_us(b"/\xff", pod("10.1.2.3:8080"), "/metrics");
+        let not_text = location_through_us(b"/\xff", pod("10.1.2.3:8080"), None, "/metrics");
         assert_eq!(not_text, None, "what cannot be read is not rewritten");
+    }
+
+    #[test]
+    fn locations_keep_the_name_that_was_asked_for() {
+        for (address, location, expected) in [
+            ("10.1.2.3:8080", "/m", Some("/pods/web.svc/8080/m")),
+            ("10.1.2.3:8080", "n?q", Some("/pods/web.svc/8080/n?q")),
+            ("10.1.2.3:8080", "http://web.svc:8080/m", Some("/pods/web.svc/8080/m")),
+            ("10.1.2.3:8080", "//WEB.svc:8080", Some("/pods/web.svc/8080/")),
+            ("10.1.2.3:8080", "http://10.1.2.3:8080/m", Some("/pods/10.1.2.3/8080/m")),
+            ("10.1.2.3:80", "http://web.svc/m", Some("/pods/web.svc/80/m")),
+            ("10.1.2.3:80", "http://web.svc:/m", Some("/pods/web.svc/80/m")),
+            ("10.1.2.3:8080", "http://web.svc/m", None),
+            ("10.1.2.3:8080", "http://web.svc:8081/m", None),
+            ("10.1.2.3:8080", "http://web.svc:x/m", None),
+            ("10.1.2.3:8080", "http://other.svc:8080/m", None),
+            ("10.1.2.3:8080", "http://10.1.2.4:8080/m", None),
+            ("10.1.2.3:8080", "http://user@web.svc:8080/m", None),
+        ] {
+            let got = location_through_us(location.as_bytes(), pod(address), Some("web.svc"), "/metrics");
+            assert_eq!(got.as_deref(), expected, "{location:?} from {address}");
+        }
     }
 }

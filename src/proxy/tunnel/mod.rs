@@ -182,6 +182,7 @@ mod tests {
                 client_idle: TIMEOUT,
                 upstream_idle: TIMEOUT,
                 tunnel_idle: TIMEOUT,
+                resolve_ttl: TIMEOUT,
             },
             connect_ports: None,
             access_log: false,

@@ -1,0 +1,175 @@
+//! The look-ups of names that all workers share: who asked, what is queued, and the answers on their way.
+//!
+//! Owns the lock around [`crate::proxy::resolver`]. [`super::offload`] has the threads that resolve names.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use super::slots::Key;
+use crate::proxy::{
+    outcome::LookupError,
+    resolver::{Answer, Asked, Resolver},
+    timestamp::Timestamp,
+};
+
+/// The most threads. Each resolves one name at a time.
+const THREADS_MAX: usize = 4;
+
+/// A client that waits for the addresses of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Asker {
+    /// The index of its worker.
+    pub worker: usize,
+    /// Its key there.
+    pub client: Key,
+}
+
+/// The answer for a client: the client, the name in lower case, and the answer.
+pub type Delivery = (Key, Arc<str>, Answer);
+
+/// The look-ups of a process.
+#[derive(Debug, Default)]
+pub struct Lookups {
+    state: Mutex<State>,
+    queued: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    resolver: Resolver<Asker>,
+    /// Answers that workers have yet to collect.
+    answers: Vec<(Asker, Arc<str>, Answer)>,
+    threads: usize,
+    /// Threads that wait for a look-up.
+    resting: usize,
+}
+
+impl Lookups {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for the addresses of a name ([`Resolver::ask`]).
+    pub fn ask(&self, name: &str, asker: Asker, now: Timestamp, ttl: Duration) -> Asked {
+        let asked = self.state().resolver.ask(name, asker, now, ttl);
+        if asked == Asked::Queued {
+            self.queued.notify_one();
+        }
+        asked
+    }
+
+    /// Stops waiting for the addresses of a name ([`Resolver::cancel`]).
+    pub fn cancel(&self, name: &str, asker: Asker) {
+        self.state().resolver.cancel(name, &asker);
+    }
+
+    /// Takes the answers for the clients of a worker.
+    pub fn collect(&self, worker: usize) -> Vec<Delivery> {
+        let mut state = self.state();
+        let is_its = |(asker, ..): &mut (Asker, _, _)| asker.worker == worker;
+        let taken = state.answers.extract_if(.., is_its);
+        taken.map(|(asker, name, answer)| (asker.client, name, answer)).collect()
+    }
+
+    /// Takes the next look-up, if there is one ([`Resolver::begin_next`]).
+    pub fn begin_next(&self) -> Option<Arc<str>> {
+        self.state().resolver.begin_next()
+    }
+
+    /// Waits for the next look-up, and takes it.
+    pub fn wait_for_next(&self) -> Arc<str> {
+        let mut state = self.state();
+        loop {
+            if let Some(name) = state.resolver.begin_next() {
+                return name;
+            }
+            state.resting += 1;
+            state = self.queued.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.resting -= 1;
+        }
+    }
+
+    /// Stores the answer of a look-up ([`Resolver::finish`]). Returns the workers that have to be woken.
+    pub fn finish(
+        &self,
+        name: &Arc<str>,
+        found: Result<Vec<IpAddr>, LookupError>,
+        now: Timestamp,
+    ) -> Vec<usize> {
+        let mut state = self.state();
+        let (answer, askers) = state.resolver.finish(Arc::clone(name), found, now);
+        let mut workers: Vec<usize> = askers.iter().map(|asker| asker.worker).collect();
+        workers.dedup(); // askers are in the order of their workers
+        state.answers.extend(askers.into_iter().map(|asker| (asker, Arc::clone(name), answer.clone())));
+        workers
+    }
+
+    /// Returns whether another thread is to be started, and counts it. There are as many as look-ups are queued or under
+    /// way, up to a limit.
+    pub fn add_thread(&self) -> bool {
+        let mut state = self.state();
+        let is_needed = state.resolver.queued() > state.resting && state.threads < THREADS_MAX;
+        state.threads += usize::from(is_needed);
+        is_needed
+    }
+
+    /// Counts a thread that could not be started. Returns whether there is no other.
+    pub fn remove_thread(&self) -> bool {
+        let mut state = self.state();
+        state.threads -= 1;
+        state.threads == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::slots::KEYS_FROM;
+
+    fn asker(worker: usize, slot: usize) -> Asker {
+        Asker { worker, client: Key::from_bits(KEYS_FROM + slot) }
+    }
+
+    #[test]
+    fn answers_go_to_the_workers_whose_clients_asked() {
+        let (lookups, now, ttl) = (Lookups::default(), Timestamp::default(), Duration::from_secs(5));
+        for asker in [asker(1, 1), asker(0, 2), asker(1, 3)] {
+            lookups.ask("A.example", asker, now, ttl);
+        }
+        let name = lookups.begin_next().expect("one is queued");
+        let ip: IpAddr = [10, 0, 0, 1].into();
+        assert_eq!(lookups.finish(&name, Ok(vec![ip]), now), [0, 1]);
+        let clients = |worker| -> Vec<Key> {
+            let collected = lookups.collect(worker);
+            assert!(
+                collected
+                    .iter()
+                    .all(|(_, name, answer)| { &**name == "a.example" && *answer == Ok([ip].into()) })
+            );
+            collected.into_iter().map(|(client, ..)| client).collect()
+        };
+        assert_eq!(clients(1), [asker(1, 1).client, asker(1, 3).client]);
+        assert_eq!(clients(0), [asker(0, 2).client]);
+        assert_eq!([clients(0), clients(1)], [[], []]);
+    }
+
+    #[test]
+    fn threads_are_as_many_as_needed_and_few() {
+        let (lookups, now, ttl) = (Lookups::default(), Timestamp::default(), Duration::from_secs(5));
+        assert!(!lookups.add_thread(), "nothing is queued");
+        for slot in 0..THREADS_MAX + 2 {
+            lookups.ask(&format!("n{slot}"), asker(0, slot), now, ttl);
+            assert_eq!(lookups.add_thread(), slot < THREADS_MAX);
+        }
+        for left in (0..THREADS_MAX).rev() {
+            assert_eq!(lookups.remove_thread(), left == 0);
+        }
+        let mut state = lookups.state();
+        state.resting = state.resolver.queued();
+        drop(state);
+        assert!(!lookups.add_thread(), "enough threads rest");
+    }
+}

@@ -1,0 +1,98 @@
+//! Threads for calls that block: look-ups of names by the system's resolver.
+//!
+//! The first thread starts with the first name, so that a psystrike without names has none. Threads are few, and stay.
+//! [`super::lookups`] owns the queue and the answers.
+
+use std::{io, net::IpAddr, net::ToSocketAddrs, sync::Arc, thread};
+
+use log::{debug, warn};
+
+use super::shared::Shared;
+use crate::proxy::outcome::LookupError;
+
+/// Stack of a thread. getaddrinfo(3) of glibc needs more of it than that of musl.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// What std shows of the errors `EAI_NONAME` and `EAI_NODATA`: the texts of gai_strerror(3) of glibc and musl.
+const NO_SUCH_NAME: [&str; 4] = [
+    "Name or service not known",
+    "No address associated with hostname",
+    "Name does not resolve",
+    "Name has no usable address",
+];
+
+/// Starts a thread for a look-up that was queued, if one is needed.
+#[cold]
+pub fn start(shared: &Arc<Shared>) {
+    if !shared.lookups().add_thread() {
+        return;
+    }
+    let run = {
+        let shared = Arc::clone(shared);
+        move || resolve_names(&shared)
+    };
+    let thread = thread::Builder::new().name("resolver".to_owned()).stack_size(STACK_BYTES);
+    if let Err(error) = thread.spawn(run) {
+        warn!("no thread to resolve names: {error}");
+        if shared.lookups().remove_thread() {
+            while let Some(name) = shared.lookups().begin_next() {
+                finish(shared, &name, Err(LookupError::Failed));
+            }
+        }
+    }
+}
+
+fn resolve_names(shared: &Shared) {
+    loop {
+        let name = shared.lookups().wait_for_next();
+        debug!("looking up {name}");
+        finish(shared, &name, look_up(&name));
+    }
+}
+
+fn finish(shared: &Shared, name: &Arc<str>, found: Result<Vec<IpAddr>, LookupError>) {
+    let workers = shared.lookups().finish(name, found, shared.now());
+    workers.into_iter().for_each(|worker| shared.wake(worker));
+}
+
+fn look_up(name: &str) -> Result<Vec<IpAddr>, LookupError> {
+    match (name, 0).to_socket_addrs() {
+        Ok(addresses) => Ok(addresses.map(|address| address.ip()).collect()),
+        Err(error) => Err(lookup_error(&error)),
+    }
+}
+
+fn lookup_error(error: &io::Error) -> LookupError {
+    let text = error.to_string();
+    let is_known = NO_SUCH_NAME.iter().any(|known| text.ends_with(known));
+    if is_known { LookupError::NoSuchName } else { LookupError::Failed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_resolver_say_whether_the_name_exists() {
+        let prefix = "failed to lookup address information: ";
+        for (text, expected) in [
+            ("Name or service not known", LookupError::NoSuchName),
+            ("No address associated with hostname", LookupError::NoSuchName),
+            ("Name does not resolve", LookupError::NoSuchName),
+            ("Name has no usable address", LookupError::NoSuchName),
+            ("Temporary failure in name resolution", LookupError::Failed),
+            ("Try again", LookupError::Failed),
+            ("Non-recoverable failure in name resolution", LookupError::Failed),
+            ("System error", LookupError::Failed),
+        ] {
+            assert_eq!(lookup_error(&io::Error::other(format!("{prefix}{text}"))), expected, "{text}");
+        }
+        assert_eq!(lookup_error(&io::Error::from_raw_os_error(24)), LookupError::Failed);
+    }
+
+    #[test]
+    fn the_system_knows_localhost_and_not_what_is_invalid() {
+        let found = look_up("localhost").expect("its addresses");
+        assert!(!found.is_empty() && found.iter().all(IpAddr::is_loopback), "{found:?}");
+    }
+}

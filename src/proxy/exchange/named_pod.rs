@@ -1,0 +1,42 @@
+//! A pod that a request gives by name: its name, and those of its addresses that may be tried.
+//!
+//! Owns which addresses may be connected to: each of them was authorized.
+
+use std::{fmt, net::IpAddr};
+
+use crate::proxy::{peer::Peer, policy::Policy};
+
+/// A pod that a request gives by name.
+#[derive(Debug)]
+pub(crate) struct NamedPod {
+    pub(super) name: Box<str>,
+    port: u16,
+    /// Whether it must not be psystrike itself.
+    pub(super) is_other: bool,
+    /// Allowed addresses that are not tried yet, in reverse order.
+    untried: Vec<Peer>,
+}
+
+impl NamedPod {
+    pub(super) fn new(name: &str, port: u16, is_other: bool) -> Self {
+        Self { name: name.into(), port, is_other, untried: Vec::new() }
+    }
+
+    /// Keeps the allowed ones of the name's addresses, in their order.
+    pub(super) fn set_addresses(&mut self, addresses: &[IpAddr], policy: &Policy) {
+        let peers = addresses.iter().rev().map(|&ip| Peer::new(ip, self.port));
+        self.untried = peers.filter(|&peer| policy.authorize(peer).is_ok()).collect();
+    }
+
+    /// Returns the next allowed address.
+    pub(super) fn next_address(&mut self) -> Option<Peer> {
+        self.untried.pop()
+    }
+}
+
+/// Displays `name:8080`, as in `Host` and in responses.
+impl fmt::Display for NamedPod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.name, self.port)
+    }
+}

@@ -1,0 +1,115 @@
+//! Pods given by name, through the real binary's sockets and the system's resolver. `localhost` needs no DNS server.
+
+mod support;
+
+use std::{io::Read, thread};
+
+use support::{
+    LIMIT,
+    http::get,
+    pods::{Pod, Then},
+    poll,
+    process::Process,
+    psystrike::Psystrike,
+    scrapes::{PAGE, echo, with_length},
+};
+
+fn threads(process: Process) -> usize {
+    process.threads().iter().filter(|name| *name == "resolver").count()
+}
+
+#[test]
+fn a_pod_is_scraped_by_its_name_in_both_forms() {
+    let psystrike = Psystrike::start(&["--allow", "127.0.0.1"]);
+    let pod = echo("127.0.0.1");
+    let port = pod.address().port();
+    let mut client = psystrike.client();
+    for (target, host) in [
+        (format!("/pods/localhost/{port}/metrics?a"), format!("localhost:{port}")),
+        (format!("http://LocalHost:{port}/metrics?a"), format!("LocalHost:{port}")),
+        (format!("/pods/127.0.0.1/{port}/metrics?a"), format!("127.0.0.1:{port}")),
+    ] {
+        client.send(get(&target));
+        let response = client.response().expect("a whole answer");
+        assert_eq!((response.status(), response.text().as_str()), (200, "/metrics?a"), "{target}");
+        let heads = pod.heads();
+        let head = heads.last().expect("it came").text();
+        assert!(head.contains(&format!("\r\nHost: {host}\r\n")), "{head}");
+    }
+    assert_eq!(pod.connections(), 1, "the pool goes by address");
+}
+
+#[test]
+fn a_tunnel_opens_to_a_pod_by_its_name() {
+    let psystrike = Psystrike::start(&["--allow", "127.0.0.1", "--allow-connect"]);
+    let pod = echo("127.0.0.1");
+    let target = format!("localhost:{}", pod.address().port());
+    let mut client = psystrike.client();
+    client.send(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n"));
+    let mut established = [0; "HTTP/1.1 200 Connection established\r\n\r\n".len()];
+    client.stream().read_exact(&mut established).expect("a response");
+    assert!(established.starts_with(b"HTTP/1.1 200 "), "{}", established.escape_ascii());
+    client.send(get("/in/a/tunnel"));
+    assert_eq!(client.response().expect("the pod's answer").text(), "/in/a/tunnel");
+    let refusing = Psystrike::start(&["--allow", "10.0.0.0/8", "--allow-connect"]);
+    let mut client = refusing.client();
+    client.send(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n"));
+    let response = client.response().expect("a refusal");
+    assert_eq!((response.status(), &*response.reason()), (403, "name resolves to nothing that is allowed"));
+    let own = format!("localhost:{}", psystrike.address().port());
+    let mut client = psystrike.client();
+    client.send(format!("CONNECT {own} HTTP/1.1\r\nHost: {own}\r\n\r\n"));
+    assert_eq!(client.response().expect("a refusal").status(), 508);
+}
+
+#[test]
+fn names_are_refused_like_their_addresses() {
+    let psystrike = Psystrike::start(&["--allow", "10.0.0.0/8", "--allow", "0.0.0.0/0"]);
+    for (target, status, reason) in [
+        ("/pods/localhost/80/m", 403, "name resolves to nothing that is allowed"),
+        ("http://localhost/m", 403, "name resolves to nothing that is allowed"),
+        ("/pods/2130706433/80/m", 400, "pod host is neither an IP address nor a DNS name"),
+        ("http://0x7f.1/m", 400, "pod host is neither an IP address nor a DNS name"),
+    ] {
+        let response = psystrike.get(target);
+        assert_eq!((response.status(), response.reason().as_str()), (status, reason), "{target}");
+    }
+    let line = psystrike.wait_for_line("resolves to nothing");
+    assert!(line.contains("/pods/localhost/80/m") || line.contains("http://localhost/m"), "{line}");
+}
+
+#[test]
+fn threads_start_with_the_first_name_and_psystrikes_own_name_is_no_loop() {
+    let psystrike = Psystrike::start(&["--allow", "127.0.0.1"]);
+    let pod = Pod::answering("127.0.0.1", with_length(PAGE), Then::Keep);
+    assert_eq!(psystrike.get(&Psystrike::target(pod.address(), "/m")).status(), 200);
+    assert_eq!(threads(psystrike.process()), 0);
+    let own = format!("http://localhost:{}", psystrike.address().port());
+    assert_eq!(psystrike.get(&format!("{own}/healthz")).text(), "ok\n");
+    assert_eq!(psystrike.get(&format!("{own}/pods/127.0.0.1/80/m")).status(), 508);
+    assert_eq!(poll("resolver threads", || threads(psystrike.process()), |count| *count > 0), 1);
+}
+
+#[test]
+fn many_clients_of_all_workers_get_the_answer_to_one_name() {
+    let psystrike = Psystrike::start(&["--allow", "127.0.0.1", "--workers", "2", "--resolve-ttl", "0s"]);
+    let pod = Pod::answering("127.0.0.1", with_length(PAGE), Then::Keep);
+    let target = format!("/pods/localhost/{}/m", pod.address().port());
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                let mut client = psystrike.client();
+                for _ in 0..20 {
+                    client.send([get(&target), get(&target)].concat());
+                    for _ in 0..2 {
+                        let response = client.response().expect("a whole answer");
+                        assert_eq!((response.status(), response.text().as_str()), (200, PAGE));
+                    }
+                }
+            });
+        }
+    });
+    assert!(threads(psystrike.process()) <= 4);
+    let mut psystrike = psystrike;
+    assert!(psystrike.terminate(LIMIT).success());
+}
