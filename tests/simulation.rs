@@ -23,6 +23,8 @@ mod event_loop;
 mod kernel;
 #[path = "simulation/long_bodies.rs"]
 mod long_bodies;
+#[path = "simulation/names.rs"]
+mod names;
 #[path = "simulation/net.rs"]
 mod net;
 #[path = "simulation/pipes.rs"]
@@ -78,10 +80,6 @@ fn whatever_happens_clients_get_their_own_pods_answers_or_see_that_they_do_not()
             Outcome::ConnectNotAllowed,
             Outcome::ConnectPortNotAllowed,
             Outcome::NameNotAllowed,
-            Outcome::ResolvedNotAllowed,
-            Outcome::NoSuchName,
-            Outcome::LookupFailed,
-            Outcome::LookupTimeout,
             Outcome::LookupsFull,
         ];
         for (outcome, met) in Outcome::ALL.iter().zip(outcomes) {

@@ -339,9 +339,10 @@ impl Ask {
                 fields += field;
                 let scrape = Scrape::random(random, id, client, to_head, patience, long);
                 // Not drawn, so that the seeds stay what they were.
+                let host = scrape.host();
                 let target = match id % 3 {
-                    0 => format!("http://10.0.0.{}:8080/s/{id}", scrape.peer),
-                    _ => format!("/pods/10.0.0.{}/8080/s/{id}", scrape.peer),
+                    0 => format!("http://{host}:8080/s/{id}"),
+                    _ => format!("/pods/{host}/8080/s/{id}"),
                 };
                 scrapes.push(scrape);
                 (Kind::Scrape(id), target)

@@ -186,6 +186,7 @@ impl Net {
             }
             (Kind::Page, Outcome::Page) => {}
             (Kind::Refused(refused), outcome) if outcome == refused => {}
+            (Kind::Scrape(id), Outcome::ResolvedNotAllowed) => self.justify_failure(client, id, outcome),
             (Kind::Scrape(id), outcome) if outcome.class() == Class::Pod => {
                 self.justify_failure(client, id, outcome);
             }
@@ -352,6 +353,13 @@ impl Net {
             Outcome::AnswerHeadTooLarge => fault == Fault::HeadTooLarge,
             Outcome::BodyMalformed => fault == Fault::MalformedBody,
             Outcome::AnswerTimeout => late,
+            Outcome::NoSuchName
+            | Outcome::LookupFailed
+            | Outcome::LookupTimeout
+            | Outcome::ResolvedNotAllowed => {
+                let patience = scrape.patience;
+                scrape.is_named() && self.justifies_lookup_failure(scrape.peer, outcome, since, patience)
+            }
             Outcome::ConnectTimeout if self.now >= since + self.settings.timeouts.connect || late => true,
             _ => {
                 let to = scrape.address();

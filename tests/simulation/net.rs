@@ -36,6 +36,7 @@ use super::{
     bytes::Random,
     clients::Client,
     kernel::{Close, ConnId, Kernel, Link},
+    names::{self, Resolver},
     pods::{Pod, Scrape},
 };
 
@@ -150,6 +151,7 @@ pub(crate) struct Net {
     pub(crate) clients: Vec<Client>,
     pub(crate) pods: Vec<Pod>,
     pub(crate) scrapes: Vec<Scrape>,
+    pub(crate) resolver: Resolver,
     pub(crate) settings: psystrike::proxy::settings::Settings,
     /// The most that each worker may hold for others.
     pub(crate) buffers_max: usize,
@@ -218,6 +220,7 @@ impl Net {
             clients: Vec::new(),
             pods: Vec::new(),
             scrapes: Vec::new(),
+            resolver: Resolver::new(seed),
             settings,
             buffers_max: usize::MAX,
             buffered: vec![0; workers],
@@ -273,6 +276,9 @@ impl Net {
     }
 
     fn connect(&mut self, worker: usize, to: SocketAddr) -> Result<ConnId, Errno> {
+        if names::refuses(to) {
+            return Err(Errno::CONNREFUSED); // another address follows
+        }
         let result = self.decide_connect(to);
         match result {
             Ok((link, pod)) => {

@@ -14,6 +14,7 @@ use super::{
     bytes::{Random, Shown},
     clients::SLACK,
     kernel::{ConnId, Link},
+    names,
     net::{Net, Owner},
 };
 
@@ -402,6 +403,16 @@ impl Scrape {
         let peer = 1 + if long { 0 } else { random.below(PODS) };
         let answer = Answer::random(random, id, to_head, long);
         Self { id, client, peer, to_head, patience, answer, attempts: Vec::new() }
+    }
+
+    /// Whether it gives its pod by name. Not drawn, so that the seeds stay what they were.
+    pub(crate) fn is_named(&self) -> bool {
+        self.id % 5 == 4
+    }
+
+    /// Its pod's name or address.
+    pub(crate) fn host(&self) -> String {
+        if self.is_named() { names::name_of(self.peer) } else { format!("10.0.0.{}", self.peer) }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -228,7 +228,8 @@ impl Net {
             this.request_end = Some(self.kernel.conns[this.conn].from_worker.pushed);
             let head = String::from_utf8(this.head.clone()).unwrap();
             let lines: Vec<_> = head.trim_end().split("\r\n").collect();
-            assert_eq!(lines[1], format!("Host: {}", this.address), "pod {pod}");
+            let host = this.asked.map(|id| self.scrapes[id].host()).expect("its request line was read");
+            assert_eq!(lines[1], format!("Host: {host}:{}", this.address.port()), "pod {pod}");
             assert!(lines.last().unwrap().ends_with(" psystrike"), "pod {pod}: {head}");
             if this.scrape.is_none() {
                 this.awaits_request(); // the answer came before

@@ -41,6 +41,9 @@ const TIGHT_BUFFERS_MAX: [usize; 4] = [8 * 1024, 20 * 1024, 64 * 1024, 160 * 102
 /// More than any run needs.
 const STEPS_MAX: usize = 400_000;
 
+/// How long the addresses of a name are used, and failures as well.
+pub(crate) const RESOLVE_TTL: Duration = Duration::from_secs(1);
+
 /// What the operator set.
 pub(crate) fn settings() -> Settings {
     let allow = ALLOW_DEFAULT.split(',').map(|range| parse_range(range).unwrap()).collect();
@@ -55,7 +58,7 @@ pub(crate) fn settings() -> Settings {
             client_idle: seconds(10),
             upstream_idle: seconds(4),
             tunnel_idle: seconds(8),
-            resolve_ttl: seconds(1),
+            resolve_ttl: RESOLVE_TTL,
         },
         connect_ports: Some(Ports::all()),
         access_log: false,
@@ -281,6 +284,8 @@ impl Sim {
                 break;
             }
         }
+        self.net.borrow_mut().end_lookups(&self.shared);
+        self.net.borrow_mut().begin_lookups(&self.shared);
         if let Some(worker) = self.next_ready() {
             // An event loop that is busy finds several events at once.
             let due = self.event_loops().any(EventLoop::is_due);
@@ -297,7 +302,7 @@ impl Sim {
             let net = self.net();
             let clients = (0..net.clients.len()).filter_map(|client| net.client_wakes(client));
             let pods = (0..net.pods.len()).filter_map(|pod| net.pod_wakes(pod));
-            clients.chain(pods).min()
+            clients.chain(pods).chain(net.next_lookup_end()).min()
         };
         let done = {
             let net = self.net();

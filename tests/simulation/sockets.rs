@@ -20,7 +20,9 @@ impl Network for SimNetwork {
         Ok(self.socket(id))
     }
 
-    fn look_up(&mut self, _: &Arc<Shared>) {}
+    fn look_up(&mut self, shared: &Arc<Shared>) {
+        self.net.borrow_mut().begin_lookups(shared);
+    }
 
     fn pipe(&mut self) -> io::Result<SimPipe> {
         let net = &mut *self.net.borrow_mut();
