@@ -2,15 +2,18 @@
 
 mod support;
 
-use std::{io::Read, thread};
+use std::{io::Read, net::Ipv4Addr, thread, time::Duration};
 
 use support::{
-    LIMIT,
+    LIMIT, Scratch,
+    dns::{Dns, DnsServer},
     http::get,
+    netns::in_new_namespace,
     pods::{Pod, Then},
     poll,
     process::Process,
     psystrike::Psystrike,
+    require_working,
     scrapes::{PAGE, echo, with_length},
 };
 
@@ -112,4 +115,64 @@ fn many_clients_of_all_workers_get_the_answer_to_one_name() {
     assert!(threads(psystrike.process()) <= 4);
     let mut psystrike = psystrike;
     assert!(psystrike.terminate(LIMIT).success());
+}
+
+#[test]
+fn names_come_from_dns_with_its_search_domains_failures_and_changes() {
+    if !require_working(&["unshare", "--mount", "true"]) {
+        return;
+    }
+    in_new_namespace(|| {
+        let ip = |last| Ipv4Addr::new(10, 60, 0, last);
+        let dns = DnsServer::start(
+            "10.53.0.1",
+            vec![
+                ("web.ns.svc.cluster.local", Dns::Addresses(vec![ip(1), ip(2), Ipv4Addr::LOCALHOST])),
+                ("slow.example", Dns::After(Duration::from_millis(400), vec![ip(2)])),
+                ("metadata.example", Dns::Addresses(vec![Ipv4Addr::new(169, 254, 169, 254), ip(3)])),
+                ("changing.example", Dns::InTurn(vec![vec![ip(2)], vec![Ipv4Addr::LOCALHOST]])),
+                ("empty.example", Dns::Addresses(Vec::new())),
+                ("failing.example", Dns::ServerFailure),
+                ("silent.example", Dns::Silence),
+            ],
+        );
+        let scratch = Scratch::new("names");
+        let resolv =
+            "nameserver 10.53.0.1\nsearch svc.cluster.local cluster.local\noptions timeout:4 attempts:1\n";
+        let resolv = scratch.write("resolv.conf", resolv);
+        let mount = format!("mount --bind {} /etc/resolv.conf && exec \"$0\" \"$@\"", resolv.display());
+        let arguments = ["--allow", "10.60.0.0/30", "--resolve-ttl", "0s"];
+        let psystrike = Psystrike::start_under(&["unshare", "--mount", "sh", "-c", &mount], &arguments);
+        let pod = echo("10.60.0.2");
+        let port = pod.address().port();
+        for (host, status, reason) in [
+            ("web.ns", 200, "OK"), // 10.60.0.1 refuses
+            ("web.ns.svc.cluster.local.", 200, "OK"),
+            ("changing.example", 200, "OK"),
+            ("changing.example", 403, "name resolves to nothing that is allowed"),
+            ("metadata.example", 502, "pod refused the connection"), // at 10.60.0.3
+            ("gone.example", 502, "no such name"),
+            ("empty.example", 502, "no such name"),
+            ("failing.example", 502, "name lookup failed"),
+            ("silent.example", 504, "name not resolved within 2s"),
+        ] {
+            let response = psystrike.get(&format!("/pods/{host}/{port}/m"));
+            assert_eq!((response.status(), response.reason().as_str()), (status, reason), "{host}");
+        }
+        assert_eq!(dns.queries("web.ns.svc.cluster.local"), 2);
+        assert!(dns.queries("web.ns") <= 1);
+
+        // Look-ups under way are shared, and a client that goes away leaves its own to others.
+        let target = get(&format!("http://slow.example:{port}/m"));
+        let mut gone = psystrike.client();
+        gone.send(&target);
+        poll("a query", || dns.queries("slow.example"), |count| *count > 0);
+        let mut clients: Vec<_> = (0..16).map(|_| psystrike.client()).collect();
+        clients.iter_mut().for_each(|client| client.send(&target));
+        drop(gone);
+        for client in &mut clients {
+            assert_eq!(client.response().expect("a whole answer").status(), 200);
+        }
+        assert_eq!(dns.queries("slow.example"), 1);
+    });
 }

@@ -10,6 +10,7 @@
 pub mod base64;
 pub mod cgroup;
 pub mod dashboard;
+pub mod dns;
 pub mod exposition;
 pub mod http;
 pub mod image;
