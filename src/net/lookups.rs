@@ -100,7 +100,7 @@ impl Lookups {
         now: Timestamp,
     ) -> Vec<usize> {
         let mut state = self.state();
-        let (answer, askers) = state.resolver.finish(Arc::clone(name), found, now);
+        let (answer, askers) = state.resolver.finish(name, found, now);
         let mut workers: Vec<usize> = askers.iter().map(|asker| asker.worker).collect();
         workers.dedup(); // askers are in the order of their workers
         state.answers.extend(askers.into_iter().map(|asker| (asker, Arc::clone(name), answer.clone())));

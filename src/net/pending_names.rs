@@ -2,7 +2,7 @@
 //!
 //! Owns who waits for which name, and the answers that were known at once.
 
-use std::{collections::BTreeMap, mem};
+use std::mem;
 
 use super::{lookups::Delivery, slots::Key};
 
@@ -10,7 +10,8 @@ use super::{lookups::Delivery, slots::Key};
 #[derive(Debug, Default)]
 pub(super) struct PendingNames {
     /// The names of look-ups that are queued or under way.
-    pending: BTreeMap<Key, Box<str>>,
+    /// In the order of their clients.
+    pending: Vec<(Key, Box<str>)>,
     /// Answers that were known already.
     known: Vec<Delivery>,
 }
@@ -30,7 +31,10 @@ impl PendingNames {
 
     /// Adds a client that waits for a look-up.
     pub(super) fn add(&mut self, client: Key, name: Box<str>) {
-        self.pending.insert(client, name);
+        match self.position(client) {
+            Ok(at) => self.pending[at].1 = name,
+            Err(at) => self.pending.insert(at, (client, name)),
+        }
     }
 
     /// Adds an answer that was known already.
@@ -45,6 +49,10 @@ impl PendingNames {
 
     /// Removes a client, and returns the name that it waited for.
     pub(super) fn remove(&mut self, client: Key) -> Option<Box<str>> {
-        self.pending.remove(&client)
+        self.position(client).ok().map(|at| self.pending.remove(at).1)
+    }
+
+    fn position(&self, client: Key) -> Result<usize, usize> {
+        self.pending.binary_search_by_key(&client, |&(known, _)| known)
     }
 }
