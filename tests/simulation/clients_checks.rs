@@ -88,7 +88,9 @@ impl Net {
     /// How many clients are known to have a place, and to be served.
     pub(crate) fn places_taken(&self) -> usize {
         let has_place = |client: &&Client| {
-            let conn = client.conn.filter(|_| client.has_place && !client.is_over());
+            // What a client gets before its request was read may be that it is turned away: its place is another's then.
+            let is_told = client.current().is_some_and(|ask| ask.written > 0 && ask.read_at.is_none());
+            let conn = client.conn.filter(|_| client.has_place && !client.is_over() && !is_told);
             conn.map(|conn| &self.kernel.conns[conn]).is_some_and(|conn| conn.is_held() && !conn.worker_ended)
         };
         self.clients.iter().filter(has_place).count()
