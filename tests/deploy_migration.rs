@@ -148,24 +148,34 @@ fn the_job_that_was_pushproxs_runs() {
     let page = "node_up 1\n";
     let fields = "Content-Type: text/plain; version=0.0.4\r\n";
     let answer = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {}\r\n\r\n{page}", page.len());
-    let node = Pod::answering("127.12.0.3", answer, Then::Keep);
-    let psystrike = Psystrike::start(&["--allow", "127.12.0.0/16"]);
-    let [before, after] = &blocks("yaml")[..] else { panic!("the job before, and the job after") };
-    assert!(before.contains("proxy_url: http://pushprox.example"), "{before}");
-    let mut job = after.clone();
-    let addresses = [("10.1.2.3:9100", node.address()), ("psystrike.example:31000", psystrike.address())];
-    for (named, address) in addresses {
-        assert!(job.contains(named), "no {named} in {job}");
-        job = job.replace(named, &address.to_string());
-    }
+    let node = Pod::answering("127.0.0.1", answer, Then::Keep);
+    let psystrike = Psystrike::start(&["--allow", "127.0.0.1"]);
+    let [before, by_name, by_address] = &blocks("yaml")[..] else { panic!("the job before, and two after") };
+    let [pushprox, ours] = ["http://pushprox.example:8080/", "http://psystrike.example:31000"];
+    assert_eq!(before.replace(pushprox, ours), *by_name, "nothing else changes");
+    let own = psystrike.address().to_string();
+    let [name, address] = [format!("localhost:{}", node.address().port()), node.address().to_string()];
+    let with = |job: &str, replacements: [(&str, &str); 2]| {
+        replacements.into_iter().fold(job.to_owned(), |job, (named, given)| {
+            assert!(job.contains(named), "no {named} in {job}");
+            job.replace(named, given)
+        })
+    };
+    let by_name = with(by_name, [("node-1.example:9100", &name), ("psystrike.example:31000", &own)]);
+    let by_address = with(by_address, [("10.1.2.3:9100", &address), ("psystrike.example:31000", &own)]);
+    let by_name = by_name.replace("job_name: node", "job_name: by-name");
     let scratch = Scratch::new("migration-pushprox");
     scratch.write(
         "prometheus.yml",
-        &format!("global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\nscrape_configs:\n{job}"),
+        &format!(
+            "global: {{ scrape_interval: 1s, scrape_timeout: 1s }}\nscrape_configs:\n{by_name}{by_address}"
+        ),
     );
     let prometheus = Prometheus::start(Release::Installed, &scratch);
-    let series = format!("node_up{{job='node', instance='{}', node='node-1.example'}}", node.address());
+    let series = format!(
+        "node_up{{job='node', instance='node-1.example:9100'}} or node_up{{job='by-name', instance='{name}'}}"
+    );
     let in_time =
-        prometheus.wait_until(Duration::from_secs(30), |prometheus| prometheus.query(&series).len() == 1);
+        prometheus.wait_until(Duration::from_secs(30), |prometheus| prometheus.query(&series).len() == 2);
     assert!(in_time, "{:#?}\n{}", prometheus.targets(), prometheus.stderr());
 }
