@@ -49,20 +49,23 @@ fn pods_with_tls(release: Release) {
     }
     let scratch = Scratch::new(&format!("prometheus-tls-{release:?}"));
     make_certificate(&scratch.path("cert.pem"), &scratch.path("key.pem"));
-    let pods = ["127.25.0.1", "127.25.0.2", "::1"].map(|ip| TlsPod::start(&scratch, ip));
+    let pods = ["127.25.0.1", "127.25.0.2", "::1", "127.0.0.1"].map(|ip| TlsPod::start(&scratch, ip));
     let refusing = Refusing::on("127.25.0.3");
-    let allow = ["--allow", "127.25.0.0/16", "--allow", "::1/128"];
+    let allow = ["--allow", "127.25.0.0/16", "--allow", "::1/128", "--allow", "127.0.0.1"];
     let psystrike = Psystrike::start(&[&allow[..], &["--allow-connect"]].concat());
     let off = Psystrike::start(&allow);
 
-    let [v4, other, v6] = pods.each_ref().map(|pod| pod.address);
-    let forbidden: SocketAddr = "127.66.0.1:443".parse().expect("an address");
+    let [v4, other, v6, named] = pods.each_ref().map(|pod| pod.address);
+    let [v4, other, v6] = [v4, other, v6].map(|address| address.to_string());
+    let named = format!("localhost:{}", named.port());
+    let refusing = refusing.address().to_string();
+    let forbidden = "127.66.0.1:443".to_owned();
     let verify = format!("ca_file: {}", scratch.path("cert.pem").display());
     let jobs = [
-        ("verified", &psystrike, &*verify, vec![v4, v6]),
-        ("unverified", &psystrike, "insecure_skip_verify: true", vec![other, refusing.address(), forbidden]),
-        ("wrong-name", &psystrike, &*verify, vec![other]),
-        ("off", &off, "insecure_skip_verify: true", vec![v4]),
+        ("verified", &psystrike, &*verify, vec![&v4, &v6, &named]),
+        ("unverified", &psystrike, "insecure_skip_verify: true", vec![&other, &refusing, &forbidden]),
+        ("wrong-name", &psystrike, &*verify, vec![&other]),
+        ("off", &off, "insecure_skip_verify: true", vec![&v4]),
     ];
     let mut configuration =
         "global: { scrape_interval: 1s, scrape_timeout: 1s }\nscrape_configs:\n".to_owned();
@@ -78,22 +81,21 @@ fn pods_with_tls(release: Release) {
     scratch.write("prometheus.yml", &configuration);
     let prometheus = Prometheus::start(release, &scratch);
     let settled = "count_over_time(up[5m]) >= 3";
-    let in_time = prometheus.wait_until(Duration::from_secs(25), |it| it.query(settled).len() == 7);
+    let in_time = prometheus.wait_until(Duration::from_secs(25), |it| it.query(settled).len() == 8);
     let targets = prometheus.targets();
     assert!(in_time, "{targets:#?}");
 
     for (job, address, error) in [
-        ("verified", v4, ""),
-        ("verified", v6, ""),
-        ("unverified", other, ""),
-        ("unverified", refusing.address(), "pod refused the connection"),
-        ("unverified", forbidden, "destination not allowed"),
-        ("wrong-name", other, "certificate is valid for 127.25.0.1"),
-        ("off", v4, "CONNECT is off: --allow-connect turns it on"),
+        ("verified", &v4, ""),
+        ("verified", &v6, ""),
+        ("verified", &named, ""),
+        ("unverified", &other, ""),
+        ("unverified", &refusing, "pod refused the connection"),
+        ("unverified", &forbidden, "destination not allowed"),
+        ("wrong-name", &other, "certificate is valid for 127.25.0.1"),
+        ("off", &v4, "CONNECT is off: --allow-connect turns it on"),
     ] {
-        let is_it = |target: &&Target| {
-            target.labels["job"] == job && target.labels["instance"] == address.to_string()
-        };
+        let is_it = |target: &&Target| target.labels["job"] == job && target.labels["instance"] == *address;
         let target =
             targets.iter().find(is_it).unwrap_or_else(|| panic!("no {job}, {address}: {targets:#?}"));
         assert!(target.last_error.contains(error), "{job}, {address}: {:?}", target.last_error);
@@ -107,8 +109,8 @@ fn pods_with_tls(release: Release) {
     }
     // Prometheus uses one tunnel for all scrapes of a pod.
     let connections = prometheus.query("max_over_time(pod_connections{job='verified'}[5m])");
-    assert_eq!(connections.values().map(String::as_str).collect::<Vec<_>>(), ["1", "1"]);
-    assert!(psystrike.metric("psystrike_tunnels") >= 3.0);
-    assert!(psystrike.metric("psystrike_tunnel_bytes_total{direction=\"to_client\"}") > 9.0 * 16384.0);
+    assert_eq!(connections.values().map(String::as_str).collect::<Vec<_>>(), ["1", "1", "1"]);
+    assert!(psystrike.metric("psystrike_tunnels") >= 4.0);
+    assert!(psystrike.metric("psystrike_tunnel_bytes_total{direction=\"to_client\"}") > 12.0 * 16384.0);
     assert!(off.metric("psystrike_refusals_total{reason=\"connect_not_allowed\"}") > 0.0);
 }
