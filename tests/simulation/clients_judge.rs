@@ -361,6 +361,8 @@ impl Net {
                 scrape.is_named() && self.justifies_lookup_failure(scrape.peer, outcome, since, patience)
             }
             Outcome::ConnectTimeout if self.now >= since + self.settings.timeouts.connect || late => true,
+            // An address refused, and there was no time left for the next.
+            Outcome::ConnectionRefused if late && scrape.is_named() => true,
             _ => {
                 let to = scrape.address();
                 let failed = self.failed_connects.iter().position(|failed| *failed == (to, outcome));
