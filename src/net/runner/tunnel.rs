@@ -3,17 +3,23 @@
 //! The two directions are independent of each other. Bytes that a side does not take now are kept in its outbox; while
 //! any are, the other side is not read. Never looks at a byte.
 
+use std::mem;
+
 use super::{Move, Runner};
 use crate::{
     net::{
         client::Client,
         network::Network,
-        stream::{Ready, Received},
+        outbox::Outbox,
+        stream::{Ready, Received, Stream},
         transfer::{PASS_BYTES_MAX, READ_BYTES_MAX, refused},
         transport::Transport,
-        upstreams::BULK_BYTES_MIN,
+        upstreams::{BULK_BYTES_MIN, Upstream},
     },
-    proxy::events::{Event, Side},
+    proxy::{
+        events::{Event, Side},
+        metrics::{Counter, Counters},
+    },
 };
 
 /// The result of an attempt to move bytes in one direction.
@@ -26,6 +32,37 @@ enum Moved {
     Eof,
     /// The connection of this side failed.
     Failed(Side),
+}
+
+/// One direction of a tunnel.
+struct Way<'c, S> {
+    source: &'c mut Stream<S>,
+    sink: &'c mut Stream<S>,
+    /// What the sink has yet to take.
+    outbox: &'c mut Outbox,
+    /// Counts what the sink took.
+    sent: &'c Counter,
+}
+
+impl<'c, S> Way<'c, S> {
+    fn from(
+        source: Side,
+        client: &'c mut Client<S>,
+        upstream: &'c mut Upstream<S>,
+        counters: &'c Counters,
+    ) -> Self {
+        let Client { stream, outbox, to_pod, .. } = client;
+        let pod = &mut upstream.stream;
+        match source {
+            Side::Client => Self {
+                source: stream,
+                sink: pod,
+                outbox: to_pod.get_or_insert_default(),
+                sent: &counters.tunnel_to_pods,
+            },
+            Side::Pod => Self { source: pod, sink: stream, outbox, sent: &counters.client_sent_bytes },
+        }
+    }
 }
 
 impl<N: Network> Runner<'_, N> {
@@ -58,11 +95,8 @@ impl<N: Network> Runner<'_, N> {
         let room = self.room_to_read(PASS_BYTES_MAX);
         let Some(source) = self.stream_of(from) else { return Moved::Nothing };
         let (is_failed, is_readable) = (source.is_ready(Ready::FAILED), source.is_ready(Ready::READ));
-        if self.client.outbox_to(from.other()).is_stalled() {
+        if self.client.outbox_to(from.other()).is_stalled() || !self.client.session.reads_from(from) {
             // What it still holds for the other side is lost with it, as by a reset without a tunnel.
-            return if is_failed { Moved::Failed(from) } else { Moved::Nothing };
-        }
-        if !self.client.session.reads_from(from) {
             return if is_failed { Moved::Failed(from) } else { Moved::Nothing };
         }
         if room == 0 {
@@ -81,18 +115,13 @@ impl<N: Network> Runner<'_, N> {
     fn flush_to(&mut self, to: Side) -> Moved {
         let Self { client, upstream, tools, counters, .. } = self;
         let Some(upstream) = upstream.as_deref_mut() else { return Moved::Nothing };
-        let Client { stream, outbox, to_pod, input, input_is_new, .. } = &mut **client;
-        let (sink, outbox, sent) = match to {
-            Side::Client => (stream, outbox, &counters.client_sent_bytes),
-            Side::Pod => {
-                (&mut upstream.stream, &mut **to_pod.get_or_insert_default(), &counters.tunnel_to_pods)
-            }
-        };
-        if to == Side::Pod && !input.is_empty() {
+        if to == Side::Pod && !client.input.is_empty() {
             // Bytes behind the CONNECT request.
-            *input_is_new = false;
-            tools.transfer.keep(outbox, std::mem::take(input).into_vec());
+            client.input_is_new = false;
+            let bytes = mem::take(&mut client.input).into_vec();
+            tools.transfer.keep(client.outbox_to(to), bytes);
         }
+        let Way { sink, outbox, sent, .. } = Way::from(to.other(), client, upstream, counters);
         if !outbox.is_stalled() {
             return Moved::Nothing;
         }
@@ -108,14 +137,7 @@ impl<N: Network> Runner<'_, N> {
     fn copy_from(&mut self, from: Side, scratch: &mut [u8]) -> Moved {
         let Self { client, upstream, tools, counters, .. } = self;
         let Some(upstream) = upstream.as_deref_mut() else { return Moved::Nothing };
-        let Client { stream, outbox, to_pod, .. } = &mut **client;
-        let (source, sink, outbox, sent) = match from {
-            Side::Client => {
-                let outbox = &mut **to_pod.get_or_insert_default();
-                (stream, &mut upstream.stream, outbox, &counters.tunnel_to_pods)
-            }
-            Side::Pod => (&mut upstream.stream, stream, outbox, &counters.client_sent_bytes),
-        };
+        let Way { source, sink, outbox, sent } = Way::from(from, client, upstream, counters);
         let bytes = match source.read(scratch) {
             Ok(Received::Bytes(bytes)) => bytes,
             Ok(Received::NotReady) => return Moved::Nothing,
@@ -137,14 +159,7 @@ impl<N: Network> Runner<'_, N> {
     fn splice_from(&mut self, from: Side, room: usize) -> Option<Moved> {
         let Self { client, upstream, tools, counters, shared, .. } = self;
         let upstream = upstream.as_deref_mut()?;
-        let Client { stream, outbox, to_pod, .. } = &mut **client;
-        let (source, sink, outbox, sent) = match from {
-            Side::Client => {
-                let outbox = &mut **to_pod.as_mut()?;
-                (stream, &mut upstream.stream, outbox, &counters.tunnel_to_pods)
-            }
-            Side::Pod => (&mut upstream.stream, stream, outbox, &counters.client_sent_bytes),
-        };
+        let Way { source, sink, outbox, sent } = Way::from(from, client, upstream, counters);
         let can_splice = source.socket().can_splice() && sink.socket().can_splice();
         // At a mark of urgent data splice(2) returns EAGAIN, although there is more after it.
         let is_urgent = source.is_ready(Ready::URGENT);
