@@ -5,15 +5,11 @@
 
 use std::time::Duration;
 
-use super::{
-    named_pod::NamedPod,
-    states::{Exchange, HOPS_MAX},
-    transaction::Transaction,
-};
+use super::{states::Exchange, transaction::Transaction};
 use crate::{
     http1::{framing::Framing, head::RequestHead},
     proxy::{
-        events::{Context, Output, UpstreamAction},
+        events::{Context, Output},
         outcome::{Failure, Outcome},
         route::{self, Destination, RouteName},
         tunnel::Tunnel,
@@ -37,10 +33,7 @@ impl Transaction {
         // Without a tunnel, what follows the request is for nobody: it must not be parsed as another request.
         self.terms.persistent = false;
         match self.authorize_tunnel(head, framing, ctx) {
-            Ok(Destination::Address(peer)) => {
-                out.upstream = UpstreamAction::Open(peer);
-                self.connect(ctx)
-            }
+            Ok(Destination::Address(peer)) => self.connect_to(peer, ctx, out),
             Ok(Destination::Name(..)) => self.resolve(ctx, out),
             Err(failure) => self.fail(failure, Duration::ZERO, ctx, out),
         }
@@ -58,24 +51,8 @@ impl Transaction {
             return Err(Outcome::Body.into());
         }
         let destination = route::resolve_connect(head.target)?;
-        match destination {
-            Destination::Address(peer) => self.peer = Some(peer),
-            Destination::Name(name, port) => self.named = Some(Box::new(NamedPod::new(name, port, true))),
-        }
-        if head.hops() >= HOPS_MAX {
-            return Err(Outcome::Loop.into());
-        }
-        let port = match destination {
-            Destination::Address(peer) => {
-                ctx.settings.policy.authorize(peer)?;
-                peer.port()
-            }
-            Destination::Name(name, port) => {
-                ctx.settings.policy.authorize_name(name, port)?;
-                port
-            }
-        };
-        if !ports.contain(port) {
+        self.authorize(head, destination, ctx)?;
+        if !ports.contain(destination.port()) {
             return Err(Outcome::ConnectPortNotAllowed.into());
         }
         Ok(destination)

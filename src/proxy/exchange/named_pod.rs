@@ -11,15 +11,13 @@ use crate::proxy::{peer::Peer, policy::Policy};
 pub(crate) struct NamedPod {
     pub(super) name: Box<str>,
     port: u16,
-    /// Whether it must not be psystrike itself.
-    pub(super) is_other: bool,
     /// Allowed addresses that are not tried yet, in reverse order.
     untried: Vec<Peer>,
 }
 
 impl NamedPod {
-    pub(super) fn new(name: &str, port: u16, is_other: bool) -> Self {
-        Self { name: name.into(), port, is_other, untried: Vec::new() }
+    pub(super) fn new(name: &str, port: u16) -> Self {
+        Self { name: name.into(), port, untried: Vec::new() }
     }
 
     /// Keeps the allowed ones of the name's addresses, in their order.

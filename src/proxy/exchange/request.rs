@@ -17,18 +17,12 @@ use crate::{
         rewrite::{self, Host, RequestEdit},
     },
     proxy::{
-        events::{Context, Event, Output, UpstreamAction},
+        events::{Context, Event, Output},
         logged,
         outcome::{Failure, Outcome},
-        peer::Peer,
         route::{self, Destination, PodRoute, Route, RouteName},
     },
 };
-
-/// Returns an error for a scrape in a loop.
-fn loop_checked(head: &RequestHead<'_, '_>) -> Result<(), Outcome> {
-    if head.hops() < HOPS_MAX { Ok(()) } else { Err(Outcome::Loop) }
-}
 
 impl Reading {
     /// Handles an event while a request's head is incomplete.
@@ -110,18 +104,12 @@ impl Reading {
         });
         match route {
             Ok(Route::Page(page)) => transaction.page(page, ctx, out),
-            Ok(Route::Pod(pod)) => match pod.destination {
-                Destination::Address(peer) => transaction.to_address(head, &pod, peer, ctx, out),
-                Destination::Name(name, port) => {
+            Ok(Route::Pod(pod)) => {
+                if matches!(pod.destination, Destination::Name(..)) {
                     transaction.line = line();
-                    transaction.named = Some(Box::new(NamedPod::new(name, port, pod.authority.is_some())));
-                    let judged = ctx.settings.policy.authorize_name(name, port);
-                    match loop_checked(head).and(judged) {
-                        Ok(()) => transaction.to_name(head, &pod, ctx, out),
-                        Err(outcome) => transaction.fail(outcome.into(), Duration::ZERO, ctx, out),
-                    }
                 }
-            },
+                transaction.to_pod(head, &pod, ctx, out)
+            }
             Err(failure) => {
                 transaction.line = line();
                 transaction.fail(failure, Duration::ZERO, ctx, out)
@@ -159,28 +147,50 @@ impl Transaction {
         transaction
     }
 
-    /// Connects to a pod that the request gives by its address, if the policy allows it.
+    /// Records a destination, and checks whether it may be reached: as an address, or before it is resolved.
     #[inline]
-    fn to_address(
+    pub(super) fn authorize(
+        &mut self,
+        head: &RequestHead<'_, '_>,
+        destination: Destination<'_>,
+        ctx: &Context<'_>,
+    ) -> Result<(), Outcome> {
+        let judged = match destination {
+            Destination::Address(peer) => {
+                self.peer = Some(peer);
+                ctx.settings.policy.authorize(peer)
+            }
+            Destination::Name(name, port) => self.authorize_name(name, port, ctx),
+        };
+        if head.hops() < HOPS_MAX { judged } else { Err(Outcome::Loop) }
+    }
+
+    #[cold]
+    fn authorize_name(&mut self, name: &str, port: u16, ctx: &Context<'_>) -> Result<(), Outcome> {
+        self.named = Some(Box::new(NamedPod::new(name, port)));
+        ctx.settings.policy.authorize_name(name, port)
+    }
+
+    /// Connects to a pod, or resolves its name first, if the policy allows it.
+    #[inline]
+    fn to_pod(
         mut self: Box<Self>,
         head: &RequestHead<'_, '_>,
         pod: &PodRoute<'_>,
-        peer: Peer,
         ctx: &mut Context<'_>,
         out: &mut Output,
     ) -> Exchange {
-        self.peer = Some(peer);
-        if let Err(outcome) = loop_checked(head).and_then(|()| ctx.settings.policy.authorize(peer)) {
+        if let Err(outcome) = self.authorize(head, pod.destination, ctx) {
             return self.fail(outcome.into(), Duration::ZERO, ctx, out);
         }
-        let host = pod.authority.map_or(Host::Address(peer.socket_addr()), Host::Authority);
-        self.write_request(head, pod, host, ctx);
-        out.upstream = match pod.authority {
-            // As a pod in a path, psystrike may well scrape itself; as a target of a proxy, not through itself.
-            None => UpstreamAction::Connect(peer),
-            Some(_) => UpstreamAction::ConnectOther(peer),
-        };
-        self.connect(ctx)
+        match pod.destination {
+            Destination::Address(peer) => {
+                let host = pod.authority.map_or(Host::Address(peer.socket_addr()), Host::Authority);
+                self.write_request(head, pod, host, ctx);
+                self.connect_to(peer, ctx, out)
+            }
+            Destination::Name(..) => self.to_name(head, pod, ctx, out),
+        }
     }
 
     /// Resolves the name of a pod, to connect to one of its addresses.

@@ -54,18 +54,13 @@ impl Transaction {
         let mut first = None;
         if let Some(pod) = self.named.as_deref_mut() {
             pod.set_addresses(addresses, &ctx.settings.policy);
-            first = pod.next_address().map(|peer| (peer, pod.is_other));
+            first = pod.next_address();
         }
-        let Some((peer, is_other)) = first else {
+        let Some(peer) = first else {
             return self.give_up(Outcome::ResolvedNotAllowed.into(), ctx, out);
         };
         self.peer = Some(peer);
-        out.upstream = match (self.route, is_other) {
-            (RouteName::Connect, _) => UpstreamAction::Open(peer),
-            (_, true) => UpstreamAction::ConnectOther(peer),
-            (_, false) => UpstreamAction::Connect(peer),
-        };
-        self.connect(ctx)
+        self.connect_to(peer, ctx, out)
     }
 
     /// Returns the next address of the pod's name, if there is one and time is left.

@@ -13,6 +13,7 @@ use super::{
 use crate::proxy::{
     events::{Context, Event, Output, UpstreamAction},
     outcome::{Failure, Outcome, UpstreamError},
+    peer::Peer,
     route::{Page, RouteName},
     timestamp::Timestamp,
 };
@@ -99,6 +100,23 @@ impl Transaction {
             }
             None => self.give_up(Outcome::Loop.into(), ctx, out),
         }
+    }
+
+    /// Connects to the pod in the way of the request's route.
+    #[inline]
+    pub(super) fn connect_to(
+        self: Box<Self>,
+        peer: Peer,
+        ctx: &mut Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        out.upstream = match self.route {
+            RouteName::Connect => UpstreamAction::Open(peer),
+            // As a pod in a path, psystrike may well scrape itself; as a target of a proxy, not through itself.
+            RouteName::Proxy => UpstreamAction::ConnectOther(peer),
+            _ => UpstreamAction::Connect(peer),
+        };
+        self.connect(ctx)
     }
 
     pub(super) fn connect(self: Box<Self>, ctx: &mut Context<'_>) -> Exchange {

@@ -130,6 +130,16 @@ pub enum Destination<'b> {
     Name(&'b str, u16),
 }
 
+impl Destination<'_> {
+    /// Returns the port.
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Address(peer) => peer.port(),
+            Self::Name(_, port) => port,
+        }
+    }
+}
+
 /// The request target for the pod: a path, and a query if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PodTarget<'b> {
