@@ -24,7 +24,7 @@ use support::{
     psystrike::Psystrike,
     read, require_programs, seed,
     shipped::{
-        AT_ONCE, CLUSTERS, FILE_SD, IN_TIME, PODS, PROMETHEUS, PROXY_URL, RULES, RULES_TEST, annotated,
+        AT_ONCE, CLUSTERS, FILE_SD, IN_TIME, PODS, PROXY_URL, RELABELLING, RULES, RULES_TEST, annotated,
         by_the_chart, configuration, discovered_app, loaded, parsed, rules, shipped, wait_for_targets,
     },
     tls::make_certificate,
@@ -74,7 +74,7 @@ fn promtool_accepts_every_configuration() {
         }
     }
     let files: [(&str, &[&str]); 4] = [
-        (PROMETHEUS, &["tokyo.json"]),
+        (RELABELLING, &["tokyo.json"]),
         (CLUSTERS, &["tokyo.json", "osaka.json"]),
         (FILE_SD, &[]),
         (PROXY_URL, &["tokyo.json", "osaka.json", "osaka.json"]),
@@ -94,7 +94,7 @@ fn promtool_accepts_every_configuration() {
 
 #[test]
 fn pods_are_discovered_by_an_api_server_that_is_authenticated() {
-    let jobs = [parsed(PROMETHEUS), parsed(CLUSTERS)].map(|mut file| file["scrape_configs"].take());
+    let jobs = [parsed(RELABELLING), parsed(CLUSTERS)].map(|mut file| file["scrape_configs"].take());
     let jobs: Vec<&Value> = jobs.iter().filter_map(Value::as_array).flatten().collect();
     assert_eq!(jobs.len(), 3);
     let mut different = BTreeSet::new();
@@ -245,7 +245,7 @@ fn the_configuration_runs_and_a_healthy_psystrike_alerts_nobody() {
     let pods = json!([presumptuous(annotated("psystrike", psystrike.address())), app, ended]);
     scratch.write("pods.json", &pods.to_string());
     let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", &own)]].concat();
-    scratch.write("prometheus.yml", &configuration(PROMETHEUS, &["pods.json"], &replaced));
+    scratch.write("prometheus.yml", &configuration(RELABELLING, &["pods.json"], &replaced));
     let prometheus = Prometheus::start(Release::Installed, &scratch);
 
     let named = ["cluster", "job", "instance", "app", "kubernetes_pod_name"];
@@ -431,7 +431,7 @@ fn prometheus_finds_its_targets_as_the_articles_does() {
         return;
     }
     let scratch = Scratch::new("prometheus-relabelling");
-    let mut ours = parsed(PROMETHEUS);
+    let mut ours = parsed(RELABELLING);
     // The rules over pods as they should be, ours and the article's, which agree; and ours over odd ones. Nobody
     // answers the scrapes.
     let nobody = "127.0.0.1:1";

@@ -95,7 +95,7 @@ fn every_outcome_is_there_with_what_prometheus_shows() {
 fn its_relabelling_is_that_of_the_file_to_deploy() {
     let blocks = Document::read("README.md").blocks();
     let rules = blocks.iter().find(|block| block.text.contains("relabel_configs:")).expect("rules");
-    let file = shipped::shipped(shipped::PROMETHEUS);
+    let file = shipped::shipped(shipped::RELABELLING);
     assert!(file.contains(&rules.text), "{}", rules.text);
 }
 
