@@ -15,14 +15,15 @@ use support::{
     Scratch,
     dashboard::queries,
     exposition,
+    markdown::Document,
     pods::{Pod, Refusing, Then},
     prometheus::{Prometheus, Release, promtool},
     promql::Names,
     psystrike::Psystrike,
     read, require_programs,
     shipped::{
-        AT_ONCE, CLUSTERS, FILE_SD, IN_TIME, PODS, PROXY_URL, RELABELLING, RULES, RULES_TEST, annotated,
-        by_the_chart, configuration, loaded, parsed, rules, shipped, wait_for_targets,
+        AT_ONCE, CLUSTERS, FILE_SD, IN_TIME, PODS, PROMETHEUS, PROXY_URL, RELABELLING, RULES, RULES_TEST,
+        annotated, by_the_chart, configuration, loaded, parsed, rules, shipped, wait_for_targets,
     },
     tls::make_certificate,
 };
@@ -65,7 +66,8 @@ fn promtool_accepts_every_configuration() {
             scratch.write(&format!("{cluster}{file}"), "");
         }
     }
-    let files: [(&str, &[&str]); 4] = [
+    let files: [(&str, &[&str]); 5] = [
+        (PROMETHEUS, &["tokyo.json"]),
         (RELABELLING, &["tokyo.json"]),
         (CLUSTERS, &["tokyo.json", "osaka.json"]),
         (FILE_SD, &[]),
@@ -86,7 +88,7 @@ fn promtool_accepts_every_configuration() {
 
 #[test]
 fn pods_are_discovered_by_an_api_server_that_is_authenticated() {
-    let jobs = [parsed(RELABELLING), parsed(CLUSTERS)].map(|mut file| file["scrape_configs"].take());
+    let jobs = [parsed(PROMETHEUS), parsed(CLUSTERS)].map(|mut file| file["scrape_configs"].take());
     let jobs: Vec<&Value> = jobs.iter().filter_map(Value::as_array).flatten().collect();
     assert_eq!(jobs.len(), 3);
     let mut different = BTreeSet::new();
@@ -224,12 +226,22 @@ fn the_rules_ask_for_what_psystrike_exports() {
 
 #[test]
 fn the_configuration_runs_and_a_healthy_psystrike_alerts_nobody() {
+    runs_and_alerts_nobody(PROMETHEUS);
+}
+
+#[test]
+fn relabelling_runs_and_a_healthy_psystrike_alerts_nobody() {
+    runs_and_alerts_nobody(RELABELLING);
+}
+
+fn runs_and_alerts_nobody(file: &str) {
     if !require_programs(&["prometheus"]) {
         return;
     }
-    let (psystrike, pod) = (start_psystrike(), pod("127.10.4.1"));
+    let ip = if file == PROMETHEUS { "127.10.4.1" } else { "127.10.4.3" };
+    let (psystrike, pod) = (start_psystrike(), pod(ip));
     let (own, address) = (psystrike.address().to_string(), pod.address().to_string());
-    let scratch = Scratch::new("prometheus-runs");
+    let scratch = Scratch::new(&format!("prometheus-runs-{file}"));
     scratch.write(RULES, &shipped(RULES));
     let mut ended = annotated("app", "127.10.4.2:8080".parse().expect("an address"));
     ended["labels"]["__meta_kubernetes_pod_phase"] = "Succeeded".into();
@@ -237,7 +249,7 @@ fn the_configuration_runs_and_a_healthy_psystrike_alerts_nobody() {
     let pods = json!([presumptuous(annotated("psystrike", psystrike.address())), app, ended]);
     scratch.write("pods.json", &pods.to_string());
     let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", &own)]].concat();
-    scratch.write("prometheus.yml", &configuration(RELABELLING, &["pods.json"], &replaced));
+    scratch.write("prometheus.yml", &configuration(file, &["pods.json"], &replaced));
     let prometheus = Prometheus::start(Release::Installed, &scratch);
 
     let named = ["cluster", "job", "instance", "app", "kubernetes_pod_name"];
@@ -246,7 +258,7 @@ fn the_configuration_runs_and_a_healthy_psystrike_alerts_nobody() {
         &named,
         &[
             &["", "psystrike", &own, "psystrike", "psystrike-at-127.0.0.1"],
-            &["", "kubernetes-pods", &address, "app", "app-at-127.10.4.1"],
+            &["", "kubernetes-pods", &address, "app", &format!("app-at-{ip}")],
         ],
     );
     assert_eq!(prometheus.query("pod_up{job='kubernetes-pods'}").len(), 1);
@@ -330,26 +342,41 @@ fn several_clusters_are_told_apart() {
 
 #[test]
 fn pods_come_from_a_file() {
+    pods_of_a_file(&shipped(FILE_SD), &shipped(PODS));
+}
+
+#[test]
+fn pods_of_a_file_are_scraped_by_rewritten_paths() {
+    let file = shipped(FILE_SD);
+    let (others, _) = file.split_once("  - job_name: pods\n").expect("the job");
+    let blocks = Document::read("deploy/relabelling.md").blocks();
+    let job = blocks.iter().find(|block| block.text.contains("file_sd_configs")).expect("the job");
+    // Neither gets psystrike's own page for its own.
+    let dropped =
+        "- targets: [127.10.6.9]\n- targets: [127.10.6.9:80]\n  labels: { __metrics_path__: metrics }\n";
+    pods_of_a_file(&format!("{others}{}", job.text), &(shipped(PODS) + dropped));
+}
+
+fn pods_of_a_file(configuration: &str, listed: &str) {
     if !require_programs(&["prometheus"]) {
         return;
     }
     let psystrike = start_psystrike();
     let pods = [pod("127.10.6.1"), pod("127.10.6.2"), pod("::1")];
     let [one, two, three] = pods.each_ref().map(|pod| pod.address().to_string());
-    let scratch = Scratch::new("prometheus-file-sd");
+    let scratch = Scratch::new(&format!("prometheus-file-sd-{}", psystrike.address().port()));
     scratch.write(RULES, &shipped(RULES));
-    let mut listed = shipped(PODS);
-    for (from, to) in [("10.1.2.3:8080", &one), ("10.1.2.4:8080", &two), ("[fd00::1:5]:9100", &three)] {
-        assert!(listed.contains(from), "no {from} in {PODS}");
-        listed = listed.replace(from, to);
-    }
-    // Neither gets psystrike's own page for its own.
-    listed +=
-        "- targets: [127.10.6.9]\n- targets: [127.10.6.9:80]\n  labels: { __metrics_path__: metrics }\n";
-    scratch.write(PODS, &listed);
+    let with = |text: &str, replaced: &[(&str, &str)]| {
+        replaced.iter().fold(text.to_owned(), |text, (from, to)| {
+            assert!(text.contains(from), "no {from} in {text}");
+            text.replace(from, to)
+        })
+    };
+    let addresses = [("10.1.2.3:8080", &*one), ("10.1.2.4:8080", &two), ("[fd00::1:5]:9100", &three)];
+    scratch.write(PODS, &with(listed, &addresses));
     let own = psystrike.address().to_string();
     let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", &own)]].concat();
-    scratch.write("prometheus.yml", &configuration(FILE_SD, &[], &replaced));
+    scratch.write("prometheus.yml", &with(configuration, &replaced));
     let prometheus = Prometheus::start(Release::Installed, &scratch);
 
     wait_for_targets(
@@ -373,7 +400,7 @@ fn everything_goes_through_proxy_url() {
     if !require_programs(&["prometheus", "openssl"]) {
         return;
     }
-    let allow = ["--allow", "127.10.0.0/16", "--allow", "::1/128"];
+    let allow = ["--allow", "127.10.0.0/16", "--allow", "127.0.0.1", "--allow", "::1"];
     let psystrike = Psystrike::start(&[&allow[..], &["--allow-connect"]].concat());
     let pods = [pod("127.10.7.1"), pod("::1")];
     let node = Refusing::on("127.10.7.2");
@@ -381,8 +408,9 @@ fn everything_goes_through_proxy_url() {
     let scratch = Scratch::new("prometheus-proxy-url");
     scratch.write("kubernetes-token", "token");
     make_certificate(&scratch.path("kubernetes-ca.crt"), &scratch.path("kubernetes-ca.key"));
-    let discovered: Vec<Value> = pods.iter().map(|pod| annotated("app", pod.address())).collect();
-    scratch.write("pods.json", &Value::from(discovered).to_string());
+    let discovered = pods.iter().map(|pod| annotated("app", pod.address()));
+    let discovered = discovered.chain([annotated("psystrike", psystrike.address())]);
+    scratch.write("pods.json", &Value::from_iter(discovered).to_string());
     scratch.write("nodes.json", &json!([{ "targets": [node.address().to_string()] }]).to_string());
     // No look-up leaves this machine: the API server is given by an address.
     let given = [("psystrike.example:31000", &*own), ("kubernetes.default.svc:443", "10.96.0.1:443")];

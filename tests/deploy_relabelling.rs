@@ -1,15 +1,16 @@
-//! The relabelling that users get finds the pods that the article's finds, with the same labels.
+//! The relabelling that users get finds the pods that the article's finds, with the same labels: by `/pods/`, and by
+//! `proxy_url`, where the target stays the pod.
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use support::{
     Scratch,
     prometheus::{Prometheus, Release},
     require_programs, seed,
-    shipped::{IN_TIME, RELABELLING, discovered_app, parsed},
+    shipped::{IN_TIME, PROMETHEUS, RELABELLING, discovered_app, parsed},
 };
 
 /// A pod with what service discovery says of it: its address with a container's port, and its annotations.
@@ -23,16 +24,17 @@ fn prometheus_finds_its_targets_as_the_articles_does() {
         return;
     }
     let scratch = Scratch::new("prometheus-relabelling");
-    let mut ours = parsed(RELABELLING);
     // The rules over pods as they should be, ours and the article's, which agree; and ours over odd ones. Nobody
     // answers the scrapes.
     let nobody = "127.0.0.1:1";
-    let mut ours = ours["scrape_configs"][0]["relabel_configs"].take();
+    let rules_of = |file| parsed(file)["scrape_configs"][0]["relabel_configs"].take();
+    let mut ours = rules_of(RELABELLING);
     for rule in ours.as_array_mut().expect("it has rules") {
         if rule["target_label"] == "__address__" {
             rule["replacement"] = nobody.into();
         }
     }
+    let proxied = rules_of(PROMETHEUS);
     let seed: Value = serde_saphyr::from_str(&seed::relabel_configs(nobody)).expect("the article's rules");
     let job = |name: &str, rules: &Value, pods| {
         let mut rules = rules.clone();
@@ -42,8 +44,13 @@ fn prometheus_finds_its_targets_as_the_articles_does() {
         }
         json!({ "job_name": name, "file_sd_configs": [{ "files": [pods] }], "relabel_configs": rules })
     };
-    let jobs =
-        [job("ours", &ours, "pods.json"), job("seed", &seed, "pods.json"), job("odd", &ours, "odd.json")];
+    let jobs = [
+        job("ours", &ours, "pods.json"),
+        job("seed", &seed, "pods.json"),
+        job("proxied", &proxied, "pods.json"),
+        job("odd", &ours, "odd.json"),
+        job("rich", &proxied, "rich.json"),
+    ];
     scratch.write("prometheus.yml", &json!({ "scrape_configs": jobs }).to_string());
     let pods = [
         discovered("127.9.0.1:8080", &[("scrape", "true"), ("port", "8080"), ("path", "/metrics")]),
@@ -64,8 +71,18 @@ fn prometheus_finds_its_targets_as_the_articles_does() {
         discovered("127.9.1.3:8443", &[("scrape", "true"), ("port", "8080")]),
     ];
     scratch.write("odd.json", &json!(odd).to_string());
+    // TLS and parameters: a path at psystrike has no room for them.
+    let annotations = [
+        ("scrape", "true"),
+        ("port", "8443"),
+        ("scheme", "https"),
+        ("param_format", "prometheus"),
+        ("param_collect", "cpu"),
+    ];
+    let rich = [&odd[..], &[discovered("127.9.1.4:8443", &annotations)]].concat();
+    scratch.write("rich.json", &json!(rich).to_string());
     let prometheus = Prometheus::start(Release::Installed, &scratch);
-    let found = prometheus.wait_until(IN_TIME, |prometheus| prometheus.targets().len() == 10);
+    let found = prometheus.wait_until(IN_TIME, |prometheus| prometheus.targets().len() == 17);
     let targets = prometheus.targets();
     assert!(found, "{targets:#?}\n{}", prometheus.stderr());
 
@@ -80,22 +97,50 @@ fn prometheus_finds_its_targets_as_the_articles_does() {
             })
             .collect()
     };
+    let labels = |name: &str| of_job(name).into_values().collect::<BTreeSet<_>>();
     assert_eq!(of_job("ours"), of_job("seed"));
+    assert_eq!(labels("ours"), labels("proxied"), "the same series");
+    let forwarded = |path: &str| format!("http://{nobody}{path}");
     for (name, expected) in [
         (
             "ours",
             &[
-                ("/pods/127.9.0.1/8080/metrics", "127.9.0.1:8080"),
-                ("/pods/127.9.0.2/8080", "127.9.0.2:8080"),
-                ("/pods/127.9.0.3/8080/", "127.9.0.3:8080"),
-                ("/pods/::1/8080/a/b%3Fc=d", "[::1]:8080"),
+                (&*forwarded("/pods/127.9.0.1/8080/metrics"), "127.9.0.1:8080"),
+                (&forwarded("/pods/127.9.0.2/8080"), "127.9.0.2:8080"),
+                (&forwarded("/pods/127.9.0.3/8080/"), "127.9.0.3:8080"),
+                (&forwarded("/pods/::1/8080/a/b%3Fc=d"), "[::1]:8080"),
             ][..],
         ),
-        ("odd", &[("/pods/127.9.1.2/8080", "127.9.1.2:8080"), ("/pods/127.9.1.3/8080", "127.9.1.3:8080")]),
+        (
+            "odd",
+            &[
+                (&forwarded("/pods/127.9.1.2/8080"), "127.9.1.2:8080"),
+                (&forwarded("/pods/127.9.1.3/8080"), "127.9.1.3:8080"),
+            ],
+        ),
+        (
+            "proxied",
+            &[
+                ("http://127.9.0.1:8080/metrics", "127.9.0.1:8080"),
+                ("http://127.9.0.2:8080/metrics", "127.9.0.2:8080"),
+                ("http://127.9.0.3:8080/", "127.9.0.3:8080"),
+                // A path keeps its `?`, encoded: parameters have an annotation of their own.
+                ("http://[::1]:8080/a/b%3Fc=d", "[::1]:8080"),
+            ],
+        ),
+        (
+            "rich",
+            &[
+                ("http://127.9.1.2:8080/metrics", "127.9.1.2:8080"),
+                ("http://127.9.1.3:8080/metrics", "127.9.1.3:8080"),
+                ("https://127.9.1.4:8443/metrics?collect=cpu&format=prometheus", "127.9.1.4:8443"),
+            ],
+        ),
     ] {
-        let of_job = of_job(name).into_iter().map(|(url, labels)| (url, labels["instance"].clone()));
-        let expected =
-            expected.iter().map(|(path, pod)| (format!("http://{nobody}{path}"), (*pod).to_owned()));
-        assert_eq!(of_job.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{name}");
+        let of_job: BTreeSet<_> =
+            of_job(name).into_iter().map(|(url, labels)| (url, labels["instance"].clone())).collect();
+        let expected: BTreeSet<_> =
+            expected.iter().map(|(url, pod)| ((*url).to_owned(), (*pod).to_owned())).collect();
+        assert_eq!(of_job, expected, "{name}");
     }
 }

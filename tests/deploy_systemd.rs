@@ -152,7 +152,7 @@ fn the_page_says_of_the_unit_what_is_so() {
     let listen = &variables["PSYSTRIKE_LISTEN"];
     let address: SocketAddr = listen.parse().expect("an address");
     assert!(address.ip().is_unspecified(), "{address}");
-    for file in ["relabelling.yml", "clusters.yml", "file_sd.yml"] {
+    for file in ["prometheus.yml", "proxy_url.yml", "relabelling.yml", "clusters.yml", "file_sd.yml"] {
         assert!(
             shipped(file).contains(&format!(".example:{}", address.port())),
             "{file} asks at another port"

@@ -51,7 +51,7 @@ const COMMANDS: &[(&str, Fate)] = &[
     ("curl -fsS http://psystrike.example:31000/readyz\n", Prints(&["curl"], &["ok"])),
     ("kubectl create serviceaccount ", Cannot(CLUSTER)),
     (
-        "promtool check config deploy/prometheus/relabelling.yml\n",
+        "promtool check config deploy/prometheus/prometheus.yml\n",
         Cannot(
             "Debian builds promtool without discovery in Kubernetes; tests/deploy_prometheus.rs checks it with the newest",
         ),

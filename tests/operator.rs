@@ -18,7 +18,7 @@ use support::{
     prometheus::{NodeExporter, Prometheus, Release},
     require_programs,
     shipped::{
-        AT_ONCE, IN_TIME, RELABELLING, RULES, annotated, configuration, loaded, rules, shipped,
+        AT_ONCE, IN_TIME, PROMETHEUS, RULES, annotated, configuration, loaded, rules, shipped,
         wait_for_targets,
     },
 };
@@ -45,7 +45,7 @@ fn from_the_dockerfile_to_the_dashboard() {
     scratch.write("pods.json", &json!(healthy).to_string());
     scratch.write(RULES, &shipped(RULES));
     let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", PSYSTRIKE)]].concat();
-    scratch.write("prometheus.yml", &configuration(RELABELLING, &["pods.json"], &replaced));
+    scratch.write("prometheus.yml", &configuration(PROMETHEUS, &["pods.json"], &replaced));
     let prometheus = Prometheus::start(Release::Installed, &scratch);
 
     let address = exporter.address().to_string();

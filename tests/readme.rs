@@ -92,11 +92,14 @@ fn every_outcome_is_there_with_what_prometheus_shows() {
 }
 
 #[test]
-fn its_relabelling_is_that_of_the_file_to_deploy() {
-    let blocks = Document::read("README.md").blocks();
-    let rules = blocks.iter().find(|block| block.text.contains("relabel_configs:")).expect("rules");
-    let file = shipped::shipped(shipped::RELABELLING);
-    assert!(file.contains(&rules.text), "{}", rules.text);
+fn relabelling_is_that_of_the_file_to_deploy() {
+    for (document, file) in
+        [("README.md", shipped::PROMETHEUS), ("deploy/relabelling.md", shipped::RELABELLING)]
+    {
+        let blocks = Document::read(document).blocks();
+        let rules = blocks.iter().find(|block| block.text.contains("relabel_configs:")).expect("rules");
+        assert!(shipped::shipped(file).contains(&rules.text), "{document} against {file}:\n{}", rules.text);
+    }
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 /// The text that `--help` prints.
 pub const HELP: &str = "\
-psystrike forwards Prometheus's scrapes to pods that it cannot reach:
-GET /pods/{host}/{port}/{path} fetches http://{host}:{port}/{path} and streams it back.
+psystrike forwards Prometheus's scrapes to pods that it cannot reach: for jobs with
+proxy_url: http://PSYSTRIKE:8080, and at /pods/{host}/{port}/{path} for jobs that rewrite paths.
 
 Usage: psystrike [OPTIONS]
 

@@ -10,6 +10,7 @@ use super::{exposition::Labels, prometheus::Prometheus, read};
 /// How long Prometheus may take: it has new targets for up to 5 seconds before it scrapes them.
 pub const IN_TIME: Duration = Duration::from_secs(30);
 
+pub const PROMETHEUS: &str = "prometheus.yml";
 pub const RELABELLING: &str = "relabelling.yml";
 pub const CLUSTERS: &str = "clusters.yml";
 pub const FILE_SD: &str = "file_sd.yml";
