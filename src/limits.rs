@@ -8,13 +8,13 @@ use std::fmt;
 
 use crate::{
     config::Config,
-    net::{event_loop, transport::splice},
+    net::{event_loop, lookups, transport::splice},
     proxy::{budget::SHARE_MIN, size::Exact},
 };
 
-/// Descriptors of the whole process, neither a client's nor a pod's: standard streams, signals, `/proc`.
+/// Descriptors of the whole process, neither a client's nor a pod's: standard streams, signals, `/proc`, look-ups.
 /// [`Limits::new`] adds those of each worker: its epoll, its waker, its pipes and its listeners.
-const DESCRIPTORS_OTHER: usize = 32;
+const DESCRIPTORS_OTHER: usize = 16 + lookups::DESCRIPTORS;
 /// Default limit of clients, and of pooled pod connections: containers often have an open-files limit of a million,
 /// which is not meant as permission to use the memory for it.
 const CONNECTIONS_DEFAULT_MAX: usize = 16 * 1024;

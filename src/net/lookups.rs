@@ -17,6 +17,9 @@ use crate::proxy::{
 
 /// The most threads. Each resolves one name at a time.
 const THREADS_MAX: usize = 4;
+/// The most descriptors that resolving names takes. A look-up in glibc has a UDP socket for each server (`MAXNS`: 3) and a
+/// TCP socket; one in musl has a UDP socket, and a TCP socket for each of two queries.
+pub const DESCRIPTORS: usize = THREADS_MAX * 4;
 
 /// A client that waits for the addresses of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
