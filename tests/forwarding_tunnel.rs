@@ -274,3 +274,25 @@ fn scrapes_and_tunnels_stand_beside_each_other() {
     let line = psystrike.wait_for_line("tunnel_ended");
     assert!(line.contains("tunnel_ended=closed"), "{line}");
 }
+
+#[test]
+fn tunnels_that_come_and_go_leave_nothing_behind() {
+    let psystrike = psystrike(&[]);
+    let pod = listen("127.24.1.10");
+    let churn = |tunnels: usize| {
+        for _ in 0..tunnels {
+            let (mut client, mut pod) = tunnel(&psystrike, &pod, b"early");
+            assert_eq!(read(&mut pod, 5), b"early");
+            pod.write_all(&[b'x'; 3000]).expect("it is sent");
+            read(&mut client, 3000);
+        }
+        poll("tunnels that end", || psystrike.metric("psystrike_tunnels"), |open| *open == 0.0);
+        psystrike.process().anonymous_bytes()
+    };
+    // After these, whatever is kept for the next ones is there.
+    let bytes = churn(500);
+    let files = psystrike.metric("process_open_fds");
+    let grown = churn(2000).saturating_sub(bytes);
+    poll("open files", || psystrike.metric("process_open_fds"), |open| *open <= files);
+    assert!(grown <= 64 * 1024, "it has grown by {grown} bytes");
+}

@@ -23,7 +23,8 @@ impl Bench {
     pub(crate) fn new(options: Options) -> Result<Self, String> {
         let open_files = machine::raise_open_files()?;
         let needed = 2 * options.idle as u64 + 1000;
-        if options.parts.contains(&Part::Memory) && open_files < needed {
+        let has_idle = [Part::Memory, Part::Tunnels].iter().any(|part| options.parts.contains(part));
+        if has_idle && open_files < needed {
             return Err(format!(
                 "--idle {} needs {needed} open files, and there are {open_files}",
                 options.idle

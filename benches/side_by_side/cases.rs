@@ -6,17 +6,33 @@ use std::{fmt, str::FromStr};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Body {
     pub(crate) bytes: u64,
-    pub(crate) chunked: bool,
+    pub(crate) framing: Framing,
+}
+
+/// How a pod sends a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Framing {
+    /// With `Content-Length`, in one write.
+    Length,
+    /// In chunks of 4 KiB, in one write.
+    Chunked,
+    /// With `Content-Length`, in writes as large as the TLS records of Go's server ([`crate::pods::RECORD_BYTES`]).
+    Records,
 }
 
 /// A length-delimited body.
 pub(crate) const fn length(kib: u64) -> Body {
-    Body { bytes: kib * 1024, chunked: false }
+    Body { bytes: kib * 1024, framing: Framing::Length }
 }
 
 /// A body in chunks of 4 KiB.
 pub(crate) const fn chunked(kib: u64) -> Body {
-    Body { bytes: kib * 1024, chunked: true }
+    Body { bytes: kib * 1024, framing: Framing::Chunked }
+}
+
+/// A body in writes as large as TLS records.
+pub(crate) const fn records(kib: u64) -> Body {
+    Body { bytes: kib * 1024, framing: Framing::Records }
 }
 
 /// All of them.
@@ -26,8 +42,28 @@ pub(crate) const ALL: [Body; 7] =
 impl Body {
     /// Where pods have it.
     pub(crate) fn path(self) -> String {
-        let framing = if self.chunked { "chunked" } else { "length" };
-        format!("/{framing}/{}", self.bytes)
+        format!("/{}/{}", self.framing.name(), self.bytes)
+    }
+}
+
+impl Framing {
+    const ALL: [Self; 3] = [Self::Length, Self::Chunked, Self::Records];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Length => "length",
+            Self::Chunked => "chunked",
+            Self::Records => "records",
+        }
+    }
+}
+
+impl FromStr for Framing {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let framing = Self::ALL.into_iter().find(|framing| framing.name() == text);
+        framing.ok_or_else(|| format!("{text:?}: no such framing"))
     }
 }
 
@@ -37,19 +73,17 @@ impl fmt::Display for Body {
             kib @ 1024.. if kib % 1024 == 0 => write!(f, "{} MiB", kib / 1024)?,
             kib => write!(f, "{kib} KiB")?,
         }
-        f.write_str(if self.chunked { ", chunked" } else { ", length" })
+        write!(f, ", {}", self.framing.name())
     }
 }
 
 impl FromStr for Body {
     type Err = String;
 
-    /// `16k` and `1m` have a length; `16k-chunked` is chunked.
+    /// `16k` and `1m` have a length; `16k-chunked` is chunked, `16k-records` in records.
     fn from_str(text: &str) -> Result<Self, String> {
-        let (size, chunked) = match text.strip_suffix("-chunked") {
-            Some(size) => (size, true),
-            None => (text, false),
-        };
+        let (size, framing) = text.split_once('-').unwrap_or((text, Framing::Length.name()));
+        let framing = framing.parse()?;
         let wrong = || format!("{text:?}: a body is written 16k, 1m or 16k-chunked");
         let (digits, factor) = match size.split_at_checked(size.len().saturating_sub(1)) {
             Some((digits, "k")) => (digits, 1024),
@@ -57,6 +91,6 @@ impl FromStr for Body {
             _ => return Err(wrong()),
         };
         let number: u64 = digits.parse().map_err(|_| wrong())?;
-        Ok(Self { bytes: number.min(1024) * factor, chunked })
+        Ok(Self { bytes: number.min(1024) * factor, framing })
     }
 }

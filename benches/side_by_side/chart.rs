@@ -111,7 +111,7 @@ fn bar(svg: &mut String, y: f64, scale: f64, measured: &Measured, ratio: Spread)
 fn colour(kind: &Kind) -> &'static str {
     match kind {
         Kind::Psystrike { .. } => "#e6522c",
-        Kind::Floor(Way::ReadWrite | Way::Splice) => "#8c959f",
+        Kind::Floor(Way::ReadWrite | Way::Splice) | Kind::TunnelFloor(_) => "#8c959f",
         Kind::NginxBest | Kind::Nginx(_) => "#2e8b57",
         Kind::NginxUsual => "#7fbf9b",
         Kind::Haproxy => "#5b8fd6",

@@ -31,7 +31,7 @@ use crate::pods;
 /// the core's own cache.
 const SCRATCH_BYTES: usize = (256 + 4) * 1024;
 /// As large as anybody may have it: the kernel takes no more at once than a pipe has room for.
-const PIPE_BYTES: usize = 1024 * 1024;
+pub(crate) const PIPE_BYTES: usize = 1024 * 1024;
 const LISTENER: Token = Token(usize::MAX - 1);
 /// Pods' tokens are above, clients' below.
 const POD: usize = 1 << 32;
@@ -41,6 +41,21 @@ const POD: usize = 1 << 32;
 pub(crate) enum Way {
     ReadWrite,
     Splice,
+}
+
+impl Way {
+    /// What it is called on a command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::ReadWrite => "read-write",
+            Self::Splice => "splice",
+        }
+    }
+
+    /// The one of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        [Self::ReadWrite, Self::Splice].into_iter().find(|way| way.name() == name)
+    }
 }
 
 /// What a floor needs to know.
@@ -113,13 +128,13 @@ enum Kept {
     Piped { pipe: Pipe, bytes: usize },
 }
 
-struct Pipe {
-    reader: OwnedFd,
-    writer: OwnedFd,
+pub(crate) struct Pipe {
+    pub(crate) reader: OwnedFd,
+    pub(crate) writer: OwnedFd,
 }
 
 impl Pipe {
-    fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let (reader, writer) = pipe_with(PipeFlags::NONBLOCK)?;
         fcntl_setpipe_size(&writer, PIPE_BYTES)?;
         Ok(Self { reader, writer })

@@ -24,7 +24,7 @@ use crate::{
     machine,
     nginx::{self, Tuning},
     setup::{Form, Setup},
-    squid, tinyproxy,
+    squid, tinyproxy, tunnel_floor,
 };
 
 /// How long a forwarder may take to start. nginx has thousands of locations to read.
@@ -34,6 +34,7 @@ const END_MAX: Duration = Duration::from_secs(3);
 /// Says to this program that it is to become a forwarder.
 const CHILD: &str = "--child";
 const FLOOR: &str = "--floor";
+const TUNNEL_FLOOR: &str = "--tunnel-floor";
 
 /// What forwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub(crate) enum Kind {
     Squid,
     /// A floor of ours.
     Floor(Way),
+    /// A floor of ours for tunnels.
+    TunnelFloor(Way),
 }
 
 /// What forwards, and what it is called in the tables.
@@ -82,7 +85,7 @@ impl Kind {
             Self::Haproxy => Some("haproxy"),
             Self::Tinyproxy => Some("tinyproxy"),
             Self::Squid => Some("squid"),
-            Self::Psystrike { .. } | Self::Floor(_) => None,
+            Self::Psystrike { .. } | Self::Floor(_) | Self::TunnelFloor(_) => None,
         }
     }
 }
@@ -103,6 +106,11 @@ impl Forwarder {
         Self { form: Form::Absolute, ..self }
     }
 
+    /// The same with scrapes in tunnels.
+    pub(crate) fn in_tunnels(self) -> Self {
+        Self { form: Form::Tunnel, ..self }
+    }
+
     /// Whether it is a binary of ours.
     pub(crate) fn is_ours(&self) -> bool {
         matches!(self.kind, Kind::Psystrike { .. })
@@ -110,7 +118,7 @@ impl Forwarder {
 
     /// Whether it is a floor.
     pub(crate) fn is_floor(&self) -> bool {
-        matches!(self.kind, Kind::Floor(_))
+        matches!(self.kind, Kind::Floor(_) | Kind::TunnelFloor(_))
     }
 
     /// Whether its program is there.
@@ -167,12 +175,15 @@ impl Forwarder {
                 .collect())
         };
         match &self.kind {
-            Kind::Psystrike { path, workers } => Ok(vec![
+            Kind::Psystrike { path, workers } => Ok([
                 path.into(),
                 "--allow=127.0.0.0/8".into(),
                 format!("--listen={address}").into(),
                 format!("--workers={workers}").into(),
-            ]),
+            ]
+            .into_iter()
+            .chain((self.form == Form::Tunnel).then(|| "--allow-connect".into()))
+            .collect()),
             Kind::NginxUsual => nginx(nginx::usual(address, setup)),
             Kind::NginxBest => nginx(nginx::tuned(address, setup, &nginx::BEST)),
             Kind::Nginx(tuning) => nginx(nginx::tuned(address, setup, tuning)),
@@ -191,14 +202,16 @@ impl Forwarder {
                 Ok(squid::command(&program("squid")?, &configuration))
             }
             Kind::Floor(way) => {
-                let way = if *way == Way::Splice { "splice" } else { "read-write" };
                 let numbers = [setup.pods_port.into(), setup.pods, setup.clients];
                 let numbers = numbers.iter().map(|number| OsString::from(number.to_string()));
-                Ok([myself()?.into(), FLOOR.into(), way.into(), address.to_string().into()]
+                Ok([myself()?.into(), FLOOR.into(), way.name().into(), address.to_string().into()]
                     .into_iter()
                     .chain(numbers)
                     .chain([setup.answer_bytes.to_string().into()])
                     .collect())
+            }
+            Kind::TunnelFloor(way) => {
+                Ok(vec![myself()?.into(), TUNNEL_FLOOR.into(), way.name().into(), address.to_string().into()])
             }
         }
     }
@@ -243,6 +256,10 @@ impl Running {
     /// Connects the clients that it is measured with.
     pub(crate) fn load(&self, setup: &Setup, body: Body) -> Result<Load, String> {
         let scrapes = setup.scrapes(self.address, self.form, body);
+        if self.form == Form::Tunnel {
+            let pods: Vec<SocketAddr> = (0..setup.pods).map(|number| setup.pod(number)).collect();
+            return Load::tunnel(self.address, &pods, setup.clients, scrapes);
+        }
         let mut load = Load::connect(self.address, setup.clients, scrapes)?;
         load.reconnect(self.closes);
         Ok(load)
@@ -295,6 +312,10 @@ pub(crate) fn become_child() -> Option<String> {
             Some(setup) => format!("{setup:?}: {:?}", floors::run(setup)),
             None => "a floor's arguments".to_owned(),
         }),
+        TUNNEL_FLOOR => Some(match tunnel_floor_setup(arguments) {
+            Some((way, listen)) => format!("{:?}", tunnel_floor::run(way, listen)),
+            None => "a floor's arguments".to_owned(),
+        }),
         _ => None,
     }
 }
@@ -303,13 +324,18 @@ fn floor_setup(arguments: impl Iterator<Item = OsString>) -> Option<floors::Setu
     let arguments: Vec<String> = arguments.filter_map(|argument| argument.into_string().ok()).collect();
     let [way, listen, pods_port, pods, clients, answer_bytes] = arguments.try_into().ok()?;
     Some(floors::Setup {
-        way: if way == "splice" { Way::Splice } else { Way::ReadWrite },
+        way: Way::named(&way)?,
         listen: listen.parse().ok()?,
         pods_port: pods_port.parse().ok()?,
         pods: pods.parse().ok()?,
         clients: clients.parse().ok()?,
         answer_bytes: answer_bytes.parse().ok()?,
     })
+}
+
+fn tunnel_floor_setup(mut arguments: impl Iterator<Item = OsString>) -> Option<(Way, SocketAddr)> {
+    let way = Way::named(arguments.next()?.to_str()?)?;
+    Some((way, arguments.next()?.to_str()?.parse().ok()?))
 }
 
 fn myself() -> Result<PathBuf, String> {

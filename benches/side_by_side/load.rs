@@ -92,6 +92,10 @@ pub(crate) struct Load {
     scrapes: Vec<Scrape>,
     next: usize,
     scratch: Box<[u8]>,
+    /// The most scrapes at a time. The connection that idled longest has the next one.
+    under_way_max: usize,
+    /// Each connection is a tunnel to the pod of one scrape.
+    tunnelled: bool,
     /// It does not sleep while it waits for answers.
     awake: bool,
     /// Every answer ends its connection, even if it does not announce that.
@@ -113,13 +117,43 @@ impl Load {
         scrapes: Vec<Scrape>,
     ) -> Result<Self, String> {
         let failed = |error| format!("connecting to {forwarder}: {error}");
-        let poll = Poll::new().map_err(failed)?;
-        let connect = |index| Connection::open(&poll, forwarder, index);
-        let connections = (0..clients).map(connect).collect::<io::Result<_>>().map_err(failed)?;
-        let events = Events::with_capacity(256);
-        let scratch = vec![0; READ_BYTES].into();
-        let (next, awake, reconnect) = (0, false, false);
-        Ok(Self { poll, events, forwarder, connections, scrapes, next, scratch, awake, reconnect })
+        let mut load = Self::new(forwarder, clients, scrapes).map_err(failed)?;
+        let connect = |index| Connection::open(&load.poll, forwarder, index);
+        load.connections = (0..clients).map(connect).collect::<io::Result<_>>().map_err(failed)?;
+        Ok(load)
+    }
+
+    /// Opens a tunnel to each of these pods, which the scrapes are of.
+    pub(crate) fn tunnel(
+        forwarder: SocketAddr,
+        pods: &[SocketAddr],
+        under_way_max: usize,
+        scrapes: Vec<Scrape>,
+    ) -> Result<Self, String> {
+        let failed = |error| format!("tunnels through {forwarder}: {error}");
+        let mut load = Self::new(forwarder, under_way_max, scrapes).map_err(failed)?;
+        load.tunnelled = true;
+        for (index, &pod) in pods.iter().enumerate() {
+            let stream = tunnel(forwarder, pod)?;
+            load.connections.push(Connection::of(&load.poll, stream, index).map_err(failed)?);
+        }
+        Ok(load)
+    }
+
+    fn new(forwarder: SocketAddr, under_way_max: usize, scrapes: Vec<Scrape>) -> io::Result<Self> {
+        Ok(Self {
+            poll: Poll::new()?,
+            events: Events::with_capacity(256),
+            forwarder,
+            connections: Vec::new(),
+            scrapes,
+            next: 0,
+            scratch: vec![0; READ_BYTES].into(),
+            under_way_max,
+            tunnelled: false,
+            awake: false,
+            reconnect: false,
+        })
     }
 
     /// Has it stay awake while it waits for answers.
@@ -148,7 +182,7 @@ impl Load {
         let clients = idle.len();
         let mut last_event = began;
         loop {
-            while !idle.is_empty() && go_on(Instant::now()) {
+            while clients - idle.len() < self.under_way_max && !idle.is_empty() && go_on(Instant::now()) {
                 let Some(index) = idle.pop_front() else { break };
                 self.ask(index)?;
             }
@@ -171,10 +205,11 @@ impl Load {
             let answered: Vec<usize> = self.events.iter().map(|event| event.token().0).collect();
             for index in answered {
                 if self.read(index, &mut run, compare)? {
-                    if go_on(Instant::now()) {
-                        self.ask(index)?;
-                    } else {
-                        idle.push_back(index);
+                    idle.push_back(index);
+                    if go_on(Instant::now())
+                        && let Some(next) = idle.pop_front()
+                    {
+                        self.ask(next)?;
                     }
                 }
             }
@@ -186,7 +221,7 @@ impl Load {
 
     fn ask(&mut self, index: usize) -> Result<(), String> {
         let connection = &mut self.connections[index];
-        let scrape = self.next;
+        let scrape = if self.tunnelled { index } else { self.next };
         self.next = (self.next + 1) % self.scrapes.len();
         let request = &self.scrapes[scrape].request;
         connection.asked = Some((scrape, Instant::now()));
@@ -237,6 +272,10 @@ impl Connection {
     fn open(poll: &Poll, forwarder: SocketAddr, index: usize) -> io::Result<Self> {
         let stream = BlockingStream::connect_timeout(&forwarder, STALL_MAX)?;
         stream.set_nodelay(true)?;
+        Self::of(poll, stream, index)
+    }
+
+    fn of(poll: &Poll, stream: BlockingStream, index: usize) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
         poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
@@ -256,6 +295,22 @@ pub(crate) fn connect(forwarder: SocketAddr) -> Result<BlockingStream, String> {
     stream.set_read_timeout(Some(STALL_MAX)).map_err(failed)?;
     stream.set_write_timeout(Some(STALL_MAX)).map_err(failed)?;
     Ok(stream)
+}
+
+/// A connection of the same kind that is a tunnel to a pod.
+pub(crate) fn tunnel(forwarder: SocketAddr, pod: SocketAddr) -> Result<BlockingStream, String> {
+    const ESTABLISHED: &[u8] = b"HTTP/1.1 200 ";
+    let failed = |error| format!("a tunnel to {pod}: {error}");
+    let mut stream = connect(forwarder)?;
+    let request = format!("CONNECT {pod} HTTP/1.1\r\nHost: {pod}\r\nUser-Agent: Go-http-client/1.1\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(failed)?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0]; // no byte of the tunnel's is read
+        stream.read_exact(&mut byte).map_err(failed)?;
+        head.push(byte[0]);
+    }
+    if head.starts_with(ESTABLISHED) { Ok(stream) } else { Err(format!("{pod}: {}", head.escape_ascii())) }
 }
 
 /// One scrape on such a connection. Gives the length of the whole answer, head and body.

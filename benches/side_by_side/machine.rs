@@ -111,6 +111,16 @@ pub(crate) fn pss_bytes(root: Pid) -> Result<u64, String> {
     Ok(bytes)
 }
 
+/// How many files a process and its descendants have open.
+pub(crate) fn open_files(root: Pid) -> Result<usize, String> {
+    let mut files = 0;
+    of_all(root, |process| {
+        files += process.fd_count()?;
+        Ok(())
+    })?;
+    Ok(files)
+}
+
 /// A process and its descendants.
 pub(crate) fn processes(root: Pid) -> Result<Vec<i32>, String> {
     let mut processes = Vec::new();

@@ -8,10 +8,11 @@
 //! - [`cases`]: the bodies that are scraped;
 //! - [`pods`]: what is scraped; [`load`]: what scrapes, with [`answer`], which checks every answer;
 //! - [`forwarders`]: what stands between, with [`building`], [`nginx`], [`tinyproxy`], [`squid`], and
-//!   [`floors`], which parse nothing;
+//!   [`floors`] and [`tunnel_floor`], which parse nothing;
 //! - [`machine`]: cores, and what the kernel says a forwarder used; [`figures`]: medians, spreads, ratios;
-//! - the parts: [`processor`], [`proxy`], [`memory`], [`start`], [`syscalls`], [`instructions`], [`profile`],
-//!   [`growth`], [`workers`], and [`tunings`] for what nginx's best is; [`targets`]: what has to be reached;
+//! - the parts: [`processor`], [`proxy`], [`tunnels`] with [`tunnel_memory`], [`memory`], [`start`], [`syscalls`],
+//!   [`instructions`], [`profile`], [`growth`], [`workers`], and [`tunings`] for what nginx's best is;
+//!   [`targets`]: what has to be reached;
 //! - [`report`]: tables and verdicts; [`chart`]: the picture.
 
 mod answer;
@@ -41,6 +42,9 @@ mod syscalls;
 mod targets;
 mod tinyproxy;
 mod tunings;
+mod tunnel_floor;
+mod tunnel_memory;
+mod tunnels;
 mod workers;
 
 use std::{fs, process::ExitCode};
@@ -99,6 +103,10 @@ fn part(bench: &Bench, part: &Part, verdicts: &mut Vec<Verdict>) -> Result<bool,
             }
         }
         Part::Proxy => verdicts.extend(targets::proxy_verdicts(&proxy::run(bench)?)),
+        Part::Tunnels => {
+            verdicts.extend(targets::tunnel_verdicts(&tunnels::run(bench)?));
+            verdicts.extend(tunnel_memory::run(bench)?);
+        }
         Part::Memory => verdicts.extend(memory::run(bench)?),
         Part::Start => verdicts.extend(start::run(bench)?),
         Part::Syscalls => syscalls::run(bench)?,

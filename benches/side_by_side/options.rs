@@ -15,10 +15,11 @@ use crate::{
 pub(crate) const HELP: &str = "\
 cargo bench --bench side_by_side -- [PART..] [OPTIONS]
 
-Parts (default: processor proxy memory start, which give a verdict on every target; about 25 minutes)
+Parts (default: processor proxy tunnels memory start, which give a verdict on every target; about 30 minutes)
   all           all that follow, which is what PERF.md holds; about an hour
   processor     processor time per scrape, scrapes/s, MB/s, latency, Pss, for each body
   proxy         the same with requests in absolute form (proxy_url), beside tinyproxy and Squid
+  tunnels       processor time per scrape through kept tunnels, Pss of idle ones, and what many leave behind
   memory        Pss: at start, with idle clients, with stalled readers, after churn
   start         from exec to the first forwarded scrape
   syscalls      system calls per scrape (needs strace)
@@ -30,7 +31,7 @@ Parts (default: processor proxy memory start, which give a verdict on every targ
 
 Options
   --bodies LIST          of 1k, 16k, 64k, 256k, 1m, 16k-chunked, 256k-chunked and the like [default: these;
-                         the proxy part: 16k]
+                         the proxy part: 16k; the tunnels part: 16k-records]
   --psystrike [NAME=]PATH  another binary of ours; may repeat [default: the release build, and a static
                          musl one where the toolchain can]; the first one is the one that verdicts on
                          processor time and start are about
@@ -41,7 +42,7 @@ Options
   --pods N               pods [default: 200]
   --awake                pods and load never sleep, so that no forwarder pays for waking them: on two
                          cores of a virtual machine that costs microseconds, and hits the slower ones
-  --idle N               idle clients, each with a pod of its own [default: 8000]
+  --idle N               idle clients, and idle tunnels, each with a pod of its own [default: 8000]
   --churn-seconds S      how long connections come and go in the memory part [default: 600]
   --starts N             starts [default: 50]
   --forwarder-core N     the core of the forwarders [default: 0]
@@ -55,6 +56,7 @@ Options
 pub(crate) enum Part {
     Processor,
     Proxy,
+    Tunnels,
     Memory,
     Start,
     Syscalls,
@@ -70,9 +72,10 @@ const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/PERF.svg");
 
 impl Part {
     /// In the order of PERF.md.
-    const ALL: [(&str, Self); 10] = [
+    const ALL: [(&str, Self); 11] = [
         ("processor", Self::Processor),
         ("proxy", Self::Proxy),
+        ("tunnels", Self::Tunnels),
         ("memory", Self::Memory),
         ("start", Self::Start),
         ("syscalls", Self::Syscalls),
@@ -108,6 +111,8 @@ pub(crate) struct Options {
     /// The bodies of the proxy part.
     pub(crate) proxy_bodies: Vec<Body>,
     pub(crate) forwarders: Vec<Forwarder>,
+    /// The bodies of the tunnels part.
+    pub(crate) tunnel_bodies: Vec<Body>,
     /// What the proxy part measures beside psystrike.
     pub(crate) proxies: Vec<Forwarder>,
     pub(crate) rounds: usize,
@@ -139,7 +144,8 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
     let bodies = list(&mut arguments, "--bodies")?;
     let bodies = bodies.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>()?;
     let bodies_or = |default: &[Body]| if bodies.is_empty() { default.to_vec() } else { bodies.clone() };
-    let (bodies, proxy_bodies) = (bodies_or(&cases::ALL), bodies_or(&[cases::length(16)]));
+    let (proxy_bodies, tunnel_bodies) = (bodies_or(&[cases::length(16)]), bodies_or(&[cases::records(16)]));
+    let bodies = bodies_or(&cases::ALL);
     let binaries: Vec<String> = arguments.values_from_str("--psystrike").map_err(wrong)?;
     let only = list(&mut arguments, "--forwarders")?;
     let mut forwarders =
@@ -170,7 +176,7 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
     let parts: Vec<String> =
         arguments.finish().iter().map(|part| part.to_string_lossy().into_owned()).collect();
     let parts = match &parts[..] {
-        [] => vec![Part::Processor, Part::Proxy, Part::Memory, Part::Start],
+        [] => vec![Part::Processor, Part::Proxy, Part::Tunnels, Part::Memory, Part::Start],
         [all] if all == "all" => {
             svg.get_or_insert_with(|| PICTURE.into());
             Part::ALL.map(|(_, part)| part).to_vec()
@@ -181,6 +187,7 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
         parts,
         bodies,
         proxy_bodies,
+        tunnel_bodies,
         forwarders,
         proxies,
         rounds,

@@ -1,8 +1,9 @@
 //! Pods: every 127.x.y.z on one port, answered by one thread as Go's exporters answer.
 //!
-//! A request's path ends in `/length/BYTES` or `/chunked/BYTES` (chunks of 4 KiB). A client that speaks HTTP/1.0
-//! or asks to close gets its answer without chunks, and its connection closed, as from Go. A body is the first
-//! bytes of [`line`] repeated, so that whoever reads it can check every byte by its offset alone.
+//! A request's path ends in `/length/BYTES`, `/chunked/BYTES` (chunks of 4 KiB) or `/records/BYTES` (a length, and writes
+//! as large as TLS records). A client that speaks HTTP/1.0 or asks to close gets its answer without chunks, and its
+//! connection closed, as from Go. A body is the first bytes of [`line`] repeated, so that whoever reads it can check
+//! every byte by its offset alone.
 
 use std::{
     collections::HashMap,
@@ -23,10 +24,14 @@ use mio::{
 };
 use slab::Slab;
 
+use crate::cases::Framing;
+
 /// After so many bytes a body repeats itself.
 pub(crate) const PERIOD_BYTES: usize = 4096;
 /// What an exporter's chunks hold.
 const CHUNK_BYTES: usize = 4096;
+/// A TLS 1.3 record as Go's HTTP/1.1 server writes it: its buffer of 4 KiB with 22 bytes around. Each is a write.
+pub(crate) const RECORD_BYTES: usize = 4096 + 22;
 /// What a body with a length is written from.
 const BLOCK_BYTES: usize = 1024 * 1024;
 /// The largest chunked body, which is kept whole.
@@ -108,6 +113,8 @@ struct Answer {
     head: Rc<[u8]>,
     head_sent: usize,
     body: Body,
+    /// The most bytes in one write.
+    write_max: usize,
     close: bool,
 }
 
@@ -233,7 +240,10 @@ impl Answer {
     fn write(&mut self, stream: &mut TcpStream) -> io::Result<()> {
         while !self.is_sent() {
             let head = &self.head[self.head_sent..];
-            let parts = [IoSlice::new(head), IoSlice::new(self.body.next())];
+            let head = &head[..head.len().min(self.write_max)];
+            let body = self.body.next();
+            let parts =
+                [IoSlice::new(head), IoSlice::new(&body[..body.len().min(self.write_max - head.len())])];
             let sent =
                 if head.is_empty() { stream.write(&parts[1])? } else { stream.write_vectored(&parts)? };
             let of_head = sent.min(head.len());
@@ -274,7 +284,7 @@ struct Pages {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Asked {
     bytes: u64,
-    chunked: bool,
+    framing: Framing,
     /// In HTTP/1.0, where chunks are unknown.
     old: bool,
     close: bool,
@@ -302,13 +312,14 @@ impl Pages {
             io::Error::new(ErrorKind::InvalidData, text)
         })?;
         let head = self.heads.entry(asked).or_insert_with(|| asked.head(&self.date).into());
-        let body = if asked.chunked && !asked.old {
+        let body = if asked.framing == Framing::Chunked && !asked.old {
             let bytes = self.chunked.entry(asked.bytes).or_insert_with(|| chunked(asked.bytes).into());
             Body { bytes: Rc::clone(bytes), at: 0, left: bytes.len() as u64 }
         } else {
             Body { bytes: Rc::clone(&self.block), at: 0, left: asked.bytes }
         };
-        Ok(Answer { head: Rc::clone(head), head_sent: 0, body, close: asked.close })
+        let write_max = if asked.framing == Framing::Records { RECORD_BYTES } else { usize::MAX };
+        Ok(Answer { head: Rc::clone(head), head_sent: 0, body, write_max, close: asked.close })
     }
 }
 
@@ -319,24 +330,23 @@ impl Asked {
         head.parse(request).ok()?;
         let mut segments = head.path?.rsplit('/');
         let bytes = segments.next()?.parse().ok()?;
-        let chunked = match segments.next()? {
-            "length" => false,
-            "chunked" => bytes <= CHUNKED_BYTES_MAX,
-            _ => return None,
+        let framing = match segments.next()?.parse().ok()? {
+            Framing::Chunked if bytes > CHUNKED_BYTES_MAX => Framing::Length,
+            framing => framing,
         };
         let asks_to_close = |field: &httparse::Header<'_>| {
             field.name.eq_ignore_ascii_case("connection") && field.value.eq_ignore_ascii_case(b"close")
         };
         let old = head.version? == 0;
-        Some(Self { bytes, chunked, old, close: old || head.headers.iter().any(asks_to_close) })
+        Some(Self { bytes, framing, old, close: old || head.headers.iter().any(asks_to_close) })
     }
 
     fn head(self, date: &str) -> Vec<u8> {
-        let Self { bytes, chunked, old, close } = self;
-        let framing = match chunked {
-            true if old => String::new(),
-            true => "Transfer-Encoding: chunked\r\n".to_owned(),
-            false => format!("Content-Length: {bytes}\r\n"),
+        let Self { bytes, framing, old, close } = self;
+        let framing = match framing {
+            Framing::Chunked if old => String::new(),
+            Framing::Chunked => "Transfer-Encoding: chunked\r\n".to_owned(),
+            Framing::Length | Framing::Records => format!("Content-Length: {bytes}\r\n"),
         };
         let version = if old { "1.0" } else { "1.1" };
         let close = if close { "Connection: close\r\n" } else { "" };

@@ -14,6 +14,8 @@ pub(crate) enum Form {
     Pods,
     /// In an absolute URI, as with `proxy_url`.
     Absolute,
+    /// By the tunnel in which it is sent, as with `proxy_url` and `https`.
+    Tunnel,
 }
 
 /// What a forwarder is to serve.
@@ -36,7 +38,13 @@ impl Setup {
         let scrape = |number| match form {
             Form::Pods => Scrape::new(forwarder, pods::address(number), self.pods_port, body),
             Form::Absolute => Scrape::absolute(pods::address(number), self.pods_port, body),
+            Form::Tunnel => Scrape::of_target(self.pod(number), &body.path(), 200, Some(body.bytes)),
         };
         (0..self.pods).map(scrape).collect()
+    }
+
+    /// The pod with this number.
+    pub(crate) fn pod(&self, number: usize) -> SocketAddr {
+        (pods::address(number), self.pods_port).into()
     }
 }

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     bench::Bench, cases::Body, forwarders::Forwarder, load::Until, machine, processor, report, setup::Setup,
+    tunnels,
 };
 
 const SCRAPES: u64 = 4000;
@@ -25,20 +26,28 @@ const RATE_MIN: f64 = 0.005;
 pub(crate) fn run(bench: &Bench) -> Result<(), String> {
     for &body in &bench.options.bodies {
         println!("### System calls per scrape: {body}\n");
-        let row = |forwarder: &Forwarder| {
-            let counts =
-                count(bench, forwarder, body).map_err(|error| format!("{}: {error}", forwarder.name))?;
-            let rate = |count: u64| count as f64 / SCRAPES as f64;
-            let all = rate(counts.values().sum());
-            let mut calls: Vec<_> = counts.into_iter().map(|(call, count)| (rate(count), call)).collect();
-            calls.retain(|(rate, _)| *rate >= RATE_MIN);
-            calls.sort_by(|a, b| b.0.total_cmp(&a.0));
-            let calls: Vec<_> = calls.iter().map(|(rate, call)| format!("{call} {rate:.2}")).collect();
-            Ok(vec![forwarder.name.clone(), format!("{all:.2}"), calls.join(", ")])
-        };
-        let rows = bench.forwarders.iter().map(row).collect::<Result<Vec<_>, String>>()?;
-        report::table(&["forwarder", "all", "calls"], &rows);
+        table(bench, &bench.forwarders, body)?;
     }
+    for &body in &bench.options.tunnel_bodies {
+        println!("### System calls per scrape: {body}, in a tunnel\n");
+        table(bench, &tunnels::forwarders(bench), body)?;
+    }
+    Ok(())
+}
+
+fn table(bench: &Bench, forwarders: &[Forwarder], body: Body) -> Result<(), String> {
+    let row = |forwarder: &Forwarder| {
+        let counts = count(bench, forwarder, body).map_err(|error| format!("{}: {error}", forwarder.name))?;
+        let rate = |count: u64| count as f64 / SCRAPES as f64;
+        let all = rate(counts.values().sum());
+        let mut calls: Vec<_> = counts.into_iter().map(|(call, count)| (rate(count), call)).collect();
+        calls.retain(|(rate, _)| *rate >= RATE_MIN);
+        calls.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let calls: Vec<_> = calls.iter().map(|(rate, call)| format!("{call} {rate:.2}")).collect();
+        Ok(vec![forwarder.name.clone(), format!("{all:.2}"), calls.join(", ")])
+    };
+    let rows = forwarders.iter().map(row).collect::<Result<Vec<_>, String>>()?;
+    report::table(&["forwarder", "all", "calls"], &rows);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! What processor time per scrape and latency have to reach.
 
 use crate::{
-    cases::{self, Body, chunked, length},
+    cases::{self, Body, chunked, length, records},
     figures::{Sample, Spread},
     floors::Way,
     forwarders::Kind,
@@ -19,6 +19,7 @@ enum Of {
     NginxUsual,
     Tinyproxy,
     Squid,
+    TunnelSplice,
 }
 
 impl Of {
@@ -31,6 +32,7 @@ impl Of {
             Self::NginxUsual => case.of(&Kind::NginxUsual),
             Self::Tinyproxy => case.of(&Kind::Tinyproxy),
             Self::Squid => case.of(&Kind::Squid),
+            Self::TunnelSplice => case.of(&Kind::TunnelFloor(Way::Splice)),
         }
     }
 
@@ -43,6 +45,7 @@ impl Of {
             Self::NginxUsual => "nginx as usual",
             Self::Tinyproxy => "tinyproxy",
             Self::Squid => "Squid",
+            Self::TunnelSplice => "splice floor of tunnels",
         }
     }
 }
@@ -82,6 +85,9 @@ const PROXY_TARGETS: [Target; 2] = [
     (length(16), Of::Squid, Limit::AtLeast(3.0), Of::Ours),
 ];
 
+/// The same in tunnels.
+const TUNNEL_TARGETS: [Target; 1] = [(records(16), Of::Ours, Limit::AtMost(1.15), Of::TunnelSplice)];
+
 /// What the targets for processor time and latency came to.
 pub(crate) fn verdicts(cases: &[Case]) -> Vec<Verdict> {
     let latency = cases::ALL.iter().filter_map(|&body| {
@@ -99,6 +105,11 @@ pub(crate) fn verdicts(cases: &[Case]) -> Vec<Verdict> {
 /// What the targets of the proxy part came to.
 pub(crate) fn proxy_verdicts(cases: &[Case]) -> Vec<Verdict> {
     processor(cases, &PROXY_TARGETS, "processor, absolute form").collect()
+}
+
+/// What the targets of tunnels came to.
+pub(crate) fn tunnel_verdicts(cases: &[Case]) -> Vec<Verdict> {
+    processor(cases, &TUNNEL_TARGETS, "processor, in a tunnel").collect()
 }
 
 fn processor(cases: &[Case], targets: &[Target], what: &str) -> impl Iterator<Item = Verdict> {
