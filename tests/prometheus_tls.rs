@@ -3,35 +3,16 @@
 
 mod support;
 
-use std::{fmt::Write, net::SocketAddr, path::Path, process::Command, time::Duration};
+use std::{fmt::Write, time::Duration};
 
 use support::{
-    LIMIT, Scratch,
+    Scratch,
     pods::Refusing,
-    program::Program,
     prometheus::{Prometheus, Release, Target},
     psystrike::Psystrike,
     require_programs,
-    tls::make_certificate,
+    tls::{TlsPod, make_certificate},
 };
-
-/// A pod that serves a page of 16 KiB over TLS.
-struct TlsPod {
-    _program: Program,
-    address: SocketAddr,
-}
-
-impl TlsPod {
-    fn start(scratch: &Scratch, ip: &str) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/prometheus_tls.py");
-        let mut command = Command::new("python3");
-        command.arg(script).args([scratch.path("cert.pem"), scratch.path("key.pem")]).arg(ip);
-        let program = Program::start(&mut command);
-        let line = program.wait_for_line("listening on port", LIMIT);
-        let port = line.rsplit(' ').next().and_then(|port| port.parse().ok()).expect("a port");
-        Self { _program: program, address: SocketAddr::new(ip.parse().expect("an address"), port) }
-    }
-}
 
 #[test]
 fn prometheus_scrapes_pods_with_tls_through_tunnels() {
@@ -55,7 +36,7 @@ fn pods_with_tls(release: Release) {
     let psystrike = Psystrike::start(&[&allow[..], &["--allow-connect"]].concat());
     let off = Psystrike::start(&allow);
 
-    let [v4, other, v6, named] = pods.each_ref().map(|pod| pod.address);
+    let [v4, other, v6, named] = pods.each_ref().map(TlsPod::address);
     let [v4, other, v6] = [v4, other, v6].map(|address| address.to_string());
     let named = format!("localhost:{}", named.port());
     let refusing = refusing.address().to_string();
