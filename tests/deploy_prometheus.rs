@@ -7,7 +7,10 @@
 
 mod support;
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use psystrike::proxy::outcome::{Class, Outcome};
 use serde_json::{Value, json};
@@ -17,15 +20,16 @@ use support::{
     exposition,
     markdown::Document,
     pods::{Pod, Refusing, Then},
-    prometheus::{Prometheus, Release, promtool},
+    prometheus::{Prometheus, Release, Target, promtool},
     promql::Names,
     psystrike::Psystrike,
     read, require_programs,
     shipped::{
         AT_ONCE, CLUSTERS, FILE_SD, IN_TIME, PODS, PROMETHEUS, PROXY_URL, RELABELLING, RULES, RULES_TEST,
-        annotated, by_the_chart, configuration, loaded, parsed, rules, shipped, wait_for_targets,
+        annotated, by_the_chart, configuration, loaded, parsed, rules, scrape_configs, shipped,
+        wait_for_targets,
     },
-    tls::make_certificate,
+    tls::{TlsPod, make_certificate},
 };
 
 /// The same pod with labels of its own that are called as what the configuration sets.
@@ -69,7 +73,7 @@ fn promtool_accepts_every_configuration() {
     let files: [(&str, &[&str]); 5] = [
         (PROMETHEUS, &["tokyo.json"]),
         (RELABELLING, &["tokyo.json"]),
-        (CLUSTERS, &["tokyo.json", "osaka.json"]),
+        (CLUSTERS, &["tokyo.json"; 6]),
         (FILE_SD, &[]),
         (PROXY_URL, &["tokyo.json", "osaka.json", "osaka.json"]),
     ];
@@ -88,23 +92,82 @@ fn promtool_accepts_every_configuration() {
 
 #[test]
 fn pods_are_discovered_by_an_api_server_that_is_authenticated() {
-    let jobs = [parsed(PROMETHEUS), parsed(CLUSTERS)].map(|mut file| file["scrape_configs"].take());
-    let jobs: Vec<&Value> = jobs.iter().filter_map(Value::as_array).flatten().collect();
-    assert_eq!(jobs.len(), 3);
+    let jobs = [PROMETHEUS, CLUSTERS].map(|file| scrape_configs(&parsed(file)));
     let mut different = BTreeSet::new();
-    for job in jobs {
-        let discovery = &job["kubernetes_sd_configs"][0];
-        assert_eq!(discovery["role"], "pod", "{job}");
+    let mut count = 0;
+    for job in jobs.iter().flatten() {
+        let Some(discovery) = job["kubernetes_sd_configs"].get(0) else { continue };
+        let role =
+            if job["job_name"].as_str().is_some_and(|name| name.contains("pods")) { "pod" } else { "node" };
+        assert_eq!(discovery["role"], role, "{job}");
         let server = discovery["api_server"].as_str().unwrap_or_default();
         assert!(server.starts_with("https://"), "{job}");
         let files = [&discovery["tls_config"]["ca_file"], &discovery["authorization"]["credentials_file"]];
         assert!(files.iter().all(|file| file.is_string()), "{job}");
-        let known = ["role", "api_server", "tls_config", "authorization"];
-        let keys = discovery.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
-        assert_eq!(keys.collect::<BTreeSet<_>>(), known.into(), "{job}");
-        different.extend([server.to_owned(), files[0].to_string(), files[1].to_string()]);
+        // An API server is reached without a proxy, or by that of its pods.
+        let proxy = &discovery["proxy_url"];
+        assert!(proxy.is_null() || *proxy == job["proxy_url"], "{job}");
+        let known = ["role", "api_server", "tls_config", "authorization", "proxy_url"];
+        let mut keys = discovery.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
+        assert!(keys.all(|key| known.contains(&key)), "{job}");
+        different.extend(files.map(Value::to_string));
+        different.insert(proxy.as_str().unwrap_or(server).to_owned());
+        count += 1;
     }
+    assert_eq!(count, 1 + 2 * 3);
     assert_eq!(different.len(), 3 * 3, "each cluster has its own: {different:?}");
+}
+
+/// The clusters of clusters.yml, with their jobs.
+fn clusters() -> BTreeMap<String, Vec<Value>> {
+    let mut clusters = BTreeMap::<String, Vec<Value>>::new();
+    for job in scrape_configs(&parsed(CLUSTERS)) {
+        let name = job["job_name"].as_str().and_then(|name| name.rsplit('-').next()).expect("a name");
+        clusters.entry(name.to_owned()).or_default().push(job);
+    }
+    clusters
+}
+
+#[test]
+fn clusters_differ_in_their_name_alone() {
+    let clusters = clusters();
+    assert_eq!(clusters.keys().collect::<Vec<_>>(), ["osaka", "tokyo"]);
+    let osaka = json!(clusters["osaka"]).to_string();
+    let tokyo = json!(clusters["tokyo"]).to_string();
+    assert_eq!(osaka.replace("osaka", "tokyo"), tokyo);
+    for (name, jobs) in &clusters {
+        for job in jobs {
+            assert_eq!(job["proxy_url"], format!("http://psystrike.{name}.example:31000"), "{job}");
+            let rules = job["relabel_configs"].as_array().expect("it has rules");
+            let last = json!({ "target_label": "cluster", "replacement": name });
+            assert_eq!(rules.last(), Some(&last), "{job}");
+        }
+    }
+}
+
+/// A job of a cluster is that of proxy_url.yml, but for its address, files and rules.
+#[test]
+fn each_cluster_has_the_jobs_of_proxy_url() {
+    let expected = scrape_configs(&parsed(PROXY_URL));
+    let without_rules = |mut job: Value| {
+        let job_fields = job.as_object_mut().expect("a job");
+        job_fields.remove("relabel_configs");
+        if job_fields["job_name"] == "kubernetes-pods" {
+            job_fields.remove("tls_config");
+        }
+        job
+    };
+    for (name, jobs) in clusters() {
+        let text = json!(jobs).to_string();
+        let text = text
+            .replace(&format!(".{name}."), ".")
+            .replace(&format!("{name}/"), "")
+            .replace(&format!("-{name}"), "");
+        let jobs: Vec<Value> = serde_json::from_str(&text).expect("still jobs");
+        let expected = expected.iter().filter(|job| job["job_name"] != "psystrike");
+        let jobs: Vec<Value> = jobs.into_iter().map(without_rules).collect();
+        assert_eq!(jobs, expected.cloned().map(without_rules).collect::<Vec<_>>(), "{name}");
+    }
 }
 
 #[test]
@@ -299,45 +362,93 @@ fn runs_and_alerts_nobody(file: &str) {
 
 #[test]
 fn several_clusters_are_told_apart() {
-    if !require_programs(&["prometheus"]) {
+    if !require_programs(&["prometheus", "openssl", "python3"]) {
         return;
     }
-    let [tokyo, osaka] = [start_psystrike(), start_psystrike()];
-    let pod = pod("127.10.5.1"); // both clusters have one of this address
+    let start = || {
+        let allow = ["--allow", "127.10.0.0/16", "--allow", "127.0.0.1/32", "--allow", "::1/128"];
+        Psystrike::start(&[&allow[..], &["--allow-connect"]].concat())
+    };
+    let [tokyo, osaka] = [start(), start()];
     let scratch = Scratch::new("prometheus-clusters");
+    make_certificate(&scratch.path("cert.pem"), &scratch.path("key.pem"));
+    // Both clusters have pods of these addresses.
+    let pods = [pod("127.10.5.1"), pod("::1")];
+    let with_tls = TlsPod::start(&scratch, "127.10.5.2");
+    let kubelet = TlsPod::start(&scratch, "127.10.5.3");
     scratch.write(RULES, &shipped(RULES));
+    let [v4, v6] = pods.each_ref().map(|pod| pod.address().to_string());
+    let [with_tls, kubelet] = [&with_tls, &kubelet].map(TlsPod::address);
+    let nodes = json!([{ "targets": [kubelet.to_string()], "labels": { "instance": "node-1" } }]);
+    scratch.write("nodes.json", &nodes.to_string());
     for (cluster, psystrike) in [("tokyo", &tokyo), ("osaka", &osaka)] {
         let own = annotated("psystrike", psystrike.address());
         let own = if cluster == "osaka" { by_the_chart(own) } else { own };
-        let pods = [own, annotated("app", pod.address())].map(presumptuous);
+        let app = |address| annotated("app", address);
+        let mut tls = app(with_tls);
+        tls["labels"]["__meta_kubernetes_pod_annotation_prometheus_io_scheme"] = "https".into();
+        let mut path = app(pods[1].address());
+        path["labels"]["__meta_kubernetes_pod_annotation_prometheus_io_path"] = "/stats".into();
+        let mut ended = app("127.10.5.9:8080".parse().expect("an address"));
+        ended["labels"]["__meta_kubernetes_pod_phase"] = "Succeeded".into();
+        let not_annotated = discovered("127.10.5.9:8080", &[]);
+        let pods = [own, app(pods[0].address()), path, tls, ended, not_annotated].map(presumptuous);
         scratch.write(&format!("{cluster}.json"), &json!(pods).to_string());
+        fs::create_dir(scratch.path(cluster)).expect("a new folder");
+        scratch.write(&format!("{cluster}/kubernetes-token"), "token");
+        fs::copy(scratch.path("cert.pem"), scratch.path(cluster).join("kubernetes-ca.crt")).expect("a copy");
     }
     let [tokyo_address, osaka_address] = [&tokyo, &osaka].map(|psystrike| psystrike.address().to_string());
-    let addresses = [
+    let replaced = [
         ("psystrike.tokyo.example:31000", &*tokyo_address),
         ("psystrike.osaka.example:31000", &*osaka_address),
+        // No look-up leaves this machine, and the certificate is not for this kubelet.
+        ("kubernetes.default.svc:443", "10.96.0.1:443"),
+        ("ca_file: tokyo/kubernetes-ca.crt", "insecure_skip_verify: true"),
+        ("ca_file: osaka/kubernetes-ca.crt", "insecure_skip_verify: true"),
     ];
-    let replaced = [&AT_ONCE[..], &addresses[..]].concat();
-    scratch.write("prometheus.yml", &configuration(CLUSTERS, &["tokyo.json", "osaka.json"], &replaced));
+    let replaced = [&AT_ONCE[..], &replaced[..]].concat();
+    let files = ["tokyo.json", "nodes.json", "nodes.json", "osaka.json", "nodes.json", "nodes.json"];
+    scratch.write("prometheus.yml", &configuration(CLUSTERS, &files, &replaced));
     let prometheus = Prometheus::start(Release::Installed, &scratch);
 
-    let address = pod.address().to_string();
-    wait_for_targets(
-        &prometheus,
-        &["cluster", "job", "instance", "app"],
-        &[
-            &["tokyo", "kubernetes-pods", &address, "app"],
-            &["tokyo", "psystrike", &tokyo_address, "psystrike"],
-            &["osaka", "kubernetes-pods", &address, "app"],
-            &["osaka", "psystrike", &osaka_address, ""],
-        ],
-    );
+    let found = |prometheus: &Prometheus| {
+        let is_settled = |target: &Target| ["up", "down"].contains(&target.health.as_str());
+        let targets = prometheus.targets();
+        targets.len() == 2 * (4 + 3) && targets.iter().all(is_settled)
+    };
+    let in_time = prometheus.wait_until(IN_TIME, found);
+    let targets = prometheus.targets();
+    assert!(in_time, "{targets:#?}\n{}", prometheus.stderr());
+    let mut shown = BTreeSet::new();
+    for target in &targets {
+        let label = |name| target.labels.get(name).map_or("", String::as_str);
+        let line = ["cluster", "job", "instance", "app", "kubernetes_pod_name"].map(label).join(" ");
+        shown.insert(format!("{line} {} {}", target.scrape_url, target.health));
+        let refused = label("job") == "kubernetes-apiserver";
+        assert_eq!(target.last_error.contains("destination not allowed"), refused, "{target:#?}");
+    }
+    let mut expected = BTreeSet::new();
+    for (cluster, own, own_app) in [("tokyo", &tokyo_address, "psystrike"), ("osaka", &osaka_address, "")] {
+        let pods = format!("{cluster} kubernetes-pods");
+        expected.extend([
+            format!("{cluster} psystrike {own} {own_app} psystrike-at-127.0.0.1 http://{own}/metrics up"),
+            format!("{pods} {v4} app app-at-127.10.5.1 http://{v4}/metrics up"),
+            format!("{pods} {v6} app app-at-::1 http://{v6}/stats up"),
+            format!("{pods} {with_tls} app app-at-127.10.5.2 https://{with_tls}/metrics up"),
+            format!("{cluster} kubernetes-nodes node-1   https://{kubelet}/metrics up"),
+            format!("{cluster} kubernetes-cadvisor node-1   https://{kubelet}/metrics/cadvisor up"),
+            format!("{cluster} kubernetes-apiserver 10.96.0.1:443   https://10.96.0.1:443/metrics down"),
+        ]);
+    }
+    assert_eq!(shown, expected);
     for psystrike in [&tokyo, &osaka] {
         assert!(psystrike.outcomes("forwarded") >= 2.0, "its cluster's pods are scraped through it");
+        assert!(psystrike.metric("psystrike_tunnels") >= 2.0, "its pods and kubelets with TLS as well");
     }
     let of_both =
         prometheus.query("count by (job) (pod_up{job='kubernetes-pods', kubernetes_namespace='default'})");
-    assert_eq!(of_both.values().collect::<Vec<_>>(), ["2"], "one series for each cluster");
+    assert_eq!(of_both.values().collect::<Vec<_>>(), ["6"], "three series for each cluster");
 }
 
 #[test]

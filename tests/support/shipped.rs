@@ -27,6 +27,12 @@ pub fn parsed(file: &str) -> Value {
     serde_saphyr::from_str(&shipped(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
+/// The jobs of a configuration.
+pub fn scrape_configs(configuration: &Value) -> Vec<Value> {
+    let jobs = configuration["scrape_configs"].as_array();
+    jobs.unwrap_or_else(|| panic!("no scrape_configs in {configuration}")).clone()
+}
+
 /// A configuration as it is shipped, but for what must be replaced to run it here. Each of `replaced` must be there.
 pub fn configuration(file: &str, discovered: &[&str], replaced: &[(&str, &str)]) -> String {
     let mut discovered = discovered.iter();
