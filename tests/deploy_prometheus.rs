@@ -2,8 +2,8 @@
 //! tests; a real Prometheus runs each configuration against a real psystrike and has nothing to complain of; and the
 //! rules ask for nothing that psystrike does not export.
 //!
-//! Debian builds its Prometheus without discovery in Kubernetes, so files stand in for the clusters. The promtool of the
-//! newest Prometheus has it and checks the configurations as they are shipped.
+//! Debian builds its Prometheus without discovery in Kubernetes, so files stand in for the clusters. The newest Prometheus
+//! has it: its promtool checks the configurations as they are shipped, and it discovers clusters through psystrike.
 
 mod support;
 
@@ -16,6 +16,7 @@ use psystrike::proxy::outcome::{Class, Outcome};
 use serde_json::{Value, json};
 use support::{
     Scratch,
+    cluster::{self, Cluster},
     dashboard::queries,
     exposition,
     markdown::Document,
@@ -449,6 +450,67 @@ fn several_clusters_are_told_apart() {
     let of_both =
         prometheus.query("count by (job) (pod_up{job='kubernetes-pods', kubernetes_namespace='default'})");
     assert_eq!(of_both.values().collect::<Vec<_>>(), ["6"], "three series for each cluster");
+}
+
+/// Without files: each cluster's API server says what there is, and is reached through its psystrike.
+#[test]
+fn api_servers_are_reached_through_psystrike() {
+    if !Release::Newest.require(&["prometheus"]) || !require_programs(&["openssl", "python3"]) {
+        return;
+    }
+    let scratch = Scratch::new("prometheus-discovery");
+    make_certificate(&scratch.path("cert.pem"), &scratch.path("key.pem"));
+    let shared = pod("127.25.9.1");
+    let with_tls = TlsPod::start(&scratch, "127.25.9.2");
+    let pods = [
+        cluster::pod("shared", shared.address(), &[]),
+        cluster::pod("with-tls", with_tls.address(), &[("scheme", "https")]),
+    ];
+    // The certificate is for these addresses.
+    let of_cluster = |ip| {
+        let allow = ["--allow", "127.25.9.0/24", "--allow", ip];
+        (Cluster::start(&scratch, ip, &pods), Psystrike::start(&[&allow[..], &["--allow-connect"]].concat()))
+    };
+    let clusters = [("tokyo", of_cluster("127.25.0.1")), ("osaka", of_cluster("::1"))];
+    let mut text = shipped(CLUSTERS);
+    for (from, to) in AT_ONCE {
+        text = text.replace(from, to);
+    }
+    // From the last cluster to the first, as what follows the beginning of one is replaced.
+    for (name, (cluster, psystrike)) in clusters.iter().rev() {
+        text = text.replace(&format!("psystrike.{name}.example:31000"), &psystrike.address().to_string());
+        // The name of the API server is the same in all of them.
+        let (before, of_cluster) =
+            text.split_at(text.find(&format!("- job_name: kubernetes-pods-{name}")).expect("a job"));
+        let server = cluster.address().to_string();
+        let of_cluster = of_cluster.replace("[kubernetes.default.svc:443]", &format!("['{server}']"));
+        let of_cluster = of_cluster.replace("kubernetes.default.svc:443", &server);
+        text = format!("{before}{of_cluster}");
+        fs::create_dir(scratch.path(name)).expect("a new folder");
+        scratch.write(&format!("{name}/kubernetes-token"), "token");
+        fs::copy(scratch.path("cert.pem"), scratch.path(name).join("kubernetes-ca.crt")).expect("a copy");
+    }
+    scratch.write(RULES, &shipped(RULES));
+    scratch.write("prometheus.yml", &text);
+    let prometheus = Prometheus::start(Release::Newest, &scratch);
+
+    let [v4, tls] = [shared.address(), with_tls.address()].map(|address| address.to_string());
+    let servers = clusters.each_ref().map(|(name, (cluster, _))| (*name, cluster.address().to_string()));
+    let expected = servers.iter().flat_map(|(name, server)| {
+        [
+            [*name, "kubernetes-pods", &v4],
+            [*name, "kubernetes-pods", &tls],
+            [*name, "kubernetes-nodes", "node-1"],
+            [*name, "kubernetes-cadvisor", "node-1"],
+            [*name, "kubernetes-apiserver", server],
+        ]
+    });
+    let expected: Vec<_> = expected.collect();
+    let expected: Vec<&[&str]> = expected.iter().map(|target| &target[..]).collect();
+    wait_for_targets(&prometheus, &["cluster", "job", "instance"], &expected);
+    for (_, (cluster, _)) in &clusters {
+        cluster.wait_until_all_is_answered();
+    }
 }
 
 #[test]

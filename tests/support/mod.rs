@@ -9,6 +9,7 @@
 
 pub mod base64;
 pub mod cgroup;
+pub mod cluster;
 pub mod dashboard;
 pub mod dns;
 pub mod exposition;
