@@ -212,6 +212,7 @@ const OPTIONS_OF_OTHERS: &str = "
     helm: --set
     kubectl: --all-namespaces --clusterrole --duration --flatten --minify --namespace --previous --raw --resource
         --serviceaccount --verb
+    otelcol-contrib: --config
     sha256sum: --check
     systemctl: --now --user
 ";

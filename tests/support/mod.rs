@@ -7,6 +7,7 @@
 // Each test file is a crate of its own and uses its own part of this.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
+pub mod alloy;
 pub mod base64;
 pub mod cgroup;
 pub mod cluster;
