@@ -19,7 +19,7 @@ use support::{
     prometheus::{Release, promtool},
     psystrike::Psystrike,
     require_programs, require_variable,
-    shipped::{CLUSTERS, IN_TIME, PROXY_URL, parsed, scrape_configs, shipped},
+    shipped::{IN_TIME, PROXY_URL, parsed, scrape_configs, shipped},
     tls::{TlsPod, make_certificate},
 };
 
@@ -103,48 +103,15 @@ fn client_of_alloy(component: &Value) -> Map<String, Value> {
     serde_json::from_str(&text).expect("it still is an object")
 }
 
-/// A job without what makes it scrape pods with TLS, and that.
-fn divided(mut job: Value) -> (Value, Vec<Value>, Value) {
-    let rules = job["relabel_configs"].take();
-    let rules: Vec<Value> = rules.as_array().expect("it has rules").clone();
-    let (scheme, others): (Vec<_>, Vec<_>) =
-        rules.into_iter().partition(|rule| rule["target_label"] == "__scheme__");
-    job["relabel_configs"] = others.into();
-    let tls = job.as_object_mut().and_then(|job| job.remove("tls_config")).unwrap_or_default();
-    (job, scheme, tls)
-}
-
 const PODS: &str = "kubernetes-pods";
 
 #[test]
 fn every_agent_has_the_jobs_of_prometheus() {
-    let mut expected = jobs(scrape_configs(&parsed(PROXY_URL)));
-    assert_eq!(expected.len(), 5);
-    let (expected_pods, ..) = divided(expected.remove(PODS).expect("it scrapes pods"));
-    for (file, mut jobs) in agents() {
-        let (pods, ..) = divided(jobs.remove(PODS).expect("it scrapes pods"));
-        assert_eq!(pods, expected_pods, "{file}");
+    let expected = jobs(scrape_configs(&parsed(PROXY_URL)));
+    assert_eq!(expected.len(), 4);
+    for (file, jobs) in agents() {
         assert_eq!(jobs, expected, "{file}");
     }
-}
-
-/// By annotation, as in clusters.yml, and in proxy_url.yml if it does.
-#[test]
-fn every_agent_scrapes_pods_with_tls() {
-    let clusters = scrape_configs(&parsed(CLUSTERS)).into_iter();
-    let with_tls = |job: Value| {
-        let (_, scheme, tls) = divided(job);
-        (scheme, tls)
-    };
-    let expected = with_tls(clusters.into_iter().next().expect("it has jobs"));
-    assert_eq!(expected.0.len(), 1);
-    assert_eq!(expected.1, json!({ "insecure_skip_verify": true }));
-    for (file, mut jobs) in agents() {
-        assert_eq!(with_tls(jobs.remove(PODS).expect("it scrapes pods")), expected, "{file}");
-    }
-    let (scheme, tls) = with_tls(jobs(scrape_configs(&parsed(PROXY_URL))).remove(PODS).expect("it is there"));
-    assert!(scheme.is_empty() || scheme == expected.0, "{scheme:?}");
-    assert!(tls.is_null() || tls == expected.1, "{tls}");
 }
 
 /// Neither vmagent nor the Collector takes what it has no use for: rules and Alertmanagers.
@@ -197,18 +164,14 @@ fn promtool_accepts_the_collectors_receiver() {
 
 #[test]
 fn the_readme_checks_each_file_as_its_head_does() {
-    let table = Document::read("deploy/README.md").section("Through `proxy_url`").table();
-    let mut files = Vec::new();
-    for row in table {
-        let file = code_spans(&row[0]).next().expect("a file").to_owned();
-        let command = code_spans(row.last().expect("a cell")).next().expect("a command").to_owned();
+    for row in Document::read("deploy/README.md").section("Configurations").table() {
+        let file = code_spans(&row[1]).next().expect("a file").to_owned();
+        let command = code_spans(&row[2]).next().expect("a command").to_owned();
         let text = shipped(&file);
         let mut head = text.lines().map_while(|line| line.strip_prefix('#').or(line.strip_prefix("//")));
         let says = |line: &str| command.split(' ').all(|word| line.split(' ').any(|other| other == word));
         assert!(head.any(says), "{file}: its head has no {command}");
-        files.push(file);
     }
-    assert_eq!(files, [PROXY_URL, CLUSTERS, VMAGENT, ALLOY, OPENTELEMETRY]);
 }
 
 fn vmagent() -> Option<Command> {
@@ -296,7 +259,6 @@ fn vmagent_discovers_and_scrapes_a_cluster_through_psystrike() {
         [PODS, &v4, &format!("http://{v4}/stats")],
         [PODS, &with_tls, &format!("https://{with_tls}/metrics")],
         [PODS, &v6, &format!("http://{v6}/metrics")],
-        ["psystrike", &own, &format!("http://{own}/metrics")],
     ];
     let mut expected =
         expected.map(|[job, instance, url]| [job, instance, url, "up"].map(str::to_owned)).to_vec();

@@ -10,7 +10,7 @@ use support::{
     Scratch,
     prometheus::{Prometheus, Release},
     require_programs, seed,
-    shipped::{IN_TIME, PROMETHEUS, RELABELLING, discovered_app, parsed},
+    shipped::{CLUSTERS, IN_TIME, PROMETHEUS, RELABELLING, discovered_app, parsed},
 };
 
 /// A pod with what service discovery says of it: its address with a container's port, and its annotations.
@@ -34,7 +34,7 @@ fn prometheus_finds_its_targets_as_the_articles_does() {
             rule["replacement"] = nobody.into();
         }
     }
-    let proxied = rules_of(PROMETHEUS);
+    let (proxied, clusters) = (rules_of(PROMETHEUS), rules_of(CLUSTERS));
     let seed: Value = serde_saphyr::from_str(&seed::relabel_configs(nobody)).expect("the article's rules");
     let job = |name: &str, rules: &Value, pods| {
         let mut rules = rules.clone();
@@ -50,6 +50,7 @@ fn prometheus_finds_its_targets_as_the_articles_does() {
         job("proxied", &proxied, "pods.json"),
         job("odd", &ours, "odd.json"),
         job("rich", &proxied, "rich.json"),
+        job("clusters", &clusters, "rich.json"),
     ];
     scratch.write("prometheus.yml", &json!({ "scrape_configs": jobs }).to_string());
     let pods = [
@@ -82,7 +83,7 @@ fn prometheus_finds_its_targets_as_the_articles_does() {
     let rich = [&odd[..], &[discovered("127.9.1.4:8443", &annotations)]].concat();
     scratch.write("rich.json", &json!(rich).to_string());
     let prometheus = Prometheus::start(Release::Installed, &scratch);
-    let found = prometheus.wait_until(IN_TIME, |prometheus| prometheus.targets().len() == 17);
+    let found = prometheus.wait_until(IN_TIME, |prometheus| prometheus.targets().len() == 20);
     let targets = prometheus.targets();
     assert!(found, "{targets:#?}\n{}", prometheus.stderr());
 
@@ -100,6 +101,11 @@ fn prometheus_finds_its_targets_as_the_articles_does() {
     let labels = |name: &str| of_job(name).into_values().collect::<BTreeSet<_>>();
     assert_eq!(of_job("ours"), of_job("seed"));
     assert_eq!(labels("ours"), labels("proxied"), "the same series");
+    let of_tokyo = of_job("rich").into_iter().map(|(url, mut labels)| {
+        labels.insert("cluster".to_owned(), "tokyo".to_owned());
+        (url, labels)
+    });
+    assert_eq!(of_job("clusters"), of_tokyo.collect(), "the same series, and one label more");
     let forwarded = |path: &str| format!("http://{nobody}{path}");
     for (name, expected) in [
         (
