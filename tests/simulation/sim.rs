@@ -242,6 +242,18 @@ impl Sim {
         self.net().now = now;
     }
 
+    /// Time passes until an event loop wakes or a look-up ends, and the workers do what they can.
+    pub(crate) fn pass_to_next(&mut self) {
+        let wakes = self.next_wake();
+        let next = wakes.into_iter().chain(self.net().next_lookup_end()).min();
+        let mut net = self.net.borrow_mut();
+        net.now = net.now.max(next.expect("something is going to happen"));
+        net.end_lookups(&self.shared);
+        net.begin_lookups(&self.shared);
+        drop(net);
+        self.settle();
+    }
+
     /// The pods' connections that the workers hold.
     pub(crate) fn pods(&self) -> Vec<ConnId> {
         let net = self.net();

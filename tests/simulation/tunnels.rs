@@ -1,12 +1,18 @@
 //! Tunnels under whatever their sides do: no byte is lost, doubled or crossed, and each end is what the other side did.
 
-use std::{cell::RefCell, env, time::Duration};
+use std::{cell::RefCell, env, net::SocketAddr, time::Duration};
 
-use psystrike::{net::shared::Phase, proxy::tunnel::TunnelEnd};
+use psystrike::{
+    net::shared::Phase,
+    proxy::{outcome::Outcome, timestamp::Timestamp, tunnel::TunnelEnd},
+};
+use rustix::io::Errno;
 
 use super::{
     bytes::{Random, with_seeds},
-    kernel::{Close, ConnId},
+    end_of,
+    kernel::{Close, ConnId, Link},
+    names::name_of,
     net::Refusal,
     sim::Sim,
 };
@@ -15,8 +21,83 @@ const SEEDS: u64 = 600;
 /// So many seeds meet everything that is counted.
 const SEEDS_FOR_ALL: u64 = 300;
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
-const HEAD: &[u8] = b"CONNECT 10.0.0.1:80 HTTP/1.1\r\nHost: p\r\n\r\n";
 const IDLE: Duration = Duration::from_secs(8);
+/// How long a look-up and connecting may take, both of them.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Where a tunnel is to lead, and what comes of connecting to its pod.
+#[derive(Clone, Copy)]
+struct Destination {
+    pod: usize,
+    is_named: bool,
+    connects: Connects,
+}
+
+/// What comes of connecting to a pod.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Connects {
+    AtOnce,
+    Later,
+    Refused,
+    RefusedLater,
+    Never,
+}
+
+impl Destination {
+    const FIRST: Self = Self { pod: 1, is_named: false, connects: Connects::AtOnce };
+
+    fn random(random: &mut Random) -> Self {
+        use Connects::{AtOnce, Later, Never, Refused, RefusedLater};
+        let connects =
+            random.pick(&[AtOnce, AtOnce, AtOnce, AtOnce, Later, Later, Later, Refused, RefusedLater, Never]);
+        Self { pod: 1 + random.below(3), is_named: random.one_in(3), connects }
+    }
+
+    fn head(self) -> String {
+        let host = if self.is_named { name_of(self.pod) } else { format!("10.0.0.{}", self.pod) };
+        format!("CONNECT {host}:80 HTTP/1.1\r\nHost: p\r\n\r\n")
+    }
+
+    /// Tells the simulated kernel what is to come of the next connection.
+    fn plan(self, sim: &mut Sim) {
+        let link = match self.connects {
+            Connects::AtOnce => Ok(Link::Up),
+            Connects::Refused => Err(Errno::CONNREFUSED),
+            Connects::Later | Connects::RefusedLater | Connects::Never => Ok(Link::Connecting),
+        };
+        sim.net().connects = [link].into();
+    }
+
+    /// The connection to the pod that is under way comes about, or fails. Returns whether there was one.
+    fn resolve(self, sim: &mut Sim) -> bool {
+        let link = match self.connects {
+            Connects::Later => Link::Up,
+            Connects::RefusedLater => Link::Failed(Errno::CONNREFUSED),
+            Connects::AtOnce | Connects::Refused | Connects::Never => return false,
+        };
+        let pods = sim.pods();
+        let under_way = pods.into_iter().find(|&pod| sim.net().kernel.conns[pod].link == Link::Connecting);
+        under_way.inspect(|&pod| sim.net().kernel.resolve(pod, link)).is_some()
+    }
+
+    /// The outcome that the response gives must be one that its look-up, or connecting, justifies.
+    fn check_failure(self, sim: &mut Sim, response: &str, asked_at: Timestamp) -> Outcome {
+        let outcome = Outcome::ALL
+            .iter()
+            .find(|it| response.starts_with(&format!("HTTP/1.1 {} {}", it.status(), it.reason())));
+        let outcome = *outcome.unwrap_or_else(|| panic!("no outcome: {response}"));
+        let is_justified = match self.connects {
+            Connects::Refused | Connects::RefusedLater => outcome == Outcome::ConnectionRefused,
+            Connects::Never => outcome == Outcome::ConnectTimeout,
+            Connects::AtOnce | Connects::Later => false,
+        };
+        let net = sim.net();
+        let fails_to_resolve =
+            || self.is_named && net.justifies_lookup_failure(self.pod, outcome, asked_at, PATIENCE);
+        assert!(is_justified || fails_to_resolve(), "{outcome:?}");
+        outcome
+    }
+}
 
 /// The bytes of one direction, all of which differ from those of another nearby.
 struct Way {
@@ -38,6 +119,21 @@ impl Way {
     }
 }
 
+/// The head of the response to a CONNECT. Time passes only where the worker waits for a look-up or for the pod.
+fn response(sim: &mut Sim, client: ConnId, to: Destination) -> Vec<u8> {
+    let mut response = Vec::new();
+    while !response.ends_with(b"\r\n\r\n") {
+        sim.settle();
+        let taken = sim.net().kernel.peer_take(client, 1);
+        if taken.is_empty() && !to.resolve(sim) {
+            sim.pass_to_next();
+        }
+        response.extend(taken);
+    }
+    sim.settle();
+    response
+}
+
 /// A tunnel, and what its sides did.
 struct Tunnel {
     /// The client's connection and the pod's.
@@ -49,34 +145,43 @@ struct Tunnel {
 }
 
 impl Tunnel {
-    fn open(sim: &mut Sim, random: &mut Random) -> Self {
+    /// Asks for a tunnel. Gives it, or the outcome that the response gives.
+    fn open(sim: &mut Sim, random: &mut Random, to: Destination) -> Result<Self, Outcome> {
         let worker = random.below(sim.workers());
         let rooms = sim.net().random_rooms();
         let pods_rooms = sim.net().random_rooms();
         sim.net().rooms = pods_rooms;
+        to.plan(sim);
         let before = sim.pods();
+        let asked_at = sim.net().now;
         let client = sim.client_with(worker, rooms);
         let mut ways = [(); 2].map(|()| Way::new(random));
         let early = random.pick(&[0, 0, 1, 300]);
-        let request = [HEAD, &ways[0].bytes(0, early)].concat();
+        let head = to.head();
+        let request = [head.as_bytes(), &ways[0].bytes(0, early)].concat();
         let mut left = &request[..];
         while !left.is_empty() {
             let sent = sim.net().kernel.peer_send(client, left);
             left = &left[sent..];
             sim.settle();
             if sent == 0 {
-                break; // the pod takes no more by now
+                break; // no more is taken by now
             }
         }
-        ways[0].sent = (request.len() - left.len()).checked_sub(HEAD.len()).expect("the head is sent");
-        let mut response = Vec::new();
-        while response.len() < ESTABLISHED.len() {
-            response.extend(sim.net().kernel.peer_take(client, ESTABLISHED.len() - response.len()));
-            sim.settle();
+        ways[0].sent = (request.len() - left.len()).checked_sub(head.len()).expect("the head is sent");
+        let response = response(sim, client, to);
+        sim.net().connects.clear();
+        if !response.starts_with(b"HTTP/1.1 200 ") {
+            let outcome = to.check_failure(sim, &String::from_utf8_lossy(&response), asked_at);
+            while !sim.take(client).is_empty() {}
+            assert_eq!(end_of(sim, client), Some(Close::Fin), "a refusal ends in order");
+            return Err(outcome);
         }
         assert_eq!(response, ESTABLISHED);
         let pod = *sim.pods().iter().find(|pod| !before.contains(pod)).expect("a connection of its own");
-        Self { sides: [client, pod], ways, reset_by: None }
+        let address = sim.net().kernel.conns[pod].pod;
+        assert_eq!(address, Some(SocketAddr::from(([10, 0, 0, to.pod as u8], 80))));
+        Ok(Self { sides: [client, pod], ways, reset_by: None })
     }
 
     /// Whether a side may still act.
@@ -175,7 +280,7 @@ impl Tunnel {
     }
 }
 
-fn tunnels_whatever_happens(seed: u64, random: &mut Random) -> [u64; 3] {
+fn tunnels_whatever_happens(seed: u64, random: &mut Random) -> [u64; 5] {
     let workers = random.pick(&[1, 1, 2]);
     let mut sim = Sim::with_workers(seed, workers, [100, 100, 1 << 26]);
     {
@@ -185,8 +290,19 @@ fn tunnels_whatever_happens(seed: u64, random: &mut Random) -> [u64; 3] {
         net.chaos.refuses = random.one_in(6).then(|| Refusal::random(random));
         net.long = random.one_in(3);
     }
-    let mut tunnels: Vec<_> = (0..1 + random.below(3)).map(|_| Tunnel::open(&mut sim, random)).collect();
-    for _ in 0..random.pick(&[10, 100, 400]) {
+    let (mut tunnels, mut refused, mut named) = (Vec::new(), 0, 0);
+    for _ in 0..1 + random.below(3) {
+        let to = Destination::random(random);
+        match Tunnel::open(&mut sim, random, to) {
+            Ok(tunnel) => {
+                tunnels.push(tunnel);
+                named += u64::from(to.is_named);
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    let acts = if tunnels.is_empty() { 0 } else { random.pick(&[10, 100, 400]) };
+    for _ in 0..acts {
         let nth = random.below(tunnels.len());
         tunnels[nth].act(&mut sim, random);
         if random.one_in(3) {
@@ -204,27 +320,27 @@ fn tunnels_whatever_happens(seed: u64, random: &mut Random) -> [u64; 3] {
     assert!(sum(|it| it.tunnel_to_clients.get()) >= down as u64, "every byte is counted");
     let resets = tunnels.iter().filter(|tunnel| tunnel.reset_by.is_some()).count();
     let spliced = sim.net().poured;
-    [down as u64, resets as u64, spliced]
+    [down as u64, resets as u64, spliced, named, refused]
 }
 
 #[test]
 fn whatever_happens_to_tunnels_no_byte_is_lost_doubled_or_crossed() {
     let count =
         env::var("PSYSTRIKE_SEEDS").map_or(SEEDS, |count| count.parse().expect("PSYSTRIKE_SEEDS: a number"));
-    let met = RefCell::new([0; 3]);
+    let met = RefCell::new([0; 5]);
     with_seeds(count, |seed, random| {
         let counted = tunnels_whatever_happens(seed, random);
         met.borrow_mut().iter_mut().zip(counted).for_each(|(met, counted)| *met += counted);
     });
     let met = met.into_inner();
     if count >= SEEDS_FOR_ALL && env::var_os("PSYSTRIKE_SEED").is_none() {
-        let enough = met.iter().zip([1 << 24, 30, 1 << 20]).all(|(&met, least)| met >= least);
-        assert!(enough, "bytes to clients, resets, bytes spliced: {met:?}");
+        let enough = met.iter().zip([1 << 24, 30, 1 << 20, 50, 50]).all(|(&met, least)| met >= least);
+        assert!(enough, "bytes to clients, resets, bytes spliced, names, refusals: {met:?}");
     }
 }
 
 fn tunnel(sim: &mut Sim) -> Tunnel {
-    Tunnel::open(sim, &mut Random::new(1))
+    Tunnel::open(sim, &mut Random::new(1), Destination::FIRST).expect("it opens")
 }
 
 #[test]
