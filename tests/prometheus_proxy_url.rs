@@ -1,0 +1,67 @@
+//! Scrapes through `proxy_url`, end to end: one line in the job of a real Prometheus, the installed one and the newest,
+//! instead of rules for the way.
+
+mod scraping;
+mod support;
+
+use std::net::SocketAddr;
+
+use scraping::{Way, every_kind_of_pod};
+use support::prometheus::Release;
+
+#[test]
+fn prometheus_scrapes_every_kind_of_pod_through_proxy_url() {
+    every_kind_of_pod(Release::Installed, &BY_PROXY_URL);
+}
+
+#[test]
+fn newest_prometheus_scrapes_every_kind_of_pod_through_proxy_url() {
+    every_kind_of_pod(Release::Newest, &BY_PROXY_URL);
+}
+
+/// A proxy must not modify the path (RFC 9110 section 7.7), and Prometheus encodes the `?`.
+const BY_PROXY_URL: Way =
+    Way { name: "by-proxy-url", configuration: proxy_configuration, query: "/metrics%3Fformat=prometheus" };
+
+/// One line instead of rules for the way: what relabelling there is would be the same without psystrike.
+fn proxy_configuration(psystrike: SocketAddr) -> String {
+    format!(
+        r"
+global:
+  scrape_interval: 1s
+  scrape_timeout: 1s
+scrape_configs:
+- job_name: 'psystrike'
+  static_configs:
+    - targets: ['{psystrike}']
+- job_name: 'kubernetes-pods'
+  proxy_url: http://{psystrike}
+  file_sd_configs:
+    - files: [pods.json]
+  relabel_configs:
+    - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape]
+      action: keep
+      regex: true
+    - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scheme]
+      target_label: __scheme__
+      regex: (https?)
+    - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_path]
+      target_label: __metrics_path__
+      regex: (.+)
+    - source_labels: [__address__]
+      target_label: instance
+    - source_labels: [__address__, __meta_kubernetes_pod_annotation_prometheus_io_port]
+      target_label: __address__
+      regex: (.+):\d+;(\d+)
+      replacement: $1:$2
+    - action: labelmap
+      regex: __meta_kubernetes_pod_label_(.+)
+    - source_labels: [__meta_kubernetes_namespace]
+      target_label: kubernetes_namespace
+    - source_labels: [__meta_kubernetes_pod_name]
+      target_label: kubernetes_pod_name
+    - source_labels: [__meta_kubernetes_pod_node_name]
+      target_label: kubernetes_pod_node_name
+"
+    )
+}
