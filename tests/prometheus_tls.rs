@@ -1,17 +1,19 @@
 //! Targets with TLS, end to end: a real Prometheus with one line of `proxy_url` speaks TLS with the pods through
 //! psystrike's tunnels, and what it shows of a tunnel that is not opened is psystrike's reason.
 
+mod scraping;
 mod support;
 
 use std::{fmt::Write, time::Duration};
 
+use scraping::servers::Servers;
 use support::{
     Scratch,
     pods::Refusing,
     prometheus::{Prometheus, Release, Target},
     psystrike::Psystrike,
     require_programs,
-    tls::{TlsPod, make_certificate},
+    tls::make_certificate,
 };
 
 #[test]
@@ -30,13 +32,14 @@ fn pods_with_tls(release: Release) {
     }
     let scratch = Scratch::new(&format!("prometheus-tls-{release:?}"));
     make_certificate(&scratch.path("cert.pem"), &scratch.path("key.pem"));
-    let pods = ["127.25.0.1", "127.25.0.2", "::1", "127.0.0.1"].map(|ip| TlsPod::start(&scratch, ip));
+    let pods = ["127.25.0.1", "127.25.0.2", "::1", "127.0.0.1"].map(|ip| ("tls", ip));
+    let pods = Servers::start(&scratch, &pods);
     let refusing = Refusing::on("127.25.0.3");
     let allow = ["--allow", "127.25.0.0/16", "--allow", "::1/128", "--allow", "127.0.0.1"];
     let psystrike = Psystrike::start(&[&allow[..], &["--allow-connect"]].concat());
     let off = Psystrike::start(&allow);
 
-    let [v4, other, v6, named] = pods.each_ref().map(TlsPod::address);
+    let [v4, other, v6, named] = pods.addresses[..] else { panic!("four pods") };
     let [v4, other, v6] = [v4, other, v6].map(|address| address.to_string());
     let named = format!("localhost:{}", named.port());
     let refusing = refusing.address().to_string();

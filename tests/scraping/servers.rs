@@ -1,0 +1,28 @@
+//! Pods in a program of their own, some of which speak TLS.
+
+use std::{net::SocketAddr, process::Command};
+
+use crate::support::{LIMIT, Scratch, program::Program, repository};
+
+/// The pods of servers.py, which says what they serve.
+pub struct Servers {
+    _program: Program,
+    pub addresses: Vec<SocketAddr>,
+}
+
+impl Servers {
+    /// Starts a pod for each kind and IP address. The pages, and what TLS needs, are in `folder`.
+    pub fn start(folder: &Scratch, pods: &[(&str, &str)]) -> Self {
+        let mut command = Command::new("python3");
+        command.arg(repository().join("tests/scraping/servers.py")).arg(folder.path(""));
+        command.args(pods.iter().map(|(kind, ip)| format!("{kind}={ip}")));
+        let program = Program::start(&mut command);
+        let lines = program.wait_for_lines("listening on port", pods.len(), LIMIT);
+        let address = |(line, (_, ip)): (&String, &(&str, &str))| {
+            let port = line.rsplit(' ').next().and_then(|port| port.parse().ok()).expect("a port");
+            SocketAddr::new(ip.parse().expect("an address"), port)
+        };
+        let addresses = lines.iter().zip(pods).map(address).collect();
+        Self { _program: program, addresses }
+    }
+}
