@@ -6,7 +6,10 @@ mod support;
 
 use std::net::SocketAddr;
 
-use scraping::{Way, every_kind_of_pod};
+use scraping::{
+    Way, every_kind_of_pod,
+    hosts::{Failure, Scheme, pods_of_every_host},
+};
 use support::prometheus::Release;
 
 #[test]
@@ -17,6 +20,30 @@ fn prometheus_scrapes_every_kind_of_pod_through_proxy_url() {
 #[test]
 fn newest_prometheus_scrapes_every_kind_of_pod_through_proxy_url() {
     every_kind_of_pod(Release::Newest, &BY_PROXY_URL);
+}
+
+#[test]
+fn prometheus_scrapes_pods_of_every_host_through_proxy_url() {
+    pods_of_every_host(Release::Installed, &HTTP);
+}
+
+#[test]
+fn newest_prometheus_scrapes_pods_of_every_host_through_proxy_url() {
+    pods_of_every_host(Release::Newest, &HTTP);
+}
+
+const HTTP: Scheme = Scheme { name: "http", shown: shown_of_http, others: &[] };
+
+/// An answer of psystrike, with its status.
+fn shown_of_http(failure: Failure) -> String {
+    let answer = match failure {
+        Failure::Forbidden => "403 destination not allowed",
+        Failure::NameForbidden => "403 name resolves to nothing that is allowed",
+        Failure::Dead => "502 pod refused the connection",
+        Failure::Unanswering => "504 pod did not accept the connection within 500ms",
+        Failure::Slow => "504 no answer from the pod within 900ms",
+    };
+    format!("server returned HTTP status {answer}")
 }
 
 /// A proxy must not modify the path (RFC 9110 section 7.7), and Prometheus encodes the `?`.

@@ -6,7 +6,10 @@ mod support;
 
 use std::{fmt::Write, time::Duration};
 
-use scraping::servers::Servers;
+use scraping::{
+    hosts::{Failure, Scheme, pods_of_every_host},
+    servers::Servers,
+};
 use support::{
     Scratch,
     pods::Refusing,
@@ -26,21 +29,49 @@ fn the_newest_prometheus_scrapes_pods_with_tls_through_tunnels() {
     pods_with_tls(Release::Newest);
 }
 
+#[test]
+fn prometheus_scrapes_pods_with_tls_of_every_host() {
+    pods_of_every_host(Release::Installed, &HTTPS);
+}
+
+#[test]
+fn the_newest_prometheus_scrapes_pods_with_tls_of_every_host() {
+    pods_of_every_host(Release::Newest, &HTTPS);
+}
+
+const HTTPS: Scheme = Scheme {
+    name: "https",
+    shown: shown_of_https,
+    others: &[("closing", "\": EOF"), ("http", "\": tls: first record does not look like a TLS handshake")],
+};
+
+/// The reason of a response to CONNECT, without its status. In an open tunnel psystrike cannot answer.
+fn shown_of_https(failure: Failure) -> String {
+    let reason = match failure {
+        Failure::Forbidden => "destination not allowed",
+        Failure::NameForbidden => "name resolves to nothing that is allowed",
+        Failure::Dead => "pod refused the connection",
+        Failure::Unanswering => "pod did not accept the connection within 500ms",
+        Failure::Slow => "context deadline exceeded",
+    };
+    format!("\": {reason}")
+}
+
 fn pods_with_tls(release: Release) {
     if !release.require(&["prometheus"]) || !require_programs(&["openssl", "python3"]) {
         return;
     }
     let scratch = Scratch::new(&format!("prometheus-tls-{release:?}"));
     make_certificate(&scratch.path("cert.pem"), &scratch.path("key.pem"));
-    let pods = ["127.25.0.1", "127.25.0.2", "::1", "127.0.0.1"].map(|ip| ("tls", ip));
+    let pods = ["127.25.0.1", "127.25.0.2", "::1", "127.0.0.1", "127.25.0.1"].map(|ip| ("tls", ip));
     let pods = Servers::start(&scratch, &pods);
     let refusing = Refusing::on("127.25.0.3");
     let allow = ["--allow", "127.25.0.0/16", "--allow", "::1/128", "--allow", "127.0.0.1"];
     let psystrike = Psystrike::start(&[&allow[..], &["--allow-connect"]].concat());
     let off = Psystrike::start(&allow);
 
-    let [v4, other, v6, named] = pods.addresses[..] else { panic!("four pods") };
-    let [v4, other, v6] = [v4, other, v6].map(|address| address.to_string());
+    let [v4, other, v6, named, untrusted] = pods.addresses[..] else { panic!("five pods") };
+    let [v4, other, v6, untrusted] = [v4, other, v6, untrusted].map(|address| address.to_string());
     let named = format!("localhost:{}", named.port());
     let refusing = refusing.address().to_string();
     let forbidden = "127.66.0.1:443".to_owned();
@@ -49,6 +80,7 @@ fn pods_with_tls(release: Release) {
         ("verified", &psystrike, &*verify, vec![&v4, &v6, &named]),
         ("unverified", &psystrike, "insecure_skip_verify: true", vec![&other, &refusing, &forbidden]),
         ("wrong-name", &psystrike, &*verify, vec![&other]),
+        ("untrusted", &psystrike, "", vec![&untrusted]),
         ("off", &off, "insecure_skip_verify: true", vec![&v4]),
     ];
     let mut configuration =
@@ -65,7 +97,7 @@ fn pods_with_tls(release: Release) {
     scratch.write("prometheus.yml", &configuration);
     let prometheus = Prometheus::start(release, &scratch);
     let settled = "count_over_time(up[5m]) >= 3";
-    let in_time = prometheus.wait_until(Duration::from_secs(25), |it| it.query(settled).len() == 8);
+    let in_time = prometheus.wait_until(Duration::from_secs(25), |it| it.query(settled).len() == 9);
     let targets = prometheus.targets();
     assert!(in_time, "{targets:#?}");
 
@@ -77,6 +109,7 @@ fn pods_with_tls(release: Release) {
         ("unverified", &refusing, "pod refused the connection"),
         ("unverified", &forbidden, "destination not allowed"),
         ("wrong-name", &other, "certificate is valid for 127.25.0.1"),
+        ("untrusted", &untrusted, "x509: certificate signed by unknown authority"),
         ("off", &v4, "CONNECT is off: --allow-connect turns it on"),
     ] {
         let is_it = |target: &&Target| target.labels["job"] == job && target.labels["instance"] == *address;
