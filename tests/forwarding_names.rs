@@ -6,7 +6,7 @@ use std::{io::Read, net::Ipv4Addr, thread, time::Duration};
 
 use support::{
     LIMIT, Scratch,
-    dns::{Dns, DnsServer},
+    dns::{Dns, DnsServer, with_resolv_conf},
     http::get,
     netns::in_new_namespace,
     pods::{Pod, Then},
@@ -138,10 +138,9 @@ fn names_come_from_dns_with_its_search_domains_failures_and_changes() {
         );
         let scratch = Scratch::new("names");
         let resolv = "nameserver 10.53.0.1\nsearch svc.cluster.local cluster.local\noptions ndots:5 timeout:4 attempts:1\n";
-        let resolv = scratch.write("resolv.conf", resolv);
-        let mount = format!("mount --bind {} /etc/resolv.conf && exec \"$0\" \"$@\"", resolv.display());
+        let wrapper = with_resolv_conf(&scratch, resolv);
         let arguments = ["--allow", "10.60.0.0/30", "--resolve-ttl", "0s"];
-        let psystrike = Psystrike::start_under(&["unshare", "--mount", "sh", "-c", &mount], &arguments);
+        let psystrike = Psystrike::start_under(&wrapper.each_ref().map(String::as_str), &arguments);
         let pod = echo("10.60.0.2");
         let port = pod.address().port();
         for (host, status, reason) in [

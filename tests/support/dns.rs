@@ -7,6 +7,15 @@ use std::{
     time::Duration,
 };
 
+use super::Scratch;
+
+/// The beginning of a command: the program that follows finds `text` in /etc/resolv.conf.
+pub fn with_resolv_conf(scratch: &Scratch, text: &str) -> [String; 5] {
+    let file = scratch.write("resolv.conf", text);
+    let mount = format!("mount --bind {} /etc/resolv.conf && exec \"$0\" \"$@\"", file.display());
+    ["unshare", "--mount", "sh", "-c", &mount].map(str::to_owned)
+}
+
 /// The answer to a name.
 #[derive(Clone, Debug)]
 pub enum Dns {
