@@ -20,14 +20,16 @@ use procfs::process::Process;
 use serde_json::Value;
 use support::{
     LIMIT, Scratch,
+    dns::{Dns, DnsServer, with_resolv_conf},
     http::{Client, get},
     image::{self, ARCHITECTURE, Dockerfile, IMAGE, REVISION, SOURCE, all, build, copy, key_and_value, only},
     markdown::Document,
+    netns::in_new_namespace,
     podman::{Podman, succeed},
     pods::{Pod, Then},
     poll,
     psystrike::Psystrike,
-    read, repository, tell,
+    read, repository, require_working, tell,
 };
 
 /// What an image may have, and its container.
@@ -126,6 +128,7 @@ fn the_image_is_small_the_same_each_time_and_serves_under_tight_limits() {
     it_serves_under_tight_limits(&podman);
     its_health_is_checked_where_nothing_is_set(&podman);
     it_runs_as_the_page_on_deploying_says(&podman);
+    its_binary_resolves_names(&scratch, &first);
 }
 
 fn check_what_is_in_it(podman: &Podman<'_>, binary_bytes: u64) {
@@ -249,6 +252,43 @@ fn it_runs_as_the_page_on_deploying_says(podman: &Podman<'_>) {
     assert_eq!(*memory, 32 << 20, "{command}");
     podman.podman(&["stop", "--time", "10", "psystrike"]);
     assert_eq!(podman.inspect("container", "psystrike")["State"]["ExitCode"], 0);
+}
+
+/// The static binary has a resolver of its own, musl's.
+fn its_binary_resolves_names(scratch: &Scratch, binary: &Path) {
+    if !require_working(&["unshare", "--mount", "true"]) {
+        return;
+    }
+    in_new_namespace(|| {
+        let dns = DnsServer::start(
+            "10.53.0.1",
+            vec![
+                (
+                    "web.ns.svc.cluster.local",
+                    Dns::Addresses(vec![[10, 60, 0, 1].into(), [10, 60, 0, 2].into()]),
+                ),
+                ("empty.example", Dns::Addresses(Vec::new())),
+                ("failing.example", Dns::ServerFailure),
+                ("silent.example", Dns::Silence),
+            ],
+        );
+        let search = "search svc.cluster.local cluster.local\noptions ndots:5\n";
+        let wrapper = with_resolv_conf(scratch, &format!("nameserver 10.53.0.1\n{search}"));
+        let wrapper = wrapper.each_ref().map(String::as_str);
+        let psystrike = Psystrike::start_binary_under(binary, &wrapper, &["--allow", "10.60.0.0/30"]);
+        let pod = Pod::answering("10.60.0.2", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Then::Keep);
+        for (host, status, reason) in [
+            ("web.ns", 200, "OK"), // 10.60.0.1 refuses
+            ("gone.example", 502, "no such name"),
+            ("empty.example", 502, "no such name"),
+            ("failing.example", 504, "name not resolved within 2s"), // musl asks again
+            ("silent.example", 504, "name not resolved within 2s"),
+        ] {
+            let response = psystrike.get(&format!("/pods/{host}/{}/m", pod.address().port()));
+            assert_eq!((response.status(), response.reason().as_str()), (status, reason), "{host}");
+        }
+        assert_eq!((dns.queries("web.ns.svc.cluster.local"), dns.queries("web.ns")), (1, 0));
+    });
 }
 
 /// Where the kernel keeps a process's limits: one folder (v2), or one for each controller (v1).
