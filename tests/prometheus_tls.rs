@@ -12,7 +12,8 @@ use scraping::{
 };
 use support::{
     Scratch,
-    pods::Refusing,
+    markdown::{self, Document},
+    pods::{Refusing, Unanswering},
     prometheus::{Prometheus, Release, Target},
     psystrike::Psystrike,
     require_programs,
@@ -39,11 +40,26 @@ fn the_newest_prometheus_scrapes_pods_with_tls_of_every_host() {
     pods_of_every_host(Release::Newest, &HTTPS);
 }
 
-const HTTPS: Scheme = Scheme {
-    name: "https",
-    shown: shown_of_https,
-    others: &[("closing", "\": EOF"), ("http", "\": tls: first record does not look like a TLS handshake")],
-};
+/// What Prometheus shows of an open tunnel to a pod that is slow or silent, closes in the handshake, does not speak
+/// TLS, or has a certificate that is not trusted or is for another address.
+const SLOW: &str = "context deadline exceeded";
+const CLOSES: &str = "EOF";
+const NO_TLS: &str = "tls: first record does not look like a TLS handshake";
+const UNTRUSTED: &str = "x509: certificate signed by unknown authority";
+const OTHER_NAME: &str = "x509: certificate is valid for";
+
+#[test]
+fn errors_of_open_tunnels_are_in_the_table() {
+    let table = Document::read("deploy/troubleshooting.md").section("Errors of a tunnel").table();
+    let spans = table.iter().flat_map(|row| markdown::code_spans(&row[0]));
+    let spans: Vec<&str> = spans.map(|span| span.trim_matches(['…', ' '])).collect();
+    for error in [SLOW, CLOSES, NO_TLS, UNTRUSTED, OTHER_NAME] {
+        assert!(spans.contains(&error), "{error:?} is not in {table:#?}");
+    }
+}
+
+const HTTPS: Scheme =
+    Scheme { name: "https", shown: shown_of_https, others: &[("closing", CLOSES), ("http", NO_TLS)] };
 
 /// The reason of a response to CONNECT, without its status. In an open tunnel psystrike cannot answer.
 fn shown_of_https(failure: Failure) -> String {
@@ -52,7 +68,7 @@ fn shown_of_https(failure: Failure) -> String {
         Failure::NameForbidden => "name resolves to nothing that is allowed",
         Failure::Dead => "pod refused the connection",
         Failure::Unanswering => "pod did not accept the connection within 500ms",
-        Failure::Slow => "context deadline exceeded",
+        Failure::Slow => SLOW,
     };
     format!("\": {reason}")
 }
@@ -65,7 +81,7 @@ fn pods_with_tls(release: Release) {
     make_certificate(&scratch.path("cert.pem"), &scratch.path("key.pem"));
     let pods = ["127.25.0.1", "127.25.0.2", "::1", "127.0.0.1", "127.25.0.1"].map(|ip| ("tls", ip));
     let pods = Servers::start(&scratch, &pods);
-    let refusing = Refusing::on("127.25.0.3");
+    let (refusing, unanswering) = (Refusing::on("127.25.0.3"), Unanswering::on("127.25.0.4"));
     let allow = ["--allow", "127.25.0.0/16", "--allow", "::1/128", "--allow", "127.0.0.1"];
     let psystrike = Psystrike::start(&[&allow[..], &["--allow-connect"]].concat());
     let off = Psystrike::start(&allow);
@@ -73,12 +89,17 @@ fn pods_with_tls(release: Release) {
     let [v4, other, v6, named, untrusted] = pods.addresses[..] else { panic!("five pods") };
     let [v4, other, v6, untrusted] = [v4, other, v6, untrusted].map(|address| address.to_string());
     let named = format!("localhost:{}", named.port());
-    let refusing = refusing.address().to_string();
+    let [refusing, unanswering] = [refusing.address(), unanswering.address()].map(|it| it.to_string());
     let forbidden = "127.66.0.1:443".to_owned();
     let verify = format!("ca_file: {}", scratch.path("cert.pem").display());
     let jobs = [
         ("verified", &psystrike, &*verify, vec![&v4, &v6, &named]),
-        ("unverified", &psystrike, "insecure_skip_verify: true", vec![&other, &refusing, &forbidden]),
+        (
+            "unverified",
+            &psystrike,
+            "insecure_skip_verify: true",
+            vec![&other, &refusing, &forbidden, &unanswering],
+        ),
         ("wrong-name", &psystrike, &*verify, vec![&other]),
         ("untrusted", &psystrike, "", vec![&untrusted]),
         ("off", &off, "insecure_skip_verify: true", vec![&v4]),
@@ -97,7 +118,7 @@ fn pods_with_tls(release: Release) {
     scratch.write("prometheus.yml", &configuration);
     let prometheus = Prometheus::start(release, &scratch);
     let settled = "count_over_time(up[5m]) >= 3";
-    let in_time = prometheus.wait_until(Duration::from_secs(25), |it| it.query(settled).len() == 9);
+    let in_time = prometheus.wait_until(Duration::from_secs(25), |it| it.query(settled).len() == 10);
     let targets = prometheus.targets();
     assert!(in_time, "{targets:#?}");
 
@@ -107,9 +128,10 @@ fn pods_with_tls(release: Release) {
         ("verified", &named, ""),
         ("unverified", &other, ""),
         ("unverified", &refusing, "pod refused the connection"),
+        ("unverified", &unanswering, SLOW), // CONNECT has no time limit but --connect-timeout
         ("unverified", &forbidden, "destination not allowed"),
-        ("wrong-name", &other, "certificate is valid for 127.25.0.1"),
-        ("untrusted", &untrusted, "x509: certificate signed by unknown authority"),
+        ("wrong-name", &other, OTHER_NAME),
+        ("untrusted", &untrusted, UNTRUSTED),
         ("off", &v4, "CONNECT is off: --allow-connect turns it on"),
     ] {
         let is_it = |target: &&Target| target.labels["job"] == job && target.labels["instance"] == *address;

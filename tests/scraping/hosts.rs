@@ -121,7 +121,7 @@ fn cases(scheme: &Scheme, servers: &Servers, unreached: &Unreached) -> Vec<Case>
         cases.push(Case { job: "through", name, address, path: "/page", to, error });
     };
     for ((kind, error), address) in scheme.others.iter().zip(&servers.addresses[2 * HOSTS.len()..]) {
-        add(kind, *address, (*error).to_owned());
+        add(kind, *address, format!("\": {error}"));
     }
     let silent = unreached.silent.local_addr().expect("it is bound");
     add("silent", silent, (scheme.shown)(Failure::Slow));
