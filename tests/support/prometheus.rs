@@ -70,6 +70,8 @@ impl Prometheus {
         command.arg(format!("--config.file={}", scratch.path("prometheus.yml").display()));
         command.arg(format!("--storage.tsdb.path={}", scratch.path(&format!("data-{release:?}")).display()));
         command.arg("--web.listen-address=127.0.0.1:0");
+        // 5 s by default, for which the newest waits before its first scrape.
+        command.arg("--scrape.discovery-reload-interval=100ms");
         let program = Program::start(&mut command);
         let address = listening_address(&program);
         program.wait_for_line("Server is ready to receive web requests", LIMIT);
