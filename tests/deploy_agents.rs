@@ -19,8 +19,9 @@ use support::{
     prometheus::{Release, promtool},
     psystrike::Psystrike,
     require_programs, require_variable,
+    servers::Servers,
     shipped::{IN_TIME, PROXY_URL, parsed, scrape_configs, shipped},
-    tls::{TlsPod, make_certificate},
+    tls::make_certificate,
 };
 
 const VMAGENT: &str = "vmagent.yml";
@@ -217,13 +218,13 @@ fn vmagent_discovers_and_scrapes_a_cluster_through_psystrike() {
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{page}", page.len());
     let pods =
         [Pod::answering("127.25.8.2", answer.clone(), Then::Keep), Pod::answering("::1", answer, Then::Keep)];
-    let with_tls = TlsPod::start(&scratch, "127.25.8.3");
+    let with_tls = Servers::start(&scratch, &[("tls", "127.25.8.3")]);
     let [v4, v6] = pods.each_ref().map(Pod::address);
     let ended: SocketAddr = "127.25.8.4:8080".parse().expect("an address");
     let mut objects = [
         cluster::pod("v4", v4, &[("path", "/stats")]),
         cluster::pod("v6", v6, &[]),
-        cluster::pod("with-tls", with_tls.address(), &[("scheme", "https")]),
+        cluster::pod("with-tls", with_tls.addresses[0], &[("scheme", "https")]),
         cluster::pod("ended", ended, &[]),
         cluster::pod("not-annotated", ended, &[("scrape", "false")]),
     ];
@@ -251,7 +252,7 @@ fn vmagent_discovers_and_scrapes_a_cluster_through_psystrike() {
     let line = vmagent.wait_for_line("started server at http://", LIMIT);
     let address = line.rsplit('/').nth(1).and_then(|address| address.parse().ok()).expect("an address");
 
-    let [v4, v6, with_tls] = [v4, v6, with_tls.address()].map(|address| address.to_string());
+    let [v4, v6, with_tls] = [v4, v6, with_tls.addresses[0]].map(|address| address.to_string());
     let expected = [
         ["kubernetes-apiserver", &server, &format!("https://{server}/metrics")],
         ["kubernetes-cadvisor", "node-1", &format!("https://{server}/metrics/cadvisor")],

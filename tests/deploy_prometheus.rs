@@ -25,12 +25,13 @@ use support::{
     promql::Names,
     psystrike::Psystrike,
     read, require_programs,
+    servers::Servers,
     shipped::{
         AT_ONCE, CLUSTERS, FILE_SD, IN_TIME, PODS, PROMETHEUS, PROXY_URL, RELABELLING, RULES, RULES_TEST,
         annotated, by_the_chart, configuration, discovered_app, loaded, parsed, rules, scrape_configs,
         shipped, wait_for_targets,
     },
-    tls::{TlsPod, make_certificate},
+    tls::make_certificate,
 };
 
 /// The same pod with labels of its own that are called as what the configuration sets.
@@ -372,11 +373,11 @@ fn several_clusters_are_told_apart() {
     make_certificate(&scratch.path("cert.pem"), &scratch.path("key.pem"));
     // Both clusters have pods of these addresses.
     let pods = [pod("127.10.5.1"), pod("::1")];
-    let with_tls = TlsPod::start(&scratch, "127.10.5.2");
-    let kubelet = TlsPod::start(&scratch, "127.10.5.3");
+    let with_tls = Servers::start(&scratch, &[("tls", "127.10.5.2")]);
+    let kubelet = Servers::start(&scratch, &[("tls", "127.10.5.3")]);
     scratch.write(RULES, &shipped(RULES));
     let [v4, v6] = pods.each_ref().map(|pod| pod.address().to_string());
-    let [with_tls, kubelet] = [&with_tls, &kubelet].map(TlsPod::address);
+    let [with_tls, kubelet] = [&with_tls, &kubelet].map(|pod| pod.addresses[0]);
     let nodes = json!([{ "targets": [kubelet.to_string()], "labels": { "instance": "node-1" } }]);
     scratch.write("nodes.json", &nodes.to_string());
     for (cluster, psystrike) in [("tokyo", &tokyo), ("osaka", &osaka)] {
@@ -458,10 +459,10 @@ fn api_servers_are_reached_through_psystrike() {
     let scratch = Scratch::new("prometheus-discovery");
     make_certificate(&scratch.path("cert.pem"), &scratch.path("key.pem"));
     let shared = pod("127.25.9.1");
-    let with_tls = TlsPod::start(&scratch, "127.25.9.2");
+    let with_tls = Servers::start(&scratch, &[("tls", "127.25.9.2")]);
     let pods = [
         cluster::pod("shared", shared.address(), &[]),
-        cluster::pod("with-tls", with_tls.address(), &[("scheme", "https")]),
+        cluster::pod("with-tls", with_tls.addresses[0], &[("scheme", "https")]),
     ];
     // The certificate is for these addresses.
     let of_cluster = |ip| {
@@ -491,7 +492,7 @@ fn api_servers_are_reached_through_psystrike() {
     scratch.write("prometheus.yml", &text);
     let prometheus = Prometheus::start(Release::Newest, &scratch);
 
-    let [v4, tls] = [shared.address(), with_tls.address()].map(|address| address.to_string());
+    let [v4, tls] = [shared.address(), with_tls.addresses[0]].map(|address| address.to_string());
     let servers = clusters.each_ref().map(|(name, (cluster, _))| (*name, cluster.address().to_string()));
     let expected = servers.iter().flat_map(|(name, server)| {
         [

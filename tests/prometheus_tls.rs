@@ -6,10 +6,7 @@ mod support;
 
 use std::{fmt::Write, time::Duration};
 
-use scraping::{
-    hosts::{Failure, Scheme, pods_of_every_host},
-    servers::Servers,
-};
+use scraping::hosts::{Failure, Scheme, pods_of_every_host};
 use support::{
     Scratch,
     markdown::{self, Document},
@@ -17,6 +14,7 @@ use support::{
     prometheus::{Prometheus, Release, Target},
     psystrike::Psystrike,
     require_programs,
+    servers::Servers,
     tls::make_certificate,
 };
 

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{pages::PAGE, pods::SCRAPES, report::Report, servers::Servers};
+use super::{pages::PAGE, pods::SCRAPES, report::Report};
 use crate::support::{
     Scratch,
     exposition::{self, Samples},
@@ -17,6 +17,7 @@ use crate::support::{
     prometheus::{Prometheus, Release, Target},
     psystrike::Psystrike,
     require_programs,
+    servers::Servers,
     tls::make_certificate,
 };
 

@@ -10,7 +10,6 @@ pub mod judge;
 pub mod pages;
 pub mod pods;
 pub mod report;
-pub mod servers;
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -28,6 +28,7 @@ pub mod promql;
 pub mod psystrike;
 pub mod scrapes;
 pub mod seed;
+pub mod servers;
 pub mod shipped;
 pub mod tls;
 

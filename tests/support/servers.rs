@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, process::Command};
 
-use crate::support::{LIMIT, Scratch, program::Program, repository};
+use super::{LIMIT, Scratch, program::Program, repository};
 
 /// The pods of servers.py, which says what they serve.
 pub struct Servers {
@@ -14,7 +14,7 @@ impl Servers {
     /// Starts a pod for each kind and IP address. The pages, and what TLS needs, are in `folder`.
     pub fn start(folder: &Scratch, pods: &[(&str, &str)]) -> Self {
         let mut command = Command::new("python3");
-        command.arg(repository().join("tests/scraping/servers.py")).arg(folder.path(""));
+        command.arg(repository().join("tests/support/servers.py")).arg(folder.path(""));
         command.args(pods.iter().map(|(kind, ip)| format!("{kind}={ip}")));
         let program = Program::start(&mut command);
         let lines = program.wait_for_lines("listening on port", pods.len(), LIMIT);
