@@ -122,9 +122,9 @@ impl FromStr for Page {
 
     #[cold]
     fn from_str(url: &str) -> Result<Self, &'static str> {
-        const ALLOWED: &str =
-            "an http:// URL with an IP address or localhost is allowed, such as http://127.0.0.1:8080/readyz";
-        let rest = url.strip_prefix("http://").ok_or(ALLOWED)?;
+        const EXPECTED: &str =
+            "expected an http:// URL with an IP address or localhost: http://127.0.0.1:8080/readyz";
+        let rest = url.strip_prefix("http://").ok_or(EXPECTED)?;
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let authority = match authority.strip_prefix("localhost") {
             Some(port) => format!("[::]{port}"),
@@ -133,9 +133,9 @@ impl FromStr for Page {
         let address = authority.parse().or_else(|_| format!("{authority}:80").parse());
         // Other characters, such as a line break, could end the request line.
         if !path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
-            return Err(ALLOWED);
+            return Err(EXPECTED);
         }
-        Self::new(address.map_err(|_| ALLOWED)?, if path.is_empty() { "/healthz" } else { path })
+        Self::new(address.map_err(|_| EXPECTED)?, if path.is_empty() { "/healthz" } else { path })
     }
 }
 

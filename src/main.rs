@@ -45,7 +45,7 @@ const ENDED_AT_ONCE: u8 = 128 + 15;
 
 fn main() -> ExitCode {
     let config = match config::from_process() {
-        Ok(Command::Help) => return print(config::HELP),
+        Ok(Command::Help) => return print(&config::help()),
         Ok(Command::Version) => return print(&format!("psystrike {VERSION} ({REVISION})\n")),
         Ok(Command::Healthcheck(page)) => return healthcheck(&page),
         Ok(Command::Serve(config)) => config,
@@ -118,9 +118,8 @@ fn serve(config: &Config) -> Result<u8, String> {
     let running = start(config, &shared, &signals)?;
     // Only a warning: a Service named `psystrike-x` may set such a variable by accident.
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-    for name in config::misspelled(std::env::vars_os().map(|(name, value)| (text(name), text(value)))) {
-        warn!("{name}: no option has this variable, so it changes nothing; see psystrike --help");
-    }
+    let variables = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
+    config::unknown_variables(variables).iter().for_each(|message| warn!("{message}"));
     info!("psystrike {VERSION} ({REVISION}) serves, with workers={} {limits}", config.workers);
     let policy = &config.settings.policy;
     let list = |ranges: &[IpNet]| ranges.iter().map(IpNet::to_string).collect::<Vec<_>>().join(",");

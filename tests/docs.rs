@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use psystrike::{config::HELP, proxy::budget::ALLOWANCE_BYTES};
+use psystrike::{config::help, proxy::budget::ALLOWANCE_BYTES};
 use serde_json::{Value, json};
 use support::{
     Scratch,
@@ -222,7 +222,7 @@ fn every_option_and_variable_exists() {
     let bench = read("benches/side_by_side/options.rs");
     let options =
         |text: &str| tokens(text, "--", |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-    let ours = options(HELP);
+    let ours = options(&help());
     let known: BTreeSet<String> =
         [options(&bench), options(OPTIONS_OF_OTHERS), ours.clone()].into_iter().flatten().collect();
     let variable = |option: &String| {

@@ -187,7 +187,7 @@ fn wrong_usage_is_told_apart_from_bad_health() {
         (&["--healthcheck", ""], &["--healthcheck", "\"\""]),
         (&["--healthcheck="], &["--healthcheck", "\"\""]),
         (&["--healthcheck", "http://127.26.0.5/\nx"], &["--healthcheck", "\\nx"]),
-        (&["--healthcheck", url, url], &[url, "unknown"]),
+        (&["--healthcheck", url, url], &[url, "unexpected argument"]),
         (&["--healthcheck", url, "--healthcheck"], &["--healthcheck", "more than once"]),
         (&["--healthcheck", "--listen", "127.26.0.5:0"], &["--healthcheck at 127.26.0.5:0", "1 to 65535"]),
         (&["--healthcheck", "--listen", "8080"], &["--listen", "[::]:8080"]),

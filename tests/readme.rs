@@ -1,45 +1,18 @@
-//! The documents say what the program does: every option with its default, every metric, every outcome. And the Japanese
-//! README says what the English one does.
+//! The documents say what the program does: every metric, every outcome. (Every option: tests/options.rs.) And the
+//! Japanese README says what the English one does.
 
 mod support;
 
 use std::collections::BTreeSet;
 
-use psystrike::{
-    config::HELP,
-    proxy::{
-        metrics::{self, BuildInfo, Counters, Process},
-        outcome::Outcome,
-    },
+use psystrike::proxy::{
+    metrics::{self, BuildInfo, Counters, Process},
+    outcome::Outcome,
 };
 use support::{
     markdown::{self, Document},
     shipped,
 };
-
-#[test]
-fn every_option_is_there_with_its_default() {
-    let readme = Document::read("README.md").section("Options");
-    let words = HELP.split_whitespace().filter(|word| word.starts_with("--"));
-    let in_help: BTreeSet<&str> = words.map(|word| word.trim_end_matches([';', ':', ','])).collect();
-    let in_help = &in_help - &BTreeSet::from(["--help", "--version"]);
-    let options = readme.column(0);
-    let in_readme = options.iter().map(|option| option.split(' ').next().unwrap_or_default()).collect();
-    assert_eq!(in_help, in_readme);
-
-    for (option, row) in options.iter().zip(readme.table()) {
-        let name = option.split(' ').next().unwrap_or_default();
-        let is_its = |line: &str| line.strip_prefix("  ").is_some_and(|l| l.split(' ').next() == Some(name));
-        let mut lines = HELP.lines().skip_while(|line| !is_its(line));
-        let first = lines.next().unwrap_or_else(|| panic!("{name} in {HELP}"));
-        let more = lines.take_while(|line| line.starts_with("     "));
-        let said: String = [first].into_iter().chain(more).map(|line| format!(" {}", line.trim())).collect();
-        let default = markdown::code_spans(&row[1]).next().unwrap_or(&row[1]);
-        let first = default.split([' ', ',']).next().unwrap_or_default();
-        let flag = option == name; // its default goes without saying
-        assert!(flag || said.contains(&format!("[default: {first}")), "{name}: {default} is not in {said}");
-    }
-}
 
 #[test]
 fn every_metric_is_there() {

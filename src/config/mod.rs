@@ -1,22 +1,27 @@
 //! Parses arguments and `PSYSTRIKE_*` variables into a [`Config`].
 //!
-//! Owns every option: its name, its default, its allowed values. Applies none of them.
+//! Owns what the values of options mean. The table of options is in [`options`]. Applies none of them.
 
 mod help;
+pub mod options;
+mod source;
 
-use std::{env, ffi::OsString, fmt, net::SocketAddr, str::FromStr, thread, time::Duration};
+use std::{env, ffi::OsString, net::SocketAddr, str::FromStr, thread, time::Duration};
 
-use ipnet::IpNet;
 use log::LevelFilter;
 use pico_args::Arguments;
 
-pub use self::help::HELP;
+pub use self::{help::help, source::UsageError};
+use self::{
+    options::Opt,
+    source::{Source, default, read_value, similar, suggestion},
+};
 use crate::{
     healthcheck::Page,
     net::{event_loop, listener, signals},
     proxy::{
         budget::SHARE_MIN,
-        duration,
+        duration::{self, HumanDuration},
         policy::{self, Policy, Ports},
         settings::{Settings, Timeouts},
         size::{self, Exact},
@@ -26,13 +31,10 @@ use crate::{
 /// The most workers: more than the cores of any machine that psystrike is meant for.
 const WORKERS_MAX: usize = 256;
 
-/// Options without an environment variable.
-const WITHOUT_VARIABLE: [&str; 3] = ["--healthcheck", "--help", "--version"];
-
 /// What to run, by the command line.
 #[derive(Debug)]
 pub enum Command {
-    /// Print [`HELP`].
+    /// Print [`help`].
     Help,
     /// Print the version.
     Version,
@@ -76,22 +78,6 @@ impl Config {
     }
 }
 
-/// What is wrong with the options, in one line.
-#[derive(Debug, PartialEq, Eq)]
-pub struct UsageError(String);
-
-impl fmt::Display for UsageError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Where option values come from.
-struct Source<V> {
-    arguments: Arguments,
-    variable: V,
-}
-
 /// Parses the arguments (without the program's name), and the variables of options that no argument sets.
 ///
 /// # Errors
@@ -103,28 +89,28 @@ pub fn parse(
 ) -> Result<Command, UsageError> {
     let healthcheck = take_healthcheck(&mut arguments);
     let mut arguments = Arguments::from_vec(arguments);
-    if arguments.contains(["-h", "--help"]) {
+    if arguments.contains(["-h", Opt::Help.name()]) {
         return Ok(Command::Help);
     }
-    if arguments.contains(["-V", "--version"]) {
+    if arguments.contains(["-V", Opt::Version.name()]) {
         return Ok(Command::Version);
     }
-    let mut source = Source { arguments, variable };
-    let listen = source.list("--listen", &[], address)?;
-    let workers = source.one("--workers", 1, workers)?;
+    let mut source = Source::new(arguments, variable);
+    let listen = source.list(Opt::Listen, address)?;
+    let workers = source.one(Opt::Workers, workers)?;
     let (policy, timeouts) = (policy(&mut source)?, timeouts(&mut source)?);
     let connect_ports = connect_ports(&mut source)?;
-    let clients_max = source.one("--clients-max", None, |text| count(text, 1).map(Some))?;
-    let upstreams_idle_max = source.one("--upstreams-idle-max", None, |text| count(text, 0).map(Some))?;
-    let buffers_max = source.one("--buffers-max", None, |text| buffers(text, workers).map(Some))?;
-    let shutdown_delay = source.one("--shutdown-delay", Duration::ZERO, duration::parse)?;
-    let shutdown_timeout = source.one("--shutdown-timeout", Duration::from_secs(30), duration::parse)?;
-    let log_level = source.one("--log-level", LevelFilter::Info, log_level)?;
-    let access_log = source.flag("--access-log")?;
-    refuse_unknown(source.arguments)?;
+    let clients_max = source.optional(Opt::ClientsMax, |text| count(text, 1))?;
+    let upstreams_idle_max = source.optional(Opt::UpstreamsIdleMax, |text| count(text, 0))?;
+    let buffers_max = source.optional(Opt::BuffersMax, |text| buffers(text, workers))?;
+    let shutdown_delay = source.one(Opt::ShutdownDelay, duration::parse)?;
+    let shutdown_timeout = source.one(Opt::ShutdownTimeout, duration::parse)?;
+    let log_level = source.one(Opt::LogLevel, log_level)?;
+    let access_log = source.flag(Opt::AccessLog)?;
+    source.finish()?;
     if let Some(url) = healthcheck {
         let page = match url {
-            Some(url) => read_value("--healthcheck", &url, Page::from_str)?,
+            Some(url) => read_value(Opt::Healthcheck.name(), &url, Page::from_str)?,
             None => {
                 let address = listen.first().copied().unwrap_or_else(listener::default_address);
                 Page::healthz(address)
@@ -150,14 +136,12 @@ pub fn parse(
 /// Reads the options for allowed destinations.
 #[cold]
 fn policy<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<Policy, UsageError> {
-    let allow_default: Vec<IpNet> =
-        policy::ALLOW_DEFAULT.split(',').filter_map(|range| range.parse().ok()).collect();
     let policy = Policy::new(
-        source.list("--allow", &allow_default, policy::parse_range)?,
-        source.list("--deny", &[], policy::parse_range)?,
-        source.one("--allow-ports", Ports::all(), Ports::from_str)?,
+        source.list(Opt::Allow, policy::parse_range)?,
+        source.list(Opt::Deny, policy::parse_range)?,
+        source.one(Opt::AllowPorts, Ports::from_str)?,
     );
-    Ok(policy.with_names(source.list("--allow-names", &[], policy::parse_suffix)?))
+    Ok(policy.with_names(source.list(Opt::AllowNames, policy::parse_suffix)?))
 }
 
 /// Reads the options for CONNECT.
@@ -165,10 +149,10 @@ fn policy<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<Pol
 fn connect_ports<V: Fn(&str) -> Option<OsString>>(
     source: &mut Source<V>,
 ) -> Result<Option<Ports>, UsageError> {
-    let allowed = source.flag("--allow-connect")?;
-    let ports = source.one("--connect-ports", None, |text| Ports::from_str(text).map(Some))?;
+    let allowed = source.flag(Opt::AllowConnect)?;
+    let ports = source.optional(Opt::ConnectPorts, Ports::from_str)?;
     match ports {
-        Some(_) if !allowed => Err(UsageError("--connect-ports: requires --allow-connect".to_owned())),
+        Some(_) if !allowed => Err(UsageError("--connect-ports requires --allow-connect".to_owned())),
         ports => Ok(allowed.then(|| ports.unwrap_or_else(Ports::all))),
     }
 }
@@ -176,33 +160,23 @@ fn connect_ports<V: Fn(&str) -> Option<OsString>>(
 /// Reads the options for time limits.
 #[cold]
 fn timeouts<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<Timeouts, UsageError> {
-    let seconds = Duration::from_secs;
-    Ok(Timeouts {
-        scrape: source.one("--timeout", seconds(30), positive)?,
-        scrape_max: source.one("--timeout-max", seconds(120), positive)?,
-        connect: source.one("--connect-timeout", seconds(3), positive)?,
-        header: source.one("--header-timeout", seconds(10), positive)?,
-        client_idle: source.one("--client-idle-timeout", seconds(360), positive)?,
-        upstream_idle: source.one("--upstream-idle-timeout", seconds(180), positive)?,
-        tunnel_idle: source.one("--tunnel-idle-timeout", seconds(360), positive)?,
-        resolve_ttl: source.one("--resolve-ttl", seconds(5), duration::parse)?,
-    })
-}
-
-/// Rejects the arguments left after all options were read.
-#[cold]
-fn refuse_unknown(arguments: Arguments) -> Result<(), UsageError> {
-    if let Some(unknown) = arguments.finish().first() {
-        let unknown = unknown.to_string_lossy();
-        let unknown = unknown.escape_debug();
-        let why = if unknown.to_string().starts_with("--access-log=") {
-            "takes no value"
-        } else {
-            "unknown, or given more than once"
-        };
-        return Err(UsageError(format!("{unknown}: {why}; see psystrike --help")));
+    let scrape = source.optional(Opt::Timeout, positive)?;
+    let scrape_max = source.one(Opt::TimeoutMax, positive)?;
+    if let Some(scrape) = scrape.filter(|&scrape| scrape > scrape_max) {
+        let (scrape, scrape_max) = (HumanDuration(scrape), HumanDuration(scrape_max));
+        return Err(UsageError(format!("--timeout {scrape} is longer than --timeout-max {scrape_max}")));
     }
-    Ok(())
+    let scrape_default = default(Opt::Timeout, positive)?.min(scrape_max);
+    Ok(Timeouts {
+        scrape: scrape.unwrap_or(scrape_default),
+        scrape_max,
+        connect: source.one(Opt::ConnectTimeout, positive)?,
+        header: source.one(Opt::HeaderTimeout, positive)?,
+        client_idle: source.one(Opt::ClientIdleTimeout, positive)?,
+        upstream_idle: source.one(Opt::UpstreamIdleTimeout, positive)?,
+        tunnel_idle: source.one(Opt::TunnelIdleTimeout, positive)?,
+        resolve_ttl: source.one(Opt::ResolveTtl, duration::parse)?,
+    })
 }
 
 /// Runs [`parse`] on the arguments and environment of this process.
@@ -214,13 +188,11 @@ pub fn from_process() -> Result<Command, UsageError> {
     parse(env::args_os().skip(1).collect(), |name| env::var_os(name))
 }
 
-/// Returns the names among these variables that look like an option's but belong to none, such as misspelled ones.
-/// Ignores the variables that Kubernetes sets for a Service named psystrike or psystrike-something.
+/// Returns a message for each of these variables that looks like an option's and belongs to none, such as a misspelled
+/// one. Ignores the variables that Kubernetes sets for a Service named psystrike or psystrike-something.
 #[cold]
-pub fn misspelled(variables: impl Iterator<Item = (String, String)>) -> Vec<String> {
-    let options = HELP.lines().filter_map(|line| line.trim_start().split([' ', '[']).next());
-    let has_variable = |option: &&str| option.starts_with("--") && !WITHOUT_VARIABLE.contains(option);
-    let known: Vec<String> = options.filter(has_variable).map(variable_name).collect();
+pub fn unknown_variables(variables: impl Iterator<Item = (String, String)>) -> Vec<String> {
+    let known: Vec<String> = Opt::ALL.iter().filter_map(|option| option.variable()).collect();
     // https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
     let of_a_service = |name: &str, value: &str| {
         let port = name.contains("_PORT")
@@ -230,83 +202,21 @@ pub fn misspelled(variables: impl Iterator<Item = (String, String)>) -> Vec<Stri
     let unknown = variables.filter(|(name, value)| {
         name.starts_with("PSYSTRIKE_") && !known.contains(name) && !of_a_service(name, value)
     });
-    unknown.map(|(name, _)| name).collect()
-}
-
-impl<V: Fn(&str) -> Option<OsString>> Source<V> {
-    /// Returns the values given for an option, and the name they were given under: the option's, or else the
-    /// variable's. An empty variable counts as not set, as templates leave variables empty.
-    ///
-    /// Unknown variables change nothing ([`misspelled`]).
-    #[cold]
-    fn texts(&mut self, option: &'static str) -> Result<(Vec<String>, String), UsageError> {
-        let given = self.arguments.values_from_fn(option, |text| Ok::<_, &str>(text.to_owned()));
-        let given = given.map_err(|error| match error {
-            pico_args::Error::NonUtf8Argument => UsageError(format!("{option}: the value is not UTF-8")),
-            _ => UsageError(format!("{option}: a value has to follow")),
-        })?;
-        let variable = variable_name(option);
-        match (self.variable)(&variable) {
-            Some(text) if given.is_empty() && !text.is_empty() => match text.into_string() {
-                Ok(text) => Ok((vec![text], variable)),
-                Err(text) => Err(UsageError(format!("{variable} {text:?}: is not UTF-8"))),
-            },
-            _ => Ok((given, option.to_owned())),
-        }
-    }
-
-    #[cold]
-    fn one<T, E: fmt::Display>(
-        &mut self,
-        option: &'static str,
-        default: T,
-        read: impl Fn(&str) -> Result<T, E>,
-    ) -> Result<T, UsageError> {
-        let (texts, name) = self.texts(option)?;
-        match texts.as_slice() {
-            [] => Ok(default),
-            [text] => read_value(&name, text, read),
-            _ => Err(UsageError(format!("{name}: given more than once"))),
-        }
-    }
-
-    #[cold]
-    fn list<T: Clone, E: fmt::Display>(
-        &mut self,
-        option: &'static str,
-        default: &[T],
-        read: impl Fn(&str) -> Result<T, E>,
-    ) -> Result<Vec<T>, UsageError> {
-        let (texts, name) = self.texts(option)?;
-        if texts.is_empty() {
-            return Ok(default.to_vec());
-        }
-        let values = texts.iter().flat_map(|text| text.split(','));
-        values.map(|text| read_value(&name, text.trim(), &read)).collect()
-    }
-
-    #[cold]
-    fn flag(&mut self, option: &'static str) -> Result<bool, UsageError> {
-        let variable = variable_name(option);
-        let by_variable = match (self.variable)(&variable).filter(|text| !text.is_empty()) {
-            None => false,
-            Some(text) => read_value(&variable, &text.to_string_lossy(), |text| match text {
-                "1" | "true" => Ok(true),
-                "0" | "false" => Ok(false),
-                _ => Err("true or false is allowed"),
-            })?,
-        };
-        Ok(self.arguments.contains(option) || by_variable)
-    }
+    let message = |(name, _): (String, String)| {
+        let suggestion = suggestion(similar(&name, known.iter().cloned()));
+        format!("ignoring unknown environment variable {name}; {suggestion}")
+    };
+    unknown.map(message).collect()
 }
 
 /// Removes `--healthcheck` from the arguments, and the URL after it or after its `=`. (In pico-args an option either
 /// always has a value or never.)
 #[cold]
 fn take_healthcheck(arguments: &mut Vec<OsString>) -> Option<Option<String>> {
-    const NAME: &str = "--healthcheck";
     let text = |argument: &OsString| argument.to_string_lossy().into_owned();
-    let at = arguments.iter().position(|argument| text(argument).split('=').next() == Some(NAME))?;
+    let at = arguments
+        .iter()
+        .position(|argument| text(argument).split('=').next() == Some(Opt::Healthcheck.name()))?;
     if let Some((_, url)) = text(&arguments.remove(at)).split_once('=') {
         return Some(Some(url.to_owned()));
     }
@@ -315,23 +225,8 @@ fn take_healthcheck(arguments: &mut Vec<OsString>) -> Option<Option<String>> {
 }
 
 #[cold]
-fn variable_name(option: &str) -> String {
-    format!("PSYSTRIKE_{}", option.trim_start_matches('-').replace('-', "_").to_ascii_uppercase())
-}
-
-/// Parses one value. The error names the option, the value, and what is allowed.
-#[cold]
-fn read_value<T, E: fmt::Display>(
-    name: &str,
-    text: &str,
-    read: impl Fn(&str) -> Result<T, E>,
-) -> Result<T, UsageError> {
-    read(text).map_err(|allowed| UsageError(format!("{name} {text:?}: {allowed}")))
-}
-
-#[cold]
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
-    text.parse().map_err(|_| "an IP address with a port is allowed: 0.0.0.0:8080 or [::]:8080")
+    text.parse().map_err(|_| "expected an IP address with a port: 0.0.0.0:8080 or [::]:8080")
 }
 
 #[cold]
@@ -341,13 +236,13 @@ fn workers(text: &str) -> Result<usize, &'static str> {
         return Ok(thread::available_parallelism().map_or(1, usize::from).min(WORKERS_MAX));
     }
     let workers = text.parse().ok().filter(|workers| (1..=WORKERS_MAX).contains(workers));
-    workers.ok_or("a number from 1 to 256, or auto, is allowed")
+    workers.ok_or("expected a number from 1 to 256, or auto")
 }
 
 #[cold]
 fn positive(text: &str) -> Result<Duration, &'static str> {
     match duration::parse(text) {
-        Ok(Duration::ZERO) => Err("a duration above zero is allowed: 500ms, 3s, 2m"),
+        Ok(Duration::ZERO) => Err("expected a duration above zero: 500ms, 3s, 1m30s"),
         duration => duration,
     }
 }
@@ -356,7 +251,7 @@ fn positive(text: &str) -> Result<Duration, &'static str> {
 fn count(text: &str, min: usize) -> Result<usize, String> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse().ok().filter(|number| digits && (min..=1_000_000).contains(number));
-    number.ok_or_else(|| format!("a number from {min} to 1000000 is allowed"))
+    number.ok_or_else(|| format!("expected a number from {min} to 1000000"))
 }
 
 /// Parses a size. Every worker's share has to hold the longest head of a response.
@@ -365,14 +260,14 @@ fn buffers(text: &str, workers: usize) -> Result<u64, String> {
     let bytes = size::parse(text)?;
     let least = (workers * SHARE_MIN) as u64;
     if bytes < least {
-        return Err(format!("at least {} is needed with {workers} worker(s)", Exact(least)));
+        return Err(format!("expected at least {} with {workers} worker(s)", Exact(least)));
     }
     Ok(bytes)
 }
 
 #[cold]
 fn log_level(text: &str) -> Result<LevelFilter, &'static str> {
-    text.parse().map_err(|_| "off, error, warn, info, debug or trace is allowed")
+    text.parse().map_err(|_| "expected off, error, warn, info, debug or trace")
 }
 
 #[cfg(test)]
@@ -433,6 +328,39 @@ mod tests {
     }
 
     #[test]
+    fn lists_may_end_with_a_comma() {
+        let deny = [("PSYSTRIKE_DENY", "10.0.0.0/9,10.1.0.0/16,")];
+        let config = config(&["--allow=10.0.0.0/8,", "--allow-ports", "80,"], &deny);
+        let policy = config.unwrap().settings.policy;
+        assert_eq!((policy.allow().len(), policy.deny().len()), (1, 2));
+        assert_eq!(policy.ports().to_string(), "80");
+    }
+
+    #[test]
+    fn the_default_of_timeout_is_at_most_timeout_max() {
+        let timeouts = |arguments| config(arguments, &[]).unwrap().settings.timeouts;
+        assert_eq!(timeouts(&["--timeout-max=10s"]).scrape, Duration::from_secs(10));
+        assert_eq!(timeouts(&["--timeout-max=3m", "--timeout=3m"]).scrape, Duration::from_secs(180));
+    }
+
+    #[test]
+    fn unknown_variables_are_named_with_the_one_that_was_meant() {
+        for (name, value, expected) in [
+            ("PSYSTRIKE_TIMOUT", "3s", "PSYSTRIKE_TIMOUT; did you mean PSYSTRIKE_TIMEOUT?"),
+            ("PSYSTRIKE_NONSENSE", "", "PSYSTRIKE_NONSENSE; see psystrike --help"),
+            ("PSYSTRIKE_HELP", "", "PSYSTRIKE_HELP; see psystrike --help"),
+            ("PSYSTRIKE_TIMEOUT", "3s", ""),
+            ("PSYSTRIKE_PORT", "tcp://10.0.0.1:8080", ""),
+            ("PATH", "/bin", ""),
+        ] {
+            let messages = unknown_variables([(name.to_owned(), value.to_owned())].into_iter());
+            let expected =
+                (!expected.is_empty()).then(|| format!("ignoring unknown environment variable {expected}"));
+            assert_eq!(messages, Vec::from_iter(expected), "{name}");
+        }
+    }
+
+    #[test]
     fn connect_is_allowed_to_all_ports_or_to_some() {
         for (arguments, expected) in [
             (&["--allow-connect"][..], "1-65535"),
@@ -448,16 +376,23 @@ mod tests {
     fn what_is_wrong_names_option_value_and_what_is_allowed() {
         for (arguments, variables, expected) in [
             (&["--timeout", "9"][..], &[][..], &["--timeout", "\"9\"", "500ms"][..]),
-            (&["--connect-ports", "443"], &[], &["--connect-ports", "requires --allow-connect"]),
+            (&["--connect-ports", "443"], &[], &["--connect-ports requires --allow-connect"]),
             (&["--allow-connect", "--connect-ports", "0"], &[], &["--connect-ports", "\"0\"", "1 to 65535"]),
             (&["--timeout", "0s"], &[], &["--timeout", "\"0s\"", "above zero"]),
-            (&["--timeout"], &[], &["--timeout", "value"]),
+            (&["--timeout"], &[], &["--timeout requires a value"]),
             (&["--timeout", "1s", "--timeout", "2s"], &[], &["--timeout", "more than once"]),
             (&[], &[("PSYSTRIKE_TIMEOUT", "x")], &["PSYSTRIKE_TIMEOUT", "\"x\"", "500ms"]),
             (&["--listen", "8080"], &[], &["--listen", "\"8080\"", "0.0.0.0:8080"]),
-            (&["--allow", "10.0.0.1/8"], &[], &["--allow", "\"10.0.0.1/8\"", "10.0.0.0/8 is the range"]),
+            (&["--allow", "10.0.0.1/8"], &[], &["--allow", "\"10.0.0.1/8\"", "did you mean 10.0.0.0/8?"]),
             (&["--deny", "pods"], &[], &["--deny", "\"pods\"", "10.0.0.0/8"]),
-            (&["--allow", "10.0.0.0/8,"], &[], &["--allow", "\"\"", "10.0.0.0/8"]),
+            (&["--allow", "10.0.0.0/8,,"], &[], &["--allow", "\"\"", "10.0.0.0/8"]),
+            (&["--allow", ","], &[], &["--allow", "\"\"", "10.0.0.0/8"]),
+            (&["--timeout", "3m"], &[], &["--timeout 180s is longer than --timeout-max 120s"]),
+            (
+                &["--timeout", "5s", "--timeout-max=4s"],
+                &[],
+                &["--timeout 5s is longer than --timeout-max 4s"],
+            ),
             (&["--allow-ports", "0"], &[], &["--allow-ports", "\"0\"", "1 to 65535"]),
             (&["--allow-names", "*.svc"], &[], &["--allow-names", "\"*.svc\"", "svc.cluster.local"]),
             (&["--resolve-ttl", "5"], &[], &["--resolve-ttl", "\"5\"", "500ms"]),
@@ -469,8 +404,12 @@ mod tests {
             (&["--buffers-max", "1MiB", "--workers=9"], &[], &["--buffers-max", "at least 1152KiB"]),
             (&["--log-level", "loud"], &[], &["--log-level", "\"loud\"", "debug"]),
             (&[], &[("PSYSTRIKE_ACCESS_LOG", "yes")], &["PSYSTRIKE_ACCESS_LOG", "\"yes\"", "true"]),
-            (&["--nonsense"], &[], &["--nonsense", "unknown"]),
-            (&["nonsense"], &[], &["nonsense", "unknown"]),
+            (&["--nonsense"], &[], &["--nonsense: unknown option; see psystrike --help"]),
+            (&["--timout=3s"], &[], &["--timout=3s: unknown option; did you mean --timeout?"]),
+            (&["--client-max", "9"], &[], &["--client-max: unknown option; did you mean --clients-max?"]),
+            (&["nonsense"], &[], &["nonsense: unexpected argument; see psystrike --help"]),
+            (&["--access-log=true"], &[], &["--access-log takes no value"]),
+            (&["--access-log", "--access-log"], &[], &["--access-log: given more than once"]),
         ] {
             let error = config(arguments, variables).map(|_| ()).unwrap_err();
             assert!(!error.contains('\n'), "{error}");
@@ -482,7 +421,9 @@ mod tests {
 
     #[test]
     fn help_fits_and_names_every_option() {
-        assert!(HELP.lines().count() <= 80, "a screen or two");
-        assert!(HELP.lines().all(|line| line.len() <= 96), "on any terminal");
+        let help = help();
+        assert!(help.lines().count() <= 100, "a screen or two:\n{help}");
+        assert!(help.lines().all(|line| line.len() <= 96), "on any terminal:\n{help}");
+        assert!(Opt::ALL.iter().all(|option| help.contains(&format!("{} ", option.name()))), "{help}");
     }
 }

@@ -5,25 +5,33 @@ use std::{fmt, time::Duration};
 /// The longest duration that an option accepts: a week. Timestamps stay far from overflow.
 pub const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Parses a whole number with a unit: `ms`, `s`, `m` or `h`.
+/// The units, in descending order, in milliseconds.
+const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+/// Parses whole numbers with their units, `h`, `m`, `s` and `ms` in this order, as Prometheus writes durations.
 ///
 /// # Errors
-/// The allowed format, to be shown behind the value.
+/// The expected format, to be shown behind the value.
 #[cold]
 pub fn parse(text: &str) -> Result<Duration, &'static str> {
-    const ALLOWED: &str = "a whole number with a unit is allowed: 500ms, 3s, 2m, 1h (at most 168h)";
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| ALLOWED)?;
-    let milliseconds = match unit {
-        "ms" => Some(number),
-        "s" => number.checked_mul(1000),
-        "m" => number.checked_mul(60 * 1000),
-        "h" => number.checked_mul(3600 * 1000),
-        _ => None,
-    };
-    let duration = Duration::from_millis(milliseconds.ok_or(ALLOWED)?);
-    if duration <= DURATION_MAX { Ok(duration) } else { Err(ALLOWED) }
+    const EXPECTED: &str = "expected a duration with a unit: 500ms, 3s, 1m30s, 1h (at most 168h)";
+    let mut rest = text;
+    let mut units = UNITS.iter();
+    let mut milliseconds: u64 = 0;
+    while !rest.is_empty() || text.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, behind) = rest.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| EXPECTED)?;
+        let letters = behind.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (unit, behind) = behind.split_at(letters);
+        // Goes on behind the unit, so that none comes twice or out of order.
+        let (_, factor) = units.find(|(known, _)| *known == unit).ok_or(EXPECTED)?;
+        let part = number.checked_mul(*factor).ok_or(EXPECTED)?;
+        milliseconds = milliseconds.checked_add(part).ok_or(EXPECTED)?;
+        rest = behind;
+    }
+    let duration = Duration::from_millis(milliseconds);
+    if duration <= DURATION_MAX { Ok(duration) } else { Err(EXPECTED) }
 }
 
 /// Displays a duration in seconds or milliseconds, rounded to the millisecond, or below one to a tenth: `9.5s`,
@@ -55,6 +63,16 @@ mod tests {
             ("0s", Some(0)),
             ("3s", Some(3_000)),
             ("2m", Some(120_000)),
+            ("1m30s", Some(90_000)),
+            ("1h0m0s", Some(3_600_000)),
+            ("1h2m3s4ms", Some(3_723_004)),
+            ("1s500ms", Some(1_500)),
+            ("30s1m", None),
+            ("1s1s", None),
+            ("1m30", None),
+            ("1ms1s", None),
+            ("167h60m", Some(604_800_000)),
+            ("168h1ms", None),
             ("168h", Some(604_800_000)),
             ("169h", None),
             ("18446744073709551615h", None),

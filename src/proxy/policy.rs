@@ -139,38 +139,30 @@ fn lists_allow(allow: &[IpNet], deny: &[IpNet], ip: IpAddr) -> bool {
 /// Parses one entry of `--allow` or `--deny`: a range like `10.0.0.0/8`, or one address.
 ///
 /// # Errors
-/// The fault or the allowed format, to be shown behind the value.
+/// The fault or the expected format, to be shown behind the value.
 #[cold]
 pub fn parse_range(text: &str) -> Result<IpNet, String> {
-    const ALLOWED: &str = "a range like 10.0.0.0/8 or fd00::/8, or one address, is allowed";
+    const EXPECTED: &str = "expected an address or a range: 10.1.2.3, 10.0.0.0/8, fd00::/8";
     let range = match IpAddr::from_str(text) {
         Ok(ip) => IpNet::from(ip),
-        Err(_) => IpNet::from_str(text).map_err(|_| ALLOWED.to_owned())?,
+        Err(_) => IpNet::from_str(text).map_err(|_| EXPECTED.to_owned())?,
     };
     if matches!(range, IpNet::V6(v6) if v6.network().to_ipv4_mapped().is_some()) {
-        return Err("IPv4-mapped addresses are judged as IPv4: write the IPv4 range".to_owned());
+        return Err("IPv4-mapped addresses are matched as IPv4; use the IPv4 range".to_owned());
     }
     let trunc = range.trunc();
-    if trunc == range {
-        Ok(range)
-    } else {
-        Err(format!("bits are set behind the prefix: {trunc} is the range"))
-    }
+    if trunc == range { Ok(range) } else { Err(format!("has host bits set; did you mean {trunc}?")) }
 }
 
 /// Parses one entry of `--allow-names`: a name, or the end of names, with a dot before it or not.
 ///
 /// # Errors
-/// The allowed format.
+/// The expected format.
 #[cold]
 pub fn parse_suffix(text: &str) -> Result<Box<str>, &'static str> {
     let suffix = text.strip_prefix('.').unwrap_or(text);
     let suffix = suffix.strip_suffix('.').unwrap_or(suffix);
-    if is_name(suffix) {
-        Ok(suffix.into())
-    } else {
-        Err("a name or the end of names is allowed: svc.cluster.local")
-    }
+    if is_name(suffix) { Ok(suffix.into()) } else { Err("expected a DNS name: svc.cluster.local") }
 }
 
 /// A set of ports, as ranges.
@@ -193,18 +185,19 @@ impl Ports {
 impl FromStr for Ports {
     type Err = &'static str;
 
-    /// Parses a list like `8080,9090-9999`.
+    /// Parses a list like `8080,9090-9999`, with or without a comma behind it.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const ALLOWED: &str = "ports from 1 to 65535 and ranges of them are allowed: 8080,9090-9999";
+        const EXPECTED: &str = "expected ports from 1 to 65535 and ranges of them: 8080,9090-9999";
         let port = |text: &str| {
             let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            text.parse::<u16>().ok().filter(|&port| digits && port > 0).ok_or(ALLOWED)
+            text.parse::<u16>().ok().filter(|&port| digits && port > 0).ok_or(EXPECTED)
         };
         let range = |text: &str| {
             let (first, last) = text.split_once('-').unwrap_or((text, text));
             let range = port(first.trim())?..=port(last.trim())?;
-            if range.is_empty() { Err(ALLOWED) } else { Ok(range) }
+            if range.is_empty() { Err(EXPECTED) } else { Ok(range) }
         };
+        let text = text.strip_suffix(',').unwrap_or(text);
         text.split(',').map(|text| range(text.trim())).collect::<Result<_, _>>().map(Self)
     }
 }
@@ -459,7 +452,7 @@ mod tests {
             ("0", None),
             ("65536", None),
             ("9-8", None),
-            ("80,", None),
+            ("80,", Some("80")),
             ("+80", None),
             ("80-", None),
             ("", None),

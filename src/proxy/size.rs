@@ -10,16 +10,15 @@ const SIZE_MAX: u64 = 1 << 40;
 /// Parses a whole number of bytes, `KiB`, `MiB` or `GiB`.
 ///
 /// # Errors
-/// The allowed format, to be shown behind the value.
+/// The expected format, to be shown behind the value.
 #[cold]
 pub fn parse(text: &str) -> Result<u64, &'static str> {
-    const ALLOWED: &str =
-        "a whole number of bytes, or with a unit, is allowed: 512KiB, 8MiB, 1GiB (at most 1024GiB)";
+    const EXPECTED: &str = "expected a size in bytes or with a unit: 512KiB, 8MiB, 1GiB (at most 1024GiB)";
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| ALLOWED)?;
-    let (_, factor) = UNITS.into_iter().find(|(known, _)| *known == unit).ok_or(ALLOWED)?;
-    number.checked_mul(factor).filter(|&bytes| bytes <= SIZE_MAX).ok_or(ALLOWED)
+    let number: u64 = number.parse().map_err(|_| EXPECTED)?;
+    let (_, factor) = UNITS.into_iter().find(|(known, _)| *known == unit).ok_or(EXPECTED)?;
+    number.checked_mul(factor).filter(|&bytes| bytes <= SIZE_MAX).ok_or(EXPECTED)
 }
 
 /// Displays a size such that [`parse`] returns it: in the largest unit that gives a whole number.

@@ -600,7 +600,7 @@ pub(crate) fn config(bytes: &[u8]) {
             assert!(!error.is_empty() && !error.contains(['\n', '\r', '\0']), "{error:?} is one line");
         }
     }
-    let misspelled =
-        config::misspelled(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
-    assert!(misspelled.len() <= variables.len());
+    let unknown =
+        config::unknown_variables(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
+    assert!(unknown.len() <= variables.len());
 }

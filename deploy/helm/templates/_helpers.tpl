@@ -18,9 +18,12 @@ labels:
 {{- range $name, $value := .Values.options }}
 {{- if kindIs "slice" $value }}{{ $value = join "," $value }}{{ end }}
 {{- if kindIs "float64" $value }}{{ $value = int64 $value }}{{ end }}
-{{- if regexMatch "^[0-9]+(ms|s|m|h)$" (toString $value) }}
-{{- $unit := regexFind "[a-z]+" $value }}
-{{- $milliseconds := mul (regexFind "[0-9]+" $value | atoi) (get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000) $unit) }}
+{{- if regexMatch "^([0-9]+(ms|s|m|h))+$" (toString $value) }}
+{{- $milliseconds := 0 }}
+{{- range regexFindAll "[0-9]+(ms|s|m|h)" $value -1 }}
+{{- $factor := get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000) (regexFind "[a-z]+" .) }}
+{{- $milliseconds = add $milliseconds (mul (regexFind "[0-9]+" . | atoi) $factor) }}
+{{- end }}
 {{- if gt $milliseconds 604800000 }}{{ fail (printf "options.%s: %s is more than 168h" $name $value) }}{{ end }}
 {{- end }}
 PSYSTRIKE_{{ $name | replace "-" "_" | upper }}: {{ $value | toString | quote }}

@@ -1,0 +1,218 @@
+//! The table of options: name, kind of value, default, and description.
+//!
+//! Parsing, `--help`, the variables, the README's table and the chart's schema all follow from it.
+
+use crate::proxy::policy::ALLOW_DEFAULT;
+
+/// A heading in `--help`, and the options below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Where psystrike listens, and on how many threads.
+    Server,
+    /// What psystrike may connect to.
+    Destinations,
+    /// Time limits.
+    Timeouts,
+    /// Limits of counts and sizes.
+    Limits,
+    /// Shutdown, log, and what is printed.
+    Process,
+}
+
+impl Group {
+    /// All groups, in the order of `--help`.
+    pub const ALL: &[Self] = &[Self::Server, Self::Destinations, Self::Timeouts, Self::Limits, Self::Process];
+
+    /// Returns the heading.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Server => "Server",
+            Self::Destinations => "Allowed destinations",
+            Self::Timeouts => "Timeouts (500ms, 3s, 1m30s, 1h)",
+            Self::Limits => "Limits (the limits in effect are logged at startup)",
+            Self::Process => "Process",
+        }
+    }
+}
+
+/// The kind of an option's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// No value.
+    Flag,
+    /// Socket addresses. May be repeated.
+    Addresses,
+    /// Address ranges. May be repeated.
+    Ranges,
+    /// Ports and ranges of ports.
+    Ports,
+    /// DNS names. May be repeated.
+    Names,
+    /// A number of event loops, or `auto`.
+    Workers,
+    /// A duration above zero.
+    Duration,
+    /// A duration, or zero.
+    DurationOrZero,
+    /// A whole number above zero.
+    Count,
+    /// A whole number, or zero.
+    CountOrZero,
+    /// A number of bytes.
+    Size,
+    /// A log level.
+    Level,
+    /// No value, and no variable: does something else than serve.
+    Action,
+    /// As [`Kind::Action`], with a URL that may be left out.
+    Url,
+}
+
+impl Kind {
+    /// Returns the placeholder of the value. Empty without a value.
+    pub const fn placeholder(self) -> &'static str {
+        match self {
+            Self::Flag | Self::Action => "",
+            Self::Addresses => "ADDR",
+            Self::Ranges => "CIDR",
+            Self::Ports => "LIST",
+            Self::Names => "SUFFIXES",
+            Self::Workers => "N|auto",
+            Self::Duration | Self::DurationOrZero => "D",
+            Self::Count | Self::CountOrZero => "N",
+            Self::Size => "SIZE",
+            Self::Level => "LEVEL",
+            Self::Url => "[URL]",
+        }
+    }
+}
+
+/// The default of an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// This value.
+    Value(&'static str),
+    /// What this text describes, in Markdown.
+    Text(&'static str),
+    /// None that needs to be mentioned.
+    Silent,
+}
+
+/// Declares [`Opt`] from a table, so that no option can lack a column.
+macro_rules! options {
+    ($($option:ident $name:literal $kind:ident $group:ident $default:ident $(($value:expr))? $description:literal;)*) => {
+        /// An option of the command line.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Opt {
+            $(#[doc = $description] $option,)*
+        }
+
+        impl Opt {
+            /// All options, in the order of `--help`.
+            pub const ALL: &[Self] = &[$(Self::$option,)*];
+
+            /// Returns the name, with its dashes.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$option => $name,)* }
+            }
+
+            /// Returns the kind of its value.
+            pub const fn kind(self) -> Kind {
+                match self { $(Self::$option => Kind::$kind,)* }
+            }
+
+            /// Returns the group it belongs to.
+            pub const fn group(self) -> Group {
+                match self { $(Self::$option => Group::$group,)* }
+            }
+
+            /// Returns its default.
+            pub const fn default(self) -> Fallback {
+                match self { $(Self::$option => Fallback::$default $(($value))?,)* }
+            }
+
+            /// Returns what it means, in Markdown, in sentences without a final stop.
+            pub const fn description(self) -> &'static str {
+                match self { $(Self::$option => $description,)* }
+            }
+        }
+    };
+}
+
+impl Opt {
+    /// Returns its short name, if it has one.
+    pub const fn short(self) -> Option<&'static str> {
+        match self {
+            Self::Help => Some("-h"),
+            Self::Version => Some("-V"),
+            _ => None,
+        }
+    }
+
+    /// Returns the name of its variable, if it has one.
+    #[cold]
+    pub fn variable(self) -> Option<String> {
+        let name = self.name().trim_start_matches('-').replace('-', "_").to_ascii_uppercase();
+        (!matches!(self.kind(), Kind::Action | Kind::Url)).then(|| format!("PSYSTRIKE_{name}"))
+    }
+}
+
+options! {
+    Listen "--listen" Addresses Server Text("`[::]:8080`, or `0.0.0.0:8080` without IPv6")
+        "Address to listen on. May be repeated. With port 0 the kernel chooses a port, which is logged";
+    Workers "--workers" Workers Server Value("1")
+        "Event loops, each in a thread of its own. `auto`: one for each core that the cgroup grants. One is enough for thousands of pods";
+
+    Allow "--allow" Ranges Destinations Value(ALLOW_DEFAULT)
+        "Addresses that may be scraped. May be repeated; replaces the default. Loopback, link-local and other special ranges need an entry of their own";
+    Deny "--deny" Ranges Destinations Text("none")
+        "Addresses to refuse even if `--allow` matches. May be repeated";
+    AllowPorts "--allow-ports" Ports Destinations Value("1-65535")
+        "Ports that may be scraped, such as `8080,9090-9999`";
+    AllowNames "--allow-names" Names Destinations Text("any")
+        "DNS names that may be resolved: these and their subdomains, such as `svc,example.com`. Their addresses must be allowed as well";
+    AllowConnect "--allow-connect" Flag Destinations Text("off")
+        "Open tunnels (`CONNECT`) to allowed destinations, for targets with `https` and a `proxy_url`";
+    ConnectPorts "--connect-ports" Ports Destinations Text("those of `--allow-ports`")
+        "Ports that tunnels may reach. They must be in `--allow-ports` as well";
+
+    Timeout "--timeout" Duration Timeouts Value("30s")
+        "Time limit for scrapes without an `X-Prometheus-Scrape-Timeout-Seconds` header. The default is at most `--timeout-max`";
+    TimeoutMax "--timeout-max" Duration Timeouts Value("2m")
+        "Highest time limit that a request may set with that header";
+    ConnectTimeout "--connect-timeout" Duration Timeouts Value("3s")
+        "Time to connect to a pod";
+    HeaderTimeout "--header-timeout" Duration Timeouts Value("10s")
+        "Time to receive the headers of a request, and for a new client to send its first byte";
+    ClientIdleTimeout "--client-idle-timeout" Duration Timeouts Value("6m")
+        "Close client connections that are idle for this long between two requests. Prometheus closes them after 5 minutes; keep this longer";
+    UpstreamIdleTimeout "--upstream-idle-timeout" Duration Timeouts Value("3m")
+        "Close pooled pod connections that are idle for this long";
+    TunnelIdleTimeout "--tunnel-idle-timeout" Duration Timeouts Value("6m")
+        "Close tunnels in which no byte moves for this long";
+    ResolveTtl "--resolve-ttl" DurationOrZero Timeouts Value("5s")
+        "How long the addresses of a DNS name are cached. Failures are cached for at most 1s";
+
+    ClientsMax "--clients-max" Count Limits
+        Text("as many as half of the open-files limit and a quarter of the cgroup's memory limit allow, at most 16384")
+        "Client connections. At the limit, the longest-idle connection is closed; a tunnel is never idle. If none is idle, a new connection waits up to 1.2s and then gets 503. While one waits, a connection that has sent nothing for 1s gets 503 as well";
+    UpstreamsIdleMax "--upstreams-idle-max" CountOrZero Limits Text("as for `--clients-max`")
+        "Pooled pod connections, divided among the workers, at least one each. At the limit, the least recently used one is closed. `0` disables pooling";
+    BuffersMax "--buffers-max" Size Limits Text("`64MiB`, at most a quarter of the cgroup's memory limit")
+        "Bytes buffered for clients and pods (`512KiB`, `8MiB`, `1GiB`), beyond 4 KiB for each client. Divided among the workers, at least `128KiB` each. At the limit, reading pauses; after 100 ms, the session that has held buffers longest is closed";
+
+    ShutdownDelay "--shutdown-delay" DurationOrZero Process Value("0s")
+        "After SIGTERM, keep serving for this long while `/readyz` returns 503";
+    ShutdownTimeout "--shutdown-timeout" DurationOrZero Process Value("30s")
+        "After that delay, wait at most this long for running scrapes. Connections less than 1s old may still send a request";
+    LogLevel "--log-level" Level Process Value("info")
+        "`off`, `error`, `warn`, `info`, `debug` or `trace`";
+    AccessLog "--access-log" Flag Process Text("off")
+        "Log a line for each scrape, at any `--log-level`";
+    Healthcheck "--healthcheck" Url Process Text("`/healthz` at the address of `--listen`")
+        "Query a running psystrike; exit with 0 if it answers 200, otherwise with 1";
+    Help "--help" Action Process Silent
+        "Print this help";
+    Version "--version" Action Process Silent
+        "Print version and revision";
+}

@@ -1,0 +1,198 @@
+//! Takes the value of each option from the arguments, or else from its variable.
+//!
+//! Owns the errors of usage. Knows no option by name, and applies none.
+
+use std::{ffi::OsString, fmt};
+
+use pico_args::Arguments;
+
+use super::options::{Fallback, Kind, Opt};
+
+/// Options this similar are suggested for an unknown one (0.0 to 1.0).
+const SIMILAR: f64 = 0.8;
+
+/// What is wrong with the options, in one line.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UsageError(pub(super) String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where option values come from.
+pub(super) struct Source<V> {
+    arguments: Arguments,
+    variable: V,
+}
+
+impl<V: Fn(&str) -> Option<OsString>> Source<V> {
+    #[cold]
+    pub(super) fn new(arguments: Arguments, variable: V) -> Self {
+        Self { arguments, variable }
+    }
+
+    /// Returns the values given for an option, and the name they were given under: the option's, or else the
+    /// variable's. An empty variable counts as not set, as templates leave variables empty.
+    #[cold]
+    fn texts(&mut self, option: Opt) -> Result<(Vec<String>, String), UsageError> {
+        let name = option.name();
+        let given = self.arguments.values_from_fn(name, |text| Ok::<_, &str>(text.to_owned()));
+        let given = given.map_err(|error| match error {
+            pico_args::Error::NonUtf8Argument => UsageError(format!("{name}: the value is not UTF-8")),
+            _ => UsageError(format!("{name} requires a value")),
+        })?;
+        if given.is_empty()
+            && let Some((variable, text)) = self.of_variable(option)
+        {
+            return match text.into_string() {
+                Ok(text) => Ok((vec![text], variable)),
+                Err(text) => Err(UsageError(format!("{variable} {text:?}: not UTF-8"))),
+            };
+        }
+        Ok((given, name.to_owned()))
+    }
+
+    #[cold]
+    fn of_variable(&self, option: Opt) -> Option<(String, OsString)> {
+        let name = option.variable()?;
+        let text = (self.variable)(&name).filter(|text| !text.is_empty())?;
+        Some((name, text))
+    }
+
+    /// Returns the value of an option that is given once at most, or its default from the table.
+    #[cold]
+    pub(super) fn one<T, E: fmt::Display>(
+        &mut self,
+        option: Opt,
+        read: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<T, UsageError> {
+        self.optional(option, &read)?.map_or_else(|| default(option, read), Ok)
+    }
+
+    /// Returns the value of an option that is given once at most, if it is given.
+    #[cold]
+    pub(super) fn optional<T, E: fmt::Display>(
+        &mut self,
+        option: Opt,
+        read: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<Option<T>, UsageError> {
+        let (texts, name) = self.texts(option)?;
+        match texts.as_slice() {
+            [] => Ok(None),
+            [text] => read_value(&name, text, read).map(Some),
+            _ => Err(given_more_than_once(&name)),
+        }
+    }
+
+    /// Returns the values of an option that may be repeated, or its default from the table.
+    #[cold]
+    pub(super) fn list<T, E: fmt::Display>(
+        &mut self,
+        option: Opt,
+        read: impl Fn(&str) -> Result<T, E>,
+    ) -> Result<Vec<T>, UsageError> {
+        let (mut texts, name) = self.texts(option)?;
+        if texts.is_empty() {
+            texts = vec![default_text(option).to_owned()];
+            texts.retain(|text| !text.is_empty());
+        }
+        // Templates leave a comma behind the last value.
+        let whole = |text: &String| match text.strip_suffix(',') {
+            Some(rest) if !rest.is_empty() => rest.to_owned(),
+            _ => text.clone(),
+        };
+        let texts: Vec<String> = texts.iter().map(whole).collect();
+        let values = texts.iter().flat_map(|text| text.split(','));
+        values.map(|text| read_value(&name, text.trim(), &read)).collect()
+    }
+
+    /// Returns whether a flag is set.
+    #[cold]
+    pub(super) fn flag(&mut self, option: Opt) -> Result<bool, UsageError> {
+        let by_variable = match self.of_variable(option) {
+            None => false,
+            Some((variable, text)) => read_value(&variable, &text.to_string_lossy(), |text| match text {
+                "1" | "true" => Ok(true),
+                "0" | "false" => Ok(false),
+                _ => Err("expected true or false"),
+            })?,
+        };
+        Ok(self.arguments.contains(option.name()) || by_variable)
+    }
+
+    /// Rejects the arguments left after all options were read.
+    #[cold]
+    pub(super) fn finish(self) -> Result<(), UsageError> {
+        match self.arguments.finish().first() {
+            None => Ok(()),
+            Some(left) => Err(unused(&left.to_string_lossy())),
+        }
+    }
+}
+
+#[cold]
+fn unused(argument: &str) -> UsageError {
+    let name = argument.split('=').next().unwrap_or(argument);
+    let shown = argument.escape_debug();
+    if let Some(option) = Opt::ALL.iter().find(|option| option.name() == name) {
+        return if argument != name && matches!(option.kind(), Kind::Flag | Kind::Action) {
+            UsageError(format!("{shown}: {name} takes no value"))
+        } else {
+            given_more_than_once(name)
+        };
+    }
+    if !name.starts_with('-') {
+        return UsageError(format!("{shown}: unexpected argument; see psystrike --help"));
+    }
+    let similar = similar(name, Opt::ALL.iter().map(|option| option.name().to_owned()));
+    UsageError(format!("{shown}: unknown option; {}", suggestion(similar)))
+}
+
+#[cold]
+fn given_more_than_once(name: &str) -> UsageError {
+    UsageError(format!("{name}: given more than once"))
+}
+
+/// Returns the known name that is most similar to an unknown one, if any is similar.
+#[cold]
+pub(super) fn similar(unknown: &str, known: impl Iterator<Item = String>) -> Option<String> {
+    let scored = known.map(|name| (strsim::normalized_damerau_levenshtein(unknown, &name), name));
+    let best = scored.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    (best.0 >= SIMILAR).then_some(best.1)
+}
+
+/// Returns the end of a message about an unknown name.
+#[cold]
+pub(super) fn suggestion(similar: Option<String>) -> String {
+    similar.map_or_else(|| "see psystrike --help".to_owned(), |name| format!("did you mean {name}?"))
+}
+
+/// Parses one value. The error names the option, the value, and what is expected.
+#[cold]
+pub(super) fn read_value<T, E: fmt::Display>(
+    name: &str,
+    text: &str,
+    read: impl Fn(&str) -> Result<T, E>,
+) -> Result<T, UsageError> {
+    read(text).map_err(|expected| UsageError(format!("{name} {text:?}: {expected}")))
+}
+
+/// Returns the value of an option's default from the table.
+#[cold]
+pub(super) fn default<T, E: fmt::Display>(
+    option: Opt,
+    read: impl Fn(&str) -> Result<T, E>,
+) -> Result<T, UsageError> {
+    read_value(option.name(), default_text(option), read)
+}
+
+/// Returns the default of an option in the form of a value. Empty where the table has none.
+#[cold]
+fn default_text(option: Opt) -> &'static str {
+    match option.default() {
+        Fallback::Value(text) => text,
+        Fallback::Text(_) | Fallback::Silent => "",
+    }
+}

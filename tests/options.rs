@@ -1,0 +1,93 @@
+//! What the table of options (src/config/options.rs) generates: the README's table, and the chart's schema. With
+//! `PSYSTRIKE_WRITE=1` these tests write it; without, they fail where it is not current.
+
+mod support;
+
+use std::{env, fs};
+
+use psystrike::config::options::{Fallback, Kind, Opt};
+use serde_json::{Value, json};
+use support::{read, repository};
+
+/// Replaces what stands between two lines of a file, or checks that it is this already.
+fn generate(file: &str, (begin, end): (&str, &str), generated: &str) {
+    let text = read(file);
+    let (before, rest) = text.split_once(begin).unwrap_or_else(|| panic!("no {begin:?} in {file}"));
+    let (current, after) = rest.split_once(end).unwrap_or_else(|| panic!("no {end:?} in {file}"));
+    if env::var_os("PSYSTRIKE_WRITE").is_some() {
+        let text = [before, begin, generated, end, after].concat();
+        fs::write(repository().join(file), text).expect("the file is writable");
+        return;
+    }
+    let differs = current.lines().zip(generated.lines()).find(|(current, generated)| current != generated);
+    assert!(
+        current == generated,
+        "{file} is not what src/config/options.rs says; PSYSTRIKE_WRITE=1 cargo test --test options writes it. \
+         The first difference: {differs:#?}"
+    );
+}
+
+#[test]
+fn the_readme_has_every_option() {
+    let mut table = "| option | default | meaning |\n| --- | --- | --- |\n".to_owned();
+    for option in Opt::ALL.iter().filter(|option| option.kind() != Kind::Action) {
+        let value = option.kind().placeholder().replace('|', "\\|");
+        let name = format!("{} {value}", option.name());
+        let default = match option.default() {
+            Fallback::Value(value) => format!("`{value}`"),
+            Fallback::Text(text) => text.to_owned(),
+            Fallback::Silent => String::new(),
+        };
+        table += &format!("| `{}` | {default} | {} |\n", name.trim_end(), option.description());
+    }
+    let lines =
+        ("<!-- Generated from src/config/options.rs -->\n\n", "\n<!-- End of what is generated -->\n");
+    generate("README.md", lines, &table);
+}
+
+#[test]
+fn the_charts_schema_has_every_option() {
+    let properties = Opt::ALL.iter().filter_map(|option| Some((option, schema(*option)?)));
+    let properties = properties.map(|(option, schema)| {
+        let name = option.name().trim_start_matches('-');
+        let schema = serde_json::to_string_pretty(&schema).expect("it is JSON").replace('\n', "\n        ");
+        format!("        \"{name}\": {schema}")
+    });
+    let generated = properties.collect::<Vec<_>>().join(",\n") + "\n";
+    let lines = (
+        "    \"options\": {\n      \"type\": \"object\",\n      \"properties\": {\n",
+        "      },\n      \"additionalProperties\": false,\n      \"required\": [\n        \"allow\"\n",
+    );
+    generate("deploy/helm/values.schema.json", lines, &generated);
+}
+
+/// The JSON Schema of a value in the chart. `None`: the chart does not take the option.
+fn schema(option: Opt) -> Option<Value> {
+    const DURATION: &str = "^(?:[0-9]{1,9}h)?(?:[0-9]{1,9}m)?(?:[0-9]{1,9}s)?(?:[0-9]{1,9}ms)?$";
+    let list = |pattern: &str| json!({ "type": "array", "items": { "type": "string", "pattern": pattern } });
+    let mut schema = match option.kind() {
+        Kind::Addresses | Kind::Action | Kind::Url => return None,
+        Kind::Flag => json!({ "type": "boolean" }),
+        Kind::Ranges => list("^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$"),
+        Kind::Names => list("^[0-9A-Za-z_.-]+$"),
+        Kind::Ports => {
+            json!({ "type": "string", "pattern": "^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$" })
+        }
+        Kind::Workers => {
+            json!({ "anyOf": [{ "const": "auto" }, { "type": "integer", "minimum": 1, "maximum": 256 }] })
+        }
+        Kind::Duration => {
+            let zero = json!({ "pattern": "^[0hms]*$" });
+            json!({ "type": "string", "pattern": DURATION, "not": zero })
+        }
+        Kind::DurationOrZero => json!({ "type": "string", "pattern": DURATION, "minLength": 2 }),
+        Kind::Count => json!({ "type": "integer", "minimum": 1, "maximum": 1_000_000 }),
+        Kind::CountOrZero => json!({ "type": "integer", "minimum": 0, "maximum": 1_000_000 }),
+        Kind::Size => json!({ "type": "string", "pattern": "^[0-9]{1,13}(KiB|MiB|GiB)?$" }),
+        Kind::Level => json!({ "enum": ["off", "error", "warn", "info", "debug", "trace"] }),
+    };
+    if option == Opt::Allow {
+        schema["minItems"] = 1.into();
+    }
+    Some(schema)
+}
