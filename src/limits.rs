@@ -74,16 +74,18 @@ pub struct Limits {
     pub buffers: Limit,
 }
 
-impl fmt::Display for Limits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { clients, upstreams_idle, buffers } = self;
-        write!(f, "clients_max={} ({}) ", clients.most, clients.from)?;
-        write!(f, "upstreams_idle_max={} ({}) ", upstreams_idle.most, upstreams_idle.from)?;
-        write!(f, "buffers_max={} ({})", Exact(buffers.most as u64), buffers.from)
-    }
-}
-
 impl Limits {
+    /// Describes the limits in the order of their declaration: each, and what it follows from.
+    #[cold]
+    pub fn described(&self) -> [String; 3] {
+        let Self { clients, upstreams_idle, buffers } = self;
+        [
+            format!("{} ({})", clients.most, clients.from),
+            format!("{} ({})", upstreams_idle.most, upstreams_idle.from),
+            format!("{} ({})", Exact(buffers.most as u64), buffers.from),
+        ]
+    }
+
     /// Computes the limits from the open-files limit and the cgroup's memory limit. A client that scrapes needs a
     /// second descriptor for its pod; if none is left, a pooled connection is closed to free one.
     ///
@@ -214,10 +216,11 @@ mod tests {
     }
 
     #[test]
-    fn they_are_said_in_one_line() {
-        let said = limits(&["--clients-max=7"], 1_000, Some(16 * MIB)).to_string();
-        let expected = "clients_max=7 (as set) upstreams_idle_max=480 (from the open-files limit) \
-                        buffers_max=4MiB (from the cgroup's memory limit)";
-        assert_eq!(said, expected);
+    fn they_are_described_with_what_they_follow_from() {
+        let described = limits(&["--clients-max=7"], 1_000, Some(16 * MIB)).described();
+        assert_eq!(
+            described,
+            ["7 (as set)", "480 (from the open-files limit)", "4MiB (from the cgroup's memory limit)"]
+        );
     }
 }

@@ -11,7 +11,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         Ok(Command::Healthcheck(page)) => return healthcheck(&page),
         Ok(Command::Serve(config)) => config,
         Err(error) => {
-            logging::complain(&error);
+            logging::fatal(config::log_format_from_process(), &error);
             return USAGE.into();
         }
     };
@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         Ok(status) => status.into(),
         Err(error) => {
             logging::flush();
-            logging::complain(&error);
+            logging::fatal(config.log_format, &error);
             RUN_TIME.into()
         }
     }
@@ -90,8 +90,8 @@ fn healthcheck(page: &Page) -> ExitCode {
 /// Serves until a signal ends it, and returns the exit status.
 #[cold]
 fn serve(config: &Config) -> Result<u8, String> {
-    logging::init(config.log_level, config.settings.access_log)
-        .map_err(|error| format!("no thread for the log: {error}"))?;
+    logging::init(config.log_format, config.log_level, config.settings.access_log)
+        .map_err(|error| format!("cannot start the thread of the log: {error}"))?;
     let pressure = Pressure::watch(); // opened here so that its descriptor is counted below
     let open_files = process::raise_open_files();
     let needed = config.open_files_min(process::open_files_below(open_files));
@@ -120,12 +120,17 @@ fn serve(config: &Config) -> Result<u8, String> {
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     let variables = std::env::vars_os().map(|(name, value)| (text(name), text(value)));
     config::unknown_variables(variables).iter().for_each(|message| warn!("{message}"));
-    info!("psystrike {VERSION} ({REVISION}) serves, with workers={} {limits}", config.workers);
+    let [clients_max, upstreams_idle_max, buffers_max] = &limits.described();
+    info!(
+        version = VERSION, revision = REVISION, workers = config.workers, clients_max:%, upstreams_idle_max:%,
+        buffers_max:%;
+        "psystrike started"
+    );
     let policy = &config.settings.policy;
     let list = |ranges: &[IpNet]| ranges.iter().map(IpNet::to_string).collect::<Vec<_>>().join(",");
     let (allow, deny, ports) = (list(policy.allow()), list(policy.deny()), policy.ports());
     let names = if policy.names().is_empty() { "any".to_owned() } else { policy.names().join(",") };
-    info!("pods may be reached in allow={allow} deny={deny} allow_ports={ports} allow_names={names}");
+    info!(allow:%, deny:%, ports:%, names:%; "allowed destinations");
     let status = supervise(config, &shared, &mut signals, &running);
     logging::flush();
     status
@@ -140,9 +145,10 @@ fn start(config: &Config, shared: &Arc<Shared>, signals: &Signals) -> Result<Arc
     let mut listening = Vec::new();
     for &address in addresses {
         let bound = listener::bind(address, config.workers);
-        let bound = bound.map_err(|error| format!("--listen {address}: cannot be bound: {error}"))?;
+        let bound =
+            bound.map_err(|error| format!("{} {address}: cannot be bound: {error}", config.listen_name))?;
         let address = bound.first().and_then(|listener| listener.local_addr().ok()).unwrap_or(address);
-        info!("listening on {address}");
+        info!(address:%; "listening");
         listening.push(address);
         of_workers.iter_mut().zip(bound).for_each(|(worker, listener)| worker.push(listener));
     }
@@ -154,7 +160,7 @@ fn start(config: &Config, shared: &Arc<Shared>, signals: &Signals) -> Result<Arc
         let run = move || {
             let _ended = ended;
             if let Err(error) = event_loop.run() {
-                error!("worker {index} ends: {error}");
+                error!(worker = index; "worker failed: {error}");
             }
         };
         let thread = thread::Builder::new().name(format!("worker-{index}")).stack_size(WORKER_STACK_BYTES);
@@ -199,34 +205,46 @@ fn supervise(
         shared.enter(phase);
         shared.wake_all().map_err(|error| format!("waking: {error}"))
     };
-    if wait(None)? == SignalEvent::WorkerEnded {
-        return Err("a worker ended, and so all do".to_owned());
+    let SignalEvent::Signal(signal) = wait(None)? else {
+        return Err("a worker failed, so psystrike exits".to_owned());
+    };
+    match config.shutdown_delay {
+        Duration::ZERO => info!("received {signal}; /readyz now returns 503"),
+        delay => {
+            let delay = HumanDuration(delay);
+            info!("received {signal}; /readyz now returns 503, serving for another {delay}");
+        }
     }
-
-    info!("a signal came: /readyz fails, and serving goes on for {}", HumanDuration(config.shutdown_delay));
     enter(Phase::Draining)?;
     let until = Instant::now() + config.shutdown_delay;
     while Instant::now() < until {
         match wait(Some(until))? {
-            SignalEvent::Signal => return Ok(ENDED_AT_ONCE),
-            SignalEvent::WorkerEnded => return Err("a worker ended while draining".to_owned()),
+            SignalEvent::Signal(signal) => return Ok(exit_at_once(signal)),
+            SignalEvent::WorkerEnded => return Err("a worker failed during shutdown".to_owned()),
             SignalEvent::Timeout | SignalEvent::Hangup => {}
         }
     }
 
-    info!("finishing what runs, for at most {}", HumanDuration(config.shutdown_timeout));
+    info!("waiting up to {} for running scrapes", HumanDuration(config.shutdown_timeout));
     enter(Phase::Closing)?;
     let until = Instant::now() + config.shutdown_timeout;
     while running.load(Ordering::Acquire) > 0 {
         match wait(Some(until))? {
-            SignalEvent::Signal => return Ok(ENDED_AT_ONCE),
+            SignalEvent::Signal(signal) => return Ok(exit_at_once(signal)),
             SignalEvent::WorkerEnded | SignalEvent::Hangup => {}
             SignalEvent::Timeout => {
-                warn!("the time is up: what still runs is broken off");
+                warn!("shutdown timeout reached; aborting remaining scrapes");
                 return Ok(0);
             }
         }
     }
-    info!("all is finished");
+    info!("shutdown complete");
     Ok(0)
+}
+
+/// Logs a second signal, and returns the exit status.
+#[cold]
+fn exit_at_once(signal: &str) -> u8 {
+    warn!("received {signal} during shutdown; exiting at once");
+    ENDED_AT_ONCE
 }

@@ -93,7 +93,7 @@ const SETTINGS: &[Setting] = &[
         in_force: |psystrike| {
             let refused = || psystrike.get("/pods/localhost/80/m").reason();
             [refused(), refused()].iter().all(|reason| reason == "name resolves to nothing that is allowed")
-                && psystrike.wait_for_lines("looking up localhost", 2).len() == 2
+                && psystrike.wait_for_lines("looking up a name\" name=localhost", 2).len() == 2
         },
     },
     Setting {
@@ -179,7 +179,7 @@ const SETTINGS: &[Setting] = &[
         with: &[],
         in_force: |psystrike| {
             psystrike.signal(Signal::TERM);
-            psystrike.wait_for_line("serving goes on").ends_with(" 601200s")
+            psystrike.wait_for_line("serving for another").ends_with(" 601200s\"")
         },
     },
     Setting {
@@ -189,7 +189,7 @@ const SETTINGS: &[Setting] = &[
         with: &[],
         in_force: |psystrike| {
             psystrike.signal(Signal::TERM);
-            psystrike.wait_for_line("finishing what runs").ends_with(" 11ms")
+            psystrike.wait_for_line("waiting up to").contains(" 11ms ")
         },
     },
 ];
@@ -258,7 +258,7 @@ fn the_access_log_is_asked_for_by_a_flag_or_a_variable() {
         let mut psystrike = Psystrike::start_with_env(arguments, &[("PSYSTRIKE_ACCESS_LOG", value)]);
         psystrike.get("/pods/127.21.9.9/80/metrics");
         psystrike.terminate(LIMIT);
-        let logged = psystrike.stderr().contains("[access]");
+        let logged = psystrike.stderr().contains("msg=scrape ");
         assert_eq!(logged, expected, "{arguments:?} with {value:?}; {}", psystrike.stderr());
     }
 }
@@ -278,7 +278,7 @@ fn the_log_level_bounds_what_is_logged() {
             program.signal(Signal::TERM);
             assert!(program.wait(LIMIT).success());
             let log = program.stderr();
-            let found = (log.contains(" INFO "), log.contains(" WARN "));
+            let found = (log.contains(" level=info "), log.contains(" level=warn "));
             assert_eq!(found, (info, warn), "{arguments:?} with {value:?}: {log}");
         }
     }
@@ -334,8 +334,8 @@ fn variables_that_are_empty_or_not_ours_change_nothing() {
     let variables: Vec<_> = empty.chain(kubernetes).collect();
     let psystrike = Psystrike::start_with_env(&[], &variables);
     assert_eq!(psystrike.get("/readyz").status(), 200);
-    psystrike.wait_for_line("pods may be reached");
-    assert!(!psystrike.stderr().contains("WARN"), "{}", psystrike.stderr());
+    psystrike.wait_for_line("allowed destinations");
+    assert!(!psystrike.stderr().contains("level=warn"), "{}", psystrike.stderr());
 
     let Ended { status, stderr, .. } =
         run(&["--listen", "nonsense"], &[("PSYSTRIKE_LISTEN", ""), ("PSYSTRIKE_PORT", "x")]);
@@ -348,9 +348,9 @@ fn a_misspelled_variable_is_told() {
     let variables = misspelled.map(|name| (name, "8080"));
     let variables = [&variables[..], &[("PSYSTRIKE_DENY", "10.0.0.1")]].concat();
     let psystrike = Psystrike::start_with_env(&[], &variables);
-    psystrike.wait_for_line("pods may be reached"); // said after it
+    psystrike.wait_for_line("allowed destinations"); // said after it
     let said = psystrike.stderr();
-    let warnings: Vec<&str> = said.lines().filter(|line| line.contains("WARN")).collect();
+    let warnings: Vec<&str> = said.lines().filter(|line| line.contains("level=warn")).collect();
     assert_eq!(warnings.len(), misspelled.len(), "{said}");
     for name in misspelled {
         assert!(
@@ -472,6 +472,8 @@ fn wrong_usage_is_told_in_one_line_and_ends_it() {
 fn check_usage_error(Ended { status, stdout, stderr }: &Ended, expected: &[&str], of: &str) {
     assert_eq!(status.code(), Some(2), "{of}: {stderr}");
     assert_eq!((stdout.as_str(), stderr.lines().count()), ("", 1), "{of}: {stderr}");
+    assert!(stderr.starts_with("ts=") && stderr.contains(" level=error msg="), "{stderr}");
+    let stderr = stderr.replace("\\\"", "\"").replace("\\\\", "\\");
     for part in expected {
         assert!(stderr.contains(part), "{of}: {stderr:?} lacks {part:?}");
     }
@@ -558,6 +560,6 @@ fn without_listen_it_is_port_8080_of_all_addresses() {
     }
     let mut unshare = Command::new("unshare");
     let program = Program::start(unshare.args(["--user", "--map-root-user", "--net", psystrike::BINARY]));
-    program.wait_for_line("listening on [::]:8080", LIMIT);
+    program.wait_for_line("address=[::]:8080", LIMIT);
     assert_eq!(program.process().wait_for_listeners(1), ["[::]:8080".parse().expect("an address")]);
 }

@@ -43,6 +43,7 @@ options:
   tunnel-idle-timeout: 5m
   shutdown-timeout: 20s
   log-level: debug
+  log-format: json
   access-log: true
 kind: DaemonSet
 replicas: 5
@@ -319,7 +320,8 @@ fn its_options_are_those_of_the_binary() {
     assert_eq!(variables.len(), options.count() - 1, "{variables:?}");
     variables.insert("PSYSTRIKE_LISTEN", "127.0.0.1:0");
     let psystrike = Psystrike::start_with_env(&[], &variables.into_iter().collect::<Vec<_>>());
-    psystrike.wait_for_line("allow=127.1.0.0/16,fd00::/64 deny=127.1.2.0/24 allow_ports=1-1023,8080");
+    psystrike
+        .wait_for_line(r#""allow":"127.1.0.0/16,fd00::/64","deny":"127.1.2.0/24","ports":"1-1023,8080""#);
 }
 
 #[test]

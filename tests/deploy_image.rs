@@ -218,7 +218,7 @@ fn it_serves_under_tight_limits(podman: &Podman<'_>) {
     let took = began.elapsed();
     tell(&format!("image: it ended {took:?} after `podman stop`"));
     assert!(took < Duration::from_secs(5), "{took:?}");
-    assert!(running.stderr().contains("all is finished"), "{}", running.stderr());
+    assert!(running.stderr().contains("shutdown complete"), "{}", running.stderr());
 }
 
 /// The default address, checked at the default URL; with both families of addresses, and without IPv6.

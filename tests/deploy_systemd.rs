@@ -264,7 +264,7 @@ fn psystrike_calls_nothing_that_the_unit_forbids() {
     slow.send(support::http::get(&Psystrike::target(long.address(), "/slow")));
     long.wait_for("a scrape", |seen| seen.heads.len() == 2);
     psystrike.signal(Signal::TERM);
-    psystrike.wait_for_line("finishing what runs");
+    psystrike.wait_for_line("waiting up to");
     assert_eq!(slow.response().expect("it may finish").body.len(), LONG_BYTES);
     assert!(psystrike.wait(Duration::from_secs(60)).success());
 

@@ -643,7 +643,7 @@ fn a_build_says_everywhere_what_it_is() {
         stdout.trim_end_matches(")\n").split_once(" (").unwrap_or_else(|| panic!("{stdout:?}"));
     let version = version.strip_prefix("psystrike ").expect("its name first");
     let psystrike = Psystrike::start(&[]);
-    psystrike.wait_for_line(&format!("psystrike {version} ({revision}) serves"));
+    psystrike.wait_for_line(&format!("version={version} revision={revision}"));
     let labels = format!("{{version=\"{version}\",revision=\"{revision}\"}}");
     assert_eq!(psystrike.metric(&format!("psystrike_build_info{labels}")), 1.0);
 }

@@ -56,7 +56,7 @@ fn both_forms_share_connections_metrics_and_the_log() {
         assert!(is_page(&client.response().expect("a whole answer")));
     }
     let line = psystrike.wait_for_line("http://127.22.4.2");
-    assert!(line.contains("request=\"GET http://127.22.4.2:") && line.contains("code=200"), "{line}");
+    assert!(line.contains("request=\"GET http://127.22.4.2:") && line.contains("status=200"), "{line}");
 
     client.send(get("http://name:secret@127.22.4.2/metrics"));
     assert_eq!(client.response().expect("a whole answer").status(), 400);

@@ -267,12 +267,12 @@ fn scrapes_and_tunnels_stand_beside_each_other() {
     scraper.send(get("/healthz"));
     assert_eq!(scraper.response().expect("a whole answer").status(), 200);
     let line = psystrike.wait_for_line("CONNECT");
-    assert!(line.contains("outcome=tunnel") && line.contains("code=200"), "{line}");
+    assert!(line.contains("outcome=tunnel") && line.contains("status=200"), "{line}");
     drop(pod);
     assert_eq!(read_all(&mut client).expect("an end in order"), b"");
     drop(client);
-    let line = psystrike.wait_for_line("tunnel_ended");
-    assert!(line.contains("tunnel_ended=closed"), "{line}");
+    let line = psystrike.wait_for_line("tunnel closed");
+    assert!(line.contains(" end=closed"), "{line}");
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn either_signal_ends_one_that_idles_at_once_and_in_order() {
             clients.iter_mut().for_each(|client| assert_eq!(client.end(), End::Eof));
             assert_eq!(fresh.end(), End::Eof, "one that has never said anything");
             pod.wait_for("the ends of its connections", |seen| seen.ended == seen.accepted);
-            assert!(psystrike.stderr().contains("all is finished"), "{}", psystrike.stderr());
+            assert!(psystrike.stderr().contains("shutdown complete"), "{}", psystrike.stderr());
         }
     }
 }
@@ -179,16 +179,16 @@ fn what_does_not_finish_in_time_is_broken_off() {
     assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
     let broken = client.response().expect_err("it was broken off");
     assert_ne!(broken.end, End::Open);
-    assert!(psystrike.stderr().contains("the time is up"), "{}", psystrike.stderr());
+    assert!(psystrike.stderr().contains("shutdown timeout reached"), "{}", psystrike.stderr());
 }
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
     for (arguments, wait_for) in [
-        (&["--shutdown-delay", "1h"][..], "/readyz fails"),
-        (&["--shutdown-timeout", "1h"], "finishing what runs"),
+        (&["--shutdown-delay", "1h"][..], "/readyz now returns 503"),
+        (&["--shutdown-timeout", "1h"], "waiting up to"),
     ] {
-        for second in [Signal::TERM, Signal::INT] {
+        for (second, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
             let mut psystrike = start(arguments);
             let slow = Slow::new("127.24.0.6", "", PAGE);
             let mut client = slow.scraping(&psystrike);
@@ -196,6 +196,8 @@ fn a_second_signal_ends_it_at_once() {
             psystrike.wait_for_line(wait_for);
             psystrike.signal(second);
             assert_eq!(psystrike.wait(LIMIT).code(), ENDED_AT_ONCE, "{arguments:?}, {second:?}");
+            let logged = format!("received {name} during shutdown; exiting at once");
+            assert!(psystrike.stderr().contains(&logged), "{logged:?} in {}", psystrike.stderr());
             assert_ne!(client.rest(LIMIT).1, End::Open);
         }
     }
@@ -234,7 +236,7 @@ fn who_connected_at_the_last_moment_may_still_ask() {
         let mut clients: Vec<_> = (0..50).map(|_| psystrike.client()).collect();
         psystrike.signal(Signal::TERM);
         psystrike.signal(Signal::CONT);
-        psystrike.wait_for_line("finishing what runs");
+        psystrike.wait_for_line("waiting up to");
         wait_until_refused(psystrike.address());
         let (mut asks, mut silent) = (clients.split_off(25), clients);
         for (at, client) in asks.iter_mut().enumerate() {
@@ -245,7 +247,7 @@ fn who_connected_at_the_last_moment_may_still_ask() {
         drop(asks);
         silent.iter_mut().for_each(|client| assert_eq!(client.end(), End::Eof));
         assert_eq!(psystrike.wait(LIMIT).code(), Some(0));
-        assert!(psystrike.stderr().contains("all is finished"), "{}", psystrike.stderr());
+        assert!(psystrike.stderr().contains("shutdown complete"), "{}", psystrike.stderr());
     }
 }
 
@@ -266,7 +268,7 @@ fn as_the_first_process_of_its_namespace_it_ends_by_a_signal_too() {
         let slow = Slow::new("127.24.0.8", "", PAGE);
         let mut client = slow.scraping(&psystrike);
         first.signal(signal);
-        psystrike.wait_for_line("finishing what runs");
+        psystrike.wait_for_line("waiting up to");
         slow.go_on();
         assert_eq!(client.response().expect("it is finished").status(), 200);
         assert_eq!(psystrike.wait(LIMIT).code(), Some(0), "{signal:?}");
@@ -296,7 +298,7 @@ fn it_serves_on_after_sighup_which_is_logged_and_sigusr1_and_sigusr2() {
     psystrike.wait_for_lines(RELOAD, 2);
     // Nor does one end it early, while it drains.
     psystrike.signal(Signal::TERM);
-    psystrike.wait_for_line("a signal came");
+    psystrike.wait_for_line("received SIGTERM");
     psystrike.signal(Signal::HUP);
     psystrike.wait_for_lines(RELOAD, 3);
     assert_eq!(psystrike.get(&target).status(), 200);

@@ -855,7 +855,8 @@ fn the_access_log_has_one_line_a_scrape_and_only_if_asked_for() {
         let lines: Vec<_> = log.lines().filter(|line| line.contains(&format!("client={peer} "))).collect();
         assert_eq!(lines.len(), expected, "{log}");
         let scrapes = lines.iter().filter(|line| {
-            line.contains(&format!("request=\"GET {target}\"")) && line.contains("code=200 outcome=forwarded")
+            line.contains(&format!("request=\"GET {target}\""))
+                && line.contains("status=200 outcome=forwarded")
         });
         assert_eq!(scrapes.count(), expected, "{log}");
     }
@@ -872,5 +873,5 @@ fn what_a_client_sends_forges_no_line_of_the_log() {
     assert!(psystrike.terminate(LIMIT).success());
     let log = psystrike.stderr();
     assert!(!log.contains('\x1b'), "{log}");
-    assert!(log.contains(r#"request="GET /pods/\"code=200\\n/1/m" code=400"#), "{log}");
+    assert!(log.contains(r#"request="GET /pods/\"code=200\\n/1/m" status=400"#), "{log}");
 }

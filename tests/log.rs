@@ -61,7 +61,7 @@ fn lost(address: SocketAddr, reason: &str) -> u64 {
 /// What the log says of lost lines, in all.
 fn said_lost<'l>(lines: impl IntoIterator<Item = &'l String>) -> u64 {
     let said = lines.into_iter().filter_map(|line| {
-        let (number, _) = line.split_once(" WARN  [psystrike] ")?.1.split_once(" log line")?;
+        let (number, _) = line.split_once(" level=warn msg=\"")?.1.split_once(" log line")?;
         number.parse::<u64>().ok()
     });
     said.sum()
@@ -69,7 +69,7 @@ fn said_lost<'l>(lines: impl IntoIterator<Item = &'l String>) -> u64 {
 
 /// How many of the lines are whole ones of the access log.
 fn accesses<'l>(lines: impl IntoIterator<Item = &'l String>) -> usize {
-    let whole = |line: &&String| line.contains(" [access] client=") && line.contains(" seconds=");
+    let whole = |line: &&String| line.contains(" msg=scrape client=") && line.contains(" seconds=");
     lines.into_iter().filter(whole).count()
 }
 
@@ -159,7 +159,7 @@ fn lines_that_do_not_fit_are_lost_and_counted() {
     let scrapes = scrape_more_than_fits(address, &pod);
     let mut lines = Lines::of(reader);
     let said = lines.wait_for("log lines were lost (queue_full=").to_owned();
-    assert!(said.contains(" WARN  [psystrike] "), "{said}");
+    assert!(said.contains(" level=warn msg=\""), "{said}");
     scrape_often(address, &pod, "/after", 1);
     lines.wait_for("/after");
     assert_eq!(accesses(&lines.seen) as u64 + said_lost(&lines.seen), scrapes as u64 + 1);
@@ -185,7 +185,7 @@ fn what_a_reader_takes_is_written_at_the_end_however_slow_it_is() {
     let log = String::from_utf8(log).expect("text");
     let lines: Vec<String> = log.lines().map(str::to_owned).collect();
     assert_eq!(accesses(&lines), SCRAPES);
-    assert!(log.ends_with("all is finished\n"), "{}", lines[lines.len() - 1]);
+    assert!(log.ends_with(" msg=\"shutdown complete\"\n"), "{}", lines[lines.len() - 1]);
 }
 
 #[test]
@@ -343,7 +343,7 @@ fn lines_of_several_processes_on_one_pipe_are_whole() {
     });
     programs.into_iter().for_each(|(program, _)| assert!(terminate(program) < LIMIT));
     lines.seen.extend(lines.coming.iter());
-    let starts = |line: &&String| line.matches("Z INFO  [").count() == 1 && line.starts_with("20");
+    let starts = |line: &&String| line.matches("ts=20").count() == 1 && line.starts_with("ts=20");
     let torn: Vec<_> = lines.seen.iter().filter(|line| !starts(line)).collect();
     assert_eq!(torn, [""; 0]);
     assert_eq!(accesses(&lines.seen), 3 * 2 * SCRAPES);
@@ -359,10 +359,10 @@ fn a_long_request_is_cut_and_the_rest_of_its_line_is_there() {
     }
     assert!(psystrike.terminate(LIMIT).success());
     let log = psystrike.stderr();
-    let lines: Vec<_> = log.lines().filter(|line| line.contains(" [access] ")).collect();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains(" msg=scrape ")).collect();
     assert_eq!(lines.len(), 2, "{log}");
     for line in lines {
-        assert!(line.contains("…\" code=200 outcome=forwarded bytes="), "{line}");
+        assert!(line.contains("…\" status=200 outcome=forwarded bytes="), "{line}");
         assert!((1800..4096).contains(&line.len()), "{} bytes: {line}", line.len());
     }
 }

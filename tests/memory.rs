@@ -129,8 +129,9 @@ fn the_limits_follow_from_the_memory_that_the_cgroup_grants() {
     let Some(group) = Cgroup::with_memory(LIMIT_BYTES) else { return };
     let psystrike = start_in(&group, &[]);
     psystrike.wait_for_line(
-        "clients_max=320 (from the cgroup's memory limit) upstreams_idle_max=932 (from the cgroup's memory limit) \
-         buffers_max=4MiB (from the cgroup's memory limit)",
+        "clients_max=\"320 (from the cgroup's memory limit)\" \
+         upstreams_idle_max=\"932 (from the cgroup's memory limit)\" \
+         buffers_max=\"4MiB (from the cgroup's memory limit)\"",
     );
     for (metric, most) in [
         ("psystrike_client_connections_max", 320.0),
@@ -140,8 +141,8 @@ fn the_limits_follow_from_the_memory_that_the_cgroup_grants() {
         assert_eq!(psystrike.metric(metric), most, "{metric}");
     }
     let psystrike = start_in(&group, &["--buffers-max", "1MiB", "--workers", "2"]);
-    psystrike.wait_for_line("workers=2 clients_max=320 (from the cgroup's memory limit)");
-    psystrike.wait_for_line("buffers_max=1MiB (as set)");
+    psystrike.wait_for_line("workers=2 clients_max=\"320 (from the cgroup's memory limit)\"");
+    psystrike.wait_for_line("buffers_max=\"1MiB (as set)\"");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use support::{
 
 /// Long enough for several moves of a pipe's.
 const LONG: usize = 700_000;
-const COPIED: &str = "long answers are copied from now on";
+const COPIED: &str = "copying long responses from now on";
 
 /// Bytes of which no two stretches are the same.
 fn body(bytes: usize) -> Vec<u8> {
@@ -113,7 +113,10 @@ fn without_the_calls_that_spare_copies_answers_are_copied() {
         let log = terminate(psystrike);
         let told: Vec<_> = log.lines().filter(|line| line.contains(COPIED)).collect();
         assert_eq!(told.len(), 1, "{case}: {log}");
-        assert!(told[0].contains(" WARN ") && told[0].contains(case.split(':').next().unwrap()), "{told:?}");
+        assert!(
+            told[0].contains(" level=warn ") && told[0].contains(case.split(':').next().unwrap()),
+            "{told:?}"
+        );
     }
 }
 

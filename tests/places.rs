@@ -42,9 +42,9 @@ fn files_needed(most: usize, arguments: &[&str]) -> usize {
     let arguments = [&["-c", &limit, psystrike::BINARY, "--listen", "127.0.0.1:0"], arguments].concat();
     let ended = psystrike::run_under("sh", &arguments);
     assert_eq!((ended.status.code(), ended.stdout.as_str()), (Some(1), ""), "{ended:?}");
-    let start = format!("psystrike: the open-files limit of {most} is too low: at least ");
+    let start = format!("level=error msg=\"the open-files limit of {most} is too low: at least ");
     let [line] = ended.stderr.lines().collect::<Vec<_>>()[..] else { panic!("one line: {ended:?}") };
-    let rest = line.strip_prefix(&start).unwrap_or_else(|| panic!("{line}"));
+    let (_, rest) = line.split_once(&start).unwrap_or_else(|| panic!("{line}"));
     rest.split(' ').next().expect("a word").parse().unwrap_or_else(|e| panic!("{line}: {e}"))
 }
 

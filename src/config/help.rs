@@ -1,13 +1,14 @@
 //! The text of `--help`, from the table of options.
 
-use std::fmt::Write;
-
 use super::options::{Fallback, Group, Opt};
 
 /// Columns of a line.
 const WIDTH: usize = 96;
 /// Columns of an option's name and value, before its description.
 const INDENT: usize = 29;
+
+/// Stands for a blank at which no line is broken.
+const UNBROKEN: &str = "\u{1}";
 
 const USAGE: &str = "\
 psystrike forwards Prometheus's scrapes to pods that it cannot reach: for jobs with
@@ -28,7 +29,7 @@ second signal ended psystrike early.
 pub fn help() -> String {
     let mut text = USAGE.to_owned();
     for group in Group::ALL {
-        let _ = write!(text, "\n{}:\n", group.title());
+        text.extend(["\n", group.title(), ":\n"]);
         for option in Opt::ALL.iter().filter(|option| option.group() == *group) {
             describe(&mut text, *option);
         }
@@ -38,30 +39,27 @@ pub fn help() -> String {
 
 #[cold]
 fn describe(text: &mut String, option: Opt) {
-    let short = option.short().map(|short| format!("{short}, ")).unwrap_or_default();
-    let mut line = format!("  {short}{} {}", option.name(), option.kind().placeholder());
+    let mut line = ["  ", option.short().unwrap_or_default()].concat();
+    line.push_str(if option.short().is_some() { ", " } else { "" });
+    line.extend([option.name(), " ", option.kind().placeholder()]);
     let default = match option.default() {
-        Fallback::Value(value) => format!("[default: {}]", value.replace(',', ", ")),
-        Fallback::Text(value) => format!("[default: {value}]"),
+        Fallback::Value(value) | Fallback::Text(value) => ["[default: ", value, "]"].concat(),
         Fallback::Silent => String::new(),
     };
-    let words = option.description().split(' ');
     // A short default stays on one line.
-    let default: Vec<&str> =
-        if default.len() < WIDTH / 3 { vec![&default] } else { default.split(' ').collect() };
+    let default = if default.len() < WIDTH / 3 { default.replace(' ', UNBROKEN) } else { default };
+    let words = [option.description(), " ", &default.replace(',', ", ")].concat().replace('`', "");
     let mut is_full = line.trim_end().len() + 1 > INDENT;
-    for word in words.chain(default).filter(|word| !word.is_empty()) {
-        if is_full || line.len() + 1 + word.replace('`', "").len() > WIDTH {
-            let _ = writeln!(text, "{}", line.trim_end());
+    for word in words.split_ascii_whitespace() {
+        if is_full || line.len() + 1 + word.len() > WIDTH {
+            text.push_str(line.trim_end());
+            text.push('\n');
             line.clear();
         }
         is_full = false;
-        if line.len() < INDENT {
-            let _ = write!(line, "{:1$}", "", INDENT - line.len());
-        } else {
-            line.push(' ');
-        }
-        line.extend(word.chars().filter(|&letter| letter != '`'));
+        line.push_str(" ".repeat(INDENT.saturating_sub(line.len()).max(1)).as_str());
+        line.push_str(word);
     }
-    let _ = writeln!(text, "{line}");
+    text.push_str(&line.replace(UNBROKEN, " "));
+    text.push('\n');
 }

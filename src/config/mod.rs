@@ -18,6 +18,7 @@ use self::{
 };
 use crate::{
     healthcheck::Page,
+    logging::LogFormat,
     net::{event_loop, listener, signals},
     proxy::{
         budget::SHARE_MIN,
@@ -49,6 +50,8 @@ pub enum Command {
 pub struct Config {
     /// Addresses to listen on. Empty: the default address.
     pub listen: Vec<SocketAddr>,
+    /// The name under which they were given: the option's or its variable's.
+    pub listen_name: String,
     /// Number of event loops.
     pub workers: usize,
     /// Settings that exchanges use.
@@ -65,6 +68,8 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// Log level.
     pub log_level: LevelFilter,
+    /// Log format.
+    pub log_format: LogFormat,
 }
 
 impl Config {
@@ -106,7 +111,9 @@ pub fn parse(
     let shutdown_delay = source.one(Opt::ShutdownDelay, duration::parse)?;
     let shutdown_timeout = source.one(Opt::ShutdownTimeout, duration::parse)?;
     let log_level = source.one(Opt::LogLevel, log_level)?;
+    let log_format = source.one(Opt::LogFormat, LogFormat::from_str)?;
     let access_log = source.flag(Opt::AccessLog)?;
+    let listen_name = source.name(Opt::Listen);
     source.finish()?;
     if let Some(url) = healthcheck {
         let page = match url {
@@ -122,6 +129,7 @@ pub fn parse(
     let settings = Settings { policy, timeouts, connect_ports, access_log };
     Ok(Command::Serve(Box::new(Config {
         listen,
+        listen_name,
         workers,
         settings,
         clients_max,
@@ -130,6 +138,7 @@ pub fn parse(
         shutdown_delay,
         shutdown_timeout,
         log_level,
+        log_format,
     })))
 }
 
@@ -152,7 +161,10 @@ fn connect_ports<V: Fn(&str) -> Option<OsString>>(
     let allowed = source.flag(Opt::AllowConnect)?;
     let ports = source.optional(Opt::ConnectPorts, Ports::from_str)?;
     match ports {
-        Some(_) if !allowed => Err(UsageError("--connect-ports requires --allow-connect".to_owned())),
+        Some(_) if !allowed => {
+            let (ports, connect) = (source.name(Opt::ConnectPorts), Opt::AllowConnect.name());
+            Err(UsageError(format!("{ports} requires {connect}")))
+        }
         ports => Ok(allowed.then(|| ports.unwrap_or_else(Ports::all))),
     }
 }
@@ -164,7 +176,8 @@ fn timeouts<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<T
     let scrape_max = source.one(Opt::TimeoutMax, positive)?;
     if let Some(scrape) = scrape.filter(|&scrape| scrape > scrape_max) {
         let (scrape, scrape_max) = (HumanDuration(scrape), HumanDuration(scrape_max));
-        return Err(UsageError(format!("--timeout {scrape} is longer than --timeout-max {scrape_max}")));
+        let (name, max) = (source.name(Opt::Timeout), source.name(Opt::TimeoutMax));
+        return Err(UsageError(format!("{name} {scrape} is longer than {max} {scrape_max}")));
     }
     let scrape_default = default(Opt::Timeout, positive)?.min(scrape_max);
     Ok(Timeouts {
@@ -186,6 +199,14 @@ fn timeouts<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<T
 #[cold]
 pub fn from_process() -> Result<Command, UsageError> {
     parse(env::args_os().skip(1).collect(), |name| env::var_os(name))
+}
+
+/// Returns the log format for errors of [`from_process`]: the one that is set, or the default if it is set wrongly.
+#[cold]
+pub fn log_format_from_process() -> LogFormat {
+    let arguments = Arguments::from_vec(env::args_os().skip(1).collect());
+    let mut source = Source::new(arguments, |name: &str| env::var_os(name));
+    source.one(Opt::LogFormat, LogFormat::from_str).unwrap_or_default()
 }
 
 /// Returns a message for each of these variables that looks like an option's and belongs to none, such as a misspelled
@@ -387,6 +408,17 @@ mod tests {
             (&["--deny", "pods"], &[], &["--deny", "\"pods\"", "10.0.0.0/8"]),
             (&["--allow", "10.0.0.0/8,,"], &[], &["--allow", "\"\"", "10.0.0.0/8"]),
             (&["--allow", ","], &[], &["--allow", "\"\"", "10.0.0.0/8"]),
+            (
+                &[],
+                &[("PSYSTRIKE_TIMEOUT", "3m")],
+                &["PSYSTRIKE_TIMEOUT 180s is longer than --timeout-max 120s"],
+            ),
+            (
+                &[],
+                &[("PSYSTRIKE_CONNECT_PORTS", "80")],
+                &["PSYSTRIKE_CONNECT_PORTS requires --allow-connect"],
+            ),
+            (&["--log-format", "xml"], &[], &["--log-format", "\"xml\"", "logfmt, json or plain"]),
             (&["--timeout", "3m"], &[], &["--timeout 180s is longer than --timeout-max 120s"]),
             (
                 &["--timeout", "5s", "--timeout-max=4s"],

@@ -62,6 +62,8 @@ pub enum Kind {
     Size,
     /// A log level.
     Level,
+    /// A log format.
+    Format,
     /// No value, and no variable: does something else than serve.
     Action,
     /// As [`Kind::Action`], with a URL that may be left out.
@@ -82,6 +84,7 @@ impl Kind {
             Self::Count | Self::CountOrZero => "N",
             Self::Size => "SIZE",
             Self::Level => "LEVEL",
+            Self::Format => "FORMAT",
             Self::Url => "[URL]",
         }
     }
@@ -207,6 +210,8 @@ options! {
         "After that delay, wait at most this long for running scrapes. Connections less than 1s old may still send a request";
     LogLevel "--log-level" Level Process Value("info")
         "`off`, `error`, `warn`, `info`, `debug` or `trace`";
+    LogFormat "--log-format" Format Process Value("logfmt")
+        "`logfmt`, `json` or `plain`";
     AccessLog "--access-log" Flag Process Text("off")
         "Log a line for each scrape, at any `--log-level`";
     Healthcheck "--healthcheck" Url Process Text("`/healthz` at the address of `--listen`")

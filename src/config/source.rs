@@ -25,12 +25,14 @@ impl fmt::Display for UsageError {
 pub(super) struct Source<V> {
     arguments: Arguments,
     variable: V,
+    /// The options whose value came from their variable.
+    from_variables: Vec<Opt>,
 }
 
 impl<V: Fn(&str) -> Option<OsString>> Source<V> {
     #[cold]
     pub(super) fn new(arguments: Arguments, variable: V) -> Self {
-        Self { arguments, variable }
+        Self { arguments, variable, from_variables: Vec::new() }
     }
 
     /// Returns the values given for an option, and the name they were given under: the option's, or else the
@@ -46,12 +48,47 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
         if given.is_empty()
             && let Some((variable, text)) = self.of_variable(option)
         {
+            self.from_variables.push(option);
             return match text.into_string() {
                 Ok(text) => Ok((vec![text], variable)),
                 Err(text) => Err(UsageError(format!("{variable} {text:?}: not UTF-8"))),
             };
         }
         Ok((given, name.to_owned()))
+    }
+
+    /// Returns the value of an option that is given once at most, if it is given, and its name.
+    #[cold]
+    fn text(&mut self, option: Opt) -> Result<Option<(String, String)>, UsageError> {
+        let (mut texts, name) = self.texts(option)?;
+        if texts.len() > 1 {
+            return Err(given_more_than_once(&name));
+        }
+        Ok(texts.pop().map(|text| (name, text)))
+    }
+
+    /// Returns the values of an option that may be repeated, or of its default, and their name.
+    #[cold]
+    fn parts(&mut self, option: Opt) -> Result<(Vec<String>, String), UsageError> {
+        let (mut texts, name) = self.texts(option)?;
+        if texts.is_empty() {
+            texts = vec![default_text(option).to_owned()];
+            texts.retain(|text| !text.is_empty());
+        }
+        let mut parts = Vec::new();
+        for text in &texts {
+            // Templates leave a comma behind the last value.
+            let whole = text.strip_suffix(',').filter(|rest| !rest.is_empty()).unwrap_or(text);
+            parts.extend(whole.split(',').map(|part| part.trim().to_owned()));
+        }
+        Ok((parts, name))
+    }
+
+    /// Returns the name under which an option that was read got its value: its own, or its variable's.
+    #[cold]
+    pub(super) fn name(&self, option: Opt) -> String {
+        let variable = option.variable().filter(|_| self.from_variables.contains(&option));
+        variable.unwrap_or_else(|| option.name().to_owned())
     }
 
     #[cold]
@@ -78,12 +115,7 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
         option: Opt,
         read: impl Fn(&str) -> Result<T, E>,
     ) -> Result<Option<T>, UsageError> {
-        let (texts, name) = self.texts(option)?;
-        match texts.as_slice() {
-            [] => Ok(None),
-            [text] => read_value(&name, text, read).map(Some),
-            _ => Err(given_more_than_once(&name)),
-        }
+        self.text(option)?.map(|(name, text)| read_value(&name, &text, read)).transpose()
     }
 
     /// Returns the values of an option that may be repeated, or its default from the table.
@@ -93,19 +125,8 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
         option: Opt,
         read: impl Fn(&str) -> Result<T, E>,
     ) -> Result<Vec<T>, UsageError> {
-        let (mut texts, name) = self.texts(option)?;
-        if texts.is_empty() {
-            texts = vec![default_text(option).to_owned()];
-            texts.retain(|text| !text.is_empty());
-        }
-        // Templates leave a comma behind the last value.
-        let whole = |text: &String| match text.strip_suffix(',') {
-            Some(rest) if !rest.is_empty() => rest.to_owned(),
-            _ => text.clone(),
-        };
-        let texts: Vec<String> = texts.iter().map(whole).collect();
-        let values = texts.iter().flat_map(|text| text.split(','));
-        values.map(|text| read_value(&name, text.trim(), &read)).collect()
+        let (parts, name) = self.parts(option)?;
+        parts.iter().map(|part| read_value(&name, part, &read)).collect()
     }
 
     /// Returns whether a flag is set.
@@ -158,7 +179,7 @@ fn given_more_than_once(name: &str) -> UsageError {
 /// Returns the known name that is most similar to an unknown one, if any is similar.
 #[cold]
 pub(super) fn similar(unknown: &str, known: impl Iterator<Item = String>) -> Option<String> {
-    let scored = known.map(|name| (strsim::normalized_damerau_levenshtein(unknown, &name), name));
+    let scored = known.map(|name| (strsim::normalized_levenshtein(unknown, &name), name));
     let best = scored.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
     (best.0 >= SIMILAR).then_some(best.1)
 }
@@ -176,7 +197,12 @@ pub(super) fn read_value<T, E: fmt::Display>(
     text: &str,
     read: impl Fn(&str) -> Result<T, E>,
 ) -> Result<T, UsageError> {
-    read(text).map_err(|expected| UsageError(format!("{name} {text:?}: {expected}")))
+    read(text).map_err(|expected| wrong(name, text, &expected))
+}
+
+#[cold]
+fn wrong(name: &str, text: &str, expected: &dyn fmt::Display) -> UsageError {
+    UsageError(format!("{name} {text:?}: {expected}"))
 }
 
 /// Returns the value of an option's default from the table.

@@ -1,4 +1,4 @@
-//! The log: lines on standard error, in simple_logger's format, written by a dedicated thread.
+//! The log: lines on standard error in one of three formats (`format.rs`), written by a dedicated thread.
 //!
 //! Standard error can block, on a full pipe or a slow disk, and a worker that waits for it would stall all of its
 //! connections. A line is therefore formatted where it is logged (`line.rs`) and put into a bounded queue (`queue.rs`);
@@ -7,30 +7,33 @@
 //! standard error ends the process or the log.
 //!
 //! simple_logger decides what is logged. It cannot write the lines: it prints each in two calls, after two for the
-//! timestamp, and panics if one fails. A test checks that our lines equal simple_logger's.
+//! timestamp, panics if one fails, and knows one format, without fields. A test checks that our plain lines equal its.
 
+mod format;
 mod line;
 mod queue;
 mod writer;
 
 use std::{
-    fmt::Display,
+    fmt::{self, Display},
     io,
     sync::Arc,
     thread,
     time::{Duration, SystemTime},
 };
 
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record, kv::Source};
 use simple_logger::SimpleLogger;
 
 use crate::proxy::{journal::ACCESS_LOG, log_losses::LogLoss};
-use line::Line;
+pub use format::LogFormat;
+use line::{Entry, Line};
 use queue::{Queue, Taken};
 use writer::{Stderr, Writer};
 
 /// Target of every line but the access log's: module paths mean nothing to operators.
 const TARGET: &str = "psystrike";
+const NO_FIELDS: [(&str, &str); 0] = [];
 /// How long the exiting process waits for standard error to accept a line. That takes microseconds unless its reader is
 /// blocked.
 const BLOCKED: Duration = Duration::from_millis(200);
@@ -38,6 +41,7 @@ const BLOCKED: Duration = Duration::from_millis(200);
 /// The logger of the rest of the program.
 struct Logger {
     queue: Arc<Queue>,
+    format: LogFormat,
     /// Decides which levels are logged.
     levels: SimpleLogger,
 }
@@ -47,16 +51,19 @@ struct Logger {
 /// # Errors
 /// If the thread cannot be started.
 #[cold]
-pub fn init(level: LevelFilter, access_log: bool) -> io::Result<()> {
+pub fn init(format: LogFormat, level: LevelFilter, access_log: bool) -> io::Result<()> {
     let queue = Arc::new(Queue::default());
     let of_thread = Arc::clone(&queue);
-    thread::Builder::new().name("log".to_owned()).stack_size(64 * 1024).spawn(move || write(&of_thread))?;
+    thread::Builder::new()
+        .name("log".to_owned())
+        .stack_size(64 * 1024)
+        .spawn(move || write(&of_thread, format))?;
     let mut levels = SimpleLogger::new().with_level(level);
     if access_log {
         levels = levels.with_module_level(ACCESS_LOG, LevelFilter::Info); // whatever `level` is
     }
     let most = levels.max_level();
-    if log::set_boxed_logger(Box::new(Logger { queue, levels })).is_ok() {
+    if log::set_boxed_logger(Box::new(Logger { queue, format, levels })).is_ok() {
         log::set_max_level(most);
     }
     Ok(())
@@ -67,37 +74,53 @@ pub fn flush() {
     log::logger().flush();
 }
 
-/// Writes why the process ends, on a line of its own. If standard error is blocked or fails, only the exit status shows
-/// the failure.
+/// Writes why the process ends, as a line of the log that waits for no thread. If standard error is blocked or fails,
+/// only the exit status shows the failure.
 #[cold]
-pub fn complain(about: &dyn Display) {
-    writer::try_write(format!("psystrike: {about}\n").as_bytes(), BLOCKED);
+pub fn fatal(format: LogFormat, why: &dyn Display) {
+    writer::try_write(line(format, Level::Error, TARGET, format_args!("{why}"), &NO_FIELDS).bytes(), BLOCKED);
+}
+
+/// Writes why an action failed, as command-line programs do.
+#[cold]
+pub fn complain(why: &dyn Display) {
+    writer::try_write(format!("psystrike: {why}\n").as_bytes(), BLOCKED);
+}
+
+fn line(
+    format: LogFormat,
+    level: Level,
+    target: &str,
+    message: fmt::Arguments<'_>,
+    fields: &dyn Source,
+) -> Line {
+    Line::new(format, &Entry { time: SystemTime::now(), level, target, message, fields })
 }
 
 /// Runs the thread.
-fn write(queue: &Queue) {
+fn write(queue: &Queue, format: LogFormat) {
     let mut writer = Writer::new(Stderr);
     let mut line = Vec::new();
     loop {
         match queue.take(&mut line) {
             Taken::Line => {
-                if (say_losses(&mut writer).and_then(|()| writer.write(&line))).is_err() {
+                if (say_losses(&mut writer, format).and_then(|()| writer.write(&line))).is_err() {
                     writer.lost(LogLoss::WriteFailed, 1);
                     LogLoss::WriteFailed.count();
                 }
             }
             Taken::Gap(lines) => {
                 writer.lost(LogLoss::QueueFull, lines);
-                let _ = say_losses(&mut writer); // on failure, retried before the next line
+                let _ = say_losses(&mut writer, format); // on failure, retried before the next line
             }
         }
     }
 }
 
 /// Writes how many lines were lost since the last such line, if any were.
-fn say_losses(writer: &mut Writer<Stderr>) -> Result<(), rustix::io::Errno> {
+fn say_losses(writer: &mut Writer<Stderr>, format: LogFormat) -> Result<(), rustix::io::Errno> {
     let Some(losses) = writer.losses() else { return Ok(()) };
-    let line = Line::new(SystemTime::now(), Level::Warn, TARGET, format_args!("{losses}"));
+    let line = line(format, Level::Warn, TARGET, format_args!("{losses}"), &NO_FIELDS);
     writer.write(line.bytes())?;
     writer.said();
     Ok(())
@@ -113,7 +136,8 @@ impl Log for Logger {
             return;
         }
         let target = if record.target() == ACCESS_LOG { ACCESS_LOG } else { TARGET };
-        let line = Line::new(SystemTime::now(), record.level(), target, *record.args());
+        let fields = record.key_values();
+        let line = line(self.format, record.level(), target, *record.args(), &fields);
         if !self.queue.put(line.bytes()) {
             LogLoss::QueueFull.count();
         }

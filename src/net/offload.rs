@@ -33,7 +33,7 @@ pub fn start(shared: &Arc<Shared>) {
     };
     let thread = thread::Builder::new().name("resolver".to_owned()).stack_size(STACK_BYTES);
     if let Err(error) = thread.spawn(run) {
-        warn!("no thread to resolve names: {error}");
+        warn!("cannot start a thread to resolve names: {error}");
         if shared.lookups().remove_thread() {
             while let Some(name) = shared.lookups().begin_next() {
                 finish(shared, &name, Err(LookupError::Failed));
@@ -45,7 +45,7 @@ pub fn start(shared: &Arc<Shared>) {
 fn resolve_names(shared: &Shared) {
     loop {
         let name = shared.lookups().wait_for_next();
-        debug!("looking up {name}");
+        debug!(name:%; "looking up a name");
         finish(shared, &name, look_up(&name));
     }
 }

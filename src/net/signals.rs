@@ -5,6 +5,7 @@
 
 use std::{
     io::{self, ErrorKind, Read as _},
+    os::fd::OwnedFd,
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
@@ -16,18 +17,22 @@ use signal_hook::{
     low_level::pipe,
 };
 
-/// Descriptors of [`Signals`]: the poll, the waker, two receivers, and a sender for each of SIGTERM, SIGINT and SIGHUP.
-pub const DESCRIPTORS: usize = 7;
+/// Descriptors of [`Signals`]: the poll, the waker, and a receiver and a sender for each of [`RECEIVED`].
+pub const DESCRIPTORS: usize = 2 + 2 * RECEIVED.len();
 
-const SIGNALS: Token = Token(0);
-const HANGUPS: Token = Token(1);
-const WAKER: Token = Token(2);
+/// The signals that are received, and what they mean.
+const RECEIVED: [(i32, SignalEvent); 3] = [
+    (SIGTERM, SignalEvent::Signal("SIGTERM")),
+    (SIGINT, SignalEvent::Signal("SIGINT")),
+    (SIGHUP, SignalEvent::Hangup),
+];
+const WAKER: Token = Token(RECEIVED.len());
 
 /// The result of waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalEvent {
-    /// Received SIGTERM or SIGINT.
-    Signal,
+    /// Received SIGTERM or SIGINT, which this names.
+    Signal(&'static str),
     /// Received SIGHUP: reload files.
     Hangup,
     /// A worker ended.
@@ -41,8 +46,8 @@ pub enum SignalEvent {
 pub struct Signals {
     poll: Poll,
     events: Events,
-    receiver: UnixStream,
-    hangups: UnixStream,
+    /// In the order of [`RECEIVED`].
+    receivers: Vec<UnixStream>,
     /// Whether a worker ended and [`Self::wait`] has yet to return it.
     woken: bool,
     waker: Arc<Waker>,
@@ -55,20 +60,18 @@ impl Signals {
     /// As `epoll_create1(2)`, `socketpair(2)` and `sigaction(2)`.
     pub fn receive() -> io::Result<Self> {
         let poll = Poll::new()?;
-        let pair = |token| -> io::Result<_> {
-            let (mut receiver, sender) = UnixStream::pair()?;
-            poll.registry().register(&mut receiver, token, Interest::READABLE)?;
-            Ok((receiver, std::os::unix::net::UnixStream::from(std::os::fd::OwnedFd::from(sender))))
-        };
-        let ((receiver, sender), (hangups, hangup_sender)) = (pair(SIGNALS)?, pair(HANGUPS)?);
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        pipe::register(SIGTERM, sender.try_clone()?)?;
-        pipe::register(SIGINT, sender)?;
-        pipe::register(SIGHUP, hangup_sender)?;
+        let mut receivers = Vec::new();
+        for (at, (signal, _)) in RECEIVED.into_iter().enumerate() {
+            let (mut receiver, sender) = UnixStream::pair()?;
+            poll.registry().register(&mut receiver, Token(at), Interest::READABLE)?;
+            pipe::register(signal, std::os::unix::net::UnixStream::from(OwnedFd::from(sender)))?;
+            receivers.push(receiver);
+        }
         for ignored in [SIGUSR1, SIGUSR2] {
             flag::register(ignored, Arc::new(AtomicBool::new(false)))?;
         }
-        Ok(Self { poll, events: Events::with_capacity(4), receiver, hangups, woken: false, waker })
+        Ok(Self { poll, events: Events::with_capacity(4), receivers, woken: false, waker })
     }
 
     /// Returns the waker, with which a worker reports its end.
@@ -83,11 +86,10 @@ impl Signals {
     pub fn wait(&mut self, until: Option<Instant>) -> io::Result<SignalEvent> {
         loop {
             // Each signal is one byte and each call reads one byte: two simultaneous signals stay two.
-            if matches!(self.receiver.read(&mut [0]), Ok(1)) {
-                return Ok(SignalEvent::Signal);
-            }
-            if matches!(self.hangups.read(&mut [0]), Ok(1)) {
-                return Ok(SignalEvent::Hangup);
+            for (receiver, (_, event)) in self.receivers.iter_mut().zip(RECEIVED) {
+                if matches!(receiver.read(&mut [0]), Ok(1)) {
+                    return Ok(event);
+                }
             }
             if std::mem::take(&mut self.woken) {
                 return Ok(SignalEvent::WorkerEnded);

@@ -235,7 +235,7 @@ impl<P> Transfer<P> {
 pub(super) fn refused(call: &str, error: &io::Error, shared: &Shared) -> bool {
     let refused = is_refused(error);
     if refused && shared.stop_splicing() {
-        warn!("{call}(2) is not available here ({error}); long answers are copied from now on");
+        warn!("{call}(2) is not available ({error}); copying long responses from now on");
     }
     refused
 }

@@ -103,7 +103,7 @@ impl<S: Transport> Upstreams<S> {
     ) -> Option<Key> {
         let pooled = self.pool.take(peer, now).and_then(|slot| self.slots.key_at(slot))?;
         self.slots.get_mut(pooled)?.client = Some(client);
-        debug!("{peer}: a kept connection serves again");
+        debug!(pod:% = peer; "reusing a pooled connection");
         counters.upstreams_idle.sub(1);
         counters.upstreams_active.add(1);
         counters.upstreams_reused.add(1);
@@ -129,7 +129,7 @@ impl<S: Transport> Upstreams<S> {
             });
             match opened {
                 Ok(key) => {
-                    debug!("{peer}: a connection is opened");
+                    debug!(pod:% = peer; "opening a connection");
                     counters.upstreams_opened.add(1);
                     counters.upstreams_active.add(1);
                     return Ok(key);
@@ -157,7 +157,7 @@ impl<S: Transport> Upstreams<S> {
         if !rested {
             return self.close(key, counters);
         }
-        debug!("{peer}: the connection is kept");
+        debug!(pod:% = peer; "connection returned to the pool");
         counters.upstreams_active.sub(1);
         counters.upstreams_idle.add(1);
         self.pool.put(key.slot(), peer, now);

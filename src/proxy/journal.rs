@@ -2,9 +2,13 @@
 //!
 //! Owns the format of these lines. [`crate::logging`] writes them to standard error.
 
-use std::{fmt::Display, net::SocketAddr};
+use std::{
+    fmt::{self, Display},
+    net::SocketAddr,
+    time::Duration,
+};
 
-use log::{debug, info, warn};
+use log::{Level, Record, debug, kv::Value};
 
 use super::{
     duration::HumanDuration,
@@ -38,59 +42,109 @@ pub struct Delivery {
     pub at: Timestamp,
 }
 
+/// The fields of a line, in order.
+#[derive(Default)]
+struct Fields<'v>(Vec<(&'static str, Value<'v>)>);
+
+impl<'v> Fields<'v> {
+    fn with(mut self, key: &'static str, value: impl Into<Value<'v>>) -> Self {
+        self.0.push((key, value.into()));
+        self
+    }
+
+    fn with_display(mut self, key: &'static str, value: Option<&'v impl Display>) -> Self {
+        self.0.extend(value.map(|value| (key, Value::from_dyn_display(value))));
+        self
+    }
+
+    fn log(&self, level: Level, target: &'static str, message: fmt::Arguments<'_>) {
+        let metadata = log::Metadata::builder().level(level).target(target).build();
+        let fields = self.0.as_slice();
+        let record = Record::builder().metadata(metadata).args(message).key_values(&fields).build();
+        log::logger().log(&record);
+    }
+}
+
+/// Displays a duration in seconds, as a number.
+struct Seconds(Duration);
+
+impl Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:06}", self.0.as_secs(), self.0.subsec_micros())
+    }
+}
+
 impl Journal {
     /// Logs a finished exchange: in the access log, and as a failure if the pod failed or the request was refused.
     pub fn record(&mut self, report: &Report, access_log: bool, delivery: &Delivery) {
         let Report { route, outcome, status, duration, .. } = report;
-        let access_log = access_log && route.is_to_pods();
         if outcome.class() == Class::Client {
-            debug!("{}: pod {:?}", outcome.reason(), report.peer);
+            debug!(pod:? = report.peer; "{}", outcome.reason());
         }
-        let trouble = matches!(outcome.class(), Class::Pod | Class::Refused);
-        if !access_log && !trouble {
+        let request = report.request.as_deref().unwrap_or("-");
+        if access_log && route.is_to_pods() {
+            let (client, seconds) = (delivery.client.as_ref(), Seconds(*duration));
+            Fields::default()
+                .with_display("client", client)
+                .with("request", request)
+                .with("status", *status)
+                .with("outcome", outcome.label())
+                .with("bytes", delivery.sent_bytes)
+                .with_display("seconds", Some(&seconds))
+                .log(Level::Info, ACCESS_LOG, format_args!("scrape"));
+        }
+        if !matches!(outcome.class(), Class::Pod | Class::Refused) {
             return;
         }
-        let client = delivery.client.map_or_else(|| "-".to_owned(), |peer| peer.to_string());
-        let request = report.request.as_deref().unwrap_or("-");
-        if access_log {
-            info!(
-                target: ACCESS_LOG,
-                "client={client} request={request:?} code={status} outcome={} bytes={} seconds={:.6}",
-                outcome.label(),
-                delivery.sent_bytes,
-                duration.as_secs_f64()
-            );
-        }
-        if trouble {
-            let phrase = report.phrase();
-            let after = HumanDuration(*duration);
-            match report.peer {
-                Some(pod) => {
-                    self.trouble(*outcome, delivery.at, format_args!("{phrase}: pod {pod}, after {after}"));
-                }
-                None => {
-                    let request = logged::cut(request, LOGGED_BYTES_MAX);
-                    let about = format_args!("{phrase}: client {client}, request {request:?}");
-                    self.trouble(*outcome, delivery.at, about);
-                }
+        let phrase = report.phrase();
+        let fields = Fields::default();
+        let pod = report.peer.map(|peer| peer.socket_addr());
+        let after = HumanDuration(*duration);
+        let cut = logged::cut(request, LOGGED_BYTES_MAX);
+        let fields = match &pod {
+            Some(_) => {
+                let request = report.request.as_ref().map(|_| &cut);
+                fields
+                    .with_display("pod", pod.as_ref())
+                    .with_display("request", request)
+                    .with_display("duration", Some(&after))
             }
-        }
+            None => fields.with_display("client", delivery.client.as_ref()).with("request", &*cut),
+        };
+        self.fail(*outcome, pod, delivery.at, (fields, format_args!("{phrase}")));
     }
 
     /// Logs the end of a tunnel in the access log.
     pub fn tunnel(&mut self, tunnel: &TunnelReport, client: Option<SocketAddr>) {
-        let client = client.map_or_else(|| "-".to_owned(), |peer| peer.to_string());
-        let seconds = tunnel.duration.as_secs_f64();
-        info!(target: ACCESS_LOG, "client={client} tunnel_ended={} seconds={seconds:.6}", tunnel.end.label());
+        let seconds = Seconds(tunnel.duration);
+        Fields::default()
+            .with_display("client", client.as_ref())
+            .with("end", tunnel.end.label())
+            .with_display("seconds", Some(&seconds))
+            .log(Level::Info, ACCESS_LOG, format_args!("tunnel closed"));
     }
 
-    /// Logs a failure, at a limited rate.
+    /// Logs a failure that is no exchange's, at a limited rate.
     pub fn trouble(&mut self, outcome: Outcome, now: Timestamp, about: impl Display) {
-        let label = outcome.label();
-        match self.rate.admit(outcome, now) {
-            None => {}
-            Some(0) => warn!("{about} (outcome={label})"),
-            Some(more) => warn!("{about} (outcome={label}; {more} more since the last such line)"),
+        self.fail(outcome, None, now, (Fields::default(), format_args!("{about}")));
+    }
+
+    fn fail(
+        &mut self,
+        outcome: Outcome,
+        pod: Option<SocketAddr>,
+        now: Timestamp,
+        (mut fields, message): (Fields<'_>, fmt::Arguments<'_>),
+    ) {
+        let Some(suppressed) = self.rate.admit(outcome, pod, now) else { return };
+        fields = fields.with("outcome", outcome.label());
+        for (key, lines) in
+            [("suppressed", suppressed.lines), ("suppressed_other_pods", suppressed.other_pods)]
+        {
+            if lines > 0 {
+                fields = fields.with(key, lines);
+            }
         }
+        fields.log(Level::Warn, module_path!(), message);
     }
 }

@@ -248,7 +248,7 @@ pub fn run(podman: &Podman<'_>, name: &str, network: &[&str], arguments: &[&str]
     let mut run = podman.command("podman");
     run.args(limits.concat()).args(network).arg(IMAGE).args(arguments);
     let program = Program::start(&mut run);
-    program.wait_for_line("listening on", LIMIT);
+    program.wait_for_line("msg=listening", LIMIT);
     program
 }
 

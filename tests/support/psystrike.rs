@@ -188,7 +188,8 @@ pub fn run_under(wrapper: &str, arguments: &[&str]) -> Ended {
     Ended { status, stdout: program.whole_stdout(), stderr: program.stderr() }
 }
 
-const LISTENING: &str = "listening on ";
+/// In the line for each address, in every format of the log.
+const LISTENING: &str = "listening";
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_psystrike");
 
@@ -208,7 +209,7 @@ fn without_settings(program: &str) -> Command {
 }
 
 fn address_in(line: &str) -> SocketAddr {
-    let (_, after) = line.split_once(LISTENING).expect("the line was chosen for it");
-    let address = after.split([' ', ',']).next().unwrap_or_default();
-    address.parse().unwrap_or_else(|e| panic!("no address after {LISTENING:?} in {line:?}: {e}"))
+    let (_, after) = line.split_once("address").unwrap_or_else(|| panic!("no address in {line:?}"));
+    let address = after.trim_start_matches(['=', '"', ':']).split([' ', '"']).next().unwrap_or_default();
+    address.parse().unwrap_or_else(|e| panic!("no address in {line:?}: {e}"))
 }

@@ -68,7 +68,7 @@ impl<N: Network> Worker<N> {
                 self.journal.trouble(
                     Outcome::NoDescriptors,
                     self.tools.now,
-                    format_args!("a client cannot be registered: {error}"),
+                    format_args!("cannot register a client: {error}"),
                 );
             }
         }

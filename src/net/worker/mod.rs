@@ -342,7 +342,7 @@ impl<N: Network> Worker<N> {
 
     /// Logs, at a limited rate, that no descriptor is left to accept a connection.
     pub fn report_no_descriptors(&mut self) {
-        let about = "no file descriptor left: clients wait to be accepted";
+        let about = "no file descriptor left; new clients have to wait";
         self.journal.trouble(Outcome::NoDescriptors, self.tools.now, about);
     }
 

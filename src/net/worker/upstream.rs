@@ -62,7 +62,7 @@ impl<N: Network> Worker<N> {
                 self.close_upstream(key);
             }
             UpstreamAction::Retry(peer) => {
-                debug!("{peer}: the pooled connection was closed or stale; retrying on a new one");
+                debug!(pod:% = peer; "pooled connection was closed or stale; retrying on a new one");
                 self.counters().retries.add(1);
                 self.close_upstream(key);
                 return self.open(key, peer);
