@@ -448,7 +448,8 @@ pub(crate) fn route(bytes: &[u8]) {
         }
         (Target::Absolute(uri), Some(authority)) => {
             let [path, mark, query] = target.parts();
-            let path = if path == "/" && !uri.contains(&format!("{authority}/")) { "" } else { path };
+            let rest = &uri["http://".len() + authority.len()..];
+            let path = if path == "/" && !rest.starts_with('/') { "" } else { path };
             assert_eq!(uri["http://".len()..], format!("{authority}{path}{mark}{query}"));
             let named = authority.parse().or_else(|_| format!("{authority}:80").parse::<SocketAddr>());
             match destination {
