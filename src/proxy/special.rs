@@ -46,7 +46,7 @@ pub(super) const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], prefix: u8) -> IpNet 
 
 /// Returns the IPv4 addresses inside an IPv6 one, which a router or the kernel may extract and connect to. All readings
 /// are returned, as the one that a translator uses is not known here.
-pub(super) fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 4] {
+pub(super) fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 5] {
     const LOW_32_BITS: [IpNet; 3] = [
         v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96), // NAT64 (RFC 6052)
         v6([0, 0, 0, 0, 0, 0, 0, 0], 96),         // IPv4-compatible (RFC 4291 section 2.5.5.1)
@@ -56,12 +56,12 @@ pub(super) fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 4] {
     const SIX_TO_FOUR: IpNet = v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16); // RFC 3056
     const TEREDO: IpNet = v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32); // RFC 4380 section 4
     if ip.is_unspecified() || ip.is_loopback() {
-        return [None; 4]; // in ::/96, but addresses of their own
+        return [None; 5]; // in ::/96, but addresses of their own
     }
     let is_in = |range: &IpNet| range.contains(&IpAddr::V6(ip));
     let [_, a, b, c, e, f, y, z] = ip.segments();
     let v4 = |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
-    if LOW_32_BITS.iter().any(is_in) || is_isatap(e, f) {
+    let [one, two, three, four] = if LOW_32_BITS.iter().any(is_in) {
         [v4(y, z), None, None, None]
     } else if is_in(&LOCAL_NAT64) {
         rfc6052(ip.octets())
@@ -71,7 +71,9 @@ pub(super) fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 4] {
         [v4(b, c), v4(!y, !z), None, None] // the server, and the client, whose bits are inverted
     } else {
         [None; 4]
-    }
+    };
+    // An ISATAP interface identifier may stand behind any prefix, those above included.
+    [one, two, three, four, v4(y, z).filter(|_| is_isatap(e, f))]
 }
 
 /// Returns whether `first` and `second` begin an ISATAP interface identifier, for any bits "universal" and "group" (RFC
