@@ -130,7 +130,8 @@ fn serve(config: &Config) -> Result<u8, String> {
     let list = |ranges: &[IpNet]| ranges.iter().map(IpNet::to_string).collect::<Vec<_>>().join(",");
     let (allow, deny, ports) = (list(policy.allow()), list(policy.deny()), policy.ports());
     let names = if policy.names().is_empty() { "any".to_owned() } else { policy.names().join(",") };
-    info!(allow:%, deny:%, ports:%, names:%; "allowed destinations");
+    let connect = config.settings.connect_ports.as_ref().map_or("off".to_owned(), ToString::to_string);
+    info!(allow:%, deny:%, ports:%, names:%, connect_ports:% = connect; "allowed destinations");
     let status = supervise(config, &shared, &mut signals, &running);
     logging::flush();
     status

@@ -104,7 +104,7 @@ pub fn parse(
     let listen = source.list(Opt::Listen, address)?;
     let workers = source.one(Opt::Workers, workers)?;
     let (policy, timeouts) = (policy(&mut source)?, timeouts(&mut source)?);
-    let connect_ports = connect_ports(&mut source)?;
+    let connect_ports = connect_ports(&mut source, policy.ports())?;
     let clients_max = source.optional(Opt::ClientsMax, |text| count(text, 1))?;
     let upstreams_idle_max = source.optional(Opt::UpstreamsIdleMax, |text| count(text, 0))?;
     let buffers_max = source.optional(Opt::BuffersMax, |text| buffers(text, workers))?;
@@ -157,6 +157,7 @@ fn policy<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<Pol
 #[cold]
 fn connect_ports<V: Fn(&str) -> Option<OsString>>(
     source: &mut Source<V>,
+    allowed_ports: &Ports,
 ) -> Result<Option<Ports>, UsageError> {
     let allowed = source.flag(Opt::AllowConnect)?;
     let ports = source.optional(Opt::ConnectPorts, Ports::from_str)?;
@@ -164,6 +165,10 @@ fn connect_ports<V: Fn(&str) -> Option<OsString>>(
         Some(_) if !allowed => {
             let (ports, connect) = (source.name(Opt::ConnectPorts), Opt::AllowConnect.name());
             Err(UsageError(format!("{ports} requires {connect}")))
+        }
+        Some(ports) if !ports.overlap(allowed_ports) => {
+            let (name, allowed) = (source.name(Opt::ConnectPorts), source.name(Opt::AllowPorts));
+            Err(UsageError(format!("{name} {ports}: none of these is in {allowed} {allowed_ports}")))
         }
         ports => Ok(allowed.then(|| ports.unwrap_or_else(Ports::all))),
     }
@@ -397,6 +402,11 @@ mod tests {
     fn what_is_wrong_names_option_value_and_what_is_allowed() {
         for (arguments, variables, expected) in [
             (&["--timeout", "9"][..], &[][..], &["--timeout", "\"9\"", "500ms"][..]),
+            (
+                &["--allow-connect", "--connect-ports=443", "--allow-ports", "80,8080"],
+                &[],
+                &["--connect-ports 443: none of these is in --allow-ports 80,8080"],
+            ),
             (&["--connect-ports", "443"], &[], &["--connect-ports requires --allow-connect"]),
             (&["--allow-connect", "--connect-ports", "0"], &[], &["--connect-ports", "\"0\"", "1 to 65535"]),
             (&["--timeout", "0s"], &[], &["--timeout", "\"0s\"", "above zero"]),

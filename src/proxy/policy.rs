@@ -176,6 +176,15 @@ impl Ports {
         Self(vec![1..=u16::MAX])
     }
 
+    /// Returns whether a port is in both sets.
+    #[cold]
+    pub fn overlap(&self, other: &Self) -> bool {
+        let meets = |one: &RangeInclusive<u16>| {
+            other.0.iter().any(|two| one.start() <= two.end() && two.start() <= one.end())
+        };
+        self.0.iter().any(meets)
+    }
+
     /// Returns whether the set contains `port`.
     pub fn contain(&self, port: u16) -> bool {
         self.0.iter().any(|range| range.contains(&port))
@@ -335,6 +344,11 @@ mod tests {
             (ALL, "", "2001:db8::300:5efe:127.0.0.1", false),
             (ALL, "", "2001:db8::400:5efe:127.0.0.1", true),
             (ALL, "", "2001:db8::5efe:8.8.8.8", true),
+            // ISATAP hides no other reading.
+            (ALL, "", "2002:a9fe:a9fe::5efe:8.8.8.8", false),
+            (ALL, "10.0.0.0/8", "2002:a01:203:0:200:5efe:8.8.8.8", false),
+            (ALL, "", "64:ff9b:1:7f00:0:5efe:8.8.8.8", false),
+            (ALL, "", "2001:0:7f00:1::5efe:8.8.8.8", false),
             (ALLOW_DEFAULT, "", "fd00::5efe:169.254.169.254", false),
             (ALLOW_DEFAULT, "", "fd00::5efe:10.1.2.3", true),
             ("::/0", "", "64:ff9b::8.8.8.8", false),
