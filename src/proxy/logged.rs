@@ -24,6 +24,13 @@ pub fn request(method: &str, target: Target<'_>) -> String {
         Target::Absolute(text) | Target::Other(text) if let Some((before, after)) = around_userinfo(text) => {
             write!(cut, "{method} {before}{CUT}{after}")
         }
+        // Clients that write a URL without its scheme.
+        Target::Origin { path, query }
+            if let Some(("", after)) = path.strip_prefix("//").and_then(around_userinfo) =>
+        {
+            let query = query.map(|query| ["?", query].concat()).unwrap_or_default();
+            write!(cut, "{method} //{CUT}{after}{query}")
+        }
         target => write!(cut, "{method} {target}"),
     };
     if written.is_err() {
@@ -32,12 +39,29 @@ pub fn request(method: &str, target: Target<'_>) -> String {
     cut.text
 }
 
-/// Splits a target around its userinfo (RFC 3986 section 3.2.1), if it has one: `http://`, and `@` with the rest.
+/// Splits a target around its userinfo (RFC 3986 section 3.2.1), if it has one: `http://`, and `@` with the rest. A
+/// password with a `/` or a `?` in it leaves an authority that is none; then all up to the last `@` counts as userinfo.
 fn around_userinfo(target: &str) -> Option<(&str, &str)> {
-    let start = target.find("://").map_or(0, |at| at + "://".len());
+    let scheme = target.split_once("://").map(|(scheme, _)| scheme);
+    let scheme = scheme.filter(|scheme| scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    let start = scheme.map_or(0, |scheme| scheme.len() + "://".len());
     let authority = target[start..].split(['/', '?']).next()?;
-    let end = start + authority.rfind('@')?;
-    Some((&target[..start], &target[end..]))
+    let end = match authority.rfind('@') {
+        Some(at) => at,
+        None if is_host_and_port(authority) => return None,
+        None => target[start..].rfind('@')?,
+    };
+    Some((&target[..start], &target[start + end..]))
+}
+
+/// Returns whether an authority looks like one without userinfo.
+fn is_host_and_port(authority: &str) -> bool {
+    let port = match authority.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        Some(Some((_, port))) => port.strip_prefix(':'),
+        Some(None) => return false,
+        None => authority.split_once(':').map(|(_, port)| port),
+    };
+    !authority.is_empty() && port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Returns at most the first `most` bytes of a text, cut between characters and marked if it is longer.
@@ -106,6 +130,18 @@ mod tests {
             (Target::Absolute("http://10.1.2.3?a@b"), "http://10.1.2.3?a@b"),
             (Target::Other("user:password@10.1.2.3:443"), "…@10.1.2.3:443"),
             (Target::Other("10.1.2.3:443"), "10.1.2.3:443"),
+            (Target::Absolute("http://[::1]:80/a@b"), "http://[::1]:80/a@b"),
+            (Target::Absolute("http://pod/a@b:c"), "http://pod/a@b:c"),
+            // Passwords with a / or a ? in them, and URLs that are none.
+            (Target::Absolute("https://user:pass/word@10.1.2.3/m"), "https://…@10.1.2.3/m"),
+            (Target::Absolute("http://user:pass?word@10.1.2.3/m"), "http://…@10.1.2.3/m"),
+            (Target::Absolute("http:///user:password@10.1.2.3"), "http://…@10.1.2.3"),
+            (Target::Absolute("http://[user:pass/word@10.1.2.3"), "http://…@10.1.2.3"),
+            (Target::Other("user:pass/word@10.1.2.3:443"), "…@10.1.2.3:443"),
+            (Target::Other("user:pass://word@10.1.2.3"), "…@10.1.2.3"),
+            (Target::Other("/user:password@10.1.2.3"), "…@10.1.2.3"),
+            (Target::Origin { path: "//user:password@10.1.2.3/m", query: Some("a") }, "//…@10.1.2.3/m?a"),
+            (Target::Origin { path: "//a/b@c", query: None }, "//a/b@c"),
         ] {
             assert_eq!(request("GET", target), format!("GET {expected}"));
         }
