@@ -134,6 +134,10 @@ fn names_come_from_dns_with_its_search_domains_failures_and_changes() {
                 ("empty.example", Dns::Addresses(Vec::new())),
                 ("failing.example", Dns::ServerFailure),
                 ("silent.example", Dns::Silence),
+                ("silent1.example", Dns::Silence),
+                ("silent2.example", Dns::Silence),
+                ("silent3.example", Dns::Silence),
+                ("silent4.example", Dns::Silence),
             ],
         );
         let scratch = Scratch::new("names");
@@ -172,5 +176,19 @@ fn names_come_from_dns_with_its_search_domains_failures_and_changes() {
             assert_eq!(client.response().expect("a whole answer").status(), 200);
         }
         assert_eq!(dns.queries("slow.example"), 1);
+
+        // Names whose servers do not respond take no thread from those that were resolved before.
+        let mut silent: Vec<_> = (0..5).map(|_| psystrike.client()).collect();
+        for (client, name) in silent.iter_mut().zip(["silent", "silent1", "silent2", "silent3", "silent4"]) {
+            client.send(get(&format!("http://{name}.example:{port}/m")));
+        }
+        poll("queries", || dns.queries("silent1.example"), |count| *count > 0);
+        for _ in 0..3 {
+            assert_eq!(psystrike.get(&format!("/pods/web.ns/{port}/m")).status(), 200);
+        }
+        for client in &mut silent {
+            let status = client.response().expect("a whole answer").status();
+            assert!([502, 504].contains(&status), "{status}: the resolver gives up after 4s");
+        }
     });
 }

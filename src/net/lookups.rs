@@ -11,15 +11,13 @@ use std::{
 use super::slots::Key;
 use crate::proxy::{
     outcome::LookupError,
-    resolver::{Answer, Asked, Resolver},
+    resolver::{Answer, Asked, RUNNING_MAX, Resolver},
     timestamp::Timestamp,
 };
 
-/// The most threads. Each resolves one name at a time.
-const THREADS_MAX: usize = 4;
 /// The most descriptors that resolving names takes. A look-up in glibc has a UDP socket for each server (`MAXNS`: 3) and a
 /// TCP socket; one in musl has a UDP socket, and a TCP socket for each of two queries.
-pub const DESCRIPTORS: usize = THREADS_MAX * 4;
+pub const DESCRIPTORS: usize = RUNNING_MAX * 4;
 
 /// A client that waits for the addresses of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,10 +98,11 @@ impl Lookups {
         &self,
         name: &Arc<str>,
         found: Result<Vec<IpAddr>, LookupError>,
+        took: Duration,
         now: Timestamp,
     ) -> Vec<usize> {
         let mut state = self.state();
-        let (answer, askers) = state.resolver.finish(name, found, now);
+        let (answer, askers) = state.resolver.finish(name, found, took, now);
         let mut workers: Vec<usize> = askers.iter().map(|asker| asker.worker).collect();
         workers.dedup(); // askers are in the order of their workers
         state.answers.extend(askers.into_iter().map(|asker| (asker, Arc::clone(name), answer.clone())));
@@ -114,7 +113,7 @@ impl Lookups {
     /// way, up to a limit.
     pub fn add_thread(&self) -> bool {
         let mut state = self.state();
-        let is_needed = state.resolver.queued() > state.resting && state.threads < THREADS_MAX;
+        let is_needed = state.resolver.queued() > state.resting && state.threads < RUNNING_MAX;
         state.threads += usize::from(is_needed);
         is_needed
     }
@@ -144,7 +143,7 @@ mod tests {
         }
         let name = lookups.begin_next().expect("one is queued");
         let ip: IpAddr = [10, 0, 0, 1].into();
-        assert_eq!(lookups.finish(&name, Ok(vec![ip]), now), [0, 1]);
+        assert_eq!(lookups.finish(&name, Ok(vec![ip]), Duration::ZERO, now), [0, 1]);
         let clients = |worker| -> Vec<Key> {
             let collected = lookups.collect(worker);
             assert!(
@@ -163,11 +162,11 @@ mod tests {
     fn threads_are_as_many_as_needed_and_few() {
         let (lookups, now, ttl) = (Lookups::default(), Timestamp::default(), Duration::from_secs(5));
         assert!(!lookups.add_thread(), "nothing is queued");
-        for slot in 0..THREADS_MAX + 2 {
+        for slot in 0..RUNNING_MAX + 2 {
             lookups.ask(&format!("n{slot}"), asker(0, slot), now, ttl);
-            assert_eq!(lookups.add_thread(), slot < THREADS_MAX);
+            assert_eq!(lookups.add_thread(), slot < RUNNING_MAX);
         }
-        for left in (0..THREADS_MAX).rev() {
+        for left in (0..RUNNING_MAX).rev() {
             assert_eq!(lookups.remove_thread(), left == 0);
         }
         let mut state = lookups.state();

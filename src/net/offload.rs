@@ -3,7 +3,13 @@
 //! The first thread starts with the first name, so that a psystrike without names has none. Threads are few, and stay.
 //! [`super::lookups`] owns the queue and the answers.
 
-use std::{io, net::IpAddr, net::ToSocketAddrs, sync::Arc, thread};
+use std::{
+    io,
+    net::{IpAddr, ToSocketAddrs},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use log::{debug, warn};
 
@@ -36,7 +42,7 @@ pub fn start(shared: &Arc<Shared>) {
         warn!("cannot start a thread to resolve names: {error}");
         if shared.lookups().remove_thread() {
             while let Some(name) = shared.lookups().begin_next() {
-                finish(shared, &name, Err(LookupError::Failed));
+                finish(shared, &name, Err(LookupError::Failed), Duration::ZERO);
             }
         }
     }
@@ -46,12 +52,14 @@ fn resolve_names(shared: &Shared) {
     loop {
         let name = shared.lookups().wait_for_next();
         debug!(name:%; "looking up a name");
-        finish(shared, &name, look_up(&name));
+        let begun = Instant::now();
+        let found = look_up(&name);
+        finish(shared, &name, found, begun.elapsed());
     }
 }
 
-fn finish(shared: &Shared, name: &Arc<str>, found: Result<Vec<IpAddr>, LookupError>) {
-    let workers = shared.lookups().finish(name, found, shared.now());
+fn finish(shared: &Shared, name: &Arc<str>, found: Result<Vec<IpAddr>, LookupError>, took: Duration) {
+    let workers = shared.lookups().finish(name, found, took, shared.now());
     workers.into_iter().for_each(|worker| shared.wake(worker));
 }
 

@@ -14,6 +14,23 @@ const QUEUE_MAX: usize = 256;
 const ADDRESSES_MAX: usize = 16;
 /// How long a failure is kept, if answers are not kept for less.
 const FAILURE_TTL_MAX: Duration = Duration::from_secs(1);
+/// The duration from which a look-up is slow: names whose DNS servers do not respond must not hold up the others.
+const SLOW: Duration = Duration::from_secs(1);
+/// The most look-ups under way at once. Each takes a thread.
+pub const RUNNING_MAX: usize = 4;
+/// The most of them for each class or a later one.
+const RUNNING_MAX_OF: [usize; 3] = [RUNNING_MAX, RUNNING_MAX - 1, RUNNING_MAX - 2];
+
+/// What the last look-up of a name says about the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    /// It found addresses soon.
+    Proven,
+    /// There was none, or it failed soon.
+    Unproven,
+    /// It took long.
+    Slow,
+}
 
 /// The result of a look-up: at least one address, or the reason why there is none.
 pub type Answer = Result<Arc<[IpAddr]>, LookupError>;
@@ -36,7 +53,9 @@ pub struct Resolver<W> {
     /// In the order of their names.
     names: Vec<(Arc<str>, Lookup<W>)>,
     /// Names whose look-up has not begun, in their order.
-    queue: VecDeque<Arc<str>>,
+    queue: VecDeque<(Class, Arc<str>)>,
+    /// The number of look-ups under way, for each class.
+    running: [usize; RUNNING_MAX_OF.len()],
     /// The number of answers among `names`.
     answers: usize,
 }
@@ -47,17 +66,19 @@ enum Lookup<W> {
     Pending {
         /// In their order.
         waiters: Vec<W>,
-        begun: bool,
+        /// The class of the look-up that is under way.
+        begun: Option<Class>,
     },
     Known {
         answer: Answer,
         at: Timestamp,
+        class: Class,
     },
 }
 
 impl<W> Default for Resolver<W> {
     fn default() -> Self {
-        Self { names: Vec::new(), queue: VecDeque::new(), answers: 0 }
+        Self { names: Vec::new(), queue: VecDeque::new(), running: Default::default(), answers: 0 }
     }
 }
 
@@ -67,7 +88,7 @@ impl<W: Ord> Resolver<W> {
     pub fn ask(&mut self, name: &str, waiter: W, now: Timestamp, ttl: Duration) -> Asked {
         let name: Arc<str> = name.to_ascii_lowercase().into(); // RFC 4343: case does not matter
         match self.get_mut(&name) {
-            Some(Lookup::Known { answer, at }) if is_fresh(answer, *at, now, ttl) => {
+            Some(Lookup::Known { answer, at, .. }) if is_fresh(answer, *at, now, ttl) => {
                 return Asked::Known(answer.clone());
             }
             Some(Lookup::Pending { waiters, .. }) => {
@@ -81,11 +102,15 @@ impl<W: Ord> Resolver<W> {
         if self.queue.len() >= QUEUE_MAX {
             return Asked::Known(Err(LookupError::QueueFull));
         }
-        let pending = Lookup::Pending { waiters: vec![waiter], begun: false };
-        if self.replace(&name, pending).is_some() {
-            self.answers -= 1;
-        }
-        self.queue.push_back(name);
+        let pending = Lookup::Pending { waiters: vec![waiter], begun: None };
+        let class = match self.replace(&name, pending) {
+            Some(Lookup::Known { class, .. }) => {
+                self.answers -= 1;
+                class
+            }
+            _ => Class::Unproven,
+        };
+        self.queue.push_back((class, name));
         Asked::Queued
     }
 
@@ -96,9 +121,9 @@ impl<W: Ord> Resolver<W> {
         if let Ok(at) = waiters.binary_search(waiter) {
             waiters.remove(at);
         }
-        if waiters.is_empty() && !*begun {
+        if waiters.is_empty() && begun.is_none() {
             self.names.retain(|(known, _)| **known != *name);
-            self.queue.retain(|queued| **queued != *name);
+            self.queue.retain(|(_, queued)| **queued != *name);
         }
     }
 
@@ -122,13 +147,22 @@ impl<W: Ord> Resolver<W> {
         }
     }
 
-    /// Takes the next name to look up. [`finish`](Self::finish) has to follow.
+    /// Takes the next name to look up: the first whose class does not have too many look-ups under way.
+    /// [`finish`](Self::finish) has to follow.
     pub fn begin_next(&mut self) -> Option<Arc<str>> {
-        let name = self.queue.pop_front()?;
+        let at = self.queue.iter().position(|(class, _)| self.may_begin(*class))?;
+        let (class, name) = self.queue.remove(at)?;
+        self.running[class as usize] += 1;
         if let Some(Lookup::Pending { begun, .. }) = self.get_mut(&name) {
-            *begun = true;
+            *begun = Some(class);
         }
         Some(name)
+    }
+
+    /// Returns whether no class up to this one would have too many look-ups under way.
+    fn may_begin(&self, class: Class) -> bool {
+        let under_way = |from: usize| self.running[from..].iter().sum::<usize>();
+        (0..=class as usize).all(|from| under_way(from) < RUNNING_MAX_OF[from])
     }
 
     /// Returns how many look-ups have not begun.
@@ -136,21 +170,30 @@ impl<W: Ord> Resolver<W> {
         self.queue.len()
     }
 
-    /// Stores the answer of a look-up, and returns it with those who wait for it.
+    /// Stores the answer of a look-up that took so long, and returns it with those who wait for it.
     pub fn finish(
         &mut self,
         name: &Arc<str>,
         found: Result<Vec<IpAddr>, LookupError>,
+        took: Duration,
         now: Timestamp,
     ) -> (Answer, Vec<W>) {
         let answer = found.and_then(addresses);
+        let class = match &answer {
+            _ if took >= SLOW => Class::Slow,
+            Ok(_) => Class::Proven,
+            Err(_) => Class::Unproven,
+        };
         if self.answers >= ANSWERS_MAX {
             self.forget_oldest();
         }
-        let known = Lookup::Known { answer: answer.clone(), at: now };
+        let known = Lookup::Known { answer: answer.clone(), at: now, class };
         match self.replace(name, known) {
-            Some(Lookup::Pending { waiters, .. }) => {
+            Some(Lookup::Pending { waiters, begun }) => {
                 self.answers += 1;
+                if let Some(begun) = begun {
+                    self.running[begun as usize] -= 1;
+                }
                 (answer, waiters)
             }
             _ => (answer, Vec::new()),
@@ -217,7 +260,7 @@ mod tests {
         now: Timestamp,
     ) -> (String, Vec<u32>) {
         let name = resolver.begin_next().expect("one is queued");
-        let (_, waiters) = resolver.finish(&name, found, now);
+        let (_, waiters) = resolver.finish(&name, found, Duration::ZERO, now);
         (name.to_string(), waiters)
     }
 
@@ -229,7 +272,7 @@ mod tests {
         assert_eq!(resolver.ask("a.example.", 3, at(1), TTL), Asked::Queued, "it is not searched for");
         let name = resolver.begin_next().expect("one is queued");
         assert_eq!(resolver.ask("a.example", 4, at(2), TTL), Asked::Shared, "it is under way");
-        let (answer, waiters) = resolver.finish(&name, Ok(vec![ip(1)]), at(10));
+        let (answer, waiters) = resolver.finish(&name, Ok(vec![ip(1)]), Duration::ZERO, at(10));
         assert_eq!((answer, waiters), (found(1), vec![1, 2, 4]));
         for (milliseconds, expected) in [(5, Asked::Known(found(1))), (5009, Asked::Known(found(1)))] {
             assert_eq!(resolver.ask("a.EXAMPLE", 5, at(milliseconds), TTL), expected);
@@ -272,9 +315,42 @@ mod tests {
         let name = resolver.begin_next().expect("one is queued");
         resolver.cancel("b", &3);
         assert_eq!(resolver.ask("b", 4, at(3), TTL), Asked::Shared, "it is under way, and stays so");
-        assert_eq!(resolver.finish(&name, Ok(vec![ip(2)]), at(4)), (found(2), vec![4]));
+        assert_eq!(resolver.finish(&name, Ok(vec![ip(2)]), Duration::ZERO, at(4)), (found(2), vec![4]));
         resolver.cancel("b", &4);
         assert_eq!(resolver.ask("b", 5, at(5), TTL), Asked::Known(found(2)));
+    }
+
+    #[test]
+    fn names_that_take_long_leave_threads_to_others() {
+        let mut resolver = Resolver::default();
+        let begin = |resolver: &mut Resolver<u32>, names: &[&str]| -> Vec<String> {
+            for name in names {
+                resolver.ask(name, 1, at(0), Duration::ZERO);
+            }
+            std::iter::from_fn(|| resolver.begin_next()).map(|name| name.to_string()).collect()
+        };
+        let finish = |resolver: &mut Resolver<u32>, names: &[&str], found: &Result<Vec<IpAddr>, _>, took| {
+            for name in names {
+                let _ = resolver.finish(&(*name).into(), found.clone(), Duration::from_millis(took), at(0));
+            }
+        };
+        let (found, failed) = (Ok(vec![ip(1)]), Err(LookupError::Failed));
+        // Of names that are not known one thread is kept free, for a name that resolved before.
+        assert_eq!(begin(&mut resolver, &["good", "s1", "s2", "s3", "s4"]), ["good", "s1", "s2"]);
+        finish(&mut resolver, &["good"], &found, 20);
+        assert_eq!(begin(&mut resolver, &["good"]), ["s3", "good"]);
+        finish(&mut resolver, &["good"], &found, 20);
+        // Of those that took long, another one.
+        finish(&mut resolver, &["s1", "s2", "s3"], &failed, 10_000);
+        assert_eq!(begin(&mut resolver, &["s1", "s2", "s3"]), ["s4", "s1", "s2"]);
+        finish(&mut resolver, &["s4", "s1"], &failed, 10_000);
+        assert_eq!(begin(&mut resolver, &["s4", "new", "good"]), ["s3", "new", "good"]);
+        assert_eq!(resolver.queued(), 1);
+        finish(&mut resolver, &["good", "new", "s2", "s3"], &found, 20);
+        assert_eq!(begin(&mut resolver, &[]), ["s4"]);
+        finish(&mut resolver, &["s4"], &found, 20);
+        assert_eq!(resolver.running, [0; 3]);
+        assert_eq!(begin(&mut resolver, &["s1", "s2", "s3", "s4", "good"]), ["s1", "s2", "s3", "s4"]);
     }
 
     #[test]

@@ -33,7 +33,7 @@ type Found = Result<Vec<IpAddr>, LookupError>;
 pub(crate) struct Resolver {
     random: Random,
     /// Look-ups under way, and when they end.
-    running: Vec<(Arc<str>, Timestamp, Found)>,
+    running: Vec<(Arc<str>, Duration, Timestamp, Found)>,
     /// Look-ups that ended in a failure, and when.
     failed: Vec<(Arc<str>, Outcome, Timestamp)>,
 }
@@ -75,9 +75,10 @@ impl Net {
         while self.resolver.running.len() < RUNNING_MAX {
             let Some(name) = shared.lookups().begin_next() else { return };
             let found = self.resolver.find(&name);
-            let due = self.now + Duration::from_millis(self.resolver.random.pick(&MILLISECONDS));
+            let takes = Duration::from_millis(self.resolver.random.pick(&MILLISECONDS));
+            let due = self.now + takes;
             self.trace(|| format!("{name} is looked up until {due:?}: {found:?}"));
-            self.resolver.running.push((name, due, found));
+            self.resolver.running.push((name, takes, due, found));
             self.end_lookups(shared);
         }
     }
@@ -85,8 +86,8 @@ impl Net {
     /// Ends the look-ups whose time has come, and begins others.
     pub(crate) fn end_lookups(&mut self, shared: &Shared) {
         let now = self.now;
-        let ended: Vec<_> = self.resolver.running.extract_if(.., |(_, due, _)| *due <= now).collect();
-        for (name, _, found) in ended {
+        let ended: Vec<_> = self.resolver.running.extract_if(.., |(_, _, due, _)| *due <= now).collect();
+        for (name, took, _, found) in ended {
             self.trace(|| format!("{name} was looked up"));
             let failure = match &found {
                 Err(LookupError::NoSuchName) => Some(Outcome::NoSuchName),
@@ -97,7 +98,7 @@ impl Net {
                 Ok(_) => None,
             };
             self.resolver.failed.extend(failure.map(|failure| (Arc::clone(&name), failure, now)));
-            let workers = shared.lookups().finish(&name, found, now);
+            let workers = shared.lookups().finish(&name, found, took, now);
             workers.into_iter().for_each(|worker| shared.wake(worker));
             self.progress = true;
         }
@@ -105,7 +106,7 @@ impl Net {
 
     /// When the next look-up ends.
     pub(crate) fn next_lookup_end(&self) -> Option<Timestamp> {
-        self.resolver.running.iter().map(|(_, due, _)| *due).min()
+        self.resolver.running.iter().map(|(_, _, due, _)| *due).min()
     }
 
     /// Whether a scrape of a named pod, whose request was read at `since`, may end so before any pod was asked.
