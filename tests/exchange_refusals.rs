@@ -172,7 +172,7 @@ fn refusals() -> Vec<Refusal> {
             turned_away: false,
         })
         .collect();
-    refusals.extend([HEALTHZ, ASK, ASK_10_KEEPS].map(|request| Refusal {
+    refusals.extend([ASK, ASK_10_KEEPS].map(|request| Refusal {
         request: request.into(),
         outcome: Outcome::TooManyClients,
         status: 503,

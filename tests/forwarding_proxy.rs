@@ -81,5 +81,13 @@ fn psystrikes_own_address_is_answered_without_a_connection_to_itself() {
             );
         }
         assert_eq!(psystrike.metric("psystrike_pod_connections_opened_total"), 0.0, "{listen}");
+
+        // By its path it may be a pod of its own, but no connection to it is there for others.
+        for _ in 0..2 {
+            assert_eq!(psystrike.get(&format!("/pods/{own}/{port}/healthz")).text(), "ok\n", "{listen}");
+        }
+        assert_eq!(psystrike.metric("psystrike_pod_connections{state=\"idle\"}"), 0.0, "{listen}");
+        assert_eq!(psystrike.get(&format!("http://{own}:{port}/nowhere")).status(), 508, "{listen}");
+        assert_eq!(psystrike.metric("psystrike_pod_connections_opened_total"), 2.0, "{listen}");
     }
 }

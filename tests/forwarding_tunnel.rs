@@ -259,6 +259,62 @@ fn a_tunnel_whose_client_reads_nothing_holds_little() {
 }
 
 #[test]
+fn a_client_may_end_its_side_before_the_tunnel_is_open() {
+    let psystrike = psystrike(&[]);
+    let pod = listen("127.0.0.1");
+    let port = pod.local_addr().expect("it has an address").port();
+    let mut client = limited(TcpStream::connect(psystrike.address()).expect("it connects"));
+    // Its name has to be resolved first.
+    let request = format!("CONNECT localhost:{port} HTTP/1.1\r\nHost: localhost\r\n\r\nhello");
+    client.write_all(request.as_bytes()).expect("it is sent");
+    client.shutdown(Shutdown::Write).expect("it can be ended");
+    let mut pod = limited(pod.accept().expect("a connection").0);
+    assert_eq!(read_all(&mut pod).expect("an end in order"), b"hello");
+    pod.write_all(b"bye").expect("it is sent");
+    drop(pod);
+    assert_eq!(read_all(&mut client).expect("an end in order"), [ESTABLISHED, b"bye"].concat());
+}
+
+/// What the kernel has for a closed connection counts for nobody.
+#[test]
+fn a_tunnel_whose_sides_have_ended_counts_until_both_have_taken_all_bytes() {
+    let psystrike = psystrike(&[]);
+    let pod = listen("127.24.1.13");
+    let (mut client, mut pod) = tunnel(&psystrike, &pod, b"");
+    let all = pattern(1 << 20, 5);
+    let sent = thread::spawn({
+        let all = all.clone();
+        move || pod.write_all(&all).map(|()| drop(pod))
+    });
+    client.shutdown(Shutdown::Write).expect("it can be ended");
+    poll(
+        "bytes",
+        || psystrike.metric("psystrike_tunnel_bytes_total{direction=\"to_client\"}"),
+        |bytes| *bytes > 2e5,
+    );
+    thread::sleep(Duration::from_millis(300)); // that nothing happens is what is looked at
+    assert_eq!(psystrike.metric("psystrike_tunnels"), 1.0);
+    assert!(read_all(&mut client).expect("an end in order") == all);
+    sent.join().expect("it ends").expect("it is sent");
+    poll("tunnels", || psystrike.metric("psystrike_tunnels"), |tunnels| *tunnels == 0.0);
+}
+
+#[test]
+fn idle_tunnels_give_their_places_to_scrapes_probes_and_other_tunnels() {
+    let psystrike = psystrike(&["--clients-max", "3"]);
+    let pod = listen("127.24.1.12");
+    let mut tunnels: Vec<_> = (0..3).map(|_| tunnel(&psystrike, &pod, b"")).collect();
+    for _ in 0..3 {
+        assert_eq!(psystrike.get("/healthz").status(), 200);
+        let (_, mut evicted) = tunnels.remove(0);
+        assert_eq!(read_all(&mut evicted).expect("an end in order"), b"");
+        tunnels.push(tunnel(&psystrike, &pod, b""));
+    }
+    let evicted = psystrike.metric("psystrike_tunnels_ended_total{reason=\"evicted\"}");
+    assert!((3.0..7.0).contains(&evicted), "{evicted}");
+}
+
+#[test]
 fn scrapes_and_tunnels_stand_beside_each_other() {
     let psystrike = psystrike(&["--access-log"]);
     let pod = listen("127.24.1.9");

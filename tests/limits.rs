@@ -526,14 +526,21 @@ fn at_the_most_clients_of_which_none_idles_a_new_one_is_told() {
     let psystrike = start(&["--clients-max", "2", "--header-timeout", "1m"]);
     let (pod, gate) = gated("127.23.2.1");
     let mut busy: Vec<_> = (0..2).map(|_| scraping(&psystrike, &pod)).collect();
-    for request in [get("/healthz"), get(&Psystrike::target(pod.address(), "/")), "nonsense\r\n\r\n".into()] {
+    let too_many = (503, "too many clients");
+    for (request, expected) in [
+        (get(&Psystrike::target(pod.address(), "/")), too_many),
+        (get(&format!("http://{}/", pod.address())), too_many),
+        ("nonsense\r\n\r\n".into(), (400, "malformed request: request line")),
+        // Probes and the metrics are answered all the same.
+        (get("/healthz"), (200, "OK")),
+        (get("/readyz"), (200, "OK")),
+        (get("/metrics"), (200, "OK")),
+    ] {
         let mut client = psystrike.client();
         client.send(&request);
         client.send(get("/readyz"));
         let response = client.response().expect("a whole answer");
-        if request.starts_with("GET") {
-            assert_eq!((response.status(), response.reason().as_str()), (503, "too many clients"));
-        }
+        assert_eq!((response.status(), response.reason().as_str()), expected, "{request:?}");
         assert_eq!(response.head.values("Connection"), ["close"]);
         assert_eq!(client.end(), End::Eof);
     }
@@ -571,7 +578,7 @@ fn a_client_that_idles_makes_room_whichever_worker_has_it() {
     let (pod, gate) = gated("127.23.2.3");
     let mut busy = scraping(&psystrike, &pod);
     for nth in 0..3 {
-        assert_eq!(psystrike.get("/healthz").status(), 503, "client {nth}");
+        assert_eq!(psystrike.get(&Psystrike::target(pod.address(), "/")).status(), 503, "client {nth}");
     }
     gate.open();
     assert_eq!(busy.response().expect("it is answered").status(), 200);
@@ -669,7 +676,8 @@ fn far_beyond_the_most_clients_none_waits_for_ever() {
     let mut busy = scraping(&psystrike, &pod);
     let mut turned_away: Vec<_> = (0..200).map(|_| psystrike.client()).collect();
     for client in &mut turned_away {
-        let _ = client.try_send(get("/healthz")); // many are closed already
+        let target = Psystrike::target(pod.address(), "/");
+        let _ = client.try_send(get(&target)); // many are closed already
     }
     let answers = turned_away.iter_mut().map(|client| match client.response() {
         Ok(response) => {

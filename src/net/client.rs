@@ -73,9 +73,10 @@ impl<S: Transport> Client<S> {
         }
     }
 
-    /// Returns whether it is in the middle of a long response.
+    /// Returns whether it is in the middle of a long response, or a tunnel of many bytes.
     pub(super) fn is_bulk(&self) -> bool {
-        self.outbox.sent_bytes >= BULK_BYTES
+        let to_pod = self.to_pod.as_ref().map_or(0, |outbox| outbox.sent_bytes);
+        self.outbox.sent_bytes.max(to_pod) >= BULK_BYTES
     }
 
     /// Returns whether the client has yet to take bytes that were handed over.
@@ -86,9 +87,8 @@ impl<S: Transport> Client<S> {
     /// Returns whether it is stalled or, before a close, has yet to acknowledge bytes in the kernel.
     pub(super) fn is_behind(&self) -> bool {
         let is_tunnel_stalled = self.to_pod.as_ref().is_some_and(|outbox| outbox.is_stalled());
-        self.is_stalled()
-            || is_tunnel_stalled
-            || (self.session.lingers() && self.stream.socket().has_undelivered())
+        let may_be_closed = self.session.lingers() || self.session.is_tunnel();
+        self.is_stalled() || is_tunnel_stalled || (may_be_closed && self.stream.socket().has_undelivered())
     }
 
     /// Returns the outbox of a side of its tunnel.
@@ -110,7 +110,9 @@ impl<S: Transport> Client<S> {
     /// Returns whether the client went away while its exchange is in progress.
     pub(super) fn is_gone(&self) -> bool {
         let works = match self.session.wants() {
-            Wants::Connection | Wants::Send | Wants::Response => true,
+            // A client that opens a tunnel may end its side first: its end passes to the pod.
+            Wants::Connection => !self.session.opens_tunnel(),
+            Wants::Send | Wants::Response => true,
             Wants::Flush => self.is_stalled(),
             Wants::Request | Wants::Discard | Wants::Delivery | Wants::Tunnel | Wants::Nothing => false,
         };

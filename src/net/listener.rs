@@ -48,6 +48,12 @@ pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>>
 
 /// Returns whether a connection to `to` reaches a listener at one of these addresses.
 pub fn is_among(listening: &[SocketAddr], to: SocketAddr) -> bool {
+    // The kernel takes the unspecified address for loopback.
+    let to = match to.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), to.port()),
+        IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), to.port()),
+        _ => to,
+    };
     listening.iter().filter(|address| address.port() == to.port()).any(|address| {
         let ip = address.ip().to_canonical();
         ip == to.ip() || ip.is_unspecified() && is_local(to)
@@ -55,17 +61,19 @@ pub fn is_among(listening: &[SocketAddr], to: SocketAddr) -> bool {
 }
 
 /// Returns whether an address is local: the kernel connects to a local address from the same address, or from 127.0.0.1
-/// to 127.0.0.0/8. Connecting a UDP socket sends nothing.
+/// to 127.0.0.0/8. Connecting a UDP socket sends nothing. Without a descriptor for it, the answer is yes: a connection to
+/// itself must not be opened by chance.
 fn is_local(address: SocketAddr) -> bool {
     let from: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let source = UdpSocket::bind((from, 0)).and_then(|socket| {
-        socket.connect(address)?;
-        socket.local_addr()
-    });
-    address.ip().is_loopback() || source.is_ok_and(|source| source.ip() == address.ip())
+    if address.ip().is_loopback() {
+        return true;
+    }
+    let Ok(socket) = UdpSocket::bind((from, 0)) else { return true };
+    let source = socket.connect(address).and_then(|()| socket.local_addr());
+    source.is_ok_and(|source| source.ip() == address.ip())
 }
 
 struct Listening(Socket);

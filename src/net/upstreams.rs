@@ -53,6 +53,8 @@ pub struct Upstream<S> {
     pub(super) read_mode: ReadMode,
     /// Whether bytes came after the end of a response: it cannot be reused.
     pub(super) has_surplus: bool,
+    /// Whether it leads to this process, which is asked at every connection: it is not pooled.
+    pub(super) is_to_itself: bool,
     /// Whether the kernel detects that the pod vanishes ([`Transport::watch`]).
     is_watched: bool,
 }
@@ -66,6 +68,7 @@ impl<S: Transport> Upstream<S> {
             input: Box::default(),
             read_mode: ReadMode::default(),
             has_surplus: false,
+            is_to_itself: false,
             is_watched: false,
         }
     }
@@ -147,8 +150,9 @@ impl<S: Transport> Upstreams<S> {
         upstream.read_mode = read_mode;
         let peer = upstream.peer;
         // If a read may find more, only a peek shows whether something is there after the response.
-        let rested =
-            !upstream.has_surplus && matches!(upstream.stream.peek(&mut [0]), Ok(Received::NotReady));
+        let rested = !upstream.has_surplus
+            && !upstream.is_to_itself
+            && matches!(upstream.stream.peek(&mut [0]), Ok(Received::NotReady));
         // Only once, when first pooled: a new connection may take as long as its scrape's time limit.
         if rested && !mem::replace(&mut upstream.is_watched, true) {
             upstream.stream.socket().watch();

@@ -1,7 +1,7 @@
 //! Decides which clients give up their places when the limit is reached, and how long other clients wait for a place.
 //!
-//! Owns the order. First comes the client that has been idle longest between two requests, on any worker: its next
-//! request can be sent again on another connection. Then comes the client that has been silent longest since it
+//! Owns the order. First comes the client that has been idle longest, on any worker: between two requests, or with a
+//! tunnel in which no byte moves. Its next request can be sent again on another connection. Then comes the client that has been silent longest since it
 //! connected, after a grace time. Clients with a request in progress stay. Clients are known by their slots and not
 //! touched here; [`crate::net::places`] counts and hands over the places.
 
@@ -20,7 +20,7 @@ pub const WAIT: Duration = Duration::from_millis(1200);
 /// The clients of one worker that are idle, silent or without a place.
 #[derive(Debug, Default)]
 pub struct Admission {
-    /// Clients between two requests.
+    /// Clients between two requests, and tunnels.
     idle: LruList,
     /// Clients that have sent nothing yet.
     silent: LruList,
@@ -82,7 +82,7 @@ impl Admission {
         self.without_place < WITHOUT_PLACE_MAX
     }
 
-    /// Returns the client that has been idle longest between two requests.
+    /// Returns the client that has been idle longest.
     pub fn longest_idle(&self) -> Option<u32> {
         self.idle.oldest()
     }

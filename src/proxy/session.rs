@@ -50,6 +50,16 @@ impl Session {
         matches!(self, Self::Exchange(exchange) if exchange.idles())
     }
 
+    /// Returns whether the session may be closed in favour of others: between two requests, or as a tunnel in which no
+    /// byte moves.
+    #[inline]
+    pub fn rests(&self) -> bool {
+        match self {
+            Self::Exchange(exchange) => exchange.idles(),
+            Self::Tunnel(tunnel) => !tunnel.is_over(),
+        }
+    }
+
     /// Returns whether the session waits for the delivery of its last response.
     #[inline]
     pub fn lingers(&self) -> bool {
@@ -69,6 +79,11 @@ impl Session {
     #[inline]
     pub fn is_tunnel(&self) -> bool {
         self.tunnel().is_some()
+    }
+
+    /// Returns whether the session is about to become a tunnel.
+    pub fn opens_tunnel(&self) -> bool {
+        matches!(self, Self::Exchange(exchange) if exchange.opens_tunnel())
     }
 
     /// Returns whether a side of a tunnel may still send bytes.

@@ -184,7 +184,11 @@ impl Net {
                 assert!(ask.read_at.is_none(), "client {client}: its head was here");
                 closes_expected = true;
             }
-            (Kind::Page, Outcome::Page) => {}
+            (Kind::Page, Outcome::Page) => {
+                // Its own pages are answered at the client limit too, and then it is turned away.
+                let left = this.conn.is_some_and(|conn| self.kernel.conns[conn].peer_left());
+                closes_expected |= this.waits && (left || self.now >= this.admitted_at + WAIT);
+            }
             (Kind::Refused(refused), outcome) if outcome == refused => {}
             (Kind::Scrape(id), Outcome::ResolvedNotAllowed) => self.justify_failure(client, id, outcome),
             (Kind::Scrape(id), outcome) if outcome.class() == Class::Pod => {

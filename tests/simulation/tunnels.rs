@@ -261,6 +261,7 @@ impl Tunnel {
                 assert!(other, "an end passes on behind the last byte, while the other direction is open");
             }
         }
+        sim.pass(Duration::from_millis(60)); // both have taken all, which is noticed by and by
         let closes = self.sides.map(|side| sim.net().kernel.conns[side].worker_closed);
         if let Some(side) = self.reset_by {
             // Where both had ended before, and all had come through, it comes too late to be seen.
@@ -360,10 +361,50 @@ fn a_silent_tunnel_is_closed_when_its_time_is_over() {
 }
 
 #[test]
+fn the_tunnel_that_was_silent_longest_gives_its_place_to_a_new_client() {
+    let mut sim = Sim::new(1, 2, 100);
+    let mut used = tunnel(&mut sim);
+    let mut silent = tunnel(&mut sim);
+    silent.take_all(&mut sim);
+    sim.pass(Duration::from_millis(600));
+    used.send(&mut sim, 1, 10);
+    sim.settle();
+    sim.pass(Duration::from_millis(600));
+    let client = sim.client();
+    sim.send(client, super::PAGE);
+    super::assert_starts(&sim.take(client), "HTTP/1.1 200 OK\r\n");
+    assert!(!sim.is_held(silent.sides[0]) && !sim.is_held(silent.sides[1]) && sim.is_held(used.sides[0]));
+    assert_eq!(sim.net().kernel.conns[silent.sides[0]].worker_closed, Some(Close::Fin));
+    assert_eq!(used.take(&mut sim, 0, 100), 10);
+    // The other one is in use, and the new client's response is under way: nobody gives a place.
+    used.send(&mut sim, 0, 10);
+    sim.settle();
+    sim.send(client, super::SCRAPE);
+    let next = sim.client();
+    sim.send(next, super::SCRAPE);
+    sim.pass(Duration::from_millis(900));
+    assert!(sim.is_held(used.sides[0]) && sim.take(next).is_empty(), "a byte moved a moment ago");
+    sim.pass(Duration::from_millis(200));
+    assert!(!sim.is_held(used.sides[0]));
+}
+
+#[test]
+fn a_tunnel_that_is_given_up_with_bytes_in_it_is_reset() {
+    let mut sim = Sim::new(1, 100, 100);
+    let mut stalled = tunnel(&mut sim);
+    stalled.send(&mut sim, 1, 1 << 22); // its client takes nothing
+    sim.settle();
+    sim.pass(IDLE + Duration::from_secs(1));
+    let [client, pod] = stalled.sides.map(|side| sim.net().kernel.conns[side].worker_closed);
+    assert_eq!((client, pod), (Some(Close::Reset), Some(Close::Reset)));
+}
+
+#[test]
 fn a_tunnel_that_is_in_use_outlives_the_beginning_of_the_end() {
     let mut sim = Sim::new(1, 100, 100);
     let mut used = tunnel(&mut sim);
-    let silent = tunnel(&mut sim);
+    let mut silent = tunnel(&mut sim);
+    silent.take_all(&mut sim);
     sim.pass(Duration::from_millis(900));
     used.send(&mut sim, 1, 10);
     sim.settle();
@@ -372,8 +413,10 @@ fn a_tunnel_that_is_in_use_outlives_the_beginning_of_the_end() {
     assert!(sim.is_held(silent.sides[0]), "not yet");
     sim.pass(Duration::from_millis(200));
     assert!(!sim.is_held(silent.sides[0]) && sim.is_held(used.sides[0]));
-    assert_eq!(used.take(&mut sim, 0, 100), 10);
+    sim.pass(Duration::from_secs(2));
+    assert!(sim.is_held(used.sides[0]), "there are bytes that its client has yet to take");
+    used.take_all(&mut sim);
     sim.pass(Duration::from_secs(1));
     assert_eq!(sim.event_loops().count(), 0, "the last one ends the process");
-    assert_eq!(TunnelEnd::ALL.len(), 6);
+    assert_eq!(TunnelEnd::ALL.len(), 7);
 }

@@ -23,6 +23,7 @@ use crate::{
         session::Session,
         timers::Timer,
         timestamp::Timestamp,
+        tunnel::Tunnel,
     },
 };
 
@@ -213,8 +214,11 @@ impl<N: Network> Worker<N> {
     /// Closes an idle client. If it has yet to receive its last response, it may do so without a place.
     fn close_idle(&mut self, key: Key) {
         let may_linger = self.admission.may_linger();
-        let is_behind = |client: &Client<N::Socket>| client.stream.socket().has_undelivered();
-        let client_stalled = may_linger && self.clients.get(key).is_some_and(is_behind);
+        let is_behind = |client: &Client<N::Socket>| match client.session.is_tunnel() {
+            true => self.is_behind(key),
+            false => may_linger && client.stream.socket().has_undelivered(),
+        };
+        let client_stalled = self.clients.get(key).is_some_and(is_behind);
         self.step(key, Event::CloseIfIdle { client_stalled });
         let Some(client) = self.clients.get_mut(key) else { return };
         self.admission.note(key.slot(), false, false);
@@ -249,8 +253,16 @@ impl<N: Network> Worker<N> {
         self.shared.places().show_idle(self.index, oldest.map(|client| client.idle_since));
     }
 
+    /// Returns the longest-idle client. If that is a tunnel in which a byte moved a moment ago, there is none.
     fn longest_idle(&self) -> Option<Key> {
-        self.admission.longest_idle().and_then(|slot| self.clients.key_at(slot))
+        let oldest = self.admission.longest_idle().and_then(|slot| self.clients.key_at(slot));
+        oldest.filter(|_| self.quiet_at().is_none_or(|at| at <= self.tools.now))
+    }
+
+    /// Returns from when on the longest-idle client may be closed, if it is a tunnel.
+    fn quiet_at(&self) -> Option<Timestamp> {
+        let oldest = self.admission.longest_idle().and_then(|slot| self.clients.key_at(slot))?;
+        self.clients.get(oldest)?.session.tunnel().map(Tunnel::quiet_at)
     }
 
     fn longest_silent(&self) -> Option<Key> {
@@ -274,7 +286,8 @@ impl<N: Network> Worker<N> {
         if places.has_granted(self.index) {
             return Some(self.tools.now);
         }
-        let ends = self.silent_since().map(|since| since + SILENCE).filter(|_| places.is_wanted());
+        let ends = [self.silent_since().map(|since| since + SILENCE), self.quiet_at()];
+        let ends = ends.into_iter().flatten().min().filter(|_| places.is_wanted());
         ends.map(|at| at.max(self.tools.now + LOOK_AGAIN))
     }
 
@@ -287,7 +300,9 @@ impl<N: Network> Worker<N> {
         let (idle, silent) = (self.longest_idle(), self.oldest_silent());
         match (idle, silent) {
             (Some(key), _) => {
-                self.step(key, Event::CloseIfIdle { client_stalled: false });
+                let is_tunnel = self.clients.get(key).is_some_and(|client| client.session.is_tunnel());
+                let client_stalled = is_tunnel && self.is_behind(key);
+                self.step(key, Event::CloseIfIdle { client_stalled });
             }
             (None, Some(key)) => {
                 self.step(key, Event::TurnAway);
@@ -327,7 +342,8 @@ impl<N: Network> Worker<N> {
 
     /// Closes a tunnel that is silent, or has it closed once it is.
     fn drain_tunnel(&mut self, key: Key) {
-        self.step(key, Event::CloseIfIdle { client_stalled: false });
+        let client_stalled = self.is_behind(key);
+        self.step(key, Event::CloseIfIdle { client_stalled });
         let Some(client) = self.clients.get_mut(key) else { return };
         if let Some(at) = client.session.deadline() {
             self.timers.arm(key, Timer::Exchange, &mut client.timers, at);

@@ -133,8 +133,9 @@ impl<N: Network> Worker<N> {
         while let Some((key, timer, at)) = self.timers.pop_due(now) {
             let Some(client) = self.clients.get_mut(key) else { continue };
             if client.timers.fire(timer, at) {
-                let client_stalled = client.is_behind();
-                if timer == Timer::Exchange && client.waits_until.is_none() {
+                let waits = client.waits_until.is_some();
+                let client_stalled = self.is_behind(key);
+                if timer == Timer::Exchange && !waits {
                     self.step(key, Event::Timeout { client_stalled });
                 }
                 self.run(key, &mut scratch);
@@ -204,8 +205,12 @@ impl<N: Network> Worker<N> {
         if let Some(at) = client.session.deadline() {
             self.timers.arm(key, Timer::Exchange, &mut client.timers, at);
         }
+        // A tunnel in which bytes just moved is behind all others.
+        if client.session.tunnel().is_some_and(|tunnel| tunnel.active() == self.tools.now) {
+            self.admission.note(key.slot(), false, false);
+        }
         // A client that is turned away has no place to give; a queued one is not idle.
-        let idles = client.session.idles() && client.has_place && !client.queued;
+        let idles = client.session.rests() && client.has_place && !client.queued;
         if self.admission.note(key.slot(), idles, client.silent_since.is_some()) {
             client.idle_since = self.tools.now;
         }

@@ -26,6 +26,16 @@ impl<N: Network> Worker<N> {
         self.upstreams.get_mut(upstream)
     }
 
+    /// Returns whether a client is behind ([`Client::is_behind`]), or a side of its tunnel has yet to take bytes.
+    pub(super) fn is_behind(&self, key: Key) -> bool {
+        let Some(client) = self.clients.get(key) else { return false };
+        let is_pod_behind = || {
+            let upstream = client.upstream.and_then(|upstream| self.upstreams.get(upstream));
+            upstream.is_some_and(|upstream| upstream.stream.socket().has_undelivered())
+        };
+        client.is_behind() || client.session.is_tunnel() && is_pod_behind()
+    }
+
     pub(super) fn act_on_upstream(&mut self, key: Key, action: UpstreamAction) -> Option<Event<'static>> {
         match action {
             UpstreamAction::None => return None,
@@ -81,7 +91,14 @@ impl<N: Network> Worker<N> {
             if to_other && self.shared.listens_at(peer) {
                 return Some(Event::UpstreamFailed(UpstreamError::Itself));
             }
-            return self.open(key, peer);
+            let event = self.open(key, peer);
+            if !to_other
+                && self.shared.listens_at(peer)
+                && let Some(upstream) = self.upstream_of(key)
+            {
+                upstream.is_to_itself = true;
+            }
+            return event;
         };
         if let Some(client) = self.clients.get_mut(key) {
             client.upstream = Some(upstream);

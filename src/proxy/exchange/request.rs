@@ -124,10 +124,12 @@ impl Reading {
         framing: Framing,
         transaction: &mut Transaction,
     ) -> Result<(), Outcome> {
-        if self.turned_away {
+        let route = RouteName::of(head.target);
+        // Probes and metrics are answered at the client limit too: a restart would help nobody.
+        if self.turned_away && !matches!(route, RouteName::Page(_)) {
             return Err(Outcome::TooManyClients);
         }
-        transaction.route = RouteName::of(head.target);
+        transaction.route = route;
         match (transaction.route, head.target) {
             (RouteName::None, Target::Origin { .. }) => Err(Outcome::NotFound),
             _ if !matches!(head.method, "GET" | "HEAD") => Err(Outcome::Method),

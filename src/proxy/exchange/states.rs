@@ -5,7 +5,7 @@
 use super::transaction::Transaction;
 use crate::{
     http1::body::BodyScanner,
-    proxy::{events::Wants, settings::Settings, timestamp::Timestamp, tunnel::Tunnel},
+    proxy::{events::Wants, route::RouteName, settings::Settings, timestamp::Timestamp, tunnel::Tunnel},
 };
 
 /// A request that has passed psystrike this often is in a loop.
@@ -74,7 +74,7 @@ pub struct Lingering {
 }
 
 impl Exchange {
-    /// Waits for the first request of a new connection. If it is `turned_away`, the only response is that there are too
+    /// Waits for the first request of a new connection. If it is `turned_away`, the only response is psystrike's own page or that there are too
     /// many clients.
     pub fn new(now: Timestamp, settings: &Settings, turned_away: bool) -> Self {
         Self::Reading(Reading { until: now + settings.timeouts.header, seen: 0, turned_away })
@@ -119,6 +119,15 @@ impl Exchange {
     /// Returns whether the exchange waits for the delivery of its last response.
     pub fn lingers(&self) -> bool {
         matches!(self, Self::Lingering(_))
+    }
+
+    /// Returns whether the exchange waits for the connection of a tunnel.
+    pub fn opens_tunnel(&self) -> bool {
+        matches!(
+            self,
+            Self::Resolving { transaction, .. } | Self::Connecting { transaction, .. }
+                if transaction.route == RouteName::Connect
+        )
     }
 
     /// Returns the name whose addresses the exchange waits for.

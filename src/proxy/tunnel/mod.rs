@@ -4,9 +4,11 @@
 //!
 //! ```text
 //! one side closes its sending direction -> the same on the other side; the other direction goes on
-//! both have                             -> both connections are closed
+//! both have, and have taken all bytes   -> both connections are closed
 //! one connection fails                  -> the other one is reset
-//! no byte moves for the idle timeout, or the process closes and none has for a second -> both are closed
+//! no byte moves for a second, and the process closes  -> both are closed, once both have taken all bytes
+//! no byte moves for the idle timeout; or for a second, and another client needs the place
+//!                                       -> both are closed; or reset, if one has not taken all bytes
 //! the buffers are full                  -> both are reset
 //! ```
 
@@ -20,8 +22,11 @@ use super::{
     timestamp::Timestamp,
 };
 
-/// For how long no byte may have moved in a tunnel that is closed with the process.
+/// For how long no byte may have moved in a tunnel that is closed with the process, or for another client.
 const QUIET: Duration = Duration::from_secs(1);
+/// How often to check whether both sides have taken all bytes. Until then they are in the kernel's buffers, and the
+/// tunnel counts as a client: no limit counts the bytes of connections that are closed.
+const CHECK: Duration = Duration::from_millis(50);
 
 /// A tunnel.
 #[derive(Debug)]
@@ -34,6 +39,8 @@ pub struct Tunnel {
     drains: bool,
     client_ended: bool,
     pod_ended: bool,
+    /// When to check next whether both sides have taken all bytes.
+    check_at: Timestamp,
     end: Option<TunnelEnd>,
 }
 
@@ -47,6 +54,7 @@ impl Tunnel {
             drains: false,
             client_ended: false,
             pod_ended: false,
+            check_at: now,
             end: None,
         }
     }
@@ -65,6 +73,16 @@ impl Tunnel {
         self.end.is_some()
     }
 
+    /// Returns when a byte last moved.
+    pub fn active(&self) -> Timestamp {
+        self.active
+    }
+
+    /// Returns from when on the tunnel may be closed in favour of others, if no byte moves before.
+    pub fn quiet_at(&self) -> Timestamp {
+        self.active + QUIET
+    }
+
     /// Returns the report of a tunnel that is over `now`.
     pub fn report(&self, now: Timestamp) -> Option<TunnelReport> {
         self.end.map(|end| TunnelReport { end, duration: now.since(self.opened) })
@@ -72,8 +90,17 @@ impl Tunnel {
 
     /// Returns when [`Event::Timeout`] is due, if no byte moves before.
     pub fn deadline(&self) -> Option<Timestamp> {
-        let timeout = if self.drains { QUIET.min(self.idle_timeout) } else { self.idle_timeout };
-        self.end.is_none().then(|| self.active + timeout)
+        let at = match () {
+            () if self.has_ended() => self.check_at,
+            () if self.drains => (self.active + QUIET.min(self.idle_timeout)).max(self.check_at),
+            () => self.active + self.idle_timeout,
+        };
+        self.end.is_none().then_some(at)
+    }
+
+    /// Returns whether both sides have closed their sending directions.
+    fn has_ended(&self) -> bool {
+        self.client_ended && self.pod_ended
     }
 
     /// Handles an event. An event that is no tunnel's changes nothing.
@@ -86,18 +113,24 @@ impl Tunnel {
             Event::Tunnelled => self.active = ctx.now,
             Event::TunnelEof(side) => self.eof(side, ctx, out),
             Event::TunnelFailed(side) => self.failed(side, out),
-            Event::CloseIfIdle { .. } if ctx.now >= self.active + QUIET => {
-                self.close(TunnelEnd::Drained, out)
+            Event::CloseIfIdle { client_stalled } if ctx.draining => {
+                self.drains = true;
+                if ctx.now >= self.quiet_at() {
+                    self.close_once_taken(TunnelEnd::Drained, client_stalled, ctx, out);
+                }
             }
-            Event::CloseIfIdle { .. } => self.drains = true,
-            Event::Timeout { .. } if self.deadline().is_some_and(|at| ctx.now >= at) => {
-                let end = if self.drains { TunnelEnd::Drained } else { TunnelEnd::Idle };
-                self.close(end, out);
+            Event::CloseIfIdle { client_stalled } if ctx.now >= self.quiet_at() => {
+                self.give_up(TunnelEnd::Evicted, client_stalled, out);
             }
-            Event::NoRoom { .. } => {
-                (out.client, out.upstream) = (ClientAction::Reset, UpstreamAction::Reset);
-                self.end = Some(TunnelEnd::BuffersFull);
+            Event::Timeout { client_stalled } if self.deadline().is_some_and(|at| ctx.now >= at) => {
+                let end = match () {
+                    () if self.has_ended() => TunnelEnd::Closed,
+                    () if self.drains => TunnelEnd::Drained,
+                    () => TunnelEnd::Idle,
+                };
+                self.close_once_taken(end, client_stalled, ctx, out);
             }
+            Event::NoRoom { .. } => self.give_up(TunnelEnd::BuffersFull, true, out),
             _ => {}
         }
     }
@@ -109,9 +142,7 @@ impl Tunnel {
             Side::Client => self.client_ended = true,
             Side::Pod => self.pod_ended = true,
         }
-        if self.client_ended && self.pod_ended {
-            return self.close(TunnelEnd::Closed, out);
-        }
+        self.check_at = ctx.now;
         match side {
             Side::Client => out.upstream = UpstreamAction::Shutdown,
             Side::Pod => out.client = ClientAction::Shutdown,
@@ -130,6 +161,24 @@ impl Tunnel {
                 self.end = Some(TunnelEnd::PodFailed);
             }
         }
+    }
+
+    /// Ends the tunnel, unless a side is `stalled`, for which there is time up to the idle timeout.
+    fn close_once_taken(&mut self, end: TunnelEnd, stalled: bool, ctx: &Context<'_>, out: &mut Output) {
+        if stalled && ctx.now < self.active + self.idle_timeout {
+            self.check_at = ctx.now + CHECK;
+            return;
+        }
+        self.give_up(end, stalled, out);
+    }
+
+    /// Ends the tunnel. If a side is `stalled`, bytes for it are lost, and an end in order would hide that.
+    fn give_up(&mut self, end: TunnelEnd, stalled: bool, out: &mut Output) {
+        if !stalled {
+            return self.close(end, out);
+        }
+        (out.client, out.upstream) = (ClientAction::Reset, UpstreamAction::Reset);
+        self.end = Some(end);
     }
 
     fn close(&mut self, end: TunnelEnd, out: &mut Output) {
@@ -172,6 +221,13 @@ mod tests {
     fn after(
         events: Vec<(u64, Event<'static>)>,
     ) -> (Tunnel, UpstreamAction, ClientAction, Option<(TunnelEnd, u64)>) {
+        after_in(true, events)
+    }
+
+    fn after_in(
+        draining: bool,
+        events: Vec<(u64, Event<'static>)>,
+    ) -> (Tunnel, UpstreamAction, ClientAction, Option<(TunnelEnd, u64)>) {
         let settings = Settings {
             policy: Policy::new(Vec::new(), Vec::new(), Ports::all()),
             timeouts: Timeouts {
@@ -194,7 +250,7 @@ mod tests {
             last = at(milliseconds);
             let (pages, recycler) = (&NoPages, &mut recycler);
             let now = at(milliseconds);
-            let mut ctx = Context { now, draining: false, settings: &settings, pages, recycler };
+            let mut ctx = Context { now, draining, settings: &settings, pages, recycler };
             tunnel.on_event(event, &mut ctx, &mut out);
         }
         let report = tunnel.report(last).map(|report| (report.end, report.duration.as_millis() as u64));
@@ -204,22 +260,40 @@ mod tests {
     const TIMEOUT_EVENT: Event<'static> = Event::Timeout { client_stalled: false };
     const CLOSE_IF_IDLE: Event<'static> = Event::CloseIfIdle { client_stalled: false };
 
+    fn timeout(client_stalled: bool) -> Event<'static> {
+        Event::Timeout { client_stalled }
+    }
+
     #[test]
     fn each_direction_ends_apart_and_both_end_the_tunnel() {
         use {ClientAction as C, UpstreamAction as U};
-        for (first, upstream, client) in
-            [(Side::Client, U::Shutdown, C::None), (Side::Pod, U::None, C::Shutdown)]
-        {
+        let told = [(Side::Client, (U::Shutdown, C::None)), (Side::Pod, (U::None, C::Shutdown))];
+        for ((first, tells_first), (_, tells_second)) in [(told[0], told[1]), (told[1], told[0])] {
             let (tunnel, to_pod, to_client, report) = after(vec![(5, Event::TunnelEof(first))]);
-            assert_eq!((to_pod, to_client, report), (upstream, client, None));
+            assert_eq!(((to_pod, to_client), report), (tells_first, None));
             assert!(!tunnel.reads_from(first) && tunnel.reads_from(first.other()) && !tunnel.is_over());
-            let events = vec![(5, Event::TunnelEof(first)), (9, Event::TunnelEof(first.other()))];
-            let (tunnel, to_pod, to_client, report) = after(events);
-            assert_eq!((to_pod, to_client), (U::CloseDelivering, C::CloseDelivering));
-            assert_eq!(
-                (report, tunnel.is_over(), tunnel.deadline()),
-                (Some((TunnelEnd::Closed, 9)), true, None)
-            );
+
+            // Once both have taken all bytes, their connections are closed.
+            let ended = || vec![(5, Event::TunnelEof(first)), (9, Event::TunnelEof(first.other()))];
+            let (tunnel, to_pod, to_client, report) = after(ended());
+            assert_eq!(((to_pod, to_client), report), (tells_second, None));
+            assert_eq!(tunnel.deadline(), Some(at(9)));
+            for (more, actions, deadline, end) in [
+                (vec![(9, timeout(false))], (U::CloseDelivering, C::CloseDelivering), None, Some(9)),
+                (vec![(9, timeout(true))], (U::None, C::None), Some(59), None),
+                (
+                    vec![(9, timeout(true)), (59, timeout(false))],
+                    (U::CloseDelivering, C::CloseDelivering),
+                    None,
+                    Some(59),
+                ),
+                (vec![(60_009, timeout(true))], (U::Reset, C::Reset), None, Some(60_009)),
+            ] {
+                let name = format!("{more:?}");
+                let (tunnel, to_pod, to_client, report) = after(ended().into_iter().chain(more).collect());
+                assert_eq!(((to_pod, to_client), tunnel.deadline()), (actions, deadline.map(at)), "{name}");
+                assert_eq!(report, end.map(|at| (TunnelEnd::Closed, at)), "{name}");
+            }
         }
     }
 
@@ -255,6 +329,46 @@ mod tests {
         ] {
             let name = format!("{events:?}");
             let (tunnel, _, _, report) = after(events);
+            assert_eq!((tunnel.deadline(), report), (deadline.map(at), end), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_tunnel_that_is_given_up_with_bytes_in_it_is_reset() {
+        use {ClientAction as C, UpstreamAction as U};
+        let evicted = Event::CloseIfIdle { client_stalled: true };
+        for (draining, event, end) in [
+            (false, (60_000, timeout(true)), TunnelEnd::Idle),
+            (true, (60_000, timeout(true)), TunnelEnd::Idle),
+            (false, (1_000, evicted), TunnelEnd::Evicted),
+        ] {
+            let at = event.0;
+            let (_, to_pod, to_client, report) = after_in(draining, vec![event]);
+            assert_eq!((to_pod, to_client, report), (U::Reset, C::Reset, Some((end, at))));
+        }
+        // As the process closes, there is time for it.
+        let closes = || Event::CloseIfIdle { client_stalled: true };
+        for (events, deadline) in [
+            (vec![(1_000, closes())], 1_050),
+            (vec![(10, closes()), (1_000, timeout(true))], 1_050),
+            (vec![(10, closes()), (1_000, timeout(true)), (1_050, timeout(true))], 1_100),
+        ] {
+            let name = format!("{events:?}");
+            let (tunnel, to_pod, to_client, report) = after(events);
+            assert_eq!((to_pod, to_client, report), (U::None, C::None, None), "{name}");
+            assert_eq!(tunnel.deadline(), Some(at(deadline)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_quiet_tunnel_gives_its_place_to_another_client() {
+        for (events, deadline, end) in [
+            (vec![(1_000, CLOSE_IF_IDLE)], None, Some((TunnelEnd::Evicted, 1_000))),
+            (vec![(999, CLOSE_IF_IDLE)], Some(60_000), None),
+            (vec![(500, Event::Tunnelled), (1_499, CLOSE_IF_IDLE)], Some(60_500), None),
+        ] {
+            let name = format!("{events:?}");
+            let (tunnel, _, _, report) = after_in(false, events);
             assert_eq!((tunnel.deadline(), report), (deadline.map(at), end), "{name}");
         }
     }

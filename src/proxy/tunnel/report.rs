@@ -28,12 +28,21 @@ pub enum TunnelEnd {
     Drained,
     /// The bytes held for others reached their limit.
     BuffersFull,
+    /// Another client needed its place, and no byte was moving.
+    Evicted,
 }
 
 impl TunnelEnd {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 6] =
-        [Self::Closed, Self::ClientFailed, Self::PodFailed, Self::Idle, Self::Drained, Self::BuffersFull];
+    pub const ALL: [Self; 7] = [
+        Self::Closed,
+        Self::ClientFailed,
+        Self::PodFailed,
+        Self::Idle,
+        Self::Drained,
+        Self::BuffersFull,
+        Self::Evicted,
+    ];
 
     /// Returns the label's value.
     pub fn label(self) -> &'static str {
@@ -44,6 +53,7 @@ impl TunnelEnd {
             Self::Idle => "idle",
             Self::Drained => "drained",
             Self::BuffersFull => "buffers_full",
+            Self::Evicted => "evicted",
         }
     }
 }
