@@ -114,7 +114,8 @@ fn the_job_that_was_pushproxs_runs() {
     let answer = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {}\r\n\r\n{page}", page.len());
     let node = Pod::answering("127.0.0.1", answer, Then::Keep);
     let psystrike = Psystrike::start(&["--allow", "127.0.0.1"]);
-    let [before, by_name, by_address] = &blocks("yaml")[..] else { panic!("the job before, and two after") };
+    let jobs: Vec<_> = blocks("yaml").into_iter().filter(|block| block.contains("job_name:")).collect();
+    let [before, by_name, by_address] = &jobs[..] else { panic!("the job before, and two after") };
     let [pushprox, ours] = ["http://pushprox.example:8080/", "http://psystrike.example:31000"];
     assert_eq!(before.replace(pushprox, ours), *by_name, "nothing else changes");
     let own = psystrike.address().to_string();
