@@ -3,19 +3,13 @@
 
 mod support;
 
-use std::{
-    fs,
-    net::{SocketAddr, TcpListener, TcpStream},
-    process::Command,
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use support::{
-    LIMIT, Scratch,
+    Scratch,
     http::{Broken, Client, Response},
+    nginx::Nginx,
     pods::{Pod, Then},
-    poll,
-    program::Program,
     prometheus::{Prometheus, Release},
     psystrike::Psystrike,
     read, require_programs,
@@ -28,39 +22,9 @@ fn blocks(language: &str) -> Vec<String> {
     blocks.map(str::to_owned).collect()
 }
 
-/// An nginx with the page's lines.
-struct Nginx {
-    _program: Program,
-    address: SocketAddr,
-}
-
-impl Nginx {
-    fn start(scratch: &Scratch) -> Self {
-        let free = TcpListener::bind("127.12.9.9:0").expect("a free port");
-        let address = free.local_addr().expect("it has an address");
-        drop(free);
-        let location = &blocks("nginx")[0];
-        let folders = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
-        let folders = folders.map(|name| {
-            fs::create_dir_all(scratch.path(name)).expect("a folder can be made");
-            format!("{name}_temp_path {name};")
-        });
-        // One process, which ends with the test.
-        let file = scratch.write(
-            "nginx.conf",
-            &format!(
-                "user root; daemon off; master_process off; pid nginx.pid; error_log stderr;\n\
-                 events {{}}\n\
-                 http {{ access_log off; {} server {{ listen {address};\n{location}\n}} }}\n",
-                folders.join(" ")
-            ),
-        );
-        let mut command = Command::new("nginx");
-        command.arg("-c").arg(&file).arg("-p").arg(scratch.path("")).args(["-e", "stderr"]);
-        let program = Program::start(&mut command);
-        poll("nginx, listening", || TcpStream::connect_timeout(&address, LIMIT).is_ok(), |listens| *listens);
-        Self { _program: program, address }
-    }
+/// Starts an nginx with the page's lines.
+fn start_nginx(scratch: &Scratch) -> Nginx {
+    Nginx::start(scratch, "", &blocks("nginx")[0])
 }
 
 /// Answers with the target that it was asked for.
@@ -84,7 +48,7 @@ fn nginx_takes_the_same_paths() {
         return;
     }
     let scratch = Scratch::new("migration-nginx");
-    let nginx = Nginx::start(&scratch);
+    let nginx = start_nginx(&scratch);
     let psystrike = Psystrike::start(&["--allow", "127.12.0.0/16", "--allow", "::1/128"]);
     let (v4, v6, loopback) = (echoing("127.12.0.1"), echoing("::1"), echoing("127.0.0.1"));
     let v4_pod = format!("/pods/{}/{}", v4.address().ip(), v4.address().port());
@@ -131,7 +95,7 @@ fn a_broken_answer_is_one_with_both() {
         return;
     }
     let scratch = Scratch::new("migration-broken");
-    let nginx = Nginx::start(&scratch);
+    let nginx = start_nginx(&scratch);
     let psystrike = Psystrike::start(&["--allow", "127.12.0.0/16"]);
     let pod = Pod::answering("127.12.0.2", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf", Then::Close);
     let target = Psystrike::target(pod.address(), "/metrics");
@@ -150,7 +114,8 @@ fn the_job_that_was_pushproxs_runs() {
     let answer = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {}\r\n\r\n{page}", page.len());
     let node = Pod::answering("127.0.0.1", answer, Then::Keep);
     let psystrike = Psystrike::start(&["--allow", "127.0.0.1"]);
-    let [before, by_name, by_address] = &blocks("yaml")[..] else { panic!("the job before, and two after") };
+    let jobs: Vec<_> = blocks("yaml").into_iter().filter(|block| block.contains("job_name:")).collect();
+    let [before, by_name, by_address] = &jobs[..] else { panic!("the job before, and two after") };
     let [pushprox, ours] = ["http://pushprox.example:8080/", "http://psystrike.example:31000"];
     assert_eq!(before.replace(pushprox, ours), *by_name, "nothing else changes");
     let own = psystrike.address().to_string();

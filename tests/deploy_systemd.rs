@@ -127,7 +127,7 @@ fn the_page_says_of_the_unit_what_is_so() {
     assert!(said.contains(&format!("The unit needs systemd {version} or newer.")), "{version}: {said}");
     let descriptors: u32 = setting("LimitNOFILE").parse().expect("a number");
     let limits = format!(
-        "in {} MiB of memory and with {},{:03} descriptors",
+        "to {} MiB of memory and {},{:03} open files",
         setting("MemoryMax").trim_end_matches('M'),
         descriptors / 1000,
         descriptors % 1000

@@ -398,12 +398,15 @@ fn the_figures_in_the_manifests_are_what_the_measured_ones_come_to() {
         let scale = 10f64.powf(number.log10().floor());
         thousands(&format!("{:.0}", (number / scale).round() * scale))
     };
-    let connections = format!(
-        "With {} kept pod connections they take {:.0} of the {:.0} MiB,",
-        thousands(&IDLE_MAX.to_string()),
-        used_by_connections_kib(start, each) / 1024.0,
-        MEMORY_KIB / 1024.0
-    );
+    // Each file has its own adjective.
+    let connections = |pooled: &str| {
+        format!(
+            "With {} {pooled} pod connections they take {:.0} of the {:.0} MiB,",
+            thousands(&IDLE_MAX.to_string()),
+            used_by_connections_kib(start, each) / 1024.0,
+            MEMORY_KIB / 1024.0
+        )
+    };
     let limits = [format!("CLIENTS_MAX={CLIENTS_MAX}"), format!("UPSTREAMS_IDLE_MAX={IDLE_MAX}")];
     let base = "deploy/kubernetes/base";
     for (file, expected) in [
@@ -421,15 +424,12 @@ fn the_figures_in_the_manifests_are_what_the_measured_ones_come_to() {
                 format!("memory: {:.0}Mi", MEMORY_KIB / 1024.0),
             ],
         ),
-        (format!("{base}/kustomization.yaml"), [&limits[..], std::slice::from_ref(&connections)].concat()),
-        (
-            "deploy/systemd/psystrike.service".to_owned(),
-            [&limits[..], std::slice::from_ref(&connections)].concat(),
-        ),
+        (format!("{base}/kustomization.yaml"), [&limits[..], &[connections("kept")]].concat()),
+        ("deploy/systemd/psystrike.service".to_owned(), [&limits[..], &[connections("pooled")]].concat()),
         (
             "deploy/helm/values.yaml".to_owned(),
             vec![
-                connections,
+                connections("kept"),
                 format!("clients-max: {CLIENTS_MAX}"),
                 format!("upstreams-idle-max: {IDLE_MAX}"),
             ],
@@ -635,7 +635,7 @@ fn the_version_is_the_same_everywhere() {
     assert!(deployed > 3, "deployed {deployed} times");
 }
 
-/// deploy/releasing.md, "Where a build says what it is".
+/// deploy/releasing.md, "Where a build shows its version".
 #[test]
 fn a_build_says_everywhere_what_it_is() {
     let stdout = run_psystrike(&["--version"], &[]).stdout;

@@ -19,6 +19,7 @@ pub mod image;
 pub mod kubernetes;
 pub mod markdown;
 pub mod netns;
+pub mod nginx;
 pub mod podman;
 pub mod pods;
 pub mod process;
