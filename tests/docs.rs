@@ -50,6 +50,7 @@ const COMMANDS: &[(&str, Fate)] = &[
     ("kubectl apply -k ", Cannot(CLUSTER)),
     ("curl -fsS http://psystrike.example:31000/readyz\n", Prints(&["curl"], &["ok"])),
     ("kubectl create serviceaccount ", Cannot(CLUSTER)),
+    ("kubectl auth can-i ", Cannot(CLUSTER)),
     (
         "promtool check config deploy/prometheus/prometheus.yml\n",
         Cannot(
@@ -205,12 +206,12 @@ fn every_link_leads_somewhere() {
 const OPTIONS_OF_OTHERS: &str = "
     cargo, rustc, rustup: --bench --bin --document-private-items --edges --format --locked --no-dedupe --no-deps
         --nocapture --open --prefix --release --remap-path-prefix --target --test
-    curl: --retry --retry-connrefused --retry-delay
+    curl: --noproxy --proxy --retry --retry-connrefused --retry-delay
     docker, podman: --build-arg --cap-drop --detach --health-cmd --health-interval --memory --name --no-cache
         --output --pids-limit --platform --provenance --publish --push --read-only --restart --security-opt --ulimit --user
     git: --annotate --format --message --short
     helm: --set
-    kubectl: --all-namespaces --clusterrole --duration --flatten --minify --namespace --previous --raw --resource
+    kubectl: --all-namespaces --as --clusterrole --duration --flatten --minify --namespace --previous --raw --resource
         --serviceaccount --verb
     otelcol-contrib: --config
     sha256sum: --check

@@ -1,5 +1,5 @@
-//! The documents say what the program does: every metric, every outcome. (Every option: tests/options.rs.) And the
-//! Japanese README says what the English one does.
+//! The documents say what the program does: every metric, every outcome. (Every option: tests/options.rs.) The figures
+//! of the READMEs are those of PERF.md. And the Japanese README says what the English one does.
 
 mod support;
 
@@ -10,7 +10,8 @@ use psystrike::proxy::{
     outcome::Outcome,
 };
 use support::{
-    markdown::{self, Document},
+    generated,
+    markdown::{self, Document, Section},
     shipped,
 };
 
@@ -65,14 +66,64 @@ fn every_outcome_is_there_with_what_prometheus_shows() {
 }
 
 #[test]
-fn relabelling_is_that_of_the_file_to_deploy() {
-    for (document, file) in
-        [("README.md", shipped::PROMETHEUS), ("deploy/relabelling.md", shipped::RELABELLING)]
-    {
+fn jobs_are_those_of_the_files_to_deploy() {
+    for (document, part, file) in [
+        ("README.md", "proxy_url:", shipped::PROMETHEUS),
+        ("deploy/relabelling.md", "relabel_configs:", shipped::RELABELLING),
+    ] {
         let blocks = Document::read(document).blocks();
-        let rules = blocks.iter().find(|block| block.text.contains("relabel_configs:")).expect("rules");
-        assert!(shipped::shipped(file).contains(&rules.text), "{document} against {file}:\n{}", rules.text);
+        let job = blocks.iter().find(|block| block.text.contains(part));
+        let job = job.unwrap_or_else(|| panic!("{document}: no {part}"));
+        assert!(shipped::shipped(file).contains(&job.text), "{document} against {file}:\n{}", job.text);
     }
+}
+
+/// The columns of the table, in both languages, and their rows in PERF.md.
+const FORWARDERS: [(&str, [&str; 2]); 4] = [
+    ("psystrike musl", ["psystrike", "psystrike"]),
+    ("nginx best", ["nginx, tuned", "nginx(調整した設定)"]),
+    ("nginx usual", ["nginx, usual configuration", "nginx(一般的な設定)"]),
+    ("haproxy", ["HAProxy", "HAProxy"]),
+];
+
+#[test]
+fn the_figures_are_those_of_perf_md() {
+    let perf = Document::read("PERF.md");
+    let titles = ["processor time per scrape", "1スクレイプあたりのCPU時間"];
+    for (language, (file, title)) in ["README.md", "README.ja.md"].into_iter().zip(titles).enumerate() {
+        let names = FORWARDERS.map(|(_, names)| names[language]).join(" | ");
+        let mut table = format!("| {title} | {names} |\n| --- | ---: | ---: | ---: | ---: |\n");
+        for size in ["16 KiB", "256 KiB"] {
+            let rows = markdown::table(&perf.section(&format!("{size}, length")).prose);
+            let figures = FORWARDERS.map(|(row, _)| format!("{:.0} µs", processor_us(&rows, row)));
+            table += &format!("| {size} | {} |\n", figures.join(" | "));
+        }
+        let lines = ("<!-- Generated from PERF.md -->\n\n", "\n<!-- End of what is generated -->\n");
+        generated::part_between(file, lines, &table, "PERF.md");
+    }
+}
+
+/// Returns the median, which stands before the quartiles.
+fn processor_us(rows: &[Vec<String>], forwarder: &str) -> f64 {
+    const COLUMN: &str = "processor µs/scrape";
+    let column = rows[0].iter().position(|cell| cell == COLUMN).expect(COLUMN);
+    let row = rows.iter().find(|row| row[0] == forwarder);
+    let cell = &row.unwrap_or_else(|| panic!("PERF.md: no {forwarder}"))[column];
+    let median = cell.split(' ').next().and_then(|median| median.parse().ok());
+    median.unwrap_or_else(|| panic!("PERF.md: {forwarder}: {cell}"))
+}
+
+/// Returns the links of a section, in a form that is the same in both languages.
+fn links(document: &Document, section: &Section) -> BTreeSet<String> {
+    let links = section.links().into_iter().map(|link| match link.strip_prefix('#') {
+        // Headings are translated, and so are their anchors.
+        Some(anchor) => {
+            format!("heading {:?}", document.anchors().iter().position(|other| other == anchor))
+        }
+        None if link == "README.md" || link == "README.ja.md" => "the other one".to_owned(),
+        None => link,
+    });
+    links.collect()
 }
 
 #[test]
@@ -84,26 +135,13 @@ fn the_japanese_one_says_the_same() {
         document.sections().iter().map(|section| section.level).collect()
     };
     assert_eq!(levels(&english), levels(&japanese), "headings");
-    for (english_section, japanese_section) in english.sections().iter().zip(japanese.sections()) {
+    for (english_section, japanese_section) in english.sections().iter().zip(&japanese.sections()) {
         let title = &english_section.title;
-        // Options, defaults, routes, names: in another order where the sentence asks for one.
-        let spans = [english_section, &japanese_section].map(|section| {
-            let mut spans = section.code_spans();
-            spans.sort();
-            spans
-        });
+        // Options, defaults, routes, names: in any order, and as often as the sentences need them.
+        let spans = [english_section, japanese_section]
+            .map(|section| section.code_spans().into_iter().collect::<BTreeSet<_>>());
         assert_eq!(spans[0], spans[1], "code spans of {title:?}");
-        let links = [english_section.links(), japanese_section.links()].map(|links| {
-            let mut links: Vec<String> = links
-                .into_iter()
-                .map(|link| match link.as_str() {
-                    "README.md" | "README.ja.md" => "the other one".to_owned(),
-                    _ => link,
-                })
-                .collect();
-            links.sort();
-            links
-        });
+        let links = [links(&english, english_section), links(&japanese, japanese_section)];
         assert_eq!(links[0], links[1], "links of {title:?}");
         let of_tables = [english_section.table(), japanese_section.table()].map(|table| {
             let spans = |cell: &String| markdown::code_spans(cell).map(str::to_owned).collect::<Vec<_>>();
