@@ -83,6 +83,10 @@ const COMMANDS: &[(&str, Fate)] = &[
     ("kubectl rollout undo ", Cannot(CLUSTER)),
     ("psystrike --version\n", Prints(&[], &[concat!("psystrike ", env!("CARGO_PKG_VERSION"), " (")])),
     (
+        "curl -sv -x http://psystrike.example:31000 ",
+        Cannot("needs pods; tests/scraping/ and tests/prometheus_tls.rs scrape both ways"),
+    ),
+    (
         "curl -sv http://psystrike.example:31000/pods/",
         Prints(&["curl"], &["< HTTP/1.1 200 OK", "of_the_pod 1"]),
     ),

@@ -198,7 +198,7 @@ options! {
 
     ClientsMax "--clients-max" Count Limits
         Text("as many as half of the open-files limit and a quarter of the cgroup's memory limit allow, at most 16384")
-        "Client connections. At the limit, the longest-idle connection is closed; a tunnel is never idle. If none is idle, a new connection waits up to 1.2s and then gets 503. While one waits, a connection that has sent nothing for 1s gets 503 as well";
+        "Client connections. At the limit, the longest-idle connection is closed, which may be a tunnel. If none is idle, a new connection waits up to 1.2s and then gets 503. While one waits, a connection that has sent nothing for 1s gets 503 as well";
     UpstreamsIdleMax "--upstreams-idle-max" CountOrZero Limits Text("as for `--clients-max`")
         "Pooled pod connections, divided among the workers, at least one each. At the limit, the least recently used one is closed. `0` disables pooling";
     BuffersMax "--buffers-max" Size Limits Text("`64MiB`, at most a quarter of the cgroup's memory limit")
