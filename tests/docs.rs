@@ -209,7 +209,7 @@ const OPTIONS_OF_OTHERS: &str = "
     docker, podman: --build-arg --cap-drop --detach --health-cmd --health-interval --memory --name --no-cache
         --output --pids-limit --platform --provenance --publish --push --read-only --restart --security-opt --ulimit --user
     git: --annotate --format --message --short
-    helm: --set
+    helm: --create-namespace --set
     kubectl: --all-namespaces --clusterrole --duration --flatten --minify --namespace --previous --raw --resource
         --serviceaccount --verb
     otelcol-contrib: --config
