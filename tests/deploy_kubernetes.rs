@@ -278,7 +278,7 @@ fn what_another_overlay_leaves_is_named() {
         let rows = table.iter().filter(|row| spans(&row[0]).contains(&of) && spans(&row[1]).contains(&into));
         let commands: Vec<String> = rows.map(|row| spans(&row[2]).concat()).collect();
         let kinds: Vec<String> = left.iter().map(|kind| kind.to_lowercase()).collect();
-        let expected = format!("kubectl delete {} psystrike", kinds.join(","));
+        let expected = format!("kubectl delete {} psystrike --namespace psystrike", kinds.join(","));
         assert_eq!(commands, if left.is_empty() { vec![] } else { vec![expected] }, "from {of} to {into}");
     }
 }

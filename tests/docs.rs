@@ -47,6 +47,7 @@ const COMMANDS: &[(&str, Fate)] = &[
     ("cargo build --release && {", RunByCi("command=$(awk '/^```sh$/")),
     ("cargo test\n", RunByCi("run cargo test")),
     ("docker build ", Cannot(BASE_IMAGES)),
+    ("kubectl label node ", Cannot(CLUSTER)),
     ("kubectl apply -k ", Cannot(CLUSTER)),
     ("curl -fsS http://psystrike.example:31000/readyz\n", Prints(&["curl"], &["ok"])),
     ("kubectl create serviceaccount ", Cannot(CLUSTER)),
