@@ -1,94 +1,35 @@
-//! The Helm chart: what it renders is what kustomize renders, every value of it counts, and what is no value of it is
-//! refused.
+//! The Helm chart: it renders what kustomize renders, its objects fit together, and its notes say what to do next. Its
+//! values are in tests/deploy_helm_values.rs. With `PSYSTRIKE_WRITE=1` these tests write the chart's copies of the rules
+//! and the dashboard.
 
 mod support;
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::Command, thread};
+use std::{collections::BTreeMap, process::Command, thread};
 
-use psystrike::config::options::Opt;
 use serde_json::{Value, json};
 use support::{
-    Scratch,
-    kubernetes::{Rendered, VERSIONS, admits, broken_rules, render_overlay, validate},
+    Scratch, generated,
+    helm::{CHANGED, CHART, changed_values, helm, render},
+    kubernetes::{Rendered, VERSIONS, admits, broken_rules, render_overlay, texts, validate},
     markdown::Document,
     psystrike::{Psystrike, run as run_psystrike},
-    repository, require_programs,
+    read, repository, require_programs,
+    shipped::{RULES, parsed},
 };
 
-const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/helm");
+/// The group and version of the Prometheus Operator's kinds.
+const OPERATOR: &str = "apiVersion: monitoring.coreos.com/v1\n";
 
-/// Every value, set to something else than by default.
-const CHANGED: &str = r#"
-image: { repository: registry.example.org/team/psystrike, tag: 9.9.9, pullPolicy: Always }
-imagePullSecrets: [{ name: pull }]
-options:
-  allow: [127.1.0.0/16, "fd00::/64"]
-  allow-ports: 1-1023,8080
-  allow-names: [svc, example.com]
-  deny: [127.1.2.0/24]
-  workers: 2
-  timeout: 20s
-  timeout-max: 1m
-  connect-timeout: 1s
-  header-timeout: 5s
-  client-idle-timeout: 7m
-  upstream-idle-timeout: 2m
-  resolve-ttl: 3s
-  clients-max: 1000000
-  upstreams-idle-max: 0
-  buffers-max: 2MiB
-  shutdown-delay: 10s
-  allow-connect: true
-  connect-ports: 443,8443
-  tunnel-idle-timeout: 5m
-  shutdown-timeout: 20s
-  log-level: debug
-  log-format: json
-  access-log: true
-kind: DaemonSet
-replicas: 5
-autoscaling: { enabled: true, minReplicas: 3, maxReplicas: 9, averageValue: 700m }
-service:
-  type: LoadBalancer
-  port: 80
-  nodePort: 31001
-  externalTrafficPolicy: Local
-  annotations: { example.com/internal: "true" }
-networkPolicy:
-  enabled: true
-  from: [{ ipBlock: { cidr: 192.0.2.10/32 } }]
-  to: [{ ipBlock: { cidr: 127.1.0.0/16 } }]
-podDisruptionBudget: { enabled: false }
-resources: { requests: { cpu: 20m, memory: 9Mi }, limits: { memory: 33Mi } }
-terminationGracePeriodSeconds: 50
-podAnnotations: { prometheus.io/scrape: "false", prometheus.io/port: "1", prometheus.io/path: /m, a.example/b: c }
-podLabels: { team: metrics }
-nodeSelector: { node-role.kubernetes.io/edge: "" }
-tolerations: [{ key: node-role.kubernetes.io/edge, operator: Exists, effect: NoSchedule }]
-affinity: { nodeAffinity: { preferredDuringSchedulingIgnoredDuringExecution: [] } }
-priorityClassName: high
-"#;
-
-fn helm(arguments: &[&str]) -> Command {
-    let mut command = Command::new("helm");
-    command.args(arguments);
-    command
-}
-
-/// What the chart renders with values on top of its own.
-fn render(values: &str) -> Rendered {
-    let scratch = Scratch::new(&format!("values-{}", thread::current().name().unwrap_or_default()));
+/// What Helm prints after an installation with these values.
+fn notes(values: &str) -> String {
+    let scratch = Scratch::new(&format!("notes-{}", thread::current().name().unwrap_or_default()));
     let file = scratch.write("values.yaml", values);
-    Rendered::by(helm(&["template", "psystrike", CHART, "--namespace", "monitoring", "--values"]).arg(file))
-}
-
-fn default_values() -> Value {
-    let values = fs::read_to_string(PathBuf::from(CHART).join("values.yaml")).expect("the chart has values");
-    serde_saphyr::from_str(&values).expect("the values are YAML")
-}
-
-fn changed_values() -> Value {
-    serde_saphyr::from_str(CHANGED).expect("the values are YAML")
+    const INSTALL: [&str; 6] =
+        ["install", "psystrike", CHART, "--dry-run=client", "--namespace", "monitoring"];
+    let output = helm(&INSTALL).arg("--values").arg(file).output().expect("helm runs");
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (_, notes) = stdout.split_once("\nNOTES:\n").unwrap_or_else(|| panic!("no notes in {output:?}"));
+    notes.to_owned()
 }
 
 #[test]
@@ -133,7 +74,8 @@ fn comparable(rendered: &Rendered) -> BTreeMap<String, Value> {
             _ => {}
         }
     }
-    let objects = rendered.objects.iter().map(|object| {
+    // A namespace is created by an option of Helm's.
+    let objects = rendered.objects.iter().filter(|object| object["kind"] != "Namespace").map(|object| {
         let mut object = object.clone();
         strip(&mut object);
         (object["kind"].as_str().expect("an object has a kind").to_owned(), object)
@@ -141,18 +83,11 @@ fn comparable(rendered: &Rendered) -> BTreeMap<String, Value> {
     objects.collect()
 }
 
-/// The comment that values.yaml begins with.
-fn head_of_values() -> String {
-    let values = fs::read_to_string(PathBuf::from(CHART).join("values.yaml")).expect("the chart has values");
-    let lines = values.lines().map_while(|line| line.strip_prefix('#'));
-    lines.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect()
-}
-
-/// The values there that make the chart an overlay.
+/// The values that render each overlay, by the chart's README.
 fn documented_overlays() -> BTreeMap<String, Value> {
-    let head = head_of_values();
-    let (_, overlays) = head.split_once("make it the others:\n").expect("it says how");
-    serde_saphyr::from_str(overlays).unwrap_or_else(|error| panic!("{error} in\n{overlays}"))
+    let blocks = Document::read("deploy/helm/README.md").blocks();
+    let block = blocks.iter().find(|block| block.text.starts_with("base:\n")).expect("it has them");
+    serde_saphyr::from_str(&block.text).unwrap_or_else(|error| panic!("{error} in\n{}", block.text))
 }
 
 #[test]
@@ -160,16 +95,13 @@ fn its_commands_are_what_a_shell_takes() {
     if !require_programs(&["helm"]) {
         return;
     }
-    let of_readme = Document::read("deploy/README.md").blocks();
-    let of_readme =
-        of_readme.iter().find(|block| block.text.starts_with("helm install ")).expect("a command");
-    let head = head_of_values();
-    let (_, of_values) = head.split_once("\n\n").expect("a command");
-    let (of_values, _) = of_values.split_once("\n\n").expect("and more behind");
-    for command in [&*of_readme.text, of_values] {
+    for document in ["deploy/README.md", "deploy/helm/README.md"] {
+        let blocks = Document::read(document).blocks();
+        let command = blocks.iter().find(|block| block.text.starts_with("helm install ")).expect("a command");
         // With two ranges, which braces without quotes would take apart.
-        let command = command.replace("helm install ", "helm template ").replace("/16}", "/16,fd00::/64}");
-        assert!(command.contains("helm template ") && command.contains(",fd00::/64}"), "{command}");
+        let command = command.text.replace("helm install ", "helm template --skip-tests ");
+        let command = command.replace("/16}", "/16,fd00::/64}");
+        assert!(command.contains(",fd00::/64}"), "{command}");
         let mut shell = Command::new("bash");
         shell.args(["-euc", &command]).current_dir(repository());
         let rendered = Rendered::by(&mut shell);
@@ -178,20 +110,25 @@ fn its_commands_are_what_a_shell_takes() {
     }
 }
 
-/// Prometheus's address alone would have each psystrike but the one that is asked down for Prometheus.
+/// Prometheus's address alone would make Prometheus see only one replica up. An ipBlock needs the client's address.
 #[test]
-fn who_may_ask_are_those_and_psystrike_itself() {
+fn only_named_clients_and_the_release_itself_are_admitted() {
     if !require_programs(&["helm"]) {
         return;
     }
-    assert_eq!(render("").kind("NetworkPolicy")["spec"]["ingress"][0]["from"], Value::Null, "anybody");
-    let rendered = render("{ replicas: 3, networkPolicy: { from: [{ ipBlock: { cidr: 192.0.2.10/32 } }] } }");
+    let open = render("");
+    assert_eq!(open.kind("NetworkPolicy")["spec"]["ingress"][0]["from"], Value::Null, "anybody");
+    assert_eq!(open.kind("Service")["spec"]["externalTrafficPolicy"], "Cluster");
+    let rendered =
+        render("{ replicaCount: 3, networkPolicy: { from: [{ ipBlock: { cidr: 192.0.2.10/32 } }] } }");
+    assert_eq!(rendered.kind("Service")["spec"]["externalTrafficPolicy"], "Local");
     let ingress = &rendered.kind("NetworkPolicy")["spec"]["ingress"];
     assert_eq!(ingress.as_array().map(Vec::len), Some(1), "one rule: another would let in more");
     let from = &ingress[0]["from"];
     assert!(admits(from, &json!({ "ip": "192.0.2.10/32" })), "Prometheus: {from}");
     let pod_labels = &rendered.workload()["spec"]["template"]["metadata"]["labels"];
     assert!(admits(from, &json!({ "labels": pod_labels })), "another psystrike: {from}");
+    assert!(admits(from, &json!({ "labels": test_pod("")["metadata"]["labels"] })), "the test: {from}");
     let mut other = pod_labels.clone();
     other["app.kubernetes.io/instance"] = "another".into();
     assert!(!admits(from, &json!({ "labels": other })), "{from}");
@@ -203,16 +140,25 @@ fn it_renders_what_the_overlays_are() {
         return;
     }
     let mut all: BTreeMap<String, Value> = documented_overlays();
-    all.insert("overlays/nodeport".to_owned(), json!({})); // by default
-    let expected = ["base", "overlays/daemonset", "overlays/hpa", "overlays/nodeport", "overlays/replicas"];
-    assert_eq!(all.keys().collect::<Vec<_>>(), expected);
+    all.insert("overlays/migration".to_owned(), json!({})); // by default
+    const OVERLAYS: [&str; 6] = [
+        "base",
+        "overlays/daemonset",
+        "overlays/hpa",
+        "overlays/migration",
+        "overlays/nodeport",
+        "overlays/replicas",
+    ];
+    assert_eq!(all.keys().collect::<Vec<_>>(), OVERLAYS);
     for (overlay, values) in &all {
         let Some(by_kustomize) = render_overlay(overlay) else { return };
         let by_helm = comparable(&render(&values.to_string()));
         for (kind, object) in comparable(&by_kustomize) {
             assert_eq!(by_helm.get(&kind), Some(&object), "{overlay}");
         }
-        assert_eq!(by_helm.len(), by_kustomize.objects.len(), "{overlay}: {:?}", by_helm.keys());
+        let kinds: Vec<&str> = by_helm.keys().map(String::as_str).collect();
+        let expected = by_kustomize.kinds().into_iter().filter(|kind| *kind != "Namespace");
+        assert_eq!(kinds, expected.collect::<Vec<_>>(), "{overlay}");
     }
 }
 
@@ -225,14 +171,25 @@ fn what_it_renders_fits_the_schemas_and_selects_its_own_pods() {
     let mut deployment = deployment.as_object().cloned().expect("values are a map");
     deployment.insert("kind".to_owned(), "Deployment".into());
     deployment.insert("podDisruptionBudget".to_owned(), json!({ "enabled": true }));
-    for values in ["", CHANGED, &Value::from(deployment).to_string()] {
+    deployment.insert("serviceAccount".to_owned(), json!({ "create": true }));
+    for (values, name) in
+        [("", "psystrike"), (CHANGED, "other"), (&Value::from(deployment).to_string(), "other")]
+    {
         let rendered = render(values);
         for version in VERSIONS {
-            assert_eq!(validate(version, &rendered.text), Ok(()), "{version:?}");
+            // The Operator's kinds are not Kubernetes's.
+            let manifests = rendered.text.split("---\n");
+            let manifests: Vec<&str> = manifests.filter(|text| !text.contains(OPERATOR)).collect();
+            let manifests = manifests.join("---\n");
+            assert_eq!(validate(version, &manifests), Ok(()), "{version:?}");
         }
         assert!(broken_rules(rendered.pod()).is_empty());
         let template = &rendered.workload()["spec"]["template"]["metadata"]["labels"];
-        let own = json!({ "app.kubernetes.io/name": "psystrike", "app.kubernetes.io/instance": "psystrike" });
+        let own = json!({
+            "app.kubernetes.io/name": name,
+            "app.kubernetes.io/instance": "psystrike",
+            "app.kubernetes.io/component": "proxy",
+        });
         for (name, value) in own.as_object().into_iter().flatten() {
             assert_eq!(template[name], *value);
         }
@@ -245,174 +202,219 @@ fn what_it_renders_fits_the_schemas_and_selects_its_own_pods() {
     }
 }
 
-/// The paths of all that is not a map, and what is there.
-fn leaves(value: &Value, path: &str, found: &mut BTreeMap<String, Value>) {
-    match value.as_object().filter(|object| !object.is_empty()) {
-        Some(object) => object
-            .iter()
-            .for_each(|(key, value)| leaves(value, &format!("{path}/{}", key.replace('/', "~1")), found)),
-        None => drop(found.insert(path.to_owned(), value.clone())),
-    }
-}
-
 #[test]
-fn every_value_counts() {
+fn objects_have_the_names_that_charts_give_them() {
     if !require_programs(&["helm"]) {
         return;
     }
-    let (mut of_default, mut of_changed) = (BTreeMap::new(), BTreeMap::new());
-    let (default, changed) = (default_values(), changed_values());
-    leaves(&default, "", &mut of_default);
-    leaves(&changed, "", &mut of_changed);
-    let with = |path: &str, value: &Value| {
-        let keys = path.rsplit('/').map(|key| key.replace("~1", "/")).filter(|key| !key.is_empty());
-        keys.fold(value.clone(), |value, key| json!({ key: value }))
-    };
-    let is_default = |path: &str| default.pointer(path) == changed.pointer(path);
-    let unchanged: Vec<_> = of_default.keys().filter(|path| is_default(path)).collect();
-    assert_eq!(unchanged, ["/networkPolicy/enabled"], "the values that are changed here");
-
-    // One at a time, where it can be seen.
-    let autoscaled = json!({ "autoscaling": { "enabled": true } });
-    let mut changes: Vec<(String, Value, Value)> = of_default
-        .keys()
-        .map(|path| {
-            let value = changed.pointer(path).unwrap_or_else(|| panic!("{path} is not changed"));
-            let before = if path.starts_with("/autoscaling/") && !path.ends_with("enabled") {
-                autoscaled.clone()
-            } else {
-                json!({})
-            };
-            (path.clone(), before, with(path, value))
-        })
-        .collect();
-    changes.retain(|(path, ..)| path != "/networkPolicy/enabled");
-    changes.push((
-        "/networkPolicy/enabled".to_owned(),
-        json!({}),
-        json!({ "networkPolicy": { "enabled": false } }),
-    ));
-    for (path, before, mut change) in changes {
-        if before != json!({}) {
-            change["autoscaling"]["enabled"] = true.into();
-        }
-        let [before, after] = [&before, &change].map(|values| render(&values.to_string()).text);
-        assert_ne!(before, after, "{path} changes nothing");
-        // What is no switch, list or map arrives as it is.
-        if let Some(value) = changed.pointer(&path).filter(|value| value.is_string() || value.is_number()) {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            assert!(after.contains(&value), "{path}: no {value} in\n{after}");
-        }
-    }
-}
-
-#[test]
-fn its_options_are_those_of_the_binary() {
-    if !require_programs(&["helm"]) {
-        return;
-    }
-    let rendered = render(CHANGED);
-    let mut variables = rendered.variables();
-    assert_eq!(variables["PSYSTRIKE_ALLOW"], "127.1.0.0/16,fd00::/64");
-    assert_eq!(variables["PSYSTRIKE_CLIENTS_MAX"], "1000000");
-    // All but --listen, as it listens where the manifests say.
-    let options = Opt::ALL.iter().filter_map(|option| option.variable());
-    assert_eq!(variables.len(), options.count() - 1, "{variables:?}");
-    variables.insert("PSYSTRIKE_LISTEN", "127.0.0.1:0");
-    let psystrike = Psystrike::start_with_env(&[], &variables.into_iter().collect::<Vec<_>>());
-    psystrike
-        .wait_for_line(r#""allow":"127.1.0.0/16,fd00::/64","deny":"127.1.2.0/24","ports":"1-1023,8080""#);
-}
-
-#[test]
-fn it_takes_the_durations_that_psystrike_takes() {
-    if !require_programs(&["helm"]) {
-        return;
-    }
-    let changed = changed_values();
-    let options = changed["options"].as_object().expect("options are a map");
-    let is_duration = |value: &&Value| value.as_str().is_some_and(|text| text.ends_with(['s', 'm']));
-    let durations: Vec<&String> =
-        options.iter().filter(|(_, v)| is_duration(v)).map(|(name, _)| name).collect();
-    assert_eq!(durations.len(), 10, "{durations:?}");
-    let (mut taken, mut refused) = (0, 0);
-    for name in durations {
-        // The limit on the other side of a contradiction, out of the way.
-        let max = ("PSYSTRIKE_TIMEOUT_MAX", if name == "timeout" { "168h" } else { "" });
-        for value in [
-            "0s",
-            "0ms",
-            "1ms",
-            "1m30s",
-            "168h",
-            "167h60m",
-            "169h",
-            "10081m",
-            "604800001ms",
-            "9999999999h",
-            "168h0m1s",
-            "1s1m",
-        ] {
-            let variable = format!("PSYSTRIKE_{}", name.replace('-', "_").to_uppercase());
-            // Options are read first, and then nothing is there to be asked.
-            let ended = run_psystrike(
-                &["--healthcheck", "http://127.0.0.1:1/"],
-                &[(variable.as_str(), value), max][..1 + usize::from(!max.1.is_empty())],
-            );
-            let set = format!("options.{name}={value}");
-            let output = helm(&["template", "psystrike", CHART, "--set", &set]).output().expect("helm runs");
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.success(), ended.status.code() == Some(1), "{set}: {ended:?}, {said}");
-            assert!(output.status.success() || said.contains(name.as_str()), "{said}");
-            *if output.status.success() { &mut taken } else { &mut refused } += 1;
-        }
-    }
-    // Three may be zero.
-    assert_eq!((taken, refused), (3 * 6 + 7 * 4, 3 * 6 + 7 * 8));
-}
-
-#[test]
-fn what_contradicts_itself_is_refused() {
-    if !require_programs(&["helm"]) {
-        return;
-    }
-    let bounds = |least, most| {
-        let values = format!(
-            "autoscaling.enabled=true,autoscaling.minReplicas={least},autoscaling.maxReplicas={most}"
-        );
-        helm(&["template", "psystrike", CHART, "--set", &values]).output().expect("helm runs")
-    };
-    assert!(bounds(3, 3).status.success());
-    let output = bounds(7, 6);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("minReplicas is above maxReplicas"), "{said}");
-}
-
-#[test]
-fn what_is_no_value_is_refused() {
-    if !require_programs(&["helm"]) {
-        return;
-    }
-    for values in [
-        "replica: 3",
-        "replicas: three",
-        "kind: StatefulSet",
-        "options: { alow: [10.244.0.0/16] }",
-        "options: { allow: [] }",
-        "options: { allow: 10.244.0.0/16 }",
-        "options: { allow: [pods.example] }",
-        "options: { timeout: 30 }",
-        "options: { timeout: 0s }",
-        "options: { listen: '[::]:9090' }",
-        "service: { type: ExternalName }",
-        "service: { nodePort: 70000 }",
-        "autoscaling: { enabled: 'yes' }",
+    for (release, values, name, account) in [
+        ("psystrike", "", "psystrike", "psystrike"),
+        ("edge", "", "edge-psystrike", "edge-psystrike"),
+        ("my-psystrike", "", "my-psystrike", "my-psystrike"),
+        ("edge", "nameOverride=scrapes", "edge-scrapes", "edge-scrapes"),
+        ("edge", "fullnameOverride=scrapes", "scrapes", "scrapes"),
+        ("edge", "serviceAccount.name=other", "edge-psystrike", "other"),
+        ("edge", "serviceAccount.create=false", "edge-psystrike", "default"),
+        ("edge", "serviceAccount.create=false,serviceAccount.name=other", "edge-psystrike", "other"),
     ] {
-        let scratch = Scratch::new("refused");
-        let file = scratch.write("values.yaml", values);
-        let output =
-            helm(&["template", "psystrike", CHART, "--values"]).arg(file).output().expect("helm runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.contains("schema"), "{values}: {said}");
+        let rendered =
+            Rendered::by(&mut helm(&["template", release, CHART, "--skip-tests", "--set", values]));
+        for object in rendered.objects.iter().filter(|object| object["kind"] != "ServiceAccount") {
+            assert_eq!(object["metadata"]["name"], name, "{release}, {values}: {}", object["kind"]);
+        }
+        assert_eq!(rendered.pod()["serviceAccountName"], account, "{release}, {values}");
+        let own = rendered.objects.iter().find(|object| object["kind"] == "ServiceAccount");
+        assert_eq!(own.is_some(), !values.contains("create=false"), "{release}, {values}");
+        assert!(own.is_none_or(|own| own["metadata"]["name"] == account), "{release}, {values}");
+        rendered.variables(); // from a ConfigMap that is there
     }
+}
+
+#[test]
+fn labels_and_a_digest_do_not_break_what_selects() {
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    let name = "app.kubernetes.io/name";
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let values = json!({
+        "commonLabels": { name: "wrong", "team": "a", "app.kubernetes.io/part-of": "shop" },
+        "podLabels": { name: "wrong", "team": "b" },
+        "image": { "tag": "9.9.9", "digest": digest },
+    });
+    let rendered = render(&values.to_string());
+    for object in &rendered.objects {
+        let labels = &object["metadata"]["labels"];
+        assert_eq!([&labels[name], &labels["team"]], ["psystrike", "a"], "{}", object["kind"]);
+        assert_eq!(labels["app.kubernetes.io/part-of"], "shop", "{}", object["kind"]);
+    }
+    let labels = &rendered.workload()["spec"]["template"]["metadata"]["labels"];
+    assert_eq!([&labels[name], &labels["team"]], ["psystrike", "b"]);
+    assert_eq!(rendered.container()["image"], format!("registry.example/psystrike@{digest}"));
+}
+
+/// The Pod of `helm test`.
+fn test_pod(values: &str) -> Value {
+    let template = ["template", "psystrike", CHART, "--show-only", "templates/tests/healthcheck.yaml"];
+    let rendered = Rendered::by(helm(&template).args(["--set", values]));
+    assert_eq!(rendered.objects.len(), 1);
+    rendered.objects[0].clone()
+}
+
+#[test]
+fn helm_test_asks_psystrike_through_its_service() {
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    for (values, prefix) in [("", "PSYSTRIKE"), ("fullnameOverride=edge-1", "EDGE_1")] {
+        let pod = test_pod(values);
+        assert_eq!(pod["metadata"]["annotations"]["helm.sh/hook"], "test");
+        assert_eq!(pod["spec"]["enableServiceLinks"], true, "which sets the variables");
+        assert!(broken_rules(&pod["spec"]).is_empty());
+        let psystrike = Psystrike::start(&[]);
+        // As the kubelet replaces them.
+        let address = psystrike.address();
+        let arguments: Vec<String> = texts(&pod["spec"]["containers"][0]["args"])
+            .iter()
+            .map(|argument| {
+                let argument =
+                    argument.replace(&format!("$({prefix}_SERVICE_HOST)"), &address.ip().to_string());
+                argument.replace(&format!("$({prefix}_SERVICE_PORT)"), &address.port().to_string())
+            })
+            .collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let host = address.ip().to_string();
+        let variables = [
+            ("PSYSTRIKE_SERVICE_HOST", host.as_str()),
+            ("PSYSTRIKE_SERVICE_PORT_HTTP", "8080"),
+            ("PSYSTRIKE_PORT", "tcp://10.96.0.1:8080"),
+        ];
+        let ended = run_psystrike(&arguments, &variables);
+        assert!(ended.status.success(), "{arguments:?}: {ended:?}");
+        // It is not behind the Service, and no replica is counted that is none.
+        let rendered = render("");
+        let selector = &rendered.kind("Service")["spec"]["selector"];
+        let labels = &pod["metadata"]["labels"];
+        let selected = selector.as_object().into_iter().flatten().all(|(name, value)| labels[name] == *value);
+        assert!(!selected, "{labels}");
+    }
+}
+
+#[test]
+fn notes_say_what_to_run_next_and_warn() {
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    const OPEN: &str = "WARNING: psystrike does not authenticate its clients.";
+    const HIDDEN: &str = "WARNING: with service.externalTrafficPolicy Cluster";
+    const FROM: &str = "networkPolicy: { from: [{ ipBlock: { cidr: 192.0.2.10/32 } }] }";
+    for (values, url, present, absent) in [
+        (String::new(), "NODE:31000", vec![OPEN, "Every node answers", "a firewall"], vec![HIDDEN, "PORT:"]),
+        (FROM.to_owned(), "NODE:31000", vec!["Only the nodes that run psystrike answer"], vec![OPEN, HIDDEN]),
+        (
+            format!("{FROM}\nservice: {{ externalTrafficPolicy: Cluster }}"),
+            "NODE:31000",
+            vec![HIDDEN],
+            vec![OPEN],
+        ),
+        (
+            format!("{FROM}\nservice: {{ type: ClusterIP }}"),
+            "psystrike.monitoring.svc:8080",
+            vec![],
+            vec![OPEN, HIDDEN],
+        ),
+        ("service: { nodePort: 0 }".to_owned(), "NODE:PORT", vec![OPEN, "{.spec.ports[0].nodePort}"], vec![]),
+        (
+            "service: { type: ClusterIP }".to_owned(),
+            "psystrike.monitoring.svc:8080",
+            vec![OPEN],
+            vec!["a firewall"],
+        ),
+        (
+            "service: { type: LoadBalancer, port: 80 }".to_owned(),
+            "ADDRESS:80",
+            vec![OPEN, "EXTERNAL-IP", "- service.loadBalancerSourceRanges"],
+            vec!["NODE"],
+        ),
+        (
+            "service: { type: LoadBalancer, loadBalancerSourceRanges: [192.0.2.10/32] }".to_owned(),
+            "ADDRESS:8080",
+            vec![OPEN, "restricts only the load balancer"],
+            vec!["- service.loadBalancerSourceRanges"],
+        ),
+        (
+            "kind: DaemonSet".to_owned(),
+            "NODE:31000",
+            vec!["rollout status daemonset/psystrike --namespace mon"],
+            vec![],
+        ),
+    ] {
+        let notes = notes(&values);
+        let urls = [format!("proxy_url: http://{url}\n"), format!("curl -fsS http://{url}/readyz\n")];
+        let always = ["helm test psystrike", "promtool check config", "10.244.0.0/16 and nothing else"];
+        for text in urls.iter().map(String::as_str).chain(always).chain(present) {
+            assert!(notes.contains(text), "{values}: no {text:?} in\n{notes}");
+        }
+        for text in absent {
+            assert!(!notes.contains(text), "{values}: {text:?} in\n{notes}");
+        }
+        // Commands may be longer.
+        let mut prose = notes.lines().filter(|line| !line.starts_with("     "));
+        assert!(prose.all(|line| line.len() <= 120), "{values}: a long line in\n{notes}");
+    }
+}
+
+/// A chart reads no files outside of its folder.
+#[test]
+fn its_rules_and_its_dashboard_are_those_of_the_repository() {
+    for (file, original) in [
+        ("deploy/helm/files/psystrike.rules.yml", "deploy/prometheus/psystrike.rules.yml"),
+        ("deploy/helm/files/psystrike.json", "deploy/grafana/psystrike.json"),
+    ] {
+        generated::file(file, original, &read(original));
+    }
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    let rendered = render("{ prometheusRule: { enabled: true }, dashboard: { enabled: true } }");
+    assert_eq!(
+        rendered.kind("PrometheusRule")["spec"],
+        parsed(RULES),
+        "no template of the alerts is rendered"
+    );
+    let dashboards = rendered.objects.iter().filter_map(|object| object["data"]["psystrike.json"].as_str());
+    let dashboards: Vec<Value> =
+        dashboards.map(|text| serde_json::from_str(text).expect("the dashboard is JSON")).collect();
+    let original: Value = serde_json::from_str(&read("deploy/grafana/psystrike.json")).expect("it is JSON");
+    assert_eq!(dashboards, [original]);
+
+    let elsewhere = "https://git.example.org/team/psystrike";
+    let rendered = render(&format!("prometheusRule: {{ enabled: true, runbookRepository: {elsewhere}/ }}"));
+    let rules = &rendered.kind("PrometheusRule")["spec"];
+    let rules =
+        rules["groups"].as_array().into_iter().flatten().filter_map(|group| group["rules"].as_array());
+    let links: Vec<&str> =
+        rules.flatten().filter_map(|rule| rule["annotations"]["runbook_url"].as_str()).collect();
+    let beginning = format!("{elsewhere}/deploy/troubleshooting.md#");
+    assert!(!links.is_empty() && links.iter().all(|link| link.starts_with(&beginning)), "{links:?}");
+}
+
+#[test]
+fn the_service_monitor_selects_the_service() {
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    let rendered =
+        render("serviceMonitor: { enabled: true, interval: 30s, labels: { release: prometheus } }");
+    let (monitor, service) = (rendered.kind("ServiceMonitor"), rendered.kind("Service"));
+    assert_eq!(monitor["metadata"]["labels"]["release"], "prometheus");
+    let selector = monitor["spec"]["selector"]["matchLabels"].as_object().expect("it selects by labels");
+    assert!(!selector.is_empty());
+    for (name, value) in selector {
+        assert_eq!(service["metadata"]["labels"][name], *value);
+    }
+    let job = json!([{ "targetLabel": "job", "replacement": "psystrike" }]);
+    let endpoint = json!({ "port": "http", "path": "/metrics", "interval": "30s", "relabelings": job });
+    assert_eq!(monitor["spec"]["endpoints"], json!([endpoint]));
+    assert_eq!(service["spec"]["ports"][0]["name"], "http");
 }

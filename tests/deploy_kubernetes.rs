@@ -24,7 +24,8 @@ const NODEPORT: &str = "overlays/nodeport";
 const REPLICAS: &str = "overlays/replicas";
 const DAEMONSET: &str = "overlays/daemonset";
 const HPA: &str = "overlays/hpa";
-const ALL: [&str; 5] = [BASE, NODEPORT, REPLICAS, DAEMONSET, HPA];
+const MIGRATION: &str = "overlays/migration";
+const ALL: [&str; 6] = [BASE, NODEPORT, REPLICAS, DAEMONSET, HPA, MIGRATION];
 
 #[test]
 fn every_overlay_fits_the_schemas_of_the_oldest_and_the_newest_kubernetes() {
@@ -53,15 +54,35 @@ fn every_overlay_has_what_it_is_for_and_nothing_else() {
         if overlay == HPA {
             kinds.insert("HorizontalPodAutoscaler");
         }
+        let namespace = match overlay {
+            BASE => Value::Null,
+            MIGRATION => json!("default"),
+            _ => json!("psystrike"),
+        };
+        if namespace == "psystrike" {
+            kinds.insert("Namespace");
+            assert_eq!(rendered.kind("Namespace")["metadata"]["name"], namespace, "{overlay}");
+        }
         assert_eq!(rendered.kinds(), kinds, "{overlay}");
         assert_eq!(rendered.objects.len(), kinds.len(), "{overlay}");
 
         let version = env!("CARGO_PKG_VERSION");
         let pod_labels = &rendered.workload()["spec"]["template"]["metadata"]["labels"];
-        for labels in rendered.objects.iter().map(|object| &object["metadata"]["labels"]).chain([pod_labels])
-        {
-            assert_eq!(labels["app.kubernetes.io/name"], "psystrike", "{overlay}: {labels}");
-            assert_eq!(labels["app.kubernetes.io/version"], version, "{overlay}: {labels}");
+        let own = || rendered.objects.iter().filter(|object| object["kind"] != "Namespace");
+        for labels in own().map(|object| &object["metadata"]["labels"]).chain([pod_labels]) {
+            for (label, value) in [
+                ("name", "psystrike"),
+                ("instance", "psystrike"),
+                ("version", version),
+                ("component", "proxy"),
+                ("part-of", "monitoring"),
+            ] {
+                assert_eq!(labels[format!("app.kubernetes.io/{label}")], value, "{overlay}: {labels}");
+            }
+        }
+        for object in own() {
+            assert_eq!(object["metadata"]["labels"]["app.kubernetes.io/managed-by"], "kustomize");
+            assert_eq!(object["metadata"]["namespace"], namespace, "{overlay}: {}", object["kind"]);
         }
         let image = format!("registry.example/psystrike:{version}");
         assert_eq!(rendered.container()["image"], image, "{overlay}");
@@ -84,7 +105,12 @@ fn every_overlay_has_what_it_is_for_and_nothing_else() {
         assert_eq!(port["nodePort"], if outside { json!(31000) } else { Value::Null }, "{overlay}");
         assert_eq!(port["port"], 8080, "{overlay}");
         assert_eq!(port["targetPort"], rendered.container()["ports"][0]["name"], "{overlay}");
-        let policy = if overlay == DAEMONSET { json!("Local") } else { Value::Null };
+        // An ipBlock recognizes Prometheus only if nodes keep its address.
+        let policy = match overlay {
+            BASE => Value::Null,
+            MIGRATION => json!("Cluster"),
+            _ => json!("Local"),
+        };
         assert_eq!(service["externalTrafficPolicy"], policy, "{overlay}");
     }
 }
@@ -133,11 +159,12 @@ fn the_network_lets_out_to_pods_and_in_at_the_scrape_port() {
         let policy = &rendered.kind("NetworkPolicy")["spec"];
         assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]), "{overlay}");
         let port = &rendered.container()["ports"][0]["name"];
-        assert_eq!(
-            policy["ingress"],
-            json!([{ "ports": [{ "protocol": "TCP", "port": port }] }]),
-            "{overlay}"
-        );
+        let mut ingress = json!([{ "ports": [{ "protocol": "TCP", "port": port }] }]);
+        if overlay != MIGRATION {
+            let itself = json!({ "podSelector": { "matchLabels": { "app": "psystrike" } } });
+            ingress[0]["from"] = json!([{ "ipBlock": { "cidr": "192.0.2.10/32" } }, itself]);
+        }
+        assert_eq!(policy["ingress"], ingress, "{overlay}: closed but for Prometheus and psystrike itself");
         // All pods, and the cluster's DNS; a range here would have to be one of --allow, too.
         let ports = json!([{ "protocol": "TCP" }, { "protocol": "UDP", "port": 53 }]);
         let pods = json!([{ "to": [{ "namespaceSelector": {} }], "ports": ports }]);
@@ -145,21 +172,40 @@ fn the_network_lets_out_to_pods_and_in_at_the_scrape_port() {
     }
 }
 
-/// What the comment in networkpolicy.yaml says to change: Prometheus's address comes in, and so does each psystrike to
-/// another, whose page it scrapes.
-#[test]
-fn where_only_prometheus_is_let_in_they_scrape_each_other_still() {
-    let scratch = Scratch::new("only-prometheus");
+/// A copy of the manifests, and a folder of the user's own beside it with this kustomization.
+fn own(scratch: &Scratch, kustomization: &str) {
     let copied = Command::new("cp").arg("-R").arg(MANIFESTS).arg(scratch.path("kubernetes")).status();
     assert!(copied.expect("cp runs").success());
+    fs::create_dir(scratch.path("own")).expect("a folder can be made");
+    scratch.write("own/kustomization.yaml", kustomization);
+}
+
+/// Prometheus's address is admitted, and so is each psystrike, because its page is scraped through another one. With the
+/// commented line of networkpolicy.yaml, nodes can be scraped.
+#[test]
+fn only_prometheus_and_psystrike_itself_are_admitted() {
+    let scratch = Scratch::new("only-prometheus");
+    own(
+        &scratch,
+        r"
+        resources: [../kubernetes/overlays/replicas]
+        patches:
+          - target: { kind: NetworkPolicy, name: psystrike }
+            patch: |
+              - op: replace
+                path: /spec/ingress/0/from/0/ipBlock/cidr
+                value: 198.51.100.7/32",
+    );
     let file = "kubernetes/base/networkpolicy.yaml";
     let policy = fs::read_to_string(scratch.path(file)).expect("it was copied");
-    scratch.write(file, &policy.replace("#from: ", "from: ").replace("#- ipBlock: ", "- ipBlock: "));
-    let Some(rendered) = kustomize(&scratch.path("kubernetes/overlays/replicas")) else { return };
+    assert!(policy.contains("#- ipBlock: "));
+    scratch.write(file, &policy.replace("#- ipBlock: ", "- ipBlock: "));
+    let Some(rendered) = kustomize(&scratch.path("own")) else { return };
     let policy = &rendered.kind("NetworkPolicy")["spec"];
     assert_eq!(policy["ingress"].as_array().map(Vec::len), Some(1), "one rule: another would let in more");
     let from = &policy["ingress"][0]["from"];
-    assert!(admits(from, &json!({ "ip": "192.0.2.10/32" })), "Prometheus: {from}");
+    assert!(admits(from, &json!({ "ip": "198.51.100.7/32" })), "Prometheus: {from}");
+    assert!(!admits(from, &json!({ "ip": "192.0.2.10/32" })), "the placeholder: {from}");
     let pod_labels = &rendered.workload()["spec"]["template"]["metadata"]["labels"];
     assert!(admits(from, &json!({ "labels": pod_labels })), "another psystrike: {from}");
     assert!(!admits(from, &json!({ "labels": { "app": "another" } })), "{from}");
@@ -180,11 +226,43 @@ fn what_pods_are_told_to_admit_is_psystrike() {
     let from = &rule["ingress"][0]["from"];
     let Some(rendered) = render_overlay(NODEPORT) else { return };
     let labels = &rendered.workload()["spec"]["template"]["metadata"]["labels"];
-    let namespace = json!({ "kubernetes.io/metadata.name": "default" });
+    let namespace = json!({ "kubernetes.io/metadata.name": "psystrike" });
     assert!(admits(from, &json!({ "labels": labels, "namespace": namespace })), "{from}");
     assert!(!admits(from, &json!({ "labels": labels, "namespace": {} })), "{from}");
     let other = json!({ "app": "other" });
     assert!(!admits(from, &json!({ "labels": other, "namespace": namespace })), "{from}");
+}
+
+/// The article's manifest has these, so they are replaced and not added.
+#[test]
+fn the_migration_overlay_replaces_the_java_psystrike() {
+    let Some(rendered) = render_overlay(MIGRATION) else { return };
+    for kind in ["Deployment", "Service"] {
+        let object = &rendered.kind(kind)["metadata"];
+        assert_eq!([&object["namespace"], &object["name"]], ["default", "psystrike"], "{kind}");
+    }
+    let service = &rendered.kind("Service")["spec"];
+    assert_eq!([&service["ports"][0]["port"], &service["ports"][0]["nodePort"]], [8080, 31000]);
+}
+
+/// The image and the version are set in the base only, so that an upgrade changes one file.
+#[test]
+fn the_image_is_in_one_place() {
+    let scratch = Scratch::new("one-place");
+    let copied = Command::new("cp").arg("-R").arg(MANIFESTS).arg(scratch.path("kubernetes")).status();
+    assert!(copied.expect("cp runs").success());
+    let file = "kubernetes/base/kustomization.yaml";
+    let base = fs::read_to_string(scratch.path(file)).expect("it was copied");
+    let version = env!("CARGO_PKG_VERSION");
+    let base = base.replace("registry.example/psystrike", "registry.example.org/p").replace(version, "9.9.9");
+    scratch.write(file, &base);
+    for overlay in ALL {
+        let Some(rendered) = kustomize(&scratch.path("kubernetes").join(overlay)) else { return };
+        assert_eq!(rendered.container()["image"], "registry.example.org/p:9.9.9", "{overlay}");
+        for text in ["registry.example/", version] {
+            assert!(!rendered.text.contains(text), "{overlay}: {text} is in another file, too");
+        }
+    }
 }
 
 /// deploy/README.md, "From one overlay to another".
@@ -200,7 +278,7 @@ fn what_another_overlay_leaves_is_named() {
         let rows = table.iter().filter(|row| spans(&row[0]).contains(&of) && spans(&row[1]).contains(&into));
         let commands: Vec<String> = rows.map(|row| spans(&row[2]).concat()).collect();
         let kinds: Vec<String> = left.iter().map(|kind| kind.to_lowercase()).collect();
-        let expected = format!("kubectl delete {} psystrike", kinds.join(","));
+        let expected = format!("kubectl delete {} psystrike --namespace psystrike", kinds.join(","));
         assert_eq!(commands, if left.is_empty() { vec![] } else { vec![expected] }, "from {of} to {into}");
     }
 }
@@ -257,19 +335,30 @@ fn every_overlay_runs_the_binary_as_it_is() {
 #[test]
 fn what_is_yours_to_set_is_set_in_a_folder_of_your_own() {
     let scratch = Scratch::new("own");
-    let copied = Command::new("cp").arg("-R").arg(MANIFESTS).arg(scratch.path("kubernetes")).status();
-    assert!(copied.expect("cp runs").success());
-    fs::create_dir(scratch.path("own")).expect("a folder can be made");
-    let own = r"
+    // In a namespace that exists, so without the object that would create and delete it.
+    own(
+        &scratch,
+        r"
         resources: [../kubernetes/overlays/hpa]
         namespace: monitoring
         images: [{ name: registry.example/psystrike, newName: registry.example.org/team/psystrike, newTag: 9.9.9 }]
         configMapGenerator:
           - name: psystrike
             behavior: merge
-            literals: ['PSYSTRIKE_ALLOW=127.1.0.0/16,fd00::/64', PSYSTRIKE_WORKERS=2]";
-    scratch.write("own/kustomization.yaml", own);
+            literals: ['PSYSTRIKE_ALLOW=127.1.0.0/16,fd00::/64', PSYSTRIKE_WORKERS=2]
+        patches:
+          - patch: |
+              $patch: delete
+              apiVersion: v1
+              kind: Namespace
+              metadata:
+                name: psystrike",
+    );
     let Some(rendered) = kustomize(&scratch.path("own")) else { return };
+    assert!(!rendered.kinds().contains("Namespace"), "{:?}", rendered.kinds());
+    for object in &rendered.objects {
+        assert_eq!(object["metadata"]["namespace"], "monitoring", "{}", object["kind"]);
+    }
     let Some(shipped) = render_overlay(HPA) else { return };
     let variables = rendered.variables();
     assert_eq!(variables["PSYSTRIKE_ALLOW"], "127.1.0.0/16,fd00::/64");

@@ -47,6 +47,7 @@ const COMMANDS: &[(&str, Fate)] = &[
     ("cargo build --release && {", RunByCi("command=$(awk '/^```sh$/")),
     ("cargo test\n", RunByCi("run cargo test")),
     ("docker build ", Cannot(BASE_IMAGES)),
+    ("kubectl label node ", Cannot(CLUSTER)),
     ("kubectl apply -k ", Cannot(CLUSTER)),
     ("curl -fsS http://psystrike.example:31000/readyz\n", Prints(&["curl"], &["ok"])),
     ("kubectl create serviceaccount ", Cannot(CLUSTER)),
@@ -214,7 +215,7 @@ const OPTIONS_OF_OTHERS: &str = "
     docker, podman: --build-arg --cap-drop --detach --health-cmd --health-interval --memory --name --no-cache
         --output --pids-limit --platform --provenance --publish --push --read-only --restart --security-opt --ulimit --user
     git: --annotate --format --message --short
-    helm: --set
+    helm: --create-namespace --set
     kubectl: --all-namespaces --as --clusterrole --duration --flatten --minify --namespace --previous --raw --resource
         --serviceaccount --verb
     otelcol-contrib: --config

@@ -1,5 +1,4 @@
-//! Manifests as kustomize and Helm render them, and who judges them: Kubernetes's schemas and its Pod Security
-//! Standard.
+//! Manifests as kustomize and Helm render them, and their checks: Kubernetes's schemas and its Pod Security Standard.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -68,8 +67,9 @@ impl Rendered {
     /// The variables that the container starts with.
     pub fn variables(&self) -> BTreeMap<&str, &str> {
         let from = &self.container()["envFrom"][0]["configMapRef"]["name"];
-        let config = self.kind("ConfigMap");
-        assert_eq!(config["metadata"]["name"], *from, "the container reads a ConfigMap that is there");
+        let is_it = |object: &&Value| object["kind"] == "ConfigMap" && object["metadata"]["name"] == *from;
+        let config = self.objects.iter().find(is_it);
+        let config = config.unwrap_or_else(|| panic!("no ConfigMap {from} in\n{}", self.text));
         let data = config["data"].as_object().expect("the ConfigMap has variables");
         data.iter()
             .map(|(name, value)| (name.as_str(), value.as_str().expect("a variable is text")))

@@ -15,6 +15,7 @@ pub mod dashboard;
 pub mod dns;
 pub mod exposition;
 pub mod generated;
+pub mod helm;
 pub mod http;
 pub mod image;
 pub mod kubernetes;

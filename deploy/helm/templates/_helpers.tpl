@@ -1,19 +1,67 @@
-{{- define "psystrike.selector" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
+{{- define "psystrike.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "psystrike.fullname" -}}
+{{- $name := include "psystrike.name" . }}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) }}
+{{- .Values.fullnameOverride | default $full | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "psystrike.serviceAccountName" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "psystrike.fullname" .) "default" .Values.serviceAccount.create) }}
+{{- end }}
+
+{{- /* The labels of all pods of the release, the test's included. */ -}}
+{{- define "psystrike.release" -}}
+app.kubernetes.io/name: {{ include "psystrike.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{- define "psystrike.metadata" -}}
-name: {{ .Release.Name }}
-namespace: {{ .Release.Namespace }}
-labels:
-  {{- include "psystrike.selector" . | nindent 2 }}
-  app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-  app.kubernetes.io/managed-by: {{ .Release.Service }}
-  helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- /* The labels of the pods that serve. */ -}}
+{{- define "psystrike.selector" -}}
+{{ include "psystrike.release" . }}
+app.kubernetes.io/component: proxy
 {{- end }}
 
-{{- /* Options as variables. Numbers come as floating point, which would be written 1e+06. */ -}}
+{{- /* The labels of all objects. Values can change them, but not those of the selector. */ -}}
+{{- define "psystrike.labels" -}}
+{{- $labels := dict "app.kubernetes.io/version" .Chart.AppVersion "app.kubernetes.io/part-of" "monitoring" }}
+{{- $_ := set $labels "app.kubernetes.io/managed-by" .Release.Service }}
+{{- $_ := set $labels "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version) }}
+{{- mergeOverwrite $labels .Values.commonLabels (include "psystrike.selector" . | fromYaml) | toYaml }}
+{{- end }}
+
+{{- define "psystrike.podLabels" -}}
+{{- $labels := dict "app.kubernetes.io/version" .Chart.AppVersion "app.kubernetes.io/part-of" "monitoring" }}
+{{- mergeOverwrite $labels .Values.commonLabels .Values.podLabels (include "psystrike.selector" . | fromYaml) | toYaml }}
+{{- end }}
+
+{{- define "psystrike.metadata" -}}
+name: {{ include "psystrike.fullname" . }}
+namespace: {{ .Release.Namespace }}
+labels:
+  {{- include "psystrike.labels" . | nindent 2 }}
+{{- end }}
+
+{{- define "psystrike.image" -}}
+{{- with .Values.image.digest }}
+{{- printf "%s@%s" $.Values.image.repository . }}
+{{- else }}
+{{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) }}
+{{- end }}
+{{- end }}
+
+{{- /* Whether only named clients may connect, which is the case if this is not empty. */ -}}
+{{- define "psystrike.closed" -}}
+{{- if and .Values.networkPolicy.enabled .Values.networkPolicy.from }}true{{ end }}
+{{- end }}
+
+{{- define "psystrike.externalTrafficPolicy" -}}
+{{- .Values.service.externalTrafficPolicy | default (ternary "Local" "Cluster" (ne (include "psystrike.closed" .) "")) }}
+{{- end }}
+
+{{- /* Options as variables. Numbers are floating point here, which would be written as 1e+06. */ -}}
 {{- define "psystrike.variables" -}}
 {{- range $name, $value := .Values.options }}
 {{- if kindIs "slice" $value }}{{ $value = join "," $value }}{{ end }}

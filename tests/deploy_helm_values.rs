@@ -1,0 +1,295 @@
+//! The Helm chart's values: each of them has an effect, others are refused, options are those of the binary, and the
+//! chart's README has them all. With `PSYSTRIKE_WRITE=1` these tests write the README's tables.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use psystrike::config::options::{Fallback, Opt};
+use serde_json::{Value, json};
+use support::{
+    Scratch, generated,
+    helm::{CHANGED, CHART, changed_values, default_values, helm, leaves, render},
+    psystrike::{Psystrike, run as run_psystrike},
+    read, require_programs,
+};
+
+/// Values under which a change of another one has an effect.
+fn precondition(path: &str) -> Value {
+    let part = path.split('/').nth(1).expect("a pointer begins with a slash");
+    match part {
+        _ if path.ends_with("/enabled") => json!({}),
+        "autoscaling" | "serviceMonitor" | "prometheusRule" | "dashboard" => {
+            json!({ part: { "enabled": true } })
+        }
+        "service" if path.ends_with("/loadBalancerSourceRanges") => {
+            json!({ "service": { "type": "LoadBalancer" } })
+        }
+        _ => json!({}),
+    }
+}
+
+/// Values with one more.
+fn with(values: &Value, path: &str, value: &Value) -> Value {
+    let mut values = values.clone();
+    let keys = path.split('/').skip(1).map(|key| key.replace("~1", "/"));
+    *keys.fold(&mut values, |at, key| &mut at[key]) = value.clone();
+    values
+}
+
+#[test]
+fn every_value_counts() {
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    let (default, changed) = (default_values(), changed_values());
+    let mut of_default = BTreeMap::new();
+    leaves(&default, "", &mut of_default);
+    let mut unchanged = Vec::new();
+    for (path, before) in &of_default {
+        let mut value = changed.pointer(path).unwrap_or_else(|| panic!("{path} is not changed")).clone();
+        if value == *before {
+            unchanged.push(path.as_str());
+            value = (!before.as_bool().unwrap_or_else(|| panic!("{path} is not changed"))).into();
+        }
+        let precondition = precondition(path);
+        let [before, after] = [precondition.clone(), with(&precondition, path, &value)]
+            .map(|values| render(&values.to_string()).text);
+        assert_ne!(before, after, "{path} changes nothing");
+        // What is no switch, list or map arrives as it is.
+        if value.is_string() || value.is_number() {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            assert!(after.contains(&value), "{path}: no {value} in\n{after}");
+        }
+    }
+    // Changed here, because the pods of CHANGED are restricted and have a policy.
+    const UNCHANGED: [&str; 3] = [
+        "/networkPolicy/enabled",
+        "/podSecurityContext/runAsNonRoot",
+        "/securityContext/allowPrivilegeEscalation",
+    ];
+    assert_eq!(unchanged, UNCHANGED);
+}
+
+/// The comments of values.yaml: of each commented value its path and its comment, on one line.
+fn comments() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let (mut keys, mut comment): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+    let text = read("deploy/helm/values.yaml");
+    for line in text.lines() {
+        let content = line.trim_start();
+        if let Some(part) = content.strip_prefix("# ") {
+            comment.push(part);
+        } else if let Some((key, _)) = content.split_once(':').filter(|_| !content.starts_with('-')) {
+            keys.truncate((line.len() - content.len()) / 2);
+            keys.push(key);
+            if !comment.is_empty() {
+                found.push((keys.join("/"), comment.join(" ")));
+            }
+            comment.clear();
+        } else {
+            comment.clear();
+        }
+    }
+    found
+}
+
+/// The type of a value, in the words of the table.
+fn kind_of(schema: &Value) -> String {
+    let one_of = schema["enum"].as_array().map(|all| {
+        all.iter().filter_map(Value::as_str).filter(|value| !value.is_empty()).collect::<Vec<_>>().join(", ")
+    });
+    one_of.unwrap_or_else(|| {
+        let kind = schema["type"].as_str().or(schema["type"][0].as_str()).expect("the schema has a type");
+        let plain = match kind {
+            "array" => "list",
+            "object" => "map",
+            other => other,
+        };
+        plain.to_owned()
+    })
+}
+
+#[test]
+fn its_readme_has_every_value() {
+    let default = default_values();
+    let schema: Value = serde_json::from_str(&read("deploy/helm/values.schema.json")).expect("it is JSON");
+    let comments = comments();
+    let is_group = |path: &str| comments.iter().any(|(other, _)| other.starts_with(&format!("{path}/")));
+    let mut table = "| value | type | default | meaning |\n| --- | --- | --- | --- |\n".to_owned();
+    for (path, meaning) in &comments {
+        let value = default.pointer(&format!("/{path}")).unwrap_or_else(|| panic!("{path} is no value"));
+        let of_schema = schema.pointer(&format!("/properties/{}", path.replace('/', "/properties/")));
+        let kind = kind_of(of_schema.unwrap_or_else(|| panic!("{path} is not in the schema")));
+        let default = if is_group(path) { String::new() } else { format!("`{value}`") };
+        let name = path.replace('/', ".");
+        table += &format!("| `{name}` | {kind} | {default} | {meaning} |\n");
+    }
+    generated::part("deploy/helm/README.md", "values.yaml and values.schema.json", &table);
+
+    let mut of_default = BTreeMap::new();
+    leaves(&default, "", &mut of_default);
+    for leaf in of_default.keys() {
+        let described = |path: &String| {
+            let below = leaf[1..].strip_prefix(path.as_str());
+            below.is_some_and(|rest| rest.is_empty() || (rest.starts_with('/') && !is_group(path)))
+        };
+        assert!(comments.iter().any(|(path, _)| described(path)), "{leaf} has no comment in values.yaml");
+    }
+    // And what can be set is in values.yaml, but for options that have their own default.
+    for (path, properties) in schema_properties(&schema, "") {
+        let is_known = path.starts_with("/options/") || path == "/global" || default.pointer(&path).is_some();
+        assert!(is_known, "{path} is not in values.yaml: {properties}");
+    }
+}
+
+/// The paths of all values that the schema names.
+fn schema_properties(schema: &Value, path: &str) -> Vec<(String, Value)> {
+    let properties = schema["properties"].as_object().into_iter().flatten();
+    let each = properties.flat_map(|(name, schema)| {
+        let path = format!("{path}/{name}");
+        let mut below = schema_properties(schema, &path);
+        below.push((path, schema.clone()));
+        below
+    });
+    each.collect()
+}
+
+#[test]
+fn its_readme_has_every_option() {
+    let mut table = "| option | psystrike's default | meaning |\n| --- | --- | --- |\n".to_owned();
+    for option in Opt::ALL.iter().filter(|option| **option != Opt::Listen && option.variable().is_some()) {
+        let default = match option.default() {
+            Fallback::Value(value) => format!("`{value}`"),
+            Fallback::Text(text) => text.to_owned(),
+            Fallback::Silent => String::new(),
+        };
+        let name = option.name().trim_start_matches('-');
+        table += &format!("| `options.{name}` | {default} | {} |\n", option.description());
+    }
+    generated::part("deploy/helm/README.md", "src/config/options.rs", &table);
+}
+
+#[test]
+fn its_options_are_those_of_the_binary() {
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    let rendered = render(CHANGED);
+    let mut variables = rendered.variables();
+    assert_eq!(variables["PSYSTRIKE_ALLOW"], "127.1.0.0/16,fd00::/64");
+    assert_eq!(variables["PSYSTRIKE_CLIENTS_MAX"], "1000000");
+    // All but --listen, as it listens where the manifests say.
+    let options = Opt::ALL.iter().filter_map(|option| option.variable());
+    assert_eq!(variables.len(), options.count() - 1, "{variables:?}");
+    variables.insert("PSYSTRIKE_LISTEN", "127.0.0.1:0");
+    let psystrike = Psystrike::start_with_env(&[], &variables.into_iter().collect::<Vec<_>>());
+    psystrike
+        .wait_for_line(r#""allow":"127.1.0.0/16,fd00::/64","deny":"127.1.2.0/24","ports":"1-1023,8080""#);
+}
+
+#[test]
+fn it_takes_the_durations_that_psystrike_takes() {
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    let changed = changed_values();
+    let options = changed["options"].as_object().expect("options are a map");
+    let is_duration = |value: &&Value| value.as_str().is_some_and(|text| text.ends_with(['s', 'm']));
+    let durations: Vec<&String> =
+        options.iter().filter(|(_, v)| is_duration(v)).map(|(name, _)| name).collect();
+    assert_eq!(durations.len(), 10, "{durations:?}");
+    let (mut taken, mut refused) = (0, 0);
+    for name in durations {
+        // The limit on the other side of a contradiction, out of the way.
+        let max = ("PSYSTRIKE_TIMEOUT_MAX", if name == "timeout" { "168h" } else { "" });
+        for value in [
+            "0s",
+            "0ms",
+            "1ms",
+            "1m30s",
+            "168h",
+            "167h60m",
+            "169h",
+            "10081m",
+            "604800001ms",
+            "9999999999h",
+            "168h0m1s",
+            "1s1m",
+        ] {
+            let variable = format!("PSYSTRIKE_{}", name.replace('-', "_").to_uppercase());
+            // Options are read first, and then nothing is there to be asked.
+            let ended = run_psystrike(
+                &["--healthcheck", "http://127.0.0.1:1/"],
+                &[(variable.as_str(), value), max][..1 + usize::from(!max.1.is_empty())],
+            );
+            let set = format!("options.{name}={value}");
+            let output = helm(&["template", "psystrike", CHART, "--set", &set]).output().expect("helm runs");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.success(), ended.status.code() == Some(1), "{set}: {ended:?}, {said}");
+            assert!(output.status.success() || said.contains(name.as_str()), "{said}");
+            *if output.status.success() { &mut taken } else { &mut refused } += 1;
+        }
+    }
+    // Three may be zero.
+    assert_eq!((taken, refused), (3 * 6 + 7 * 4, 3 * 6 + 7 * 8));
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    let bounds = |least, most| {
+        let values = format!(
+            "autoscaling.enabled=true,autoscaling.minReplicas={least},autoscaling.maxReplicas={most}"
+        );
+        helm(&["template", "psystrike", CHART, "--set", &values]).output().expect("helm runs")
+    };
+    assert!(bounds(3, 3).status.success());
+    let output = bounds(7, 6);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("minReplicas is above maxReplicas"), "{said}");
+
+    // The ranges would have no effect, and the release would be open.
+    let ranges =
+        ["template", "psystrike", CHART, "--set", "service.loadBalancerSourceRanges={192.0.2.10/32}"];
+    let output = helm(&ranges).output().expect("helm runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("needs service.type LoadBalancer"), "{said}");
+}
+
+#[test]
+fn what_is_no_value_is_refused() {
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    for values in [
+        "replica: 3",
+        "replicas: 3",
+        "replicaCount: three",
+        "image: { digest: latest }",
+        "fullnameOverride: My_Name",
+        "service: { loadBalancerSourceRanges: [192.0.2.10] }",
+        "serviceMonitor: { interval: 30 }",
+        "extraEnv: [{ value: nameless }]",
+        "kind: StatefulSet",
+        "options: { alow: [10.244.0.0/16] }",
+        "options: { allow: [] }",
+        "options: { allow: 10.244.0.0/16 }",
+        "options: { allow: [pods.example] }",
+        "options: { timeout: 30 }",
+        "options: { timeout: 0s }",
+        "options: { listen: '[::]:9090' }",
+        "service: { type: ExternalName }",
+        "service: { nodePort: 70000 }",
+        "autoscaling: { enabled: 'yes' }",
+    ] {
+        let scratch = Scratch::new("refused");
+        let file = scratch.write("values.yaml", values);
+        let output =
+            helm(&["template", "psystrike", CHART, "--values"]).arg(file).output().expect("helm runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("schema"), "{values}: {said}");
+    }
+}
