@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::{
+    baselines::Way,
     figures::{Sample, Spread},
-    floors::Way,
     forwarders::Kind,
     processor::{Case, Measured},
 };
@@ -111,9 +111,9 @@ fn bar(svg: &mut String, y: f64, scale: f64, measured: &Measured, ratio: Spread)
 fn colour(kind: &Kind) -> &'static str {
     match kind {
         Kind::Psystrike { .. } => "#e6522c",
-        Kind::Floor(Way::ReadWrite | Way::Splice) | Kind::TunnelFloor(_) => "#8c959f",
-        Kind::NginxBest | Kind::Nginx(_) => "#2e8b57",
-        Kind::NginxUsual => "#7fbf9b",
+        Kind::Baseline(Way::ReadWrite | Way::Splice) | Kind::TunnelBaseline(_) => "#8c959f",
+        Kind::NginxTuned | Kind::Nginx(_) => "#2e8b57",
+        Kind::NginxSimple => "#7fbf9b",
         Kind::Haproxy => "#5b8fd6",
         Kind::Tinyproxy | Kind::Squid => "#b07cc6",
     }

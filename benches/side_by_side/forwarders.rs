@@ -18,13 +18,13 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 
 use crate::{
+    baselines::{self, Way},
     cases::Body,
-    floors::{self, Way},
     load::Load,
     machine,
     nginx::{self, Tuning},
     setup::{Form, Setup},
-    squid, tinyproxy, tunnel_floor,
+    squid, tinyproxy, tunnel_baseline,
 };
 
 /// How long a forwarder may take to start. nginx has thousands of locations to read.
@@ -33,8 +33,8 @@ const START_MAX: Duration = Duration::from_secs(20);
 const END_MAX: Duration = Duration::from_secs(3);
 /// Says to this program that it is to become a forwarder.
 const CHILD: &str = "--child";
-const FLOOR: &str = "--floor";
-const TUNNEL_FLOOR: &str = "--tunnel-floor";
+const BASELINE: &str = "--baseline";
+const TUNNEL_BASELINE: &str = "--tunnel-baseline";
 
 /// What forwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,9 +42,9 @@ pub(crate) enum Kind {
     /// A binary of ours, and what it gets as `--workers`.
     Psystrike { path: PathBuf, workers: &'static str },
     /// nginx as a user writes it, which keeps no pod connection.
-    NginxUsual,
-    /// nginx at its best.
-    NginxBest,
+    NginxSimple,
+    /// nginx tuned.
+    NginxTuned,
     /// nginx with settings that were tried to find its best.
     Nginx(Tuning),
     /// HAProxy with `set-dst`, which keeps connections.
@@ -53,10 +53,10 @@ pub(crate) enum Kind {
     Tinyproxy,
     /// Squid without a cache, which keeps connections.
     Squid,
-    /// A floor of ours.
-    Floor(Way),
-    /// A floor of ours for tunnels.
-    TunnelFloor(Way),
+    /// A baseline of ours.
+    Baseline(Way),
+    /// A baseline of ours for tunnels.
+    TunnelBaseline(Way),
 }
 
 /// What forwards, and what it is called in the tables.
@@ -81,11 +81,11 @@ impl Kind {
     /// The name of its program, unless that is built here.
     fn program(&self) -> Option<&'static str> {
         match self {
-            Self::NginxUsual | Self::NginxBest | Self::Nginx(_) => Some("nginx"),
+            Self::NginxSimple | Self::NginxTuned | Self::Nginx(_) => Some("nginx"),
             Self::Haproxy => Some("haproxy"),
             Self::Tinyproxy => Some("tinyproxy"),
             Self::Squid => Some("squid"),
-            Self::Psystrike { .. } | Self::Floor(_) | Self::TunnelFloor(_) => None,
+            Self::Psystrike { .. } | Self::Baseline(_) | Self::TunnelBaseline(_) => None,
         }
     }
 }
@@ -116,9 +116,9 @@ impl Forwarder {
         matches!(self.kind, Kind::Psystrike { .. })
     }
 
-    /// Whether it is a floor.
-    pub(crate) fn is_floor(&self) -> bool {
-        matches!(self.kind, Kind::Floor(_) | Kind::TunnelFloor(_))
+    /// Whether it is a baseline.
+    pub(crate) fn is_baseline(&self) -> bool {
+        matches!(self.kind, Kind::Baseline(_) | Kind::TunnelBaseline(_))
     }
 
     /// Whether its program is there.
@@ -184,8 +184,8 @@ impl Forwarder {
             .into_iter()
             .chain((self.form == Form::Tunnel).then(|| "--allow-connect".into()))
             .collect()),
-            Kind::NginxUsual => nginx(nginx::usual(address, setup)),
-            Kind::NginxBest => nginx(nginx::tuned(address, setup, &nginx::BEST)),
+            Kind::NginxSimple => nginx(nginx::simple(address, setup)),
+            Kind::NginxTuned => nginx(nginx::tuned(address, setup, &nginx::TUNED)),
             Kind::Nginx(tuning) => nginx(nginx::tuned(address, setup, tuning)),
             Kind::Haproxy => Ok(vec![
                 program("haproxy")?.into(),
@@ -201,18 +201,21 @@ impl Forwarder {
                 let configuration = write(squid::configuration(address))?;
                 Ok(squid::command(&program("squid")?, &configuration))
             }
-            Kind::Floor(way) => {
+            Kind::Baseline(way) => {
                 let numbers = [setup.pods_port.into(), setup.pods, setup.clients];
                 let numbers = numbers.iter().map(|number| OsString::from(number.to_string()));
-                Ok([myself()?.into(), FLOOR.into(), way.name().into(), address.to_string().into()]
+                Ok([myself()?.into(), BASELINE.into(), way.name().into(), address.to_string().into()]
                     .into_iter()
                     .chain(numbers)
                     .chain([setup.answer_bytes.to_string().into()])
                     .collect())
             }
-            Kind::TunnelFloor(way) => {
-                Ok(vec![myself()?.into(), TUNNEL_FLOOR.into(), way.name().into(), address.to_string().into()])
-            }
+            Kind::TunnelBaseline(way) => Ok(vec![
+                myself()?.into(),
+                TUNNEL_BASELINE.into(),
+                way.name().into(),
+                address.to_string().into(),
+            ]),
         }
     }
 
@@ -308,22 +311,22 @@ pub(crate) fn become_child() -> Option<String> {
             let error = Command::new(arguments.next()?).args(arguments).exec();
             Some(error.to_string())
         }
-        FLOOR => Some(match floor_setup(arguments) {
-            Some(setup) => format!("{setup:?}: {:?}", floors::run(setup)),
-            None => "a floor's arguments".to_owned(),
+        BASELINE => Some(match baseline_setup(arguments) {
+            Some(setup) => format!("{setup:?}: {:?}", baselines::run(setup)),
+            None => "a baseline's arguments".to_owned(),
         }),
-        TUNNEL_FLOOR => Some(match tunnel_floor_setup(arguments) {
-            Some((way, listen)) => format!("{:?}", tunnel_floor::run(way, listen)),
-            None => "a floor's arguments".to_owned(),
+        TUNNEL_BASELINE => Some(match tunnel_baseline_setup(arguments) {
+            Some((way, listen)) => format!("{:?}", tunnel_baseline::run(way, listen)),
+            None => "a baseline's arguments".to_owned(),
         }),
         _ => None,
     }
 }
 
-fn floor_setup(arguments: impl Iterator<Item = OsString>) -> Option<floors::Setup> {
+fn baseline_setup(arguments: impl Iterator<Item = OsString>) -> Option<baselines::Setup> {
     let arguments: Vec<String> = arguments.filter_map(|argument| argument.into_string().ok()).collect();
     let [way, listen, pods_port, pods, clients, answer_bytes] = arguments.try_into().ok()?;
-    Some(floors::Setup {
+    Some(baselines::Setup {
         way: Way::named(&way)?,
         listen: listen.parse().ok()?,
         pods_port: pods_port.parse().ok()?,
@@ -333,7 +336,7 @@ fn floor_setup(arguments: impl Iterator<Item = OsString>) -> Option<floors::Setu
     })
 }
 
-fn tunnel_floor_setup(mut arguments: impl Iterator<Item = OsString>) -> Option<(Way, SocketAddr)> {
+fn tunnel_baseline_setup(mut arguments: impl Iterator<Item = OsString>) -> Option<(Way, SocketAddr)> {
     let way = Way::named(arguments.next()?.to_str()?)?;
     Some((way, arguments.next()?.to_str()?.parse().ok()?))
 }

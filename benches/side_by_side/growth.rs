@@ -18,10 +18,11 @@ const KIB: [u64; 6] = [1, 4, 16, 64, 256, 1024];
 /// Where only pods or clients grow.
 const BODY: Body = length(16);
 
-/// Measures the first psystrike, nginx at its best and the floors, and prints a table for each of the three.
+/// Measures the first psystrike, nginx tuned and the baselines, and prints a table for each of the three.
 pub(crate) fn run(bench: &Bench) -> Result<(), String> {
     let first = bench.forwarders.iter().find(|forwarder| forwarder.is_ours());
-    let beside = bench.forwarders.iter().filter(|other| other.is_floor() || other.kind == Kind::NginxBest);
+    let beside =
+        bench.forwarders.iter().filter(|other| other.is_baseline() || other.kind == Kind::NginxTuned);
     let forwarders: Vec<Forwarder> = first.into_iter().chain(beside).cloned().collect();
     let setup = bench.setup();
     let Setup { pods, clients, .. } = setup;

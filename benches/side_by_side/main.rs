@@ -1,4 +1,4 @@
-//! psystrike beside nginx, HAProxy, tinyproxy, Squid and the floors of what sockets cost: processor time, latency,
+//! psystrike beside nginx, HAProxy, tinyproxy, Squid and the baselines of what sockets cost: processor time, latency,
 //! memory, start.
 //!
 //! Starts everything itself, on loopback only, and ends it; every wait and every run has a bound, but for cargo's
@@ -8,7 +8,7 @@
 //! - [`cases`]: the bodies that are scraped;
 //! - [`pods`]: what is scraped; [`load`]: what scrapes, with [`answer`], which checks every answer;
 //! - [`forwarders`]: what stands between, with [`building`], [`nginx`], [`tinyproxy`], [`squid`], and
-//!   [`floors`] and [`tunnel_floor`], which parse nothing;
+//!   [`baselines`] and [`tunnel_baseline`], which parse nothing;
 //! - [`machine`]: cores, and what the kernel says a forwarder used; [`figures`]: medians, spreads, ratios;
 //! - the parts: [`processor`], [`proxy`], [`tunnels`] with [`tunnel_memory`], [`memory`], [`start`], [`syscalls`],
 //!   [`instructions`], [`profile`], [`growth`], [`workers`], and [`tunings`] for what nginx's best is;
@@ -16,12 +16,12 @@
 //! - [`report`]: tables and verdicts; [`chart`]: the picture.
 
 mod answer;
+mod baselines;
 mod bench;
 mod building;
 mod cases;
 mod chart;
 mod figures;
-mod floors;
 mod forwarders;
 mod growth;
 mod instructions;
@@ -42,7 +42,7 @@ mod syscalls;
 mod targets;
 mod tinyproxy;
 mod tunings;
-mod tunnel_floor;
+mod tunnel_baseline;
 mod tunnel_memory;
 mod tunnels;
 mod workers;

@@ -48,10 +48,10 @@ struct Figures {
     stalled: (f64, f64),
 }
 
-/// Measures every forwarder but the floors.
+/// Measures every forwarder but the baselines.
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Verdict>, String> {
     let forwarders: Vec<&Forwarder> =
-        bench.forwarders.iter().filter(|forwarder| !forwarder.is_floor()).collect();
+        bench.forwarders.iter().filter(|forwarder| !forwarder.is_baseline()).collect();
     let (churned, churn_scrapes) = churned(bench, &forwarders)?;
     let mut rows = Vec::new();
     let mut ours = None;

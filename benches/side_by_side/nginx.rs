@@ -24,30 +24,30 @@ pub(crate) struct Tuning {
 }
 
 /// The cheapest over all bodies.
-pub(crate) const BEST: Tuning =
-    Tuning { name: "best", events: "", listen: "", buffering: "off", buffer_kib: 256, more: "" };
+pub(crate) const TUNED: Tuning =
+    Tuning { name: "tuned", events: "", listen: "", buffering: "off", buffer_kib: 256, more: "" };
 
 /// What was tried beside it: each differs from it in what its name says.
 pub(crate) const TRIED: [Tuning; 15] = [
-    Tuning { name: "buffers of 4 KiB", buffer_kib: 4, ..BEST },
-    Tuning { name: "buffers of 16 KiB", buffer_kib: 16, ..BEST },
-    Tuning { name: "buffers of 32 KiB", buffer_kib: 32, ..BEST },
-    Tuning { name: "buffers of 64 KiB", buffer_kib: 64, ..BEST },
-    Tuning { name: "buffers of 1 MiB", buffer_kib: 1024, ..BEST },
-    Tuning { name: "buffering on, 4 KiB", buffering: "on", buffer_kib: 4, ..BEST },
-    Tuning { name: "buffering on, 16 KiB", buffering: "on", buffer_kib: 16, ..BEST },
-    Tuning { name: "buffering on, 32 KiB", buffering: "on", buffer_kib: 32, ..BEST },
-    Tuning { name: "buffering on, 64 KiB", buffering: "on", buffer_kib: 64, ..BEST },
-    Tuning { name: "buffering on", buffering: "on", ..BEST },
-    Tuning { name: "multi_accept on", events: "multi_accept on;", ..BEST },
-    Tuning { name: "reuseport", listen: "reuseport", ..BEST },
-    Tuning { name: "sendfile, tcp_nopush", more: "sendfile on; tcp_nopush on;", ..BEST },
-    Tuning { name: "client abort ignored", more: "proxy_ignore_client_abort on;", ..BEST },
-    Tuning { name: "request pool of 16 KiB", more: "request_pool_size 16k;", ..BEST },
+    Tuning { name: "buffers of 4 KiB", buffer_kib: 4, ..TUNED },
+    Tuning { name: "buffers of 16 KiB", buffer_kib: 16, ..TUNED },
+    Tuning { name: "buffers of 32 KiB", buffer_kib: 32, ..TUNED },
+    Tuning { name: "buffers of 64 KiB", buffer_kib: 64, ..TUNED },
+    Tuning { name: "buffers of 1 MiB", buffer_kib: 1024, ..TUNED },
+    Tuning { name: "buffering on, 4 KiB", buffering: "on", buffer_kib: 4, ..TUNED },
+    Tuning { name: "buffering on, 16 KiB", buffering: "on", buffer_kib: 16, ..TUNED },
+    Tuning { name: "buffering on, 32 KiB", buffering: "on", buffer_kib: 32, ..TUNED },
+    Tuning { name: "buffering on, 64 KiB", buffering: "on", buffer_kib: 64, ..TUNED },
+    Tuning { name: "buffering on", buffering: "on", ..TUNED },
+    Tuning { name: "multi_accept on", events: "multi_accept on;", ..TUNED },
+    Tuning { name: "reuseport", listen: "reuseport", ..TUNED },
+    Tuning { name: "sendfile, tcp_nopush", more: "sendfile on; tcp_nopush on;", ..TUNED },
+    Tuning { name: "client abort ignored", more: "proxy_ignore_client_abort on;", ..TUNED },
+    Tuning { name: "request pool of 16 KiB", more: "request_pool_size 16k;", ..TUNED },
 ];
 
 /// What two lines do: a regular expression and `proxy_pass` with variables.
-pub(crate) fn usual(address: SocketAddr, setup: &Setup) -> String {
+pub(crate) fn simple(address: SocketAddr, setup: &Setup) -> String {
     const LOCATION: &str = r"
         location ~ ^/pods/(?<pod>[^/]+)/(?<port>[0-9]+)/(?<path>.*)$ {
             proxy_pass http://$pod:$port/$path$is_args$args;

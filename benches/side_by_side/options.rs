@@ -5,9 +5,9 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 use pico_args::Arguments;
 
 use crate::{
+    baselines::Way,
     building,
     cases::{self, Body},
-    floors::Way,
     forwarders::{Forwarder, Kind},
 };
 
@@ -27,7 +27,7 @@ Parts (default: processor proxy tunnels memory start, which give a verdict on ev
   profile       which functions and files those are in (needs valgrind); builds a psystrike with symbols
   growth        processor time per scrape with more pods, more clients, larger bodies
   workers       --workers 1 beside --workers auto, on the cores of forwarder and load together
-  nginx         nginx at its best beside other settings of it
+  nginx         nginx tuned beside other settings of it
 
 Options
   --bodies LIST          of 1k, 16k, 64k, 256k, 1m, 16k-chunked, 256k-chunked and the like [default: these;
@@ -253,10 +253,10 @@ fn named(text: &str) -> Forwarder {
 
 fn others() -> impl Iterator<Item = Forwarder> {
     [
-        ("floor read/write", Kind::Floor(Way::ReadWrite)),
-        ("floor splice", Kind::Floor(Way::Splice)),
-        ("nginx best", Kind::NginxBest),
-        ("nginx usual", Kind::NginxUsual),
+        ("baseline read/write", Kind::Baseline(Way::ReadWrite)),
+        ("baseline splice", Kind::Baseline(Way::Splice)),
+        ("nginx tuned", Kind::NginxTuned),
+        ("nginx simple", Kind::NginxSimple),
         ("haproxy", Kind::Haproxy),
     ]
     .into_iter()

@@ -28,7 +28,7 @@ pub(crate) struct Setup {
     pub(crate) pods: usize,
     pub(crate) pods_port: u16,
     pub(crate) clients: usize,
-    /// How long every answer is, head and body; only the floors need it.
+    /// How long every answer is, head and body; only the baselines need it.
     pub(crate) answer_bytes: u64,
 }
 

@@ -14,10 +14,10 @@ use crate::{
 
 const LIMIT_MS: f64 = 10.0;
 
-/// Starts every forwarder but the floors many times, in turn, and prints how long it took.
+/// Starts every forwarder but the baselines many times, in turn, and prints how long it took.
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Verdict>, String> {
     let forwarders: Vec<&Forwarder> =
-        bench.forwarders.iter().filter(|forwarder| !forwarder.is_floor()).collect();
+        bench.forwarders.iter().filter(|forwarder| !forwarder.is_baseline()).collect();
     let mut times = vec![Vec::new(); forwarders.len()];
     for _ in 0..bench.options.starts {
         for (forwarder, times) in forwarders.iter().zip(&mut times) {

@@ -4,13 +4,13 @@ use crate::{
     bench::Bench,
     figures::{Sample, Spread},
     forwarders::{Forwarder, Kind},
-    nginx::{BEST, TRIED},
+    nginx::{TRIED, TUNED},
     processor, report,
 };
 
 /// Measures what was tried beside the best, each body in its own rounds, and prints the ratios.
 pub(crate) fn run(bench: &Bench) -> Result<(), String> {
-    let best = Forwarder::new(BEST.name, Kind::NginxBest);
+    let best = Forwarder::new(TUNED.name, Kind::NginxTuned);
     if !best.is_installed() {
         println!("NOT MEASURED: settings of nginx, which is not installed\n");
         return Ok(());
@@ -26,7 +26,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(), String> {
             row.push(ratio.map_or("-".to_owned(), |ratio| ratio.to_string()));
         }
     }
-    println!("### nginx with other settings: processor time per scrape, × nginx best\n");
+    println!("### nginx with other settings: processor time per scrape, × nginx tuned\n");
     let bodies: Vec<String> = bench.options.bodies.iter().map(ToString::to_string).collect();
     let head: Vec<&str> = ["setting"].into_iter().chain(bodies.iter().map(String::as_str)).collect();
     report::table(&head, &rows);

@@ -4,14 +4,14 @@
 //! as large as TLS records ([`crate::pods::RECORD_BYTES`]), as from an exporter in Go.
 
 use crate::{
+    baselines::Way,
     bench::Bench,
-    floors::Way,
     forwarders::{Forwarder, Kind},
     processor::{self, Case},
     setup::Setup,
 };
 
-/// Measures every psystrike and the floors, with as many scrapes under way as in other parts, and then with one. Prints a
+/// Measures every psystrike and the baselines, with as many scrapes under way as in other parts, and then with one. Prints a
 /// table for each body. Gives the cases with many.
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
     let forwarders = forwarders(bench);
@@ -33,10 +33,10 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
     alone.and(cases)
 }
 
-/// Every psystrike, and the floors.
+/// Every psystrike, and the baselines.
 pub(crate) fn forwarders(bench: &Bench) -> Vec<Forwarder> {
     let ours = bench.forwarders.iter().filter(|forwarder| forwarder.is_ours()).cloned();
-    let floors = [("tunnel floor splice", Way::Splice), ("tunnel floor read/write", Way::ReadWrite)];
-    let floors = floors.map(|(name, way)| Forwarder::new(name, Kind::TunnelFloor(way)));
-    ours.chain(floors).map(Forwarder::in_tunnels).collect()
+    let baselines = [("tunnel baseline splice", Way::Splice), ("tunnel baseline read/write", Way::ReadWrite)];
+    let baselines = baselines.map(|(name, way)| Forwarder::new(name, Kind::TunnelBaseline(way)));
+    ours.chain(baselines).map(Forwarder::in_tunnels).collect()
 }

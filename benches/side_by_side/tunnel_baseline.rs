@@ -1,6 +1,6 @@
-//! The floors of a tunnel: what moving bytes both ways between two sockets costs at least.
+//! The baselines of a tunnel: what moving bytes both ways between two sockets costs at least.
 //!
-//! A floor reads the destination from a CONNECT request, connects, answers 200, and from then on only moves bytes. It has
+//! A baseline reads the destination from a CONNECT request, connects, answers 200, and from then on only moves bytes. It has
 //! no limits, timeouts, counters, half-closed connections or urgent data. How a tunnel opens is not measured, so that it
 //! blocks meanwhile.
 //!
@@ -24,7 +24,7 @@ use rustix::{
 use slab::Slab;
 
 use crate::{
-    floors::{PIPE_BYTES, Pipe, Way},
+    baselines::{PIPE_BYTES, Pipe, Way},
     pods,
 };
 
@@ -35,29 +35,29 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 const SURELY_FIT_BYTES: usize = 128 * 1024;
 const FLAGS: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
 
-/// Runs a floor until it is killed.
+/// Runs a baseline until it is killed.
 pub(crate) fn run(way: Way, listen: SocketAddr) -> io::Result<()> {
     let poll = Poll::new()?;
     let mut listener = TcpListener::bind(listen)?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-    let mut floor =
-        Floor { way, poll, ends: Slab::new(), pipes: Vec::new(), scratch: [0; SCRATCH_BYTES].into() };
+    let mut baseline =
+        Baseline { way, poll, ends: Slab::new(), pipes: Vec::new(), scratch: [0; SCRATCH_BYTES].into() };
     let mut events = Events::with_capacity(256);
     loop {
-        match floor.poll.poll(&mut events, None) {
+        match baseline.poll.poll(&mut events, None) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             result => result?,
         }
         for event in &events {
             match event.token() {
-                LISTENER => floor.accept(&listener)?,
-                Token(end) => floor.event(end, event.is_readable(), event.is_writable())?,
+                LISTENER => baseline.accept(&listener)?,
+                Token(end) => baseline.event(end, event.is_readable(), event.is_writable())?,
             }
         }
     }
 }
 
-struct Floor {
+struct Baseline {
     way: Way,
     poll: Poll,
     ends: Slab<End>,
@@ -81,7 +81,7 @@ enum Kept {
     Piped { pipe: Pipe, bytes: usize },
 }
 
-impl Floor {
+impl Baseline {
     fn accept(&mut self, listener: &TcpListener) -> io::Result<()> {
         while let Some(client) = pods::accept(listener)? {
             let mut client = BlockingStream::from(OwnedFd::from(client));
@@ -201,7 +201,7 @@ fn destination(client: &mut BlockingStream) -> io::Result<Option<SocketAddr>> {
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
         if client.read(&mut byte)? == 0 {
-            return Ok(None); // it only looked whether a floor listens
+            return Ok(None); // it only looked whether a baseline listens
         }
         head.push(byte[0]);
     }

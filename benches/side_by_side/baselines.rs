@@ -1,4 +1,4 @@
-//! The floors: what a forwarder on sockets cannot be cheaper than.
+//! The baselines: what a forwarder on sockets cannot be cheaper than.
 //!
 //! They parse nothing. What a client sends goes to the pod connection that rested longest, and what comes from
 //! there goes back, until the client sends again. As many pod connections are kept as there are pods and clients,
@@ -58,7 +58,7 @@ impl Way {
     }
 }
 
-/// What a floor needs to know.
+/// What a baseline needs to know.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
     pub(crate) way: Way,
@@ -70,7 +70,7 @@ pub(crate) struct Setup {
     pub(crate) answer_bytes: u64,
 }
 
-/// Runs a floor until it is killed.
+/// Runs a baseline until it is killed.
 pub(crate) fn run(setup: Setup) -> io::Result<()> {
     let poll = Poll::new()?;
     let mut pods = Vec::new();
@@ -85,7 +85,8 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     let resting = (0..pods.len()).collect();
     let scratch = vec![0; SCRATCH_BYTES].into();
-    Floor { setup, poll, listener, pods, resting, clients: Slab::new(), pipes: Vec::new(), scratch }.serve()
+    Baseline { setup, poll, listener, pods, resting, clients: Slab::new(), pipes: Vec::new(), scratch }
+        .serve()
 }
 
 fn prepared(stream: BlockingStream) -> io::Result<TcpStream> {
@@ -94,7 +95,7 @@ fn prepared(stream: BlockingStream) -> io::Result<TcpStream> {
     Ok(TcpStream::from_std(stream))
 }
 
-struct Floor {
+struct Baseline {
     setup: Setup,
     poll: Poll,
     listener: TcpListener,
@@ -141,7 +142,7 @@ impl Pipe {
     }
 }
 
-impl Floor {
+impl Baseline {
     fn serve(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
         loop {
