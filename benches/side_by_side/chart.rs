@@ -37,7 +37,7 @@ pub(crate) fn draw(cases: &[Case]) -> String {
          <rect class=\"back\" width=\"100%\" height=\"100%\"/>\n\
          <text class=\"text\" x=\"16\" y=\"26\" font-size=\"16\" font-weight=\"bold\">Processor time per scrape, \
          as multiples of psystrike's</text>\n\
-         <text class=\"faint\" x=\"16\" y=\"46\">Bars: medians of ratios taken round by round; thin lines: \
+         <text class=\"faint\" x=\"16\" y=\"46\">Bars: medians of the ratios within each round; thin lines: \
          quartiles; µs: medians</text>\n"
     );
     axis(&mut svg, scale, longest, bottom);

@@ -7,7 +7,7 @@ use crate::{
     cases::{Body, length},
     figures::{Sample, Spread},
     forwarders::{Forwarder, Kind},
-    processor, report,
+    processor,
     setup::Setup,
 };
 
@@ -51,8 +51,7 @@ fn grow<T: Display>(
         });
         rows.push([step.to_string()].into_iter().chain(cells).collect());
     }
-    println!("### Growth with {what}: processor µs/scrape ({constant})\n");
     let names = forwarders.iter().map(|forwarder| forwarder.name.as_str());
-    report::table(&[what].into_iter().chain(names).collect::<Vec<_>>(), &rows);
-    Ok(())
+    let head: Vec<_> = [what].into_iter().chain(names).collect();
+    bench.report.table(&format!("Growth with {what}: processor µs/scrape, {constant}"), &head, &rows)
 }

@@ -10,7 +10,7 @@ use crate::{
     cases::{Body, chunked, length},
     forwarders::{Forwarder, free_address},
     load::{self, Scrape},
-    pods, report,
+    pods,
 };
 
 /// Scrapes of the two runs.
@@ -75,7 +75,6 @@ pub(crate) fn run(bench: &Bench) -> Result<bool, String> {
     let mut within = true;
     let ours = bench.forwarders.iter().filter(|forwarder| forwarder.is_ours());
     for (index, forwarder) in ours.enumerate() {
-        println!("### User-space instructions per scrape: {}\n", forwarder.name);
         let mut rows = Vec::new();
         for (asked, limit) in LIMITS {
             let name = asked.name();
@@ -85,7 +84,8 @@ pub(crate) fn run(bench: &Bench) -> Result<bool, String> {
             let kept = if kept { "kept" } else { "OVER" };
             rows.push(vec![name, format!("{instructions:.0}"), limit.to_string(), kept.to_owned()]);
         }
-        report::table(&["case", "instructions", "limit", "verdict"], &rows);
+        let title = format!("Instructions: {}", forwarder.name);
+        bench.report.table(&title, &["case", "instructions", "limit", "verdict"], &rows)?;
     }
     Ok(within)
 }

@@ -1,8 +1,8 @@
 //! Pss of forwarders: at start, with idle clients, with clients that stop reading, after churn.
 //!
-//! Every phase begins with a forwarder that has just started. Buffers of sockets are the kernel's and not in it.
-//! All forwarders churn at the same time, connection by connection: that is minutes, and no time is measured. But
-//! two nginx share pages then, so that only what churn adds is told.
+//! Every phase begins with a forwarder that has just started. Pss does not include socket buffers, which the kernel holds.
+//! Churn runs through all forwarders at the same time, because it takes minutes and no time is measured. Two nginx share
+//! pages meanwhile, so only the increase is printed.
 
 use std::{
     collections::VecDeque,
@@ -19,15 +19,15 @@ use crate::{
     forwarders::{Forwarder, Running},
     load::{self, Scrape},
     machine, pods,
-    report::{self, Limit, Reached, Verdict},
+    report::{Limit, Reached, Verdict},
     setup::Setup,
 };
 
-/// How long a forwarder has to come to rest.
+/// How long to wait before Pss is read.
 const REST: Duration = Duration::from_secs(1);
 const STALLED_CLIENTS: usize = 64;
 const STALLED_BODY: Body = length(64 * 1024);
-/// So much a client reads of such a body before it stops.
+/// A client reads this much of such a body, and then stops.
 const STALLED_READ_BYTES: usize = 1024 * 1024;
 /// Clients that are connected at a time while connections come and go.
 const CHURN_CLIENTS: usize = 64;
@@ -35,20 +35,20 @@ const CHURN_CLIENTS: usize = 64;
 const START_LIMIT_KIB: f64 = 600.0;
 const IDLE_LIMIT_KIB: f64 = 4.0 * 1024.0;
 const STALLED_LIMIT_KIB: f64 = 8.0 * 1024.0;
-/// What "back near the start" is taken for: a read buffer, and some pages of code that had not run before.
+/// Room for a read buffer and for pages of code that had not run before.
 const CHURN_LIMIT_KIB: f64 = 256.0;
 
 /// Pss in KiB.
 struct Figures {
     start: f64,
-    /// At start with as many pods as there are going to be idle clients, and with those.
-    idle: (f64, f64),
-    /// Connections that pods have then.
-    kept: usize,
+    /// For each number of idle clients: at start, configured for as many pods, and with the clients.
+    idle: Vec<(f64, f64)>,
+    /// Pod connections that are open with the most idle clients.
+    pooled: usize,
     stalled: (f64, f64),
 }
 
-/// Measures every forwarder but the baselines.
+/// Measures every forwarder except the baselines.
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Verdict>, String> {
     let forwarders: Vec<&Forwarder> =
         bench.forwarders.iter().filter(|forwarder| !forwarder.is_baseline()).collect();
@@ -58,32 +58,29 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Verdict>, String> {
     for (forwarder, churned) in forwarders.into_iter().zip(churned) {
         let figures = measure(bench, forwarder).map_err(|error| format!("{}: {error}", forwarder.name))?;
         rows.push(row(bench, forwarder, &figures, churned));
-        // The static binary is the one that containers run, and the one the limits are for.
+        // The limits apply to the static binary, which containers run.
         if forwarder.is_ours() && forwarder.name.contains("musl") {
             ours = Some((figures, churned));
         }
     }
-    let idle = format!("{} idle clients", bench.options.idle);
-    println!("### Memory: Pss in KiB; {churn_scrapes} scrapes in {:?} of churn\n", bench.options.churn);
-    let per_pair = "bytes per client";
-    let head = ["forwarder", "start", &idle, "pod connections kept", per_pair, "64 stalled", "after churn"];
-    report::table(&head, &rows);
+    println!("Churn: {churn_scrapes} scrapes per forwarder in {:?}\n", bench.options.churn);
+    let idle: Vec<String> =
+        bench.options.idle.iter().map(|number| format!("{number} idle clients")).collect();
+    let more = ["bytes per client", "pooled pod connections", "64 stalled", "after churn"];
+    let head = ["forwarder", "start"].into_iter().chain(idle.iter().map(String::as_str)).chain(more);
+    bench.report.table("Memory: Pss in KiB", &head.collect::<Vec<_>>(), &rows)?;
     Ok(verdicts(bench, ours.as_ref()))
 }
 
 fn row(bench: &Bench, forwarder: &Forwarder, figures: &Figures, churned: (f64, f64)) -> Vec<String> {
-    let &Figures { start, idle, kept, stalled } = figures;
+    let Figures { start, idle, pooled, stalled } = figures;
     let more = |(before, after): (f64, f64)| format!("{after:.0} (+{:.0})", after - before);
-    let per_client = (idle.1 - idle.0) * 1024.0 / bench.options.idle as f64;
-    vec![
-        forwarder.name.clone(),
-        format!("{start:.0}"),
-        more(idle),
-        kept.to_string(),
-        format!("{per_client:.0}"),
-        more(stalled),
-        format!("+{:.0}", churned.1 - churned.0),
-    ]
+    let most = idle.last().map_or(0.0, |(before, after)| after - before);
+    let per_client = most * 1024.0 / bench.options.idle_max() as f64;
+    let first = [forwarder.name.clone(), format!("{start:.0}")].into_iter();
+    let last = [format!("{per_client:.0}"), pooled.to_string(), more(*stalled)];
+    let churned = format!("+{:.0}", churned.1 - churned.0);
+    first.chain(idle.iter().map(|idle| more(*idle))).chain(last).chain([churned]).collect()
 }
 
 fn verdicts(bench: &Bench, ours: Option<&(Figures, (f64, f64))>) -> Vec<Verdict> {
@@ -96,12 +93,13 @@ fn verdicts(bench: &Bench, ours: Option<&(Figures, (f64, f64))>) -> Vec<Verdict>
             reached: Reached::of(Limit::AtMost(limit), Spread::of(kib)),
         }
     };
-    let idle = bench.options.idle;
+    let idle = bench.options.idle_max();
     vec![
         verdict("start".to_owned(), START_LIMIT_KIB, &|figures, _| figures.start),
         verdict(format!("{idle} idle clients, as many pod connections"), IDLE_LIMIT_KIB, &|figures, _| {
-            // Whoever closes what is to be kept has not done it in so little.
-            if figures.kept >= idle { figures.idle.1 } else { f64::INFINITY }
+            // A forwarder that closes pod connections misses the target.
+            let with_all = figures.idle.last().filter(|_| figures.pooled >= idle);
+            with_all.map_or(f64::INFINITY, |(_, after)| *after)
         }),
         verdict(
             format!("{STALLED_CLIENTS} stalled readers, more than at start"),
@@ -114,8 +112,6 @@ fn verdicts(bench: &Bench, ours: Option<&(Figures, (f64, f64))>) -> Vec<Verdict>
 
 fn measure(bench: &Bench, forwarder: &Forwarder) -> Result<Figures, String> {
     let setup = bench.setup();
-    let idle_clients = bench.options.idle;
-    let many = Setup { pods: idle_clients, clients: idle_clients, ..setup.clone() };
     let started = |setup: &Setup| -> Result<(Running, f64), String> {
         let running = forwarder.start(setup)?;
         let pss = pss_kib(&running)?;
@@ -124,18 +120,23 @@ fn measure(bench: &Bench, forwarder: &Forwarder) -> Result<Figures, String> {
     let (running, start) = started(&setup)?;
     drop(running);
 
-    let (running, before) = started(&many)?;
-    let clients = idle(bench, &running)?;
-    let (after, kept) = (pss_kib(&running)?, bench.pods.connections());
-    drop((clients, running));
-    let idle = (before, after);
+    let mut idle = Vec::new();
+    let mut pooled = 0;
+    for &clients in &bench.options.idle {
+        let many = Setup { pods: clients, clients, ..setup.clone() };
+        let (running, before) = started(&many)?;
+        let clients = idle_clients(bench, &running, clients)?;
+        idle.push((before, pss_kib(&running)?));
+        pooled = bench.pods.connections();
+        drop((clients, running));
+    }
 
     let (running, before) = started(&setup)?;
     let clients = stalled(bench, &running)?;
     let after = pss_kib(&running)?;
     drop((clients, running));
     let stalled = (before, after);
-    Ok(Figures { start, idle, kept, stalled })
+    Ok(Figures { start, idle, pooled, stalled })
 }
 
 fn pss_kib(running: &Running) -> Result<f64, String> {
@@ -143,15 +144,15 @@ fn pss_kib(running: &Running) -> Result<f64, String> {
     Ok(machine::pss_bytes(running.pid())? as f64 / 1024.0)
 }
 
-/// Clients that each scraped a pod of their own, and are still there.
-fn idle(bench: &Bench, running: &Running) -> Result<Vec<TcpStream>, String> {
+/// Clients that each scraped their own pod once, and are still connected.
+fn idle_clients(bench: &Bench, running: &Running, clients: usize) -> Result<Vec<TcpStream>, String> {
     let client = |number| {
         let mut stream = load::connect(running.address)?;
         let scrape = Scrape::new(running.address, pods::address(number), bench.pods.port, length(16));
         load::scrape(&mut stream, &scrape).map_err(|error| format!("client {number}: {error}"))?;
         Ok(stream)
     };
-    (0..bench.options.idle).map(client).collect()
+    (0..clients).map(client).collect()
 }
 
 /// Clients that read the beginning of a long answer, and no more.

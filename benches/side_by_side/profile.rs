@@ -11,7 +11,6 @@ use crate::{
     cases::{Body, length},
     forwarders::Forwarder,
     instructions::{self, Asked},
-    report,
 };
 
 const BODY: Body = length(16);
@@ -31,10 +30,8 @@ pub(crate) fn run(bench: &Bench) -> Result<(), String> {
             (place, more / (long - short) as f64)
         })
         .collect();
-    println!("### Where user-space instructions go: {BODY}\n");
-    print("function", &per_scrape, |place| place.function.clone());
-    print("file", &per_scrape, |place| place.file.clone());
-    Ok(())
+    print(bench, "function", &per_scrape, |place| place.function.clone())?;
+    print(bench, "file", &per_scrape, |place| place.file.clone())
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,7 +73,12 @@ fn short(path: &str) -> String {
     parts[krate.saturating_sub(1)..].join("/")
 }
 
-fn print(what: &str, per_scrape: &BTreeMap<Place, f64>, name: fn(&Place) -> String) {
+fn print(
+    bench: &Bench,
+    what: &str,
+    per_scrape: &BTreeMap<Place, f64>,
+    name: fn(&Place) -> String,
+) -> Result<(), String> {
     let mut sums: BTreeMap<String, f64> = BTreeMap::new();
     for (place, instructions) in per_scrape {
         *sums.entry(name(place)).or_default() += instructions;
@@ -87,8 +89,7 @@ fn print(what: &str, per_scrape: &BTreeMap<Place, f64>, name: fn(&Place) -> Stri
     let row = |(name, instructions): (String, f64)| {
         vec![format!("`{name}`"), format!("{instructions:.0}"), format!("{:.0}", instructions / all * 100.0)]
     };
-    report::table(
-        &[what, "instructions per scrape", "%"],
-        &sums.into_iter().take(ROWS).map(row).collect::<Vec<_>>(),
-    );
+    let rows: Vec<_> = sums.into_iter().take(ROWS).map(row).collect();
+    let title = format!("Profile: user-space instructions by {what}, {BODY}");
+    bench.report.table(&title, &[what, "instructions per scrape", "%"], &rows)
 }

@@ -9,7 +9,7 @@ use crate::{
     forwarders::{Forwarder, free_address},
     load::{self, Scrape},
     machine, pods,
-    report::{self, Limit, Reached, Verdict},
+    report::{Limit, Reached, Verdict},
 };
 
 const LIMIT_MS: f64 = 10.0;
@@ -25,12 +25,12 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Verdict>, String> {
         }
     }
     let spreads: Vec<Option<Spread>> = times.into_iter().map(Spread::of).collect();
-    println!("### Start: from exec to the first forwarded scrape, {} times\n", bench.options.starts);
     let row = |(forwarder, spread): (&&Forwarder, &Option<Spread>)| {
         vec![forwarder.name.clone(), spread.map_or("-".to_owned(), |spread| spread.to_string())]
     };
     let rows: Vec<_> = forwarders.iter().zip(&spreads).map(row).collect();
-    report::table(&["forwarder", "ms: median (quartiles)"], &rows);
+    let title = "Start: from exec to the first forwarded scrape";
+    bench.report.table(title, &["forwarder", "ms: median (quartiles)"], &rows)?;
     let ours = forwarders.iter().position(|forwarder| forwarder.is_ours());
     let verdict = ours.and_then(|ours| spreads[ours]).map(|spread| Verdict {
         case: "first scrape after exec".to_owned(),

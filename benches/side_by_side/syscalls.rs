@@ -12,8 +12,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    bench::Bench, cases::Body, forwarders::Forwarder, load::Until, machine, processor, report, setup::Setup,
-    tunnels,
+    bench::Bench, cases::Body, forwarders::Forwarder, load::Until, machine, processor, setup::Setup, tunnels,
 };
 
 const SCRAPES: u64 = 4000;
@@ -25,17 +24,15 @@ const RATE_MIN: f64 = 0.005;
 /// Counts for every body and forwarder.
 pub(crate) fn run(bench: &Bench) -> Result<(), String> {
     for &body in &bench.options.bodies {
-        println!("### System calls per scrape: {body}\n");
-        table(bench, &bench.forwarders, body)?;
+        table(bench, &bench.forwarders, body, "")?;
     }
     for &body in &bench.options.tunnel_bodies {
-        println!("### System calls per scrape: {body}, in a tunnel\n");
-        table(bench, &tunnels::forwarders(bench), body)?;
+        table(bench, &tunnels::forwarders(bench), body, ", in a tunnel")?;
     }
     Ok(())
 }
 
-fn table(bench: &Bench, forwarders: &[Forwarder], body: Body) -> Result<(), String> {
+fn table(bench: &Bench, forwarders: &[Forwarder], body: Body, how: &str) -> Result<(), String> {
     let row = |forwarder: &Forwarder| {
         let counts = count(bench, forwarder, body).map_err(|error| format!("{}: {error}", forwarder.name))?;
         let rate = |count: u64| count as f64 / SCRAPES as f64;
@@ -47,8 +44,11 @@ fn table(bench: &Bench, forwarders: &[Forwarder], body: Body) -> Result<(), Stri
         Ok(vec![forwarder.name.clone(), format!("{all:.2}"), calls.join(", ")])
     };
     let rows = forwarders.iter().map(row).collect::<Result<Vec<_>, String>>()?;
-    report::table(&["forwarder", "all", "calls"], &rows);
-    Ok(())
+    bench.report.table(
+        &format!("System calls per scrape: {body}{how}"),
+        &["forwarder", "all", "calls"],
+        &rows,
+    )
 }
 
 fn count(bench: &Bench, forwarder: &Forwarder, body: Body) -> Result<BTreeMap<String, u64>, String> {

@@ -5,7 +5,7 @@ use crate::{
     figures::{Sample, Spread},
     forwarders::{Forwarder, Kind},
     nginx::{TRIED, TUNED},
-    processor, report,
+    processor,
 };
 
 /// Measures what was tried beside the best, each body in its own rounds, and prints the ratios.
@@ -26,9 +26,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(), String> {
             row.push(ratio.map_or("-".to_owned(), |ratio| ratio.to_string()));
         }
     }
-    println!("### nginx with other settings: processor time per scrape, × nginx tuned\n");
     let bodies: Vec<String> = bench.options.bodies.iter().map(ToString::to_string).collect();
     let head: Vec<&str> = ["setting"].into_iter().chain(bodies.iter().map(String::as_str)).collect();
-    report::table(&head, &rows);
-    Ok(())
+    bench.report.table("Settings of nginx: processor time per scrape, × nginx tuned", &head, &rows)
 }

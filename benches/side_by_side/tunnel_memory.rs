@@ -9,7 +9,7 @@ use crate::{
     forwarders::{Forwarder, Running},
     load::{self, Scrape},
     machine,
-    report::{self, Limit, Reached, Verdict},
+    report::{Limit, Reached, Verdict},
     setup::Setup,
 };
 
@@ -52,23 +52,22 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Verdict>, String> {
             ours = Some(figures);
         }
     }
-    println!("### Tunnels: Pss in KiB (open files)\n");
     let head = [
         "forwarder",
         "start",
-        &format!("{} idle tunnels", bench.options.idle),
+        &format!("{} idle tunnels", bench.options.idle_max()),
         "bytes per tunnel",
         &format!("after {CHURN_FIRST}"),
         &format!("after {CHURN}"),
     ];
-    report::table(&head, &rows);
+    bench.report.table("Tunnels: Pss in KiB (open files)", &head, &rows)?;
     Ok(verdicts(bench, ours.as_ref()))
 }
 
 fn row(bench: &Bench, forwarder: &Forwarder, figures: &Figures) -> Vec<String> {
     let &Figures { start, idle, churn: [_, first, last] } = figures;
     let held = |held: Held| format!("{:.0} ({})", held.kib, held.files);
-    let per_tunnel = (idle.kib - start.kib) * 1024.0 / bench.options.idle as f64;
+    let per_tunnel = (idle.kib - start.kib) * 1024.0 / bench.options.idle_max() as f64;
     vec![forwarder.name.clone(), held(start), held(idle), format!("{per_tunnel:.0}"), held(first), held(last)]
 }
 
@@ -84,7 +83,7 @@ fn verdicts(bench: &Bench, ours: Option<&Figures>) -> Vec<Verdict> {
     };
     let churned = format!("{CHURN} tunnels one after another, more than after {CHURN_FIRST}");
     vec![
-        verdict(format!("{} idle tunnels", bench.options.idle), "KiB", IDLE_LIMIT_KIB, |figures| {
+        verdict(format!("{} idle tunnels", bench.options.idle_max()), "KiB", IDLE_LIMIT_KIB, |figures| {
             figures.idle.kib
         }),
         verdict(churned.clone(), "KiB", CHURN_LIMIT_KIB, |figures| {
@@ -97,7 +96,7 @@ fn verdicts(bench: &Bench, ours: Option<&Figures>) -> Vec<Verdict> {
 }
 
 fn measure(bench: &Bench, forwarder: &Forwarder) -> Result<Figures, String> {
-    let setup = Setup { pods: bench.options.idle, ..bench.setup() };
+    let setup = Setup { pods: bench.options.idle_max(), ..bench.setup() };
     let running = forwarder.start(&setup)?;
     let start = held(&running)?;
     let tunnels: Vec<TcpStream> =

@@ -16,14 +16,10 @@ use crate::{
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
     let forwarders = forwarders(bench);
     let measure = |clients| {
-        println!(
-            "### Tunnels: one kept to each of {} pods; scrapes under way: {clients}\n",
-            bench.options.pods
-        );
         let setup = Setup { clients, ..bench.setup() };
         let cases = bench.options.tunnel_bodies.iter().map(|&body| {
             let case = processor::case(bench, &forwarders, &setup, body, bench.options.rounds)?;
-            processor::print(&case);
+            processor::print(bench, &format!("Tunnels, {clients} scrapes at a time"), &case)?;
             Ok(case)
         });
         cases.collect()

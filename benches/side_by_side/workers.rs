@@ -26,11 +26,11 @@ pub(crate) fn run(bench: &Bench) -> Result<(), String> {
         paths.take(1).flat_map(|path| [with("1", path), with("auto", path)]).collect();
     let cores = vec![bench.options.forwarder_core, bench.options.load_core];
     machine::pin_all(&cores)?;
-    println!("### Workers: forwarder, pods and load compete for cores {cores:?}\n");
+    println!("Workers: forwarder, pods and load compete for cores {cores:?}\n");
     let setup = Setup { cores, ..bench.setup() };
     for body in BODIES {
         let case = processor::case(bench, &forwarders, &setup, body, bench.options.rounds)?;
-        processor::figures(&case);
+        processor::figures(bench, "Workers", &case)?;
     }
     machine::pin_all(&[bench.options.load_core])
 }
