@@ -1,5 +1,5 @@
-//! The documents say what the program does: every metric, every outcome. (Every option: tests/options.rs.) The figures
-//! of the READMEs are those of PERF.md. And the Japanese README says what the English one does.
+//! The documents say what the program does: every metric, every outcome. (Every option: tests/options.rs.) And the
+//! Japanese README says what the English one does.
 
 mod support;
 
@@ -10,7 +10,6 @@ use psystrike::proxy::{
     outcome::Outcome,
 };
 use support::{
-    generated,
     markdown::{self, Document, Section},
     shipped,
 };
@@ -76,41 +75,6 @@ fn jobs_are_those_of_the_files_to_deploy() {
         let job = job.unwrap_or_else(|| panic!("{document}: no {part}"));
         assert!(shipped::shipped(file).contains(&job.text), "{document} against {file}:\n{}", job.text);
     }
-}
-
-/// The columns of the table, in both languages, and their rows in PERF.md.
-const FORWARDERS: [(&str, [&str; 2]); 4] = [
-    ("psystrike musl", ["psystrike", "psystrike"]),
-    ("nginx best", ["nginx, tuned", "nginx(調整した設定)"]),
-    ("nginx usual", ["nginx, usual configuration", "nginx(一般的な設定)"]),
-    ("haproxy", ["HAProxy", "HAProxy"]),
-];
-
-#[test]
-fn the_figures_are_those_of_perf_md() {
-    let perf = Document::read("PERF.md");
-    let titles = ["processor time per scrape", "1スクレイプあたりのCPU時間"];
-    for (language, (file, title)) in ["README.md", "README.ja.md"].into_iter().zip(titles).enumerate() {
-        let names = FORWARDERS.map(|(_, names)| names[language]).join(" | ");
-        let mut table = format!("| {title} | {names} |\n| --- | ---: | ---: | ---: | ---: |\n");
-        for size in ["16 KiB", "256 KiB"] {
-            let rows = markdown::table(&perf.section(&format!("{size}, length")).prose);
-            let figures = FORWARDERS.map(|(row, _)| format!("{:.0} µs", processor_us(&rows, row)));
-            table += &format!("| {size} | {} |\n", figures.join(" | "));
-        }
-        let lines = ("<!-- Generated from PERF.md -->\n\n", "\n<!-- End of what is generated -->\n");
-        generated::part_between(file, lines, &table, "PERF.md");
-    }
-}
-
-/// Returns the median, which stands before the quartiles.
-fn processor_us(rows: &[Vec<String>], forwarder: &str) -> f64 {
-    const COLUMN: &str = "processor µs/scrape";
-    let column = rows[0].iter().position(|cell| cell == COLUMN).expect(COLUMN);
-    let row = rows.iter().find(|row| row[0] == forwarder);
-    let cell = &row.unwrap_or_else(|| panic!("PERF.md: no {forwarder}"))[column];
-    let median = cell.split(' ').next().and_then(|median| median.parse().ok());
-    median.unwrap_or_else(|| panic!("PERF.md: {forwarder}: {cell}"))
 }
 
 /// Returns the links of a section, in a form that is the same in both languages.

@@ -1,4 +1,4 @@
-//! What all parts need: the options, the pods, the forwarders that are installed, and a folder.
+//! What all parts share: the options, the pods, the installed forwarders, the report, and a folder.
 
 use std::{fs, path::PathBuf};
 
@@ -7,39 +7,42 @@ use crate::{
     machine,
     options::{Options, Part},
     pods::Pods,
+    report::Report,
     setup::Setup,
 };
 
-/// What all parts need.
+/// What all parts share.
 pub(crate) struct Bench {
     pub(crate) options: Options,
     pub(crate) pods: Pods,
-    /// Those that are asked for and installed. The first psystrike is the one that verdicts are about.
+    /// The requested forwarders that are installed. Targets apply to the first psystrike.
     pub(crate) forwarders: Vec<Forwarder>,
+    pub(crate) report: Report,
     pub(crate) scratch: PathBuf,
 }
 
 impl Bench {
     pub(crate) fn new(options: Options) -> Result<Self, String> {
         let open_files = machine::raise_open_files()?;
-        let needed = 2 * options.idle as u64 + 1000;
+        let needed = 2 * options.idle_max() as u64 + 1000;
         let has_idle = [Part::Memory, Part::Tunnels].iter().any(|part| options.parts.contains(part));
         if has_idle && open_files < needed {
             return Err(format!(
-                "--idle {} needs {needed} open files, and there are {open_files}",
-                options.idle
+                "--idle {} needs {needed} open files, but the limit is {open_files} (ulimit -n)",
+                options.idle_max()
             ));
         }
         machine::pin(&[options.load_core])?;
         let pods = Pods::start().map_err(|error| format!("pods: {error}"))?;
-        // Not below target/, which a forwarder that gives up root may not be able to enter.
+        // Not below target/, which a forwarder that drops root privileges may be unable to enter.
         let scratch = std::env::temp_dir().join(format!("psystrike-side-by-side-{}", std::process::id()));
         fs::create_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
         let forwarders = installed(&options.forwarders);
-        Ok(Self { options, pods, forwarders, scratch })
+        let report = Report::new(options.document.clone(), origin(&forwarders));
+        Ok(Self { options, pods, forwarders, report, scratch })
     }
 
-    /// Says what is measured, and on what.
+    /// Prints what is measured, and on which machine.
     pub(crate) fn describe(&self) {
         let Self { options, forwarders, .. } = self;
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -61,11 +64,11 @@ impl Bench {
             options.pods,
             options.forwarder_core,
             options.load_core,
-            if options.awake { ", always awake" } else { "" }
+            if options.awake { ", which never sleep" } else { "" }
         );
     }
 
-    /// What forwarders have to serve in most parts.
+    /// The setup of most parts.
     pub(crate) fn setup(&self) -> Setup {
         Setup {
             scratch: self.scratch.clone(),
@@ -78,7 +81,23 @@ impl Bench {
     }
 }
 
-/// The forwarders that are installed. Prints which are not, with the package to install.
+/// Which revision is measured, and by which command.
+fn origin(forwarders: &[Forwarder]) -> String {
+    let ours = forwarders.iter().find(|forwarder| forwarder.is_ours()).and_then(Forwarder::version);
+    let revision = ours.as_deref().and_then(|version| version.split(['(', ')']).nth(1)).unwrap_or("unknown");
+    let mut arguments = std::env::args().skip(1);
+    let mut shown = Vec::new();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--bench" | "--write" => {}
+            "--psystrike" => drop(arguments.next()), // a path of this machine
+            _ => shown.push(argument),
+        }
+    }
+    format!("Measured at revision {revision}: `-- {}`.", shown.join(" "))
+}
+
+/// The forwarders that are installed. Prints the others, with the package to install.
 pub(crate) fn installed(forwarders: &[Forwarder]) -> Vec<Forwarder> {
     let (installed, missing): (Vec<_>, Vec<_>) =
         forwarders.iter().cloned().partition(Forwarder::is_installed);
@@ -92,7 +111,7 @@ pub(crate) fn installed(forwarders: &[Forwarder]) -> Vec<Forwarder> {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        // Left over, it would be a few files in a folder for such.
+        // If this fails, a few files stay in the folder for temporary files.
         let _ = fs::remove_dir_all(&self.scratch);
     }
 }

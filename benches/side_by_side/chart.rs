@@ -1,10 +1,10 @@
-//! The picture of the processor part: an SVG of bars, one group for each body, readable on light and dark.
+//! The chart of the processor part: an SVG with one group of bars for each body, for light and dark backgrounds.
 
 use std::fmt::Write as _;
 
 use crate::{
+    baselines::Way,
     figures::{Sample, Spread},
-    floors::Way,
     forwarders::Kind,
     processor::{Case, Measured},
 };
@@ -17,7 +17,7 @@ const GAP: f64 = 4.0;
 const HEADING: f64 = 30.0;
 const TOP: f64 = 84.0;
 const BOTTOM: f64 = 44.0;
-/// Programs that know no `prefers-color-scheme` show the first of each colour.
+/// Programs without support for `prefers-color-scheme` show the light colours.
 const STYLE: &str = "\
 .back{fill:#fff}.text{fill:#1f2328}.faint{fill:#59636e}.grid{stroke:#d1d9e0}.spread{stroke:#1f2328}
 .value{fill:#59636e;stroke:#fff;stroke-width:4;paint-order:stroke}
@@ -37,7 +37,7 @@ pub(crate) fn draw(cases: &[Case]) -> String {
          <rect class=\"back\" width=\"100%\" height=\"100%\"/>\n\
          <text class=\"text\" x=\"16\" y=\"26\" font-size=\"16\" font-weight=\"bold\">Processor time per scrape, \
          as multiples of psystrike's</text>\n\
-         <text class=\"faint\" x=\"16\" y=\"46\">Bars: medians of ratios taken round by round; thin lines: \
+         <text class=\"faint\" x=\"16\" y=\"46\">Bars: medians of the ratios within each round; thin lines: \
          quartiles; µs: medians</text>\n"
     );
     axis(&mut svg, scale, longest, bottom);
@@ -66,7 +66,7 @@ fn relative(case: &Case) -> impl Iterator<Item = (&Measured, Spread)> {
     })
 }
 
-/// Lines at whole multiples, with their numbers above and below.
+/// A line at each whole multiple, with its number above and below.
 fn axis(svg: &mut String, scale: f64, longest: f64, bottom: f64) {
     for multiple in 0..=longest as usize {
         let x = LABELS + multiple as f64 * scale;
@@ -111,9 +111,9 @@ fn bar(svg: &mut String, y: f64, scale: f64, measured: &Measured, ratio: Spread)
 fn colour(kind: &Kind) -> &'static str {
     match kind {
         Kind::Psystrike { .. } => "#e6522c",
-        Kind::Floor(Way::ReadWrite | Way::Splice) | Kind::TunnelFloor(_) => "#8c959f",
-        Kind::NginxBest | Kind::Nginx(_) => "#2e8b57",
-        Kind::NginxUsual => "#7fbf9b",
+        Kind::Baseline(Way::ReadWrite | Way::Splice) | Kind::TunnelBaseline(_) => "#8c959f",
+        Kind::NginxTuned | Kind::Nginx(_) => "#2e8b57",
+        Kind::NginxSimple => "#7fbf9b",
         Kind::Haproxy => "#5b8fd6",
         Kind::Tinyproxy | Kind::Squid => "#b07cc6",
     }

@@ -7,21 +7,22 @@ use crate::{
     cases::{Body, length},
     figures::{Sample, Spread},
     forwarders::{Forwarder, Kind},
-    processor, report,
+    processor,
     setup::Setup,
 };
 
-/// The most is about what 20,000 open files let a forwarder keep.
+/// The largest number is about what a forwarder can pool with 20,000 open files.
 const PODS: [usize; 4] = [10, 200, 2000, 9000];
 const CLIENTS: [usize; 5] = [1, 8, 64, 512, 2000];
 const KIB: [u64; 6] = [1, 4, 16, 64, 256, 1024];
-/// Where only pods or clients grow.
+/// The body where only pods or clients grow.
 const BODY: Body = length(16);
 
-/// Measures the first psystrike, nginx at its best and the floors, and prints a table for each of the three.
+/// Measures the first psystrike, nginx tuned and the baselines, and prints a table for each of the three.
 pub(crate) fn run(bench: &Bench) -> Result<(), String> {
     let first = bench.forwarders.iter().find(|forwarder| forwarder.is_ours());
-    let beside = bench.forwarders.iter().filter(|other| other.is_floor() || other.kind == Kind::NginxBest);
+    let beside =
+        bench.forwarders.iter().filter(|other| other.is_baseline() || other.kind == Kind::NginxTuned);
     let forwarders: Vec<Forwarder> = first.into_iter().chain(beside).cloned().collect();
     let setup = bench.setup();
     let Setup { pods, clients, .. } = setup;
@@ -50,8 +51,7 @@ fn grow<T: Display>(
         });
         rows.push([step.to_string()].into_iter().chain(cells).collect());
     }
-    println!("### Growth with {what}: processor µs/scrape ({constant})\n");
     let names = forwarders.iter().map(|forwarder| forwarder.name.as_str());
-    report::table(&[what].into_iter().chain(names).collect::<Vec<_>>(), &rows);
-    Ok(())
+    let head: Vec<_> = [what].into_iter().chain(names).collect();
+    bench.report.table(&format!("Growth with {what}: processor µs/scrape, {constant}"), &head, &rows)
 }

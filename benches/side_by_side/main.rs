@@ -1,27 +1,26 @@
-//! psystrike beside nginx, HAProxy, tinyproxy, Squid and the floors of what sockets cost: processor time, latency,
-//! memory, start.
+//! Compares psystrike with nginx, HAProxy, tinyproxy, Squid and two baselines: processor time, latency, memory, start.
 //!
-//! Starts everything itself, on loopback only, and ends it; every wait and every run has a bound, but for cargo's
-//! where it builds. Prints tables and verdicts as Markdown. See `--help`, and the modules:
+//! Starts all programs itself, on loopback only, and stops them. Every wait has a time limit, except for cargo's builds.
+//! Prints tables and verdicts as Markdown; `--write` also writes them into PERF.md. See `--help`, and the modules:
 //!
-//! - [`options`]: what can be asked for; [`bench`]: what all parts need; [`setup`]: what forwarders have to serve;
+//! - [`options`]: the command line; [`bench`]: what all parts share; [`setup`]: what a forwarder has to serve;
 //! - [`cases`]: the bodies that are scraped;
-//! - [`pods`]: what is scraped; [`load`]: what scrapes, with [`answer`], which checks every answer;
-//! - [`forwarders`]: what stands between, with [`building`], [`nginx`], [`tinyproxy`], [`squid`], and
-//!   [`floors`] and [`tunnel_floor`], which parse nothing;
-//! - [`machine`]: cores, and what the kernel says a forwarder used; [`figures`]: medians, spreads, ratios;
+//! - [`pods`]: the pods; [`load`]: the client that scrapes them, with [`answer`], which checks every response;
+//! - [`forwarders`]: the programs in between, with [`building`], [`nginx`], [`tinyproxy`], [`squid`], and
+//!   [`baselines`] and [`tunnel_baseline`], which move bytes and parse nothing;
+//! - [`machine`]: cores, and a process's resources as the kernel reports them; [`figures`]: medians, quartiles, ratios;
 //! - the parts: [`processor`], [`proxy`], [`tunnels`] with [`tunnel_memory`], [`memory`], [`start`], [`syscalls`],
-//!   [`instructions`], [`profile`], [`growth`], [`workers`], and [`tunings`] for what nginx's best is;
-//!   [`targets`]: what has to be reached;
-//! - [`report`]: tables and verdicts; [`chart`]: the picture.
+//!   [`instructions`], [`profile`], [`growth`], [`workers`], and [`tunings`], which looks for nginx's best settings;
+//!   [`targets`]: the targets;
+//! - [`report`]: tables and verdicts; [`chart`]: the chart.
 
 mod answer;
+mod baselines;
 mod bench;
 mod building;
 mod cases;
 mod chart;
 mod figures;
-mod floors;
 mod forwarders;
 mod growth;
 mod instructions;
@@ -42,7 +41,7 @@ mod syscalls;
 mod targets;
 mod tinyproxy;
 mod tunings;
-mod tunnel_floor;
+mod tunnel_baseline;
 mod tunnel_memory;
 mod tunnels;
 mod workers;
@@ -51,7 +50,6 @@ use std::{fs, process::ExitCode};
 
 use bench::Bench;
 use options::{Asked, Options, Part};
-use report::Verdict;
 
 fn main() -> ExitCode {
     if let Some(failed) = forwarders::become_child() {
@@ -68,7 +66,7 @@ fn main() -> ExitCode {
     };
     match ended {
         Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE, // what failed is printed
+        Ok(false) => ExitCode::FAILURE, // a limit was exceeded; the table shows which
         Err(error) => {
             eprintln!("side_by_side: {error}");
             ExitCode::FAILURE
@@ -76,23 +74,22 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the parts that were asked for. Says whether nothing passed a limit.
+/// Runs the requested parts. Returns whether everything stayed within its limits.
 ///
-/// A part that fails does not keep the others from being run, nor verdicts from being told.
+/// If a part fails, the others still run.
 fn run(bench: &Bench) -> Result<bool, String> {
     bench.describe();
     let mut within = true;
-    let mut verdicts = Vec::new();
     let mut failed = Vec::new();
     for part in &bench.options.parts {
-        let result = self::part(bench, part, &mut verdicts).map(|kept| within &= kept);
+        let result = self::part(bench, *part).map(|kept| within &= kept);
         failed.extend(result.err().inspect(|error| println!("NOT MEASURED: {error}\n")));
     }
-    report::verdicts(&verdicts);
     if failed.is_empty() { Ok(within) } else { Err(failed.join("; ")) }
 }
 
-fn part(bench: &Bench, part: &Part, verdicts: &mut Vec<Verdict>) -> Result<bool, String> {
+fn part(bench: &Bench, part: Part) -> Result<bool, String> {
+    let mut verdicts = Vec::new();
     match part {
         Part::Processor => {
             let cases = processor::run(bench)?;
@@ -116,5 +113,6 @@ fn part(bench: &Bench, part: &Part, verdicts: &mut Vec<Verdict>) -> Result<bool,
         Part::Workers => workers::run(bench)?,
         Part::Nginx => tunings::run(bench)?,
     }
+    bench.report.verdicts(part.name(), &verdicts)?;
     Ok(true)
 }

@@ -1,57 +1,65 @@
-//! What can be asked for on the command line.
+//! The command line.
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use pico_args::Arguments;
 
 use crate::{
+    baselines::Way,
     building,
     cases::{self, Body},
-    floors::Way,
     forwarders::{Forwarder, Kind},
 };
 
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
-cargo bench --bench side_by_side -- [PART..] [OPTIONS]
+Measures psystrike beside other forwarders, on loopback. Prints Markdown tables.
 
-Parts (default: processor proxy tunnels memory start, which give a verdict on every target; about 30 minutes)
-  all           all that follow, which is what PERF.md holds; about an hour
-  processor     processor time per scrape, scrapes/s, MB/s, latency, Pss, for each body
-  proxy         the same with requests in absolute form (proxy_url), beside tinyproxy and Squid
-  tunnels       processor time per scrape through kept tunnels, Pss of idle ones, and what many leave behind
-  memory        Pss: at start, with idle clients, with stalled readers, after churn
-  start         from exec to the first forwarded scrape
+Usage: cargo bench --bench side_by_side -- [PART..] [OPTIONS]
+
+Parts (default: processor proxy tunnels memory start, which cover all targets; about 30 minutes)
+  all           all parts below; more than an hour
+  processor     processor time per scrape, scrapes/s, MB/s, latency and Pss, for each body
+  proxy         the same for requests in absolute form (proxy_url), beside tinyproxy and Squid
+  tunnels       processor time per scrape in open tunnels; memory of idle and of closed tunnels
+  memory        Pss at start, with idle clients, with clients that stop reading, and after churn
+  start         time from exec to the first forwarded scrape
   syscalls      system calls per scrape (needs strace)
-  instructions  user-space instructions per scrape of psystrike (needs valgrind); fails over a limit
-  profile       which functions and files those are in (needs valgrind); builds a psystrike with symbols
-  growth        processor time per scrape with more pods, more clients, larger bodies
-  workers       --workers 1 beside --workers auto, on the cores of forwarder and load together
-  nginx         nginx at its best beside other settings of it
+  instructions  user-space instructions per scrape of psystrike (needs valgrind); fails if a limit is
+                exceeded by 5 %
+  profile       the functions and files that these instructions are in (needs valgrind); builds psystrike
+                with symbols
+  growth        processor time per scrape with more pods, more clients and larger bodies
+  workers       --workers 1 beside --workers auto; forwarder, pods and load share two cores
+  nginx         nginx with other settings than those of 'nginx tuned'
 
 Options
-  --bodies LIST          of 1k, 16k, 64k, 256k, 1m, 16k-chunked, 256k-chunked and the like [default: these;
-                         the proxy part: 16k; the tunnels part: 16k-records]
-  --psystrike [NAME=]PATH  another binary of ours; may repeat [default: the release build, and a static
-                         musl one where the toolchain can]; the first one is the one that verdicts on
-                         processor time and start are about
-  --forwarders LIST      only those whose names contain one of these [default: all]
-  --rounds N             rounds, in each of which every forwarder has its turn [default: 15]
-  --seconds S            how long a turn is [default: 0.5]
-  --clients N            kept client connections [default: 64]
-  --pods N               pods [default: 200]
-  --awake                pods and load never sleep, so that no forwarder pays for waking them: on two
-                         cores of a virtual machine that costs microseconds, and hits the slower ones
-  --idle N               idle clients, and idle tunnels, each with a pod of its own [default: 8000]
-  --churn-seconds S      how long connections come and go in the memory part [default: 600]
-  --starts N             starts [default: 50]
-  --forwarder-core N     the core of the forwarders [default: 0]
-  --load-core N          the core of pods and load [default: 1]
-  --svg FILE             draw the processor part [default with all: PERF.svg]
-  --profiles FOLDER      keep what callgrind wrote in the instructions part, for callgrind_annotate
+  --bodies LIST            bodies to scrape, such as 1k, 16k, 1m, 16k-chunked, 16k-records [default: 1k,16k,64k,
+                           256k,1m,16k-chunked,256k-chunked; proxy: 16k; tunnels: 16k-records]
+  --psystrike [NAME=]PATH  psystrike binary to measure; can be repeated; targets for processor time and start
+                           apply to the first one [default: the release build, and a static musl build if
+                           the musl target is installed]
+  --forwarders LIST        measure only forwarders whose name contains one of these words [default: all]
+  --rounds N               number of rounds; in each round, every forwarder is measured once [default: 15]
+  --seconds S              length of one measurement [default: 0.5]
+  --clients N              open client connections [default: 64]
+  --pods N                 number of pods [default: 200]
+  --awake                  pods and load poll instead of sleeping, so that no forwarder spends time on waking
+                           them; on a virtual machine a wake-up costs microseconds
+  --idle LIST              numbers of idle clients in the memory part, each with its own pod; the largest is
+                           also the number of idle tunnels in the tunnels part [default: 100,1000,8000]
+  --churn-seconds S        how long connections are opened and closed in the memory part [default: 600]
+  --starts N               number of starts in the start part [default: 50]
+  --forwarder-core N       core of the forwarder [default: 0]
+  --load-core N            core of pods and load [default: 1]
+  --write                  write the measured tables into PERF.md, where it has a block for them, and draw
+                           PERF.svg if the processor part runs
+  --svg FILE               draw the chart of the processor part into another file
+  --profiles FOLDER        keep callgrind's files of the instructions part, for callgrind_annotate
+  -h, --help               print this help
 ";
 
-/// A part of the measure.
+/// A part of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Processor,
@@ -67,11 +75,15 @@ pub(crate) enum Part {
     Nginx,
 }
 
-/// Where PERF.md has its picture.
-const PICTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/PERF.svg");
+/// The default of `--idle`.
+const IDLE: [usize; 3] = [100, 1000, 8000];
+/// The document that `--write` writes into.
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/PERF.md");
+/// Its chart.
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/PERF.svg");
 
 impl Part {
-    /// In the order of PERF.md.
+    /// In the order of the help.
     const ALL: [(&str, Self); 11] = [
         ("processor", Self::Processor),
         ("proxy", Self::Proxy),
@@ -87,23 +99,29 @@ impl Part {
     ];
 }
 
+impl Part {
+    pub(crate) fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, part)| *part == self).map_or("", |(name, _)| name)
+    }
+}
+
 impl FromStr for Part {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let part = Self::ALL.iter().find(|(name, _)| *name == text).map(|(_, part)| *part);
-        part.ok_or_else(|| format!("{text:?}: no such part; see --help"))
+        part.ok_or_else(|| format!("unknown part {text:?}; see --help"))
     }
 }
 
-/// What was asked for.
+/// What the command line requests.
 #[derive(Debug)]
 pub(crate) enum Asked {
     Help,
     Run(Box<Options>),
 }
 
-/// All that can be set.
+/// All options.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) parts: Vec<Part>,
@@ -113,23 +131,30 @@ pub(crate) struct Options {
     pub(crate) forwarders: Vec<Forwarder>,
     /// The bodies of the tunnels part.
     pub(crate) tunnel_bodies: Vec<Body>,
-    /// What the proxy part measures beside psystrike.
+    /// The proxies that the proxy part measures beside psystrike.
     pub(crate) proxies: Vec<Forwarder>,
     pub(crate) rounds: usize,
     pub(crate) turn: Duration,
     pub(crate) clients: usize,
     pub(crate) pods: usize,
     pub(crate) awake: bool,
-    pub(crate) idle: usize,
+    /// Numbers of idle clients, ascending.
+    pub(crate) idle: Vec<usize>,
     pub(crate) churn: Duration,
     pub(crate) starts: usize,
     pub(crate) forwarder_core: usize,
     pub(crate) load_core: usize,
+    pub(crate) document: Option<PathBuf>,
     pub(crate) svg: Option<PathBuf>,
     pub(crate) profiles: Option<PathBuf>,
 }
 
 impl Options {
+    /// The largest number of idle clients.
+    pub(crate) fn idle_max(&self) -> usize {
+        self.idle.last().copied().unwrap_or_default()
+    }
+
     pub(crate) fn from_process() -> Result<Asked, String> {
         read(Arguments::from_env())
     }
@@ -139,7 +164,7 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
     if arguments.contains(["-h", "--help"]) {
         return Ok(Asked::Help);
     }
-    arguments.contains("--bench"); // what cargo says to every bench
+    arguments.contains("--bench"); // cargo passes it to every benchmark
     let wrong = |error: pico_args::Error| error.to_string();
     let bodies = list(&mut arguments, "--bodies")?;
     let bodies = bodies.iter().map(|text| text.parse()).collect::<Result<Vec<_>, _>>()?;
@@ -162,25 +187,23 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
     let clients = number(&mut arguments, "--clients", 64, 4000)?;
     let pods = number(&mut arguments, "--pods", 200, 4000)?;
     let awake = arguments.contains("--awake");
-    let idle = number(&mut arguments, "--idle", 8000, 50_000)?;
+    let idle = idle(&mut arguments)?;
     let churn = seconds(&mut arguments, "--churn-seconds", 600.0, 3600.0)?;
     let starts = number(&mut arguments, "--starts", 50, 1000)?;
     let core = |arguments: &mut Arguments, option, default| {
         let core = arguments.opt_value_from_str(option).map_err(wrong)?.unwrap_or(default);
-        if core < 1024 { Ok(core) } else { Err(format!("{option} {core}: there is no such core")) }
+        if core < 1024 { Ok(core) } else { Err(format!("{option} {core}: no such core")) }
     };
     let forwarder_core = core(&mut arguments, "--forwarder-core", 0)?;
     let load_core = core(&mut arguments, "--load-core", 1)?;
-    let mut svg = arguments.opt_value_from_str("--svg").map_err(wrong)?;
+    let write = arguments.contains("--write");
+    let svg = arguments.opt_value_from_str("--svg").map_err(wrong)?.or(write.then(|| CHART.into()));
     let profiles = arguments.opt_value_from_str("--profiles").map_err(wrong)?;
     let parts: Vec<String> =
         arguments.finish().iter().map(|part| part.to_string_lossy().into_owned()).collect();
     let parts = match &parts[..] {
         [] => vec![Part::Processor, Part::Proxy, Part::Tunnels, Part::Memory, Part::Start],
-        [all] if all == "all" => {
-            svg.get_or_insert_with(|| PICTURE.into());
-            Part::ALL.map(|(_, part)| part).to_vec()
-        }
+        [all] if all == "all" => Part::ALL.map(|(_, part)| part).to_vec(),
         some => some.iter().map(|part| part.parse()).collect::<Result<_, _>>()?,
     };
     Ok(Asked::Run(Box::new(Options {
@@ -200,6 +223,7 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
         starts,
         forwarder_core,
         load_core,
+        document: write.then(|| DOCUMENT.into()),
         svg,
         profiles,
     })))
@@ -208,6 +232,18 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
 fn list(arguments: &mut Arguments, option: &'static str) -> Result<Vec<String>, String> {
     let text: Option<String> = arguments.opt_value_from_str(option).map_err(|error| error.to_string())?;
     Ok(text.iter().flat_map(|text| text.split(',')).map(str::to_owned).collect())
+}
+
+fn idle(arguments: &mut Arguments) -> Result<Vec<usize>, String> {
+    let given = list(arguments, "--idle")?;
+    if given.is_empty() {
+        return Ok(IDLE.to_vec());
+    }
+    let wrong = || format!("--idle {}: expected numbers from 1 to 50000", given.join(","));
+    let numbers = given.iter().map(|text| text.parse().ok().filter(|number| (1..=50_000).contains(number)));
+    let mut numbers = numbers.collect::<Option<Vec<usize>>>().ok_or_else(wrong)?;
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 fn number(
@@ -219,7 +255,7 @@ fn number(
     let given = arguments.opt_value_from_str(option).map_err(|error| error.to_string())?;
     match given.unwrap_or(default) {
         number if (1..=max).contains(&number) => Ok(number),
-        number => Err(format!("{option} {number}: a number from 1 to {max} is allowed")),
+        number => Err(format!("{option} {number}: expected a number from 1 to {max}")),
     }
 }
 
@@ -232,16 +268,16 @@ fn seconds(
     let given = arguments.opt_value_from_str(option).map_err(|error| error.to_string())?;
     match given.unwrap_or(default) {
         seconds if seconds > 0.0 && seconds <= max => Ok(Duration::from_secs_f64(seconds)),
-        seconds => Err(format!("{option} {seconds}: more than 0 and at most {max} is allowed")),
+        seconds => Err(format!("{option} {seconds}: expected more than 0 and at most {max}")),
     }
 }
 
-/// The release build that cargo makes for every bench, and the static one.
+/// The release build that cargo makes for every benchmark, and the static one.
 fn built() -> Vec<Forwarder> {
     let mut built = vec![Forwarder::ours("psystrike", env!("CARGO_BIN_EXE_psystrike").into())];
     match building::static_musl() {
         Ok(musl) => built.push(Forwarder::ours("psystrike musl", musl)),
-        Err(error) => println!("NOT MEASURED: psystrike musl, which cannot be built here: {error}\n"),
+        Err(error) => println!("NOT MEASURED: psystrike musl cannot be built: {error}\n"),
     }
     built
 }
@@ -253,10 +289,10 @@ fn named(text: &str) -> Forwarder {
 
 fn others() -> impl Iterator<Item = Forwarder> {
     [
-        ("floor read/write", Kind::Floor(Way::ReadWrite)),
-        ("floor splice", Kind::Floor(Way::Splice)),
-        ("nginx best", Kind::NginxBest),
-        ("nginx usual", Kind::NginxUsual),
+        ("baseline read/write", Kind::Baseline(Way::ReadWrite)),
+        ("baseline splice", Kind::Baseline(Way::Splice)),
+        ("nginx tuned", Kind::NginxTuned),
+        ("nginx simple", Kind::NginxSimple),
         ("haproxy", Kind::Haproxy),
     ]
     .into_iter()

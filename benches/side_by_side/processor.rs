@@ -1,4 +1,4 @@
-//! Processor time per scrape, throughput and latency: every forwarder in turn, round after round.
+//! Processor time per scrape, throughput and latency. In each round, every forwarder is measured in turn.
 
 use std::{mem, time::Duration};
 
@@ -8,7 +8,7 @@ use crate::{
     figures::{Noise, Sample, Spread, percentile},
     forwarders::{Forwarder, Kind, Running},
     load::{self, Scrape, Until},
-    machine, pods, report,
+    machine, pods,
     setup::Setup,
 };
 
@@ -35,18 +35,21 @@ impl Case {
     }
 }
 
-/// Measures all bodies, and prints a table for each as soon as it is known.
+/// Measures all bodies, and prints each table as soon as it is complete.
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
+    let what = if bench.options.awake { "Processor time, awake" } else { "Processor time" };
     let cases = bench.options.bodies.iter().map(|&body| {
         let case = case(bench, &bench.forwarders, &bench.setup(), body, bench.options.rounds)?;
-        print(&case);
+        print(bench, what, &case)?;
         Ok(case)
     });
-    cases.collect()
+    let cases = cases.collect::<Result<Vec<_>, String>>()?;
+    summary(bench, &format!("{what}: µs/scrape, all bodies"), &cases)?;
+    Ok(cases)
 }
 
-/// Measures one body. Every turn begins with a forwarder that has just started, so that a lucky or unlucky place
-/// in memory, or a neighbour's thousands of kept connections, do not last.
+/// Measures one body. The forwarder is started anew every time, so that the placement of its memory, or the thousands
+/// of connections of another forwarder, do not affect all rounds.
 pub(crate) fn case(
     bench: &Bench,
     forwarders: &[Forwarder],
@@ -72,7 +75,7 @@ pub(crate) fn case(
     Ok(Case { body, forwarders })
 }
 
-/// One turn of one forwarder.
+/// One measurement of one forwarder.
 fn turn(
     bench: &Bench,
     setup: &Setup,
@@ -84,7 +87,7 @@ fn turn(
     let mut load = forwarder.load(setup, body)?;
     load.keep_awake(options.awake);
     bench.pods.keep_awake(options.awake);
-    // Connections to every pod, and buffers grown; in the first round, every byte compared.
+    // Connects to every pod and grows buffers. In the first round, compares every byte.
     let warm_up = (setup.pods + setup.clients) as u64;
     load.run(Until::Count(warm_up), compare.then(pods::period).as_deref())?;
     let core_before = machine::core(options.forwarder_core)?;
@@ -110,31 +113,48 @@ fn turn(
     })
 }
 
-/// How long a pod's answer is, head and body: the same for all of them.
+/// The length of a response, header and body, which is the same for all pods.
 pub(crate) fn answer_bytes(bench: &Bench, body: Body) -> Result<u64, String> {
     let pod = (pods::address(0), bench.pods.port).into();
     let scrape = Scrape::of_target(pod, &body.path(), 200, Some(body.bytes));
     load::scrape(&mut load::connect(pod)?, &scrape)
 }
 
+/// Prints the median processor time per scrape for every body.
+fn summary(bench: &Bench, title: &str, cases: &[Case]) -> Result<(), String> {
+    let cell = |case: &Case, index: usize| {
+        let samples = &case.forwarders[index].samples;
+        let time = Spread::of(samples.iter().map(Sample::processor_us));
+        time.map_or("-".to_owned(), |time| format!("{:.1}", time.median))
+    };
+    let row = |(index, forwarder): (usize, &Forwarder)| {
+        let cells = cases.iter().map(|case| cell(case, index));
+        [forwarder.name.clone()].into_iter().chain(cells).collect()
+    };
+    let rows: Vec<_> = bench.forwarders.iter().enumerate().map(row).collect();
+    let bodies: Vec<String> = cases.iter().map(|case| case.body.to_string()).collect();
+    let head: Vec<&str> = ["forwarder"].into_iter().chain(bodies.iter().map(String::as_str)).collect();
+    bench.report.table(title, &head, &rows)
+}
+
 /// Prints the figures of one body, and what disturbed them.
-pub(crate) fn print(case: &Case) {
-    figures(case);
+pub(crate) fn print(bench: &Bench, what: &str, case: &Case) -> Result<(), String> {
+    figures(bench, what, case)?;
     let samples = || case.forwarders.iter().flat_map(|measured| &measured.samples);
     let wall: Duration = samples().map(|sample| sample.wall).sum();
     let share = |of: fn(&Sample) -> Duration| {
         100.0 * samples().map(of).sum::<Duration>().as_secs_f64() / wall.as_secs_f64()
     };
     println!(
-        "Noise: of the forwarders' core, others had {:.1} % and the hypervisor {:.1} %.\n",
+        "Noise: of the forwarder's core, other processes had {:.1} % and the hypervisor {:.1} %.\n",
         share(|sample| sample.noise.others),
         share(|sample| sample.noise.stolen)
     );
+    Ok(())
 }
 
 /// Prints the figures of one body.
-pub(crate) fn figures(case: &Case) {
-    println!("### {}\n", case.body);
+pub(crate) fn figures(bench: &Bench, what: &str, case: &Case) -> Result<(), String> {
     let ours = case.ours();
     let row = |measured: &Measured| {
         let samples = &measured.samples;
@@ -169,5 +189,5 @@ pub(crate) fn figures(case: &Case) {
         "p99 µs",
         "Pss KiB",
     ];
-    report::table(&head, &rows);
+    bench.report.table(&format!("{what}: {}", case.body), &head, &rows)
 }

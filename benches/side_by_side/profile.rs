@@ -1,7 +1,6 @@
-//! Where user-space instructions of a scrape go: by function and by source file, counted by callgrind.
+//! User-space instructions of a scrape by function and by source file, counted by callgrind.
 //!
-//! Functions are those that the compiler left; what it inlined counts for the one that it went into. Files are
-//! where each instruction was written.
+//! Inlined code counts for the function that it was inlined into, but for the file in which it was written.
 
 use std::collections::BTreeMap;
 
@@ -11,11 +10,10 @@ use crate::{
     cases::{Body, length},
     forwarders::Forwarder,
     instructions::{self, Asked},
-    report,
 };
 
 const BODY: Body = length(16);
-/// How many are listed.
+/// The number of rows.
 const ROWS: usize = 15;
 
 /// Builds psystrike with symbols, and prints its profile.
@@ -31,10 +29,8 @@ pub(crate) fn run(bench: &Bench) -> Result<(), String> {
             (place, more / (long - short) as f64)
         })
         .collect();
-    println!("### Where user-space instructions go: {BODY}\n");
-    print("function", &per_scrape, |place| place.function.clone());
-    print("file", &per_scrape, |place| place.file.clone());
-    Ok(())
+    print(bench, "function", &per_scrape, |place| place.function.clone())?;
+    print(bench, "file", &per_scrape, |place| place.file.clone())
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +39,7 @@ struct Place {
     function: String,
 }
 
-/// The instructions at each place, read from what callgrind wrote without compression.
+/// The instructions at each place, read from callgrind's output without compression.
 fn costs(text: &str) -> BTreeMap<Place, u64> {
     let mut costs = BTreeMap::new();
     let mut place = Place::default();
@@ -76,7 +72,12 @@ fn short(path: &str) -> String {
     parts[krate.saturating_sub(1)..].join("/")
 }
 
-fn print(what: &str, per_scrape: &BTreeMap<Place, f64>, name: fn(&Place) -> String) {
+fn print(
+    bench: &Bench,
+    what: &str,
+    per_scrape: &BTreeMap<Place, f64>,
+    name: fn(&Place) -> String,
+) -> Result<(), String> {
     let mut sums: BTreeMap<String, f64> = BTreeMap::new();
     for (place, instructions) in per_scrape {
         *sums.entry(name(place)).or_default() += instructions;
@@ -87,8 +88,7 @@ fn print(what: &str, per_scrape: &BTreeMap<Place, f64>, name: fn(&Place) -> Stri
     let row = |(name, instructions): (String, f64)| {
         vec![format!("`{name}`"), format!("{instructions:.0}"), format!("{:.0}", instructions / all * 100.0)]
     };
-    report::table(
-        &[what, "instructions per scrape", "%"],
-        &sums.into_iter().take(ROWS).map(row).collect::<Vec<_>>(),
-    );
+    let rows: Vec<_> = sums.into_iter().take(ROWS).map(row).collect();
+    let title = format!("Profile: user-space instructions by {what}, {BODY}");
+    bench.report.table(&title, &[what, "instructions per scrape", "%"], &rows)
 }

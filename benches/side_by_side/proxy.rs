@@ -1,4 +1,4 @@
-//! What a scrape in absolute form costs, as Prometheus sends it with `proxy_url`, beside other forward proxies.
+//! Processor time of a scrape in absolute form, as Prometheus sends it with `proxy_url`, beside other forward proxies.
 
 use crate::{
     bench::{self, Bench},
@@ -10,7 +10,7 @@ use crate::{
 /// Measures the first psystrike in absolute form and with `/pods/`, and the other proxies in absolute form. Prints a
 /// table for each body.
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
-    println!("### Absolute form (proxy_url)\n");
+    println!("Proxy mode: requests in absolute form, as with proxy_url\n");
     let proxies = bench::installed(&bench.options.proxies);
     for proxy in &proxies {
         if let Some(version) = proxy.version() {
@@ -26,7 +26,7 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
     let forwarders: Vec<Forwarder> = ours.chain(proxies).collect();
     let cases = bench.options.proxy_bodies.iter().map(|&body| {
         let case = processor::case(bench, &forwarders, &bench.setup(), body, bench.options.rounds)?;
-        processor::print(&case);
+        processor::print(bench, "Proxy mode", &case)?;
         compare_forms(&case);
         Ok(case)
     });
@@ -38,6 +38,9 @@ fn compare_forms(case: &Case) {
     let ours: Vec<_> = case.forwarders.iter().filter(|measured| measured.forwarder.is_ours()).collect();
     let [absolute, pods] = ours[..] else { return };
     if let Some(ratio) = Spread::of_ratios(&absolute.samples, &pods.samples, Sample::processor_us) {
-        println!("{} in absolute form costs {ratio} × /pods/.\n", absolute.forwarder.name);
+        println!(
+            "{} in absolute form takes {ratio} × the processor time of /pods/.\n",
+            absolute.forwarder.name
+        );
     }
 }

@@ -1,10 +1,58 @@
-//! Tables and verdicts, as Markdown.
+//! Tables and verdicts in Markdown: printed, and with `--write` also written into PERF.md.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, fs, path::PathBuf};
 
 use crate::figures::Spread;
 
-/// What a target of the measure came to.
+/// Prints tables, and rewrites the blocks of a document that have their titles.
+///
+/// A block starts with `<!-- Measured: TITLE -->` and ends with `<!-- End of measured -->`. Only tables with a block are
+/// written.
+#[derive(Debug)]
+pub(crate) struct Report {
+    document: Option<PathBuf>,
+    /// The revision and the command that the figures are from.
+    origin: String,
+}
+
+impl Report {
+    /// Without a document, only prints.
+    pub(crate) fn new(document: Option<PathBuf>, origin: String) -> Self {
+        Self { document, origin }
+    }
+
+    /// Prints a table, and writes it if the document has a block for it.
+    pub(crate) fn table(&self, title: &str, head: &[&str], rows: &[Vec<String>]) -> Result<(), String> {
+        let table = markdown(head, rows);
+        println!("### {title}\n\n{table}");
+        let Some(path) = &self.document else { return Ok(()) };
+        let failed = |error| format!("{}: {error}", path.display());
+        let text = fs::read_to_string(path).map_err(failed)?;
+        let begin = format!("<!-- Measured: {title} -->\n");
+        let Some((before, rest)) = text.split_once(&begin) else { return Ok(()) };
+        let end = "<!-- End of measured -->\n";
+        let (_, after) =
+            rest.split_once(end).ok_or_else(|| format!("{}: {title}: no {end:?}", path.display()))?;
+        let text = format!("{before}{begin}\n{table}\n{}\n\n{end}{after}", self.origin);
+        fs::write(path, text).map_err(failed)
+    }
+
+    /// Prints and writes the verdicts of one part.
+    pub(crate) fn verdicts(&self, part: &str, verdicts: &[Verdict]) -> Result<(), String> {
+        if verdicts.is_empty() {
+            return Ok(());
+        }
+        let row = |verdict: &Verdict| {
+            let Verdict { case, target, measured, reached } = verdict;
+            vec![case.clone(), target.clone(), measured.clone(), reached.name().to_owned()]
+        };
+        let rows: Vec<_> = verdicts.iter().map(row).collect();
+        let head = ["case", "target", "measured: median (quartiles)", "verdict"];
+        self.table(&format!("Targets: {part}"), &head, &rows)
+    }
+}
+
+/// The result for one target.
 pub(crate) struct Verdict {
     pub(crate) case: String,
     pub(crate) target: String,
@@ -47,7 +95,7 @@ impl Reached {
     }
 }
 
-/// A limit that a figure has to keep.
+/// The limit of a target.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Limit {
     AtMost(f64),
@@ -63,22 +111,22 @@ impl Limit {
     }
 }
 
-/// Prints rows as a Markdown table, with the columns aligned: the first to the left, the others to the right.
-pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) {
+/// A Markdown table: the first column aligned to the left, the others to the right.
+fn markdown(head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain([head[column].chars().count(), 3]).max().unwrap_or_default()
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let line = |cells: Vec<&str>| {
-        let mut line = String::new();
+    let mut table = String::new();
+    let mut line = |cells: Vec<&str>| {
         for (index, (cell, &width)) in cells.iter().zip(&widths).enumerate() {
             let _ = match index {
-                0 => write!(line, "| {cell:<width$} "),
-                _ => write!(line, "| {cell:>width$} "),
+                0 => write!(table, "| {cell:<width$} "),
+                _ => write!(table, "| {cell:>width$} "),
             };
         }
-        println!("{line}|");
+        table += "|\n";
     };
     line(head.to_vec());
     let rules: Vec<String> = widths
@@ -88,19 +136,5 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) {
         .collect();
     line(rules.iter().map(String::as_str).collect());
     rows.iter().for_each(|row| line(row.iter().map(String::as_str).collect()));
-    println!();
-}
-
-/// Prints what the targets came to.
-pub(crate) fn verdicts(verdicts: &[Verdict]) {
-    if verdicts.is_empty() {
-        return;
-    }
-    println!("### Targets\n");
-    let row = |verdict: &Verdict| {
-        let Verdict { case, target, measured, reached } = verdict;
-        vec![case.clone(), target.clone(), measured.clone(), reached.name().to_owned()]
-    };
-    let rows: Vec<_> = verdicts.iter().map(row).collect();
-    table(&["case", "target", "measured: median (quartiles)", "verdict"], &rows);
+    table
 }

@@ -1,4 +1,4 @@
-//! From exec to the first forwarded scrape.
+//! Time from exec to the first forwarded scrape.
 
 use std::{process::Command, time::Instant};
 
@@ -9,15 +9,15 @@ use crate::{
     forwarders::{Forwarder, free_address},
     load::{self, Scrape},
     machine, pods,
-    report::{self, Limit, Reached, Verdict},
+    report::{Limit, Reached, Verdict},
 };
 
 const LIMIT_MS: f64 = 10.0;
 
-/// Starts every forwarder but the floors many times, in turn, and prints how long it took.
+/// Starts every forwarder except the baselines many times, in turn, and prints how long it took.
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Verdict>, String> {
     let forwarders: Vec<&Forwarder> =
-        bench.forwarders.iter().filter(|forwarder| !forwarder.is_floor()).collect();
+        bench.forwarders.iter().filter(|forwarder| !forwarder.is_baseline()).collect();
     let mut times = vec![Vec::new(); forwarders.len()];
     for _ in 0..bench.options.starts {
         for (forwarder, times) in forwarders.iter().zip(&mut times) {
@@ -25,12 +25,12 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Verdict>, String> {
         }
     }
     let spreads: Vec<Option<Spread>> = times.into_iter().map(Spread::of).collect();
-    println!("### Start: from exec to the first forwarded scrape, {} times\n", bench.options.starts);
     let row = |(forwarder, spread): (&&Forwarder, &Option<Spread>)| {
         vec![forwarder.name.clone(), spread.map_or("-".to_owned(), |spread| spread.to_string())]
     };
     let rows: Vec<_> = forwarders.iter().zip(&spreads).map(row).collect();
-    report::table(&["forwarder", "ms: median (quartiles)"], &rows);
+    let title = "Start: from exec to the first forwarded scrape";
+    bench.report.table(title, &["forwarder", "ms: median (quartiles)"], &rows)?;
     let ours = forwarders.iter().position(|forwarder| forwarder.is_ours());
     let verdict = ours.and_then(|ours| spreads[ours]).map(|spread| Verdict {
         case: "first scrape after exec".to_owned(),
@@ -46,10 +46,10 @@ fn start(bench: &Bench, forwarder: &Forwarder) -> Result<f64, String> {
     let setup = bench.setup();
     let address = free_address()?;
     let words = forwarder.command(address, &setup)?;
-    let (program, arguments) = words.split_first().ok_or("no program")?;
+    let (program, arguments) = words.split_first().ok_or("no program to start")?;
     let mut command = Command::new(program);
     command.args(arguments);
-    // A child inherits the core of whoever starts it, so that nothing else runs before it does.
+    // A child inherits its parent's core, so it starts on the right one.
     machine::pin(&[bench.options.forwarder_core])?;
     let began = Instant::now();
     let running = forwarder.spawn(&mut command, address, &setup.scratch.join("start.log"));

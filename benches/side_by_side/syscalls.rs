@@ -1,4 +1,4 @@
-//! System calls per scrape, counted by strace. What they cost is not measured: strace is far too slow for that.
+//! System calls per scrape, counted by strace, which is too slow to measure their time.
 
 use std::{
     collections::BTreeMap,
@@ -12,30 +12,27 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    bench::Bench, cases::Body, forwarders::Forwarder, load::Until, machine, processor, report, setup::Setup,
-    tunnels,
+    bench::Bench, cases::Body, forwarders::Forwarder, load::Until, machine, processor, setup::Setup, tunnels,
 };
 
 const SCRAPES: u64 = 4000;
-/// How long strace may take to attach, and to end.
+/// Time limit for strace to attach, and to exit.
 const STRACE_MAX: Duration = Duration::from_secs(5);
-/// Calls rarer than this in a scrape are left out.
+/// Calls that are rarer than this per scrape are left out.
 const RATE_MIN: f64 = 0.005;
 
 /// Counts for every body and forwarder.
 pub(crate) fn run(bench: &Bench) -> Result<(), String> {
     for &body in &bench.options.bodies {
-        println!("### System calls per scrape: {body}\n");
-        table(bench, &bench.forwarders, body)?;
+        table(bench, &bench.forwarders, body, "")?;
     }
     for &body in &bench.options.tunnel_bodies {
-        println!("### System calls per scrape: {body}, in a tunnel\n");
-        table(bench, &tunnels::forwarders(bench), body)?;
+        table(bench, &tunnels::forwarders(bench), body, ", in a tunnel")?;
     }
     Ok(())
 }
 
-fn table(bench: &Bench, forwarders: &[Forwarder], body: Body) -> Result<(), String> {
+fn table(bench: &Bench, forwarders: &[Forwarder], body: Body, how: &str) -> Result<(), String> {
     let row = |forwarder: &Forwarder| {
         let counts = count(bench, forwarder, body).map_err(|error| format!("{}: {error}", forwarder.name))?;
         let rate = |count: u64| count as f64 / SCRAPES as f64;
@@ -47,8 +44,11 @@ fn table(bench: &Bench, forwarders: &[Forwarder], body: Body) -> Result<(), Stri
         Ok(vec![forwarder.name.clone(), format!("{all:.2}"), calls.join(", ")])
     };
     let rows = forwarders.iter().map(row).collect::<Result<Vec<_>, String>>()?;
-    report::table(&["forwarder", "all", "calls"], &rows);
-    Ok(())
+    bench.report.table(
+        &format!("System calls per scrape: {body}{how}"),
+        &["forwarder", "all", "calls"],
+        &rows,
+    )
 }
 
 fn count(bench: &Bench, forwarder: &Forwarder, body: Body) -> Result<BTreeMap<String, u64>, String> {
@@ -64,7 +64,7 @@ fn count(bench: &Bench, forwarder: &Forwarder, body: Body) -> Result<BTreeMap<St
     Ok(parse(&text))
 }
 
-/// A strace that is attached. Ends with this.
+/// An attached strace, which is killed on drop.
 struct Strace(Child);
 
 impl Strace {
@@ -99,13 +99,13 @@ impl Strace {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        Err("strace does not end".to_owned())
+        Err("strace does not exit".to_owned())
     }
 }
 
 impl Drop for Strace {
     fn drop(&mut self) {
-        // Where it has ended there is nobody to kill.
+        // Fails if it has exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -1,22 +1,22 @@
-//! What processor time per scrape and latency have to reach.
+//! The targets for processor time per scrape and latency.
 
 use crate::{
+    baselines::Way,
     cases::{self, Body, chunked, length, records},
     figures::{Sample, Spread},
-    floors::Way,
     forwarders::Kind,
     processor::{Case, Measured},
     report::{Limit, Reached, Verdict},
 };
 
-/// Whose figures a ratio is of.
+/// A forwarder in a ratio.
 #[derive(Clone, Copy, Debug)]
 enum Of {
     Ours,
     ReadWrite,
     Splice,
-    NginxBest,
-    NginxUsual,
+    NginxTuned,
+    NginxSimple,
     Tinyproxy,
     Squid,
     TunnelSplice,
@@ -26,26 +26,26 @@ impl Of {
     fn in_case(self, case: &Case) -> Option<&Measured> {
         match self {
             Self::Ours => case.ours(),
-            Self::ReadWrite => case.of(&Kind::Floor(Way::ReadWrite)),
-            Self::Splice => case.of(&Kind::Floor(Way::Splice)),
-            Self::NginxBest => case.of(&Kind::NginxBest),
-            Self::NginxUsual => case.of(&Kind::NginxUsual),
+            Self::ReadWrite => case.of(&Kind::Baseline(Way::ReadWrite)),
+            Self::Splice => case.of(&Kind::Baseline(Way::Splice)),
+            Self::NginxTuned => case.of(&Kind::NginxTuned),
+            Self::NginxSimple => case.of(&Kind::NginxSimple),
             Self::Tinyproxy => case.of(&Kind::Tinyproxy),
             Self::Squid => case.of(&Kind::Squid),
-            Self::TunnelSplice => case.of(&Kind::TunnelFloor(Way::Splice)),
+            Self::TunnelSplice => case.of(&Kind::TunnelBaseline(Way::Splice)),
         }
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::Ours => "psystrike",
-            Self::ReadWrite => "read/write floor",
-            Self::Splice => "splice floor",
-            Self::NginxBest => "nginx at its best",
-            Self::NginxUsual => "nginx as usual",
+            Self::ReadWrite => "read/write baseline",
+            Self::Splice => "splice baseline",
+            Self::NginxTuned => "nginx tuned",
+            Self::NginxSimple => "nginx simple",
             Self::Tinyproxy => "tinyproxy",
             Self::Squid => "Squid",
-            Self::TunnelSplice => "splice floor of tunnels",
+            Self::TunnelSplice => "splice baseline of tunnels",
         }
     }
 }
@@ -53,48 +53,48 @@ impl Of {
 /// A limit for a ratio of two forwarders' processor time per scrape.
 type Target = (Body, Of, Limit, Of);
 
-/// What processor time per scrape has to reach, as a ratio within one run.
+/// The targets for processor time per scrape, as ratios within one run.
 const TARGETS: [Target; 18] = {
     use Limit::{AtLeast, AtMost};
-    use Of::{NginxBest, NginxUsual, Ours, ReadWrite, Splice};
+    use Of::{NginxSimple, NginxTuned, Ours, ReadWrite, Splice};
     [
         (length(1), Ours, AtMost(1.10), ReadWrite),
-        (length(1), NginxBest, AtLeast(1.4), Ours),
-        (length(1), NginxUsual, AtLeast(3.8), Ours),
+        (length(1), NginxTuned, AtLeast(1.4), Ours),
+        (length(1), NginxSimple, AtLeast(3.8), Ours),
         (length(16), Ours, AtMost(1.10), ReadWrite),
-        (length(16), NginxBest, AtLeast(1.4), Ours),
-        (length(16), NginxUsual, AtLeast(3.8), Ours),
-        (length(64), Splice, AtMost(0.75), ReadWrite), // or it is no floor
+        (length(16), NginxTuned, AtLeast(1.4), Ours),
+        (length(16), NginxSimple, AtLeast(3.8), Ours),
+        (length(64), Splice, AtMost(0.75), ReadWrite), // or it is no baseline
         (length(64), Ours, AtMost(1.10), Splice),
-        (length(64), NginxBest, AtLeast(1.6), Ours),
+        (length(64), NginxTuned, AtLeast(1.6), Ours),
         (length(256), Splice, AtMost(0.75), ReadWrite),
         (length(256), Ours, AtMost(1.10), Splice),
-        (length(256), NginxBest, AtLeast(1.6), Ours),
+        (length(256), NginxTuned, AtLeast(1.6), Ours),
         (length(1024), Ours, AtMost(0.60), ReadWrite),
-        (length(1024), NginxBest, AtLeast(1.6), Ours),
+        (length(1024), NginxTuned, AtLeast(1.6), Ours),
         (chunked(16), Ours, AtMost(1.10), ReadWrite),
-        (chunked(16), NginxBest, AtLeast(1.8), Ours),
+        (chunked(16), NginxTuned, AtLeast(1.8), Ours),
         (chunked(256), Ours, AtMost(1.10), ReadWrite),
-        (chunked(256), NginxBest, AtLeast(1.6), Ours),
+        (chunked(256), NginxTuned, AtLeast(1.6), Ours),
     ]
 };
 
-/// The same where all requests are in absolute form.
+/// The targets for requests in absolute form.
 const PROXY_TARGETS: [Target; 2] = [
     (length(16), Of::Tinyproxy, Limit::AtLeast(3.0), Of::Ours),
     (length(16), Of::Squid, Limit::AtLeast(3.0), Of::Ours),
 ];
 
-/// The same in tunnels.
+/// The targets for tunnels.
 const TUNNEL_TARGETS: [Target; 1] = [(records(16), Of::Ours, Limit::AtMost(1.15), Of::TunnelSplice)];
 
-/// What the targets for processor time and latency came to.
+/// The verdicts for processor time and latency.
 pub(crate) fn verdicts(cases: &[Case]) -> Vec<Verdict> {
     let latency = cases::ALL.iter().filter_map(|&body| {
-        let ratio = ratio(of_body(cases, body)?, Of::Ours, Of::NginxBest, Sample::p99_us);
+        let ratio = ratio(of_body(cases, body)?, Of::Ours, Of::NginxTuned, Sample::p99_us);
         Some(Verdict {
             case: format!("{body}: p99 latency"),
-            target: "psystrike < nginx at its best".to_owned(),
+            target: "psystrike < nginx tuned".to_owned(),
             measured: ratio.map_or("-".to_owned(), |ratio| ratio.to_string()),
             reached: Reached::of(Limit::AtMost(1.0), ratio),
         })
@@ -102,12 +102,12 @@ pub(crate) fn verdicts(cases: &[Case]) -> Vec<Verdict> {
     processor(cases, &TARGETS, "processor").chain(latency).collect()
 }
 
-/// What the targets of the proxy part came to.
+/// The verdicts of the proxy part.
 pub(crate) fn proxy_verdicts(cases: &[Case]) -> Vec<Verdict> {
     processor(cases, &PROXY_TARGETS, "processor, absolute form").collect()
 }
 
-/// What the targets of tunnels came to.
+/// The verdicts of the tunnels part.
 pub(crate) fn tunnel_verdicts(cases: &[Case]) -> Vec<Verdict> {
     processor(cases, &TUNNEL_TARGETS, "processor, in a tunnel").collect()
 }

@@ -1,16 +1,16 @@
-//! The settings of nginx that were tried beside its best, measured.
+//! Measures nginx with other settings.
 
 use crate::{
     bench::Bench,
     figures::{Sample, Spread},
     forwarders::{Forwarder, Kind},
-    nginx::{BEST, TRIED},
-    processor, report,
+    nginx::{TRIED, TUNED},
+    processor,
 };
 
-/// Measures what was tried beside the best, each body in its own rounds, and prints the ratios.
+/// Measures the other settings beside the tuned ones, each body in its own rounds, and prints the ratios.
 pub(crate) fn run(bench: &Bench) -> Result<(), String> {
-    let best = Forwarder::new(BEST.name, Kind::NginxBest);
+    let best = Forwarder::new(TUNED.name, Kind::NginxTuned);
     if !best.is_installed() {
         println!("NOT MEASURED: settings of nginx, which is not installed\n");
         return Ok(());
@@ -26,9 +26,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(), String> {
             row.push(ratio.map_or("-".to_owned(), |ratio| ratio.to_string()));
         }
     }
-    println!("### nginx with other settings: processor time per scrape, × nginx best\n");
     let bodies: Vec<String> = bench.options.bodies.iter().map(ToString::to_string).collect();
     let head: Vec<&str> = ["setting"].into_iter().chain(bodies.iter().map(String::as_str)).collect();
-    report::table(&head, &rows);
-    Ok(())
+    bench.report.table("Settings of nginx: processor time per scrape, × nginx tuned", &head, &rows)
 }

@@ -1,29 +1,25 @@
-//! What a scrape through a kept tunnel costs, as Prometheus scrapes `https` targets with `proxy_url`.
+//! Processor time of a scrape through an open tunnel, as Prometheus scrapes `https` targets with `proxy_url`.
 //!
-//! The bytes are not encrypted, so that every one can be compared; a forwarder does not look at them. They come in writes
-//! as large as TLS records ([`crate::pods::RECORD_BYTES`]), as from an exporter in Go.
+//! The bytes are not encrypted, so that all of them can be compared; forwarders do not look at them. They arrive in
+//! writes as large as TLS records ([`crate::pods::RECORD_BYTES`]), as from an exporter in Go.
 
 use crate::{
+    baselines::Way,
     bench::Bench,
-    floors::Way,
     forwarders::{Forwarder, Kind},
     processor::{self, Case},
     setup::Setup,
 };
 
-/// Measures every psystrike and the floors, with as many scrapes under way as in other parts, and then with one. Prints a
-/// table for each body. Gives the cases with many.
+/// Measures every psystrike and the baselines, with as many scrapes at a time as in other parts, and then with one.
+/// Prints a table for each body. Returns the cases with many.
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
     let forwarders = forwarders(bench);
     let measure = |clients| {
-        println!(
-            "### Tunnels: one kept to each of {} pods; scrapes under way: {clients}\n",
-            bench.options.pods
-        );
         let setup = Setup { clients, ..bench.setup() };
         let cases = bench.options.tunnel_bodies.iter().map(|&body| {
             let case = processor::case(bench, &forwarders, &setup, body, bench.options.rounds)?;
-            processor::print(&case);
+            processor::print(bench, &format!("Tunnels, {clients} scrapes at a time"), &case)?;
             Ok(case)
         });
         cases.collect()
@@ -33,10 +29,10 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
     alone.and(cases)
 }
 
-/// Every psystrike, and the floors.
+/// Every psystrike, and the baselines.
 pub(crate) fn forwarders(bench: &Bench) -> Vec<Forwarder> {
     let ours = bench.forwarders.iter().filter(|forwarder| forwarder.is_ours()).cloned();
-    let floors = [("tunnel floor splice", Way::Splice), ("tunnel floor read/write", Way::ReadWrite)];
-    let floors = floors.map(|(name, way)| Forwarder::new(name, Kind::TunnelFloor(way)));
-    ours.chain(floors).map(Forwarder::in_tunnels).collect()
+    let baselines = [("tunnel baseline splice", Way::Splice), ("tunnel baseline read/write", Way::ReadWrite)];
+    let baselines = baselines.map(|(name, way)| Forwarder::new(name, Kind::TunnelBaseline(way)));
+    ours.chain(baselines).map(Forwarder::in_tunnels).collect()
 }

@@ -1,7 +1,7 @@
-//! What workers that share give and cost: `--workers 1` beside `--workers auto`, with two cores for everybody.
+//! The gain and cost of several workers: `--workers 1` beside `--workers auto`, on two shared cores.
 //!
-//! Pods and load have no cores of their own here. They are a thread each, and compete with the forwarder for the
-//! same two cores: what a second worker takes, they lack.
+//! Pods and load have no cores of their own here. Each is a thread and competes with the forwarder for the same two
+//! cores, so a second worker takes time from them.
 
 use crate::{
     bench::Bench,
@@ -26,11 +26,11 @@ pub(crate) fn run(bench: &Bench) -> Result<(), String> {
         paths.take(1).flat_map(|path| [with("1", path), with("auto", path)]).collect();
     let cores = vec![bench.options.forwarder_core, bench.options.load_core];
     machine::pin_all(&cores)?;
-    println!("### Workers: forwarder, pods and load compete for cores {cores:?}\n");
+    println!("Workers: forwarder, pods and load compete for cores {cores:?}\n");
     let setup = Setup { cores, ..bench.setup() };
     for body in BODIES {
         let case = processor::case(bench, &forwarders, &setup, body, bench.options.rounds)?;
-        processor::figures(&case);
+        processor::figures(bench, "Workers", &case)?;
     }
     machine::pin_all(&[bench.options.load_core])
 }
