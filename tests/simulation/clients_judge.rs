@@ -161,7 +161,7 @@ impl Net {
                 *all.max_by_key(|outcome| outcome.reason().len()).unwrap_or_else(|| panic!("{head:?}"))
             }
         };
-        let (mut unasked, mut closes_expected) = (false, !ask.persists);
+        let (mut unasked, mut closes_expected, mut may_close) = (false, !ask.persists, self.draining);
         match (ask.kind, outcome) {
             (_, Outcome::TooManyClients) => {
                 let conn = &self.kernel.conns[this.conn.unwrap()];
@@ -187,7 +187,7 @@ impl Net {
             (Kind::Page, Outcome::Page) => {
                 // Its own pages are answered at the client limit too, and then it is turned away.
                 let left = this.conn.is_some_and(|conn| self.kernel.conns[conn].peer_left());
-                closes_expected |= this.waits && (left || self.now >= this.admitted_at + WAIT);
+                may_close |= this.waits && (left || self.now >= this.admitted_at + WAIT);
             }
             (Kind::Refused(refused), outcome) if outcome == refused => {}
             (Kind::Scrape(id), Outcome::ResolvedNotAllowed) => self.justify_failure(client, id, outcome),
@@ -198,7 +198,7 @@ impl Net {
         }
         let this = &self.clients[client];
         let ask = &this.asks[this.answered];
-        assert!(closes == closes_expected || (closes && self.draining), "client {client}: {head:?}");
+        assert!(closes == closes_expected || (closes && may_close), "client {client}: {head:?}");
         let unread =
             outcome == Outcome::HeadTimeout || outcome == Outcome::BuffersFull && ask.read_at.is_none();
         let to_head = ask.to_head && !unread && !unasked;
