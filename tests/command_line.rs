@@ -101,7 +101,7 @@ const SETTINGS: &[Setting] = &[
         value: "170ms",
         other: "9s",
         with: LOOPBACK,
-        in_force: |psystrike| scrape_silent(psystrike, "") == "no answer from the pod within 170ms",
+        in_force: |psystrike| scrape_silent(psystrike, "") == "no response from the pod within 170ms",
     },
     Setting {
         option: "--timeout-max",
@@ -110,7 +110,7 @@ const SETTINGS: &[Setting] = &[
         with: LOOPBACK,
         in_force: |psystrike| {
             scrape_silent(psystrike, "X-Prometheus-Scrape-Timeout-Seconds: 5\r\n")
-                == "no answer from the pod within 180ms"
+                == "no response from the pod within 180ms"
         },
     },
     Setting {
@@ -133,7 +133,7 @@ const SETTINGS: &[Setting] = &[
             let mut client = psystrike.client();
             client.send("GET / HT");
             let answer = client.response().expect("it is told why");
-            (answer.status(), answer.reason().as_str()) == (408, "request head not complete within 160ms")
+            (answer.status(), answer.reason().as_str()) == (408, "request headers not received within 160ms")
         },
     },
     Setting {

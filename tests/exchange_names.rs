@@ -106,7 +106,7 @@ fn names_without_addresses_are_reported() {
     for (error, outcome, status, reason) in [
         (LookupError::NoSuchName, Outcome::NoSuchName, 502, "no such name"),
         (LookupError::Failed, Outcome::LookupFailed, 502, "name lookup failed"),
-        (LookupError::QueueFull, Outcome::LookupsFull, 503, "too many names wait to be resolved"),
+        (LookupError::QueueFull, Outcome::LookupsFull, 503, "too many name lookups are queued"),
     ] {
         let mut talk = resolving(ASK_NAME);
         talk.wait(ms(20));
@@ -294,7 +294,7 @@ fn while_a_name_is_resolved_its_client_may_leave_or_be_ended() {
     talk.client_gone().upstream(CLOSE).client(ClientAction::Close).reports(Outcome::ClientGone, 499);
 
     let mut talk = resolving(ASK_NAME);
-    let reason = "psystrike's buffers are full, and this scrape stalled longest";
+    let reason = "psystrike's buffers are full; this scrape has held buffers longest";
     let full = reply(503, reason, CLOSES, &format!("{reason} (pod web.ns.svc:8080, after 0ms)\n"));
     talk.no_room(false).gets(full).upstream(CLOSE);
 

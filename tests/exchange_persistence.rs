@@ -462,7 +462,7 @@ fn a_broken_answer_is_never_completed() {
                 assert_eq!((heard.outcome, heard.upstream), (Outcome::BodyMalformed, CLOSE), "{answer:?}");
                 if heard.status == 502 {
                     // Its head came with its fault: there was still time to tell.
-                    assert!(heard.got.starts_with(b"HTTP/1.1 502 malformed body from the pod: "));
+                    assert!(heard.got.starts_with(b"HTTP/1.1 502 malformed response body from the pod: "));
                     assert_eq!(heard.client, ClientAction::None);
                 } else {
                     assert_eq!((heard.status, heard.client), (200, action), "{answer:?}");

@@ -93,7 +93,7 @@ fn policy_loops_and_deadlines_hold() {
     }
     let timeout = "X-Prometheus-Scrape-Timeout-Seconds: 1\r\n";
     let mut talk = Talk::awaiting(&get("http://10.1.2.3:8080/metrics", timeout), false);
-    let reason = "no answer from the pod within 900ms";
+    let reason = "no response from the pod within 900ms";
     talk.expires(ms(900)).gets(failure(504, reason, "", "900ms")).upstream(UpstreamAction::Close);
 }
 

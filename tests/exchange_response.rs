@@ -58,7 +58,7 @@ fn interim_responses() {
             said.gets(seen + &answer).upstream(KEEP);
             talk.flushed().reports(Outcome::Forwarded, 200);
         } else {
-            let reason = "malformed answer from the pod: too many interim answers";
+            let reason = "malformed response from the pod: too many interim responses";
             said.gets(seen + &failure(502, reason, lines, "0ms")).upstream(CLOSE);
             talk.flushed().reports(Outcome::MalformedAnswer, 502);
         }
@@ -68,7 +68,7 @@ fn interim_responses() {
     let mut talk = Talk::awaiting(ASK, false);
     talk.pod(interim).gets(interim);
     talk.expires(ms(30_000))
-        .gets(failure(504, "no answer from the pod within 30s", "", "30s"))
+        .gets(failure(504, "no response from the pod within 30s", "", "30s"))
         .upstream(CLOSE);
     talk.flushed().reports(Outcome::AnswerTimeout, 504);
     talk.wants(Wants::Request);
@@ -76,7 +76,7 @@ fn interim_responses() {
     talk.pod("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Switching Protocols\r\n\r\n")
         .gets(
             "HTTP/1.1 100 Continue\r\n\r\n".to_owned()
-                + &failure(502, "pod switched protocols unasked", "", "0ms"),
+                + &failure(502, "unexpected 101 Switching Protocols from the pod", "", "0ms"),
         )
         .upstream(CLOSE);
 }

@@ -29,7 +29,7 @@ fn a_reused_connection_that_died_is_retried_once() {
             // On a fresh connection, that is it.
             let mut talk = Talk::sending(ASK, false);
             talk.sent(sent);
-            let reason = "pod closed the connection without an answer";
+            let reason = "pod closed the connection without a response";
             loss(&mut talk, ends).gets(failure(502, reason, "", "0ms")).upstream(CLOSE);
             talk.flushed().reports(Outcome::NoAnswer, 502);
 
@@ -79,7 +79,7 @@ fn a_retry_has_no_more_time_than_the_scrape() {
 #[test]
 fn once_an_answer_began_nothing_is_retried() {
     let interim = "HTTP/1.1 103 Early Hints\r\n\r\n";
-    let reason = "pod closed the connection within its answer's head";
+    let reason = "pod closed the connection within the response headers";
     for (reused, answers) in [
         (true, ["HTTP/", "HTTP/1.1 200 OK\r\nA: b", interim]),
         (false, ["H", "HTTP/1.1 200 OK\r\nA: b", interim]),
@@ -174,7 +174,9 @@ fn what_a_reused_connection_says_first_that_answers_nothing_is_retried_once() {
     let mut talk = Talk::awaiting(ASK, true);
     let interim = "HTTP/1.1 103 Early Hints\r\n\r\n";
     talk.pod(interim).gets(interim);
-    talk.pod("X").gets(failure(502, "malformed answer from the pod: not HTTP/1", "", "0ms")).upstream(CLOSE);
+    talk.pod("X")
+        .gets(failure(502, "malformed response from the pod: not HTTP/1", "", "0ms"))
+        .upstream(CLOSE);
     let mut talk = Talk::awaiting(ASK, true);
     talk.pod(interim).gets(interim);
     talk.pod(timeout).gets(timeout).upstream(KEEP);

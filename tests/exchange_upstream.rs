@@ -91,45 +91,45 @@ fn patience_of(timeout: &str) -> Duration {
 
 /// What pods do that is no answer, before anything was sent to the client.
 const UNSOUND: &[(&str, Outcome, &str)] = &[
-    ("X", Outcome::MalformedAnswer, "malformed answer from the pod: not HTTP/1"),
-    ("\r\nHTTP/1.1 200 OK\r\n\r\n", Outcome::MalformedAnswer, "malformed answer from the pod: not HTTP/1"),
+    ("X", Outcome::MalformedAnswer, "malformed response from the pod: not HTTP/1"),
+    ("\r\nHTTP/1.1 200 OK\r\n\r\n", Outcome::MalformedAnswer, "malformed response from the pod: not HTTP/1"),
     (
         "HTTP/2.0 200 OK\r\n\r\n",
         Outcome::MalformedAnswer,
-        "malformed answer from the pod: neither HTTP/1.1 nor HTTP/1.0",
+        "malformed response from the pod: neither HTTP/1.1 nor HTTP/1.0",
     ),
-    ("HTTP/1.1 099 Low\r\n\r\n", Outcome::MalformedAnswer, "malformed answer from the pod: status code"),
-    ("HTTP/1.1 600 High\r\n\r\n", Outcome::MalformedAnswer, "malformed answer from the pod: status code"),
-    ("HTTP/1.1 200 OK\nno colon\n\n", Outcome::MalformedAnswer, "malformed answer from the pod: bare LF"),
+    ("HTTP/1.1 099 Low\r\n\r\n", Outcome::MalformedAnswer, "malformed response from the pod: status code"),
+    ("HTTP/1.1 600 High\r\n\r\n", Outcome::MalformedAnswer, "malformed response from the pod: status code"),
+    ("HTTP/1.1 200 OK\nno colon\n\n", Outcome::MalformedAnswer, "malformed response from the pod: bare LF"),
     (
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         Outcome::MalformedAnswer,
-        "malformed answer from the pod: Content-Length repeated",
+        "malformed response from the pod: Content-Length repeated",
     ),
     (
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
         Outcome::MalformedAnswer,
-        "malformed answer from the pod: Transfer-Encoding other than chunked",
+        "malformed response from the pod: Transfer-Encoding other than chunked",
     ),
     (
         "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         Outcome::MalformedAnswer,
-        "malformed answer from the pod: Transfer-Encoding in HTTP/1.0",
+        "malformed response from the pod: Transfer-Encoding in HTTP/1.0",
     ),
     (
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
         Outcome::SwitchedProtocols,
-        "pod switched protocols unasked",
+        "unexpected 101 Switching Protocols from the pod",
     ),
     (
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nup\nX",
         Outcome::BodyMalformed,
-        "malformed body from the pod: chunk is longer than its size",
+        "malformed response body from the pod: chunk is longer than its size",
     ),
     (
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nX",
         Outcome::BodyMalformed,
-        "malformed body from the pod: chunk size",
+        "malformed response body from the pod: chunk size",
     ),
 ];
 
@@ -138,8 +138,8 @@ fn no_sound_answer() {
     let large = format!("HTTP/1.1 200 OK\r\nA: {}", "b".repeat(64 * 1024));
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(257));
     let more = [
-        (large.as_str(), Outcome::AnswerHeadTooLarge, "answer head from the pod over 64 KiB"),
-        (&many, Outcome::MalformedAnswer, "malformed answer from the pod: more than 256 fields"),
+        (large.as_str(), Outcome::AnswerHeadTooLarge, "response headers from the pod over 64 KiB"),
+        (&many, Outcome::MalformedAnswer, "malformed response from the pod: more than 256 headers"),
     ];
     for &(answer, outcome, reason) in UNSOUND.iter().chain(&more) {
         for sent in [10, ASKED.len()] {
@@ -162,7 +162,7 @@ fn no_sound_answer() {
         }
     }
     let mut talk = Talk::awaiting(ASK_HEAD, false);
-    let reply = failure(502, "malformed answer from the pod: not HTTP/1", "", "0ms");
+    let reply = failure(502, "malformed response from the pod: not HTTP/1", "", "0ms");
     let head = &reply[..reply.find("\r\n\r\n").expect("a head") + 4];
     talk.pod("X").gets(head).upstream(CLOSE); // the body of a HEAD's answer is described only
 }
@@ -196,7 +196,7 @@ fn every_outcome_of_class_pod_is_met_in_these_tests() {
 
 #[test]
 fn no_answer_in_time() {
-    let reason = "no answer from the pod within 9.5s";
+    let reason = "no response from the pod within 9.5s";
     for (begins, sent) in [("", 0), ("", 10), ("", ASKED.len()), ("HTTP/1.1 200 OK\r\n", ASKED.len())] {
         // A reused connection is not tried again: there is no time left.
         for reused in [true, false] {

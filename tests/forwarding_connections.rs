@@ -192,8 +192,8 @@ fn a_pod_that_closed_its_idle_connection_is_not_noticed() {
 
 #[test]
 fn a_scrape_is_sent_at_most_twice_and_never_after_a_byte_of_an_answer() {
-    const NO_ANSWER: &str = "pod closed the connection without an answer";
-    const CUT_HEAD: &str = "pod closed the connection within its answer's head";
+    const NO_ANSWER: &str = "pod closed the connection without a response";
+    const CUT_HEAD: &str = "pod closed the connection within the response headers";
     let psystrike = start();
     for (first, later, then, heads, reason) in [
         (with_length(PAGE), "", Then::Close, 3, NO_ANSWER),

@@ -212,7 +212,7 @@ fn what_cannot_be_tunnelled_is_refused_with_a_reason() {
     let response = client.response().expect("a whole answer");
     assert_eq!(
         (response.status(), response.reason().as_str()),
-        (403, "CONNECT is off: --allow-connect turns it on")
+        (403, "CONNECT is disabled; --allow-connect enables it")
     );
 }
 

@@ -16,11 +16,11 @@ const fn bad(what: &'static str) -> Expected {
     Err(FramingError(what))
 }
 
-const BAD_LENGTH: Expected = bad("Content-Length");
+const BAD_LENGTH: Expected = bad("invalid Content-Length");
 const OTHER_CODING: Expected = bad("Transfer-Encoding other than chunked");
 const CODING_TWICE: Expected = bad("Transfer-Encoding repeated");
 const LENGTH_TWICE: Expected = bad("Content-Length repeated");
-const BOTH: Expected = bad("Content-Length beside Transfer-Encoding");
+const BOTH: Expected = bad("both Content-Length and Transfer-Encoding");
 const CODING_IN_1_0: Expected = bad("Transfer-Encoding in HTTP/1.0");
 
 /// Framing fields, and what they mean in HTTP/1.1 wherever a body may be. `UntilClose`: they say nothing.

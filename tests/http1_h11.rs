@@ -66,32 +66,32 @@ const KNOWN: &[Known] = &[
     ),
     ours(
         Kind::Request,
-        "Malformed(\"field name\")",
+        "Malformed(\"header name\")",
         "RFC 9112 5.2: a server refuses or joins folded lines (answers get a second look)",
     ),
     ours(
         Kind::Answer,
-        "Malformed(\"field name\")",
+        "Malformed(\"header name\")",
         "RFC 9112 5.2: a server refuses or joins folded lines (answers get a second look)",
     ),
     ours(
         Kind::Request,
-        "Malformed(\"field value\")",
+        "Malformed(\"header value\")",
         "RFC 9110 5.5: control bytes are invalid; a recipient may keep them",
     ),
     ours(
         Kind::Answer,
-        "Malformed(\"field value\")",
+        "Malformed(\"header value\")",
         "RFC 9110 5.5: control bytes are invalid; a recipient may keep them",
     ),
     ours(
         Kind::Request,
-        "Content-Length beside Transfer-Encoding",
+        "both Content-Length and Transfer-Encoding",
         "RFC 9112 6.3: ought to be handled as an error (answers get a second look)",
     ),
     ours(
         Kind::Answer,
-        "Content-Length beside Transfer-Encoding",
+        "both Content-Length and Transfer-Encoding",
         "RFC 9112 6.3: ought to be handled as an error (answers get a second look)",
     ),
     ours(
@@ -106,12 +106,12 @@ const KNOWN: &[Known] = &[
     ),
     ours(
         Kind::Request,
-        "FramingError(\"Content-Length\")",
+        "FramingError(\"invalid Content-Length\")",
         "RFC 9112 6.3: a list of the same lengths may be taken; Go's client refuses it",
     ),
     ours(
         Kind::Answer,
-        "FramingError(\"Content-Length\")",
+        "FramingError(\"invalid Content-Length\")",
         "RFC 9112 6.3: a list of the same lengths may be taken; Go's client refuses it",
     ),
     ours(Kind::Request, "Transfer-Encoding in HTTP/1.0", "RFC 9112 6.1: faulty framing"),
@@ -128,7 +128,7 @@ const KNOWN: &[Known] = &[
     ),
     ours(
         Kind::Request,
-        "Malformed(\"Host\")",
+        "Malformed(\"Host header\")",
         "RFC 9112 3.2: a Host with an invalid value is answered by 400",
     ),
     ours(Kind::Answer, "Malformed(\"status code\")", "RFC 9110 15: 100 to 599"),

@@ -111,7 +111,11 @@ fn a_scrape_has_until_its_own_deadline() {
                 let response = scrape_with(psystrike, pod.address(), field);
                 let took = began.elapsed();
                 assert_eq!(response.status(), 504, "{field:?}");
-                assert_eq!(response.reason(), format!("no answer from the pod within {within}"), "{field:?}");
+                assert_eq!(
+                    response.reason(),
+                    format!("no response from the pod within {within}"),
+                    "{field:?}"
+                );
                 let told = format!("{} (pod {}, after ", response.reason(), pod.address());
                 assert!(response.text().starts_with(&told), "{response:?}");
                 let within = Duration::from_millis(within.trim_end_matches("ms").parse().expect("a number"));
@@ -128,7 +132,7 @@ fn prometheus_sees_our_reason_before_its_own_timeout() {
     let pod = silent("127.23.0.2");
     let began = Instant::now();
     let response = scrape_with(&psystrike, pod.address(), "X-Prometheus-Scrape-Timeout-Seconds: 1\r\n");
-    assert_eq!(response.reason(), "no answer from the pod within 900ms");
+    assert_eq!(response.reason(), "no response from the pod within 900ms");
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
@@ -172,7 +176,10 @@ fn an_answer_s_head_that_drips_does_not_outlast_the_deadline() {
         }
     });
     let response = psystrike.get(&Psystrike::target(pod.address(), "/"));
-    assert_eq!((response.status(), response.reason().as_str()), (504, "no answer from the pod within 200ms"));
+    assert_eq!(
+        (response.status(), response.reason().as_str()),
+        (504, "no response from the pod within 200ms")
+    );
 }
 
 #[test]
@@ -274,8 +281,8 @@ fn request_heads_are_bounded() {
     };
     let long_target =
         |length: usize| format!("GET {target}{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(length));
-    const LARGE: &str = "request head over 16 KiB";
-    const MANY: &str = "request head over 100 fields";
+    const LARGE: &str = "request headers over 16 KiB";
+    const MANY: &str = "more than 100 request headers";
     const LONG: &str = "request target over 16 KiB";
     let kib_16 = 16 << 10;
     for (what, request, status, reason) in [
@@ -312,7 +319,7 @@ fn heads_of_answers_are_bounded() {
         let padding = length + 5 - with_fields("X: \r\n").len();
         with_fields(&format!("X: {}\r\n", "x".repeat(padding)))
     };
-    const LARGE: &str = "answer head from the pod over 64 KiB";
+    const LARGE: &str = "response headers from the pod over 64 KiB";
     let kib_64 = 64 << 10;
     for (what, answer, status, reason) in [
         ("a head of 64 KiB", of_length(kib_64), 200, "OK"),
@@ -324,7 +331,7 @@ fn heads_of_answers_are_bounded() {
             "257 fields",
             with_fields(&"X: y\r\n".repeat(256)),
             502,
-            "malformed answer from the pod: more than 256 fields",
+            "malformed response from the pod: more than 256 headers",
         ),
     ] {
         let pod = Pod::answering("127.23.1.2", answer, Then::Keep);

@@ -41,7 +41,7 @@ fn shown_of_http(failure: Failure) -> String {
         Failure::NameForbidden => "403 name resolves to nothing that is allowed",
         Failure::Dead => "502 pod refused the connection",
         Failure::Unanswering => "504 pod did not accept the connection within 500ms",
-        Failure::Slow => "504 no answer from the pod within 900ms",
+        Failure::Slow => "504 no response from the pod within 900ms",
     };
     format!("server returned HTTP status {answer}")
 }

@@ -130,7 +130,7 @@ fn pods_with_tls(release: Release) {
         ("unverified", &forbidden, "destination not allowed"),
         ("wrong-name", &other, OTHER_NAME),
         ("untrusted", &untrusted, UNTRUSTED),
-        ("off", &v4, "CONNECT is off: --allow-connect turns it on"),
+        ("off", &v4, "CONNECT is disabled; --allow-connect enables it"),
     ] {
         let is_it = |target: &&Target| target.labels["job"] == job && target.labels["instance"] == *address;
         let target =

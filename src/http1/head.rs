@@ -132,10 +132,10 @@ pub fn request<'b, T>(
     // RFC 9112 section 3.2: exactly one Host in HTTP/1.1; HTTP/1.0 does not require it.
     match (hosts.next(), hosts.next(), version) {
         (Some(host), None, _) if is_host(host) => {}
-        (Some(_), None, _) => return Err(HeadError::Malformed("Host")),
-        (Some(_), Some(_), _) => return Err(HeadError::Malformed("more than one Host")),
+        (Some(_), None, _) => return Err(HeadError::Malformed("Host header")),
+        (Some(_), Some(_), _) => return Err(HeadError::Malformed("more than one Host header")),
         (None, _, Version::Http10) => {}
-        (None, _, Version::Http11) => return Err(HeadError::Malformed("no Host")),
+        (None, _, Version::Http11) => return Err(HeadError::Malformed("no Host header")),
     }
     let target = Target::parse(target)?;
     Ok(Some(then(RequestHead { method, target, version, connection, fields, bytes })))
@@ -248,7 +248,7 @@ fn connection(fields: &Fields<'_, '_>) -> Result<Connection, HeadError> {
         bytes += value.len();
     }
     if bytes > CONNECTION_BYTES_MAX {
-        return Err(HeadError::Malformed("Connection over 1 KiB"));
+        return Err(HeadError::Malformed("Connection headers over 1 KiB"));
     }
     Ok(connection)
 }
@@ -348,8 +348,8 @@ fn persistent(version: Version, connection: Connection) -> bool {
 impl From<Error> for HeadError {
     fn from(error: Error) -> Self {
         match error {
-            Error::HeaderName => Self::Malformed("field name"),
-            Error::HeaderValue => Self::Malformed("field value"),
+            Error::HeaderName => Self::Malformed("header name"),
+            Error::HeaderValue => Self::Malformed("header value"),
             Error::NewLine => Self::Malformed("line end"),
             Error::Status => Self::Malformed("status line"),
             Error::Token => Self::Malformed("request line"),

@@ -20,7 +20,7 @@ use crate::support::{
 pub const SCRAPES: usize = 3;
 
 /// The scrape timeout of each configuration less psystrike's margin of a tenth.
-pub const NO_ANSWER: &str = "504 no answer from the pod within 900ms";
+pub const NO_ANSWER: &str = "504 no response from the pod within 900ms";
 
 /// A pod as the cluster knows it, and what is to come of its scrapes.
 pub struct ScrapedPod {

@@ -149,7 +149,7 @@ impl Transaction {
     /// Forwards an interim response, unless the client's version lacks them (RFC 9110 section 15.2).
     fn interim(&self, head: &ResponseHead<'_, '_>, out: &mut Output) -> Result<(), Failure> {
         if self.interim_responses == INTERIM_RESPONSES_MAX {
-            let detail = Some("too many interim answers");
+            let detail = Some("too many interim responses");
             return Err(Failure { outcome: Outcome::MalformedAnswer, detail });
         }
         out.used = head.bytes.len();
