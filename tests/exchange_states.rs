@@ -37,9 +37,10 @@ fn reading_to_replying_to_reading() {
     assert!(!talk.exchange.idles());
     talk.wait(ms(7));
     let report = talk.flushed().report();
-    let Report { route, outcome, status, peer, duration, first_byte, detail, within, request } = report;
+    let Report { route, outcome, status, pod_status, peer, duration, first_byte, detail, within, request } =
+        report;
     assert_eq!((route, outcome, status), (RouteName::Page(Page::Healthz), Outcome::Page, 200));
-    assert_eq!((peer, duration, first_byte), (None, ms(7), None));
+    assert_eq!((pod_status, peer, duration, first_byte), (None, None, ms(7), None));
     assert_eq!((detail, within, request), (None, ms(0), None));
     talk.wants(Wants::Request);
     talk.due(ms(17 + 360_000));
@@ -119,9 +120,11 @@ fn a_scrape_goes_through_every_state_and_tells_its_times() {
     talk.due(ms(1000 + 30_000));
     talk.wait(ms(10));
     let report = talk.flushed().report();
-    let Report { route, outcome, status, peer, duration, first_byte, detail, within, request } = report;
+    let Report { route, outcome, status, pod_status, peer, duration, first_byte, detail, within, request } =
+        report;
     assert_eq!((route, outcome, status), (RouteName::Pods, Outcome::Forwarded, 200));
-    assert_eq!((peer, duration, first_byte), (Some(pod()), ms(200), Some(ms(100))));
+    let expected = (Some(200), Some(pod()), ms(200), Some(ms(100)));
+    assert_eq!((pod_status, peer, duration, first_byte), expected);
     assert_eq!((detail, within, request), (None, ms(0), None));
     talk.wants(Wants::Request);
     talk.due(ms(1200 + 360_000));

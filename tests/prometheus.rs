@@ -52,6 +52,11 @@ fn own_metrics_pass_promtool() {
     let page = psystrike.get("/metrics");
 
     let text = page.text();
+    assert_eq!(
+        psystrike.metric("psystrike_pod_responses_total{class=\"2xx\"}"),
+        2.0,
+        "of the pod that answers"
+    );
     for release in releases {
         let check = check_metrics(release, &page);
         let complaints = String::from_utf8_lossy(&[check.stdout, check.stderr].concat()).into_owned();

@@ -198,6 +198,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// The status code that was sent, or would have been.
     pub status: u16,
+    /// The status code of the pod's final response, if its head arrived, whether or not it was forwarded.
+    pub pod_status: Option<u16>,
     /// The pod, if the request named one.
     pub peer: Option<Peer>,
     /// The time from the request's head to the end.

@@ -108,7 +108,10 @@ impl Transaction {
             101 => Err(Outcome::SwitchedProtocols.into()),
             100..=199 => self.interim(head, out).map(|()| Head::Interim),
             status if self.is_stale(status) => Ok(Head::Stale),
-            _ => self.head(head, ctx, out).map(|()| Head::Final(head.bytes.len())),
+            status => {
+                self.pod_status = Some(status);
+                self.head(head, ctx, out).map(|()| Head::Final(head.bytes.len()))
+            }
         }
     }
 

@@ -64,6 +64,8 @@ pub struct Transaction {
     // The result, unless something else happens before the end.
     pub(super) outcome: Outcome,
     pub(super) status: u16,
+    /// The status code of the pod's final response, forwarded or not.
+    pub(super) pod_status: Option<u16>,
     pub(super) detail: Option<&'static str>,
     pub(super) within: Duration,
 }
@@ -100,6 +102,7 @@ impl Transaction {
             response: Response::NONE,
             outcome: Outcome::Page,
             status: 0,
+            pod_status: None,
             detail: None,
             within: Duration::ZERO,
         }
