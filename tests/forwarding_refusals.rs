@@ -313,7 +313,7 @@ fn pages_of_our_own_answer_get_and_head() {
     let psystrike = start();
     let mut client = psystrike.client();
     for (page, content_type, part) in [
-        ("/", "text/html; charset=utf-8", "/pods/{host}/{port}/{path}"),
+        ("/", "text/html; charset=utf-8", "/pods/10.1.2.3/8080/metrics"),
         ("/healthz", "text/plain; charset=utf-8", "ok\n"),
         ("/readyz", "text/plain; charset=utf-8", "ok\n"),
         ("/metrics", "text/plain; version=0.0.4; charset=utf-8", "psystrike_build_info{"),
@@ -342,5 +342,29 @@ fn pages_of_our_own_answer_get_and_head() {
     assert!(client.get("/").text().contains(env!("CARGO_PKG_VERSION")));
     for page in ["/healthz/", "/Healthz", "//", "/metrics/x", "/podsx/1/2"] {
         assert_eq!(client.get(page).status(), 404, "{page}");
+    }
+}
+
+#[test]
+fn the_page_at_the_root_shows_the_policy_in_effect() {
+    let open = ["--allow-connect", "--connect-ports=443,6443"];
+    let narrow = ["--deny=127.22.3.0/24,fd00::/8", "--allow-ports=80-90", "--allow-names=svc,example.com"];
+    for (arguments, rows) in [
+        (&[][..], ["127.22.0.0/16", "none", "1-65535", "any", "off"]),
+        (
+            &[&open[..], &narrow[..]].concat(),
+            ["127.22.0.0/16", "127.22.3.0/24, fd00::/8", "80-90", "svc, example.com", "to ports 443,6443"],
+        ),
+    ] {
+        let page = Psystrike::start(&[&["--allow=127.22.0.0/16"][..], arguments].concat()).get("/").text();
+        let shown: Vec<&str> = page
+            .lines()
+            .filter_map(|line| line.strip_suffix("</td></tr>")?.rsplit_once("<td>"))
+            .map(|(_, value)| value)
+            .collect();
+        assert_eq!(shown, rows, "{page}");
+        for part in ["href=\"/metrics\"", "href=\"/healthz\"", "href=\"/readyz\"", "proxy_url: http://"] {
+            assert!(page.contains(part), "{part} is missing in {page}");
+        }
     }
 }

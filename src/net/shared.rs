@@ -265,6 +265,10 @@ impl ServerStatus for Shared {
         self.build_info
     }
 
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&Shared::settings(self).settings)
+    }
+
     fn process(&self) -> Process {
         Process { splices: Some(self.splices()), ..process::read(self.started_at) }
     }
