@@ -142,7 +142,7 @@ fn the_limits_follow_from_the_memory_that_the_cgroup_grants() {
     }
     let psystrike = start_in(&group, &["--buffers-max", "1MiB", "--workers", "2"]);
     psystrike.wait_for_line("workers=2 clients_max=\"320 (from the cgroup's memory limit)\"");
-    psystrike.wait_for_line("buffers_max=\"1MiB (as set)\"");
+    psystrike.wait_for_line("buffers_max=\"1MiB (configured)\"");
 }
 
 #[test]
