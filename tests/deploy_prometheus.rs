@@ -401,7 +401,7 @@ fn several_clusters_are_told_apart() {
     let replaced = [
         ("psystrike.tokyo.example:31000", &*tokyo_address),
         ("psystrike.osaka.example:31000", &*osaka_address),
-        // No look-up leaves this machine, and the certificate is not for this kubelet.
+        // No lookup leaves this machine, and the certificate is not for this kubelet.
         ("kubernetes.default.svc:443", "10.96.0.1:443"),
         ("ca_file: tokyo/kubernetes-ca.crt", "insecure_skip_verify: true"),
         ("ca_file: osaka/kubernetes-ca.crt", "insecure_skip_verify: true"),
@@ -583,7 +583,7 @@ fn everything_goes_through_proxy_url() {
     let discovered = discovered.chain([annotated("psystrike", psystrike.address())]);
     scratch.write("pods.json", &Value::from_iter(discovered).to_string());
     scratch.write("nodes.json", &json!([{ "targets": [node.address().to_string()] }]).to_string());
-    // No look-up leaves this machine: the API server is given by an address.
+    // No lookup leaves this machine: the API server is given by an address.
     let given = [("psystrike.example:31000", &*own), ("kubernetes.default.svc:443", "10.96.0.1:443")];
     let replaced = [&AT_ONCE[..], &given].concat();
     scratch.write(RULES, &shipped(RULES));

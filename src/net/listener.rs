@@ -15,7 +15,8 @@ use crate::proxy::timestamp::Timestamp;
 
 /// Length of the accept queue. The kernel caps it at net.core.somaxconn.
 pub(super) const BACKLOG: i32 = 4096;
-/// How long accepting pauses after a lack of descriptors or repeated failures. No event reports that either is over.
+/// How long accepting pauses when no descriptor is left, or after repeated failures. No event reports the end of
+/// either.
 const REST: Duration = Duration::from_millis(100);
 
 /// Returns the default address to listen on: all addresses of both families, or of IPv4 if the machine has no IPv6.

@@ -18,7 +18,7 @@ use psystrike::{
 
 use super::{bytes::Random, clients::SLACK, net::Net, sim::RESOLVE_TTL};
 
-/// Look-ups under way at once.
+/// Lookups in progress at once.
 const RUNNING_MAX: usize = 2;
 /// How long a name may take to resolve.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,9 +32,9 @@ type Found = Result<Vec<IpAddr>, LookupError>;
 
 pub(crate) struct Resolver {
     random: Random,
-    /// Look-ups under way, and when they end.
+    /// Lookups in progress, and when they end.
     running: Vec<(Arc<str>, Timestamp, Found)>,
-    /// Look-ups that ended in a failure, and when.
+    /// Lookups that ended in a failure, and when.
     failed: Vec<(Arc<str>, Outcome, Timestamp)>,
 }
 
@@ -43,7 +43,7 @@ impl Resolver {
         Self { random: Random::new(seed ^ 0x7e50), running: Vec::new(), failed: Vec::new() }
     }
 
-    /// What a look-up finds: the pod whose number is in the name (`web2.sim`) is always the last address.
+    /// What a lookup finds: the pod whose number is in the name (`web2.sim`) is always the last address.
     fn find(&mut self, name: &str) -> Found {
         let random = &mut self.random;
         match random.below(12) {
@@ -69,7 +69,7 @@ pub(crate) fn refuses(to: SocketAddr) -> bool {
 }
 
 impl Net {
-    /// Begins look-ups that are queued. Some end at once.
+    /// Begins lookups that are queued. Some end at once.
     pub(crate) fn begin_lookups(&mut self, shared: &Shared) {
         const MILLISECONDS: [u64; 9] = [0, 0, 0, 1, 1, 20, 300, 1500, 4000];
         while self.resolver.running.len() < RUNNING_MAX {
@@ -82,7 +82,7 @@ impl Net {
         }
     }
 
-    /// Ends the look-ups whose time has come, and begins others.
+    /// Ends the lookups whose time has come, and begins others.
     pub(crate) fn end_lookups(&mut self, shared: &Shared) {
         let now = self.now;
         let ended: Vec<_> = self.resolver.running.extract_if(.., |(_, due, _)| *due <= now).collect();
@@ -103,7 +103,7 @@ impl Net {
         }
     }
 
-    /// When the next look-up ends.
+    /// When the next lookup ends.
     pub(crate) fn next_lookup_end(&self) -> Option<Timestamp> {
         self.resolver.running.iter().map(|(_, due, _)| *due).min()
     }

@@ -242,7 +242,7 @@ impl Sim {
         self.net().now = now;
     }
 
-    /// Time passes until an event loop wakes or a look-up ends, and the workers do what they can.
+    /// Time passes until an event loop wakes or a lookup ends, and the workers do what they can.
     pub(crate) fn pass_to_next(&mut self) {
         let wakes = self.next_wake();
         let next = wakes.into_iter().chain(self.net().next_lookup_end()).min();

@@ -22,7 +22,7 @@ const SEEDS: u64 = 600;
 const SEEDS_FOR_ALL: u64 = 300;
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 const IDLE: Duration = Duration::from_secs(8);
-/// How long a look-up and connecting may take, both of them.
+/// How long a lookup and connecting may take, both of them.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where a tunnel is to lead, and what comes of connecting to its pod.
@@ -80,7 +80,7 @@ impl Destination {
         under_way.inspect(|&pod| sim.net().kernel.resolve(pod, link)).is_some()
     }
 
-    /// The outcome that the response gives must be one that its look-up, or connecting, justifies.
+    /// The outcome that the response gives must be one that its lookup, or connecting, justifies.
     fn check_failure(self, sim: &mut Sim, response: &str, asked_at: Timestamp) -> Outcome {
         let outcome = Outcome::ALL
             .iter()
@@ -119,7 +119,7 @@ impl Way {
     }
 }
 
-/// The head of the response to a CONNECT. Time passes only where the worker waits for a look-up or for the pod.
+/// The head of the response to a CONNECT. Time passes only where the worker waits for a lookup or for the pod.
 fn response(sim: &mut Sim, client: ConnId, to: Destination) -> Vec<u8> {
     let mut response = Vec::new();
     while !response.ends_with(b"\r\n\r\n") {
