@@ -1,41 +1,41 @@
-//! Decides which names are looked up, shares the look-ups, and keeps their answers for a while.
+//! Decides which names are looked up, shares lookups among their waiters, and caches the answers.
 //!
-//! Owns the order of look-ups and the age of answers. Resolves nothing: [`crate::net::offload`] does.
+//! Owns the order of lookups and the expiry of answers. Resolves nothing: [`crate::net::offload`] does.
 
 use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
 use super::{outcome::LookupError, timestamp::Timestamp};
 
-/// The most answers that are kept. Each takes less than 1 KiB.
+/// Maximum number of cached answers. Each takes less than 1 KiB.
 const ANSWERS_MAX: usize = 1024;
-/// The most look-ups that wait for a thread.
+/// Maximum number of lookups that wait for a thread.
 const QUEUE_MAX: usize = 256;
-/// The most addresses of a name that are kept.
+/// Maximum number of addresses of a name. Further ones are ignored.
 const ADDRESSES_MAX: usize = 16;
-/// How long a failure is kept, if answers are not kept for less.
+/// Maximum time that a failure is cached. A shorter `ttl` applies to failures too.
 const FAILURE_TTL_MAX: Duration = Duration::from_secs(1);
 
-/// The result of a look-up: at least one address, or the reason why there is none.
+/// The result of a lookup: at least one address, or the reason why there is none.
 pub type Answer = Result<Arc<[IpAddr]>, LookupError>;
 
-/// What becomes of a question.
+/// The result of requesting the addresses of a name.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Asked {
     /// The answer is known.
     Known(Answer),
-    /// A look-up for this name is queued or under way.
+    /// A lookup for this name is queued or in progress.
     Shared,
-    /// A look-up was queued: a thread is needed for it.
+    /// A lookup was queued: a thread is needed for it.
     Queued,
 }
 
-/// Names that are looked up for waiters, each known by a `W`, and the answers. Sorted vectors: maps would be faster with
-/// many more names, and take 30 KiB of code.
+/// Lookups with their waiters, each identified by a `W`, and cached answers. In sorted vectors: maps would be faster
+/// only with many more names, and take 30 KiB of code.
 #[derive(Debug)]
 pub struct Resolver<W> {
     /// In the order of their names.
     names: Vec<(Arc<str>, Lookup<W>)>,
-    /// Names whose look-up has not begun, in their order.
+    /// Names whose lookup has not begun, in their order.
     queue: VecDeque<Arc<str>>,
     /// The number of answers among `names`.
     answers: usize,
@@ -43,7 +43,7 @@ pub struct Resolver<W> {
 
 #[derive(Debug)]
 enum Lookup<W> {
-    /// The look-up is queued, or under way.
+    /// The lookup is queued or in progress.
     Pending {
         /// In their order.
         waiters: Vec<W>,
@@ -62,8 +62,8 @@ impl<W> Default for Resolver<W> {
 }
 
 impl<W: Ord> Resolver<W> {
-    /// Asks for the addresses of a name, for a waiter. An answer counts if it is not older than `ttl`, a failure if it
-    /// is not older than that and a second.
+    /// Requests the addresses of a name, for a waiter. A cached answer is used if it is younger than `ttl`, a cached
+    /// failure if it is also younger than a second.
     pub fn ask(&mut self, name: &str, waiter: W, now: Timestamp, ttl: Duration) -> Asked {
         let name: Arc<str> = name.to_ascii_lowercase().into(); // RFC 4343: case does not matter
         match self.get_mut(&name) {
@@ -89,7 +89,7 @@ impl<W: Ord> Resolver<W> {
         Asked::Queued
     }
 
-    /// Forgets a waiter. A look-up that nobody waits for is not begun; one that is under way goes on.
+    /// Removes a waiter. A queued lookup without waiters is removed too; a lookup in progress continues.
     pub fn cancel(&mut self, name: &str, waiter: &W) {
         let name = name.to_ascii_lowercase();
         let Some(Lookup::Pending { waiters, begun }) = self.get_mut(&name) else { return };
@@ -131,12 +131,12 @@ impl<W: Ord> Resolver<W> {
         Some(name)
     }
 
-    /// Returns how many look-ups have not begun.
+    /// Returns how many lookups have not begun.
     pub fn queued(&self) -> usize {
         self.queue.len()
     }
 
-    /// Stores the answer of a look-up, and returns it with those who wait for it.
+    /// Stores the answer of a lookup, and returns it with its waiters.
     pub fn finish(
         &mut self,
         name: &Arc<str>,
@@ -157,7 +157,7 @@ impl<W: Ord> Resolver<W> {
         }
     }
 
-    /// Forgets the older half of the answers, so that finding them is rare.
+    /// Removes the older half of the answers, so that this search is rare.
     fn forget_oldest(&mut self) {
         let mut times: Vec<Timestamp> = self.names.iter().filter_map(|(_, lookup)| lookup.at()).collect();
         let half = times.len() / 2;

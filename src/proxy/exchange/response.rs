@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// The most interim responses (1xx) to one request.
+/// Maximum number of interim responses (1xx) to one request.
 const INTERIM_RESPONSES_MAX: u8 = 8;
 
 impl Transaction {
@@ -225,7 +225,7 @@ impl Transaction {
         self.moved((scanned, scanned.bytes), bytes as usize, 0..0, ctx, out)
     }
 
-    /// Forwards the scanned bytes of the body behind `pass`, and uses all `available` ones.
+    /// Forwards the scanned bytes of the body after `pass`, and uses all `available` ones.
     fn moved(
         self: Box<Self>,
         (scanned, kept): (Scan, usize),
@@ -238,7 +238,7 @@ impl Transaction {
         out.used = pass.end + available;
         match scanned.progress {
             Progress::More | Progress::Extension => Exchange::Relaying(self),
-            // Bytes behind the end belong to no response, so the connection is not reused.
+            // Bytes after the end belong to no response, so the connection is not reused.
             Progress::Ended => self.ended(scanned.bytes == available, out),
             Progress::Broken(error) => self.broken(Failure::of_body(error), ctx, out),
         }
