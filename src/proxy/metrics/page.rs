@@ -227,7 +227,8 @@ impl Text<'_> {
         self.family(NAME, "Total responses from pods, by status class, whether or not they were forwarded.");
         for (at, class) in CLASSES.into_iter().enumerate() {
             let count = self.sum(|worker| &worker.pod_responses[at]);
-            self.sample(NAME, format_args!("class=\"{class}\""), count);
+            self.put(&[NAME, "{class=\"", class, "\"} "]);
+            self.value(count);
         }
     }
 
@@ -261,12 +262,13 @@ impl Text<'_> {
     }
 
     fn histogram(&mut self, name: &str, help: &str, of: impl Fn(&Counters) -> &Histogram) {
-        let _ = write!(self.out, "# HELP {name} {help}\n# TYPE {name} histogram\n");
+        self.put(&["# HELP ", name, " ", help, "\n# TYPE ", name, " histogram\n"]);
         let mut count = 0;
         for bucket in 0..=BUCKETS.len() {
             count += self.sum(|worker| &of(worker).buckets[bucket]);
             let upper = BUCKETS.get(bucket).map_or("+Inf", |(_, text)| text);
-            let _ = writeln!(self.out, "{name}_bucket{{le=\"{upper}\"}} {count}");
+            self.put(&[name, "_bucket{le=\"", upper, "\"} "]);
+            self.value(count);
         }
         let seconds = Duration::from_nanos(self.sum(|worker| &of(worker).sum_nanoseconds)).as_secs_f64();
         let _ = writeln!(self.out, "{name}_sum {seconds}\n{name}_count {count}");
