@@ -1,5 +1,5 @@
-//! The Helm chart: what it renders is what kustomize renders, every value of it counts, and what is no value of it is
-//! refused.
+//! The Helm chart: it renders the same objects as kustomize, every value has an effect, and unknown values are
+//! rejected.
 
 mod support;
 
@@ -17,7 +17,7 @@ use support::{
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/helm");
 
-/// Every value, set to something else than by default.
+/// Every value, set to another value than its default.
 const CHANGED: &str = r#"
 image: { repository: registry.example.org/team/psystrike, tag: 9.9.9, pullPolicy: Always }
 imagePullSecrets: [{ name: pull }]
@@ -75,7 +75,7 @@ fn helm(arguments: &[&str]) -> Command {
     command
 }
 
-/// What the chart renders with values on top of its own.
+/// Renders the chart with these values in addition to its own.
 fn render(values: &str) -> Rendered {
     let scratch = Scratch::new(&format!("values-{}", thread::current().name().unwrap_or_default()));
     let file = scratch.write("values.yaml", values);
@@ -109,8 +109,8 @@ fn helm_finds_nothing_wrong_with_the_chart() {
     }
 }
 
-/// The objects by their kinds, without what kustomize and Helm do each in its own way: labels and what selects by them,
-/// the ConfigMap's name and how its change replaces pods, and defaults that are written out.
+/// Returns the objects by kind, without the parts in which kustomize and Helm differ: labels and selectors, the
+/// ConfigMap's name and how its change replaces pods, and explicit defaults.
 fn comparable(rendered: &Rendered) -> BTreeMap<String, Value> {
     fn strip(value: &mut Value) {
         match value {
@@ -148,7 +148,7 @@ fn head_of_values() -> String {
     lines.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect()
 }
 
-/// The values there that make the chart an overlay.
+/// Returns the values in it with which the chart matches an overlay.
 fn documented_overlays() -> BTreeMap<String, Value> {
     let head = head_of_values();
     let (_, overlays) = head.split_once("make it the others:\n").expect("it says how");
@@ -178,7 +178,7 @@ fn its_commands_are_what_a_shell_takes() {
     }
 }
 
-/// Prometheus's address alone would have each psystrike but the one that is asked down for Prometheus.
+/// With only Prometheus's address, all replicas except the one that forwards the scrape would be down for Prometheus.
 #[test]
 fn who_may_ask_are_those_and_psystrike_itself() {
     if !require_programs(&["helm"]) {
@@ -245,7 +245,7 @@ fn what_it_renders_fits_the_schemas_and_selects_its_own_pods() {
     }
 }
 
-/// The paths of all that is not a map, and what is there.
+/// Returns the paths of all values that are not maps, and the values.
 fn leaves(value: &Value, path: &str, found: &mut BTreeMap<String, Value>) {
     match value.as_object().filter(|object| !object.is_empty()) {
         Some(object) => object

@@ -1,5 +1,5 @@
-//! The manifests that users apply, as kustomize renders them: Kubernetes's schemas take them, so does its strictest
-//! Pod Security Standard, and the real binary starts with their options and answers their probes.
+//! The manifests as kustomize renders them: Kubernetes's schemas and its strictest Pod Security Standard accept them,
+//! and the real binary starts with their options and answers their probes.
 
 mod support;
 
@@ -145,8 +145,8 @@ fn the_network_lets_out_to_pods_and_in_at_the_scrape_port() {
     }
 }
 
-/// What the comment in networkpolicy.yaml says to change: Prometheus's address comes in, and so does each psystrike to
-/// another, whose page it scrapes.
+/// The change that the comment in networkpolicy.yaml describes: ingress from Prometheus's address, and among the
+/// psystrike pods, whose pages are scraped through each other.
 #[test]
 fn where_only_prometheus_is_let_in_they_scrape_each_other_still() {
     let scratch = Scratch::new("only-prometheus");
@@ -325,7 +325,7 @@ fn a_pod_that_breaks_a_rule_is_told() {
     assert_eq!(broken_rules(&pod), BTreeSet::from(["HostPath Volumes", "Volume Types"]));
 }
 
-/// Runs a script in a network namespace of its own, which must succeed, and gives what it printed.
+/// Runs a script in its own network namespace, which must succeed, and returns its output.
 fn script(scratch: &Scratch, text: &str, arguments: &[&str]) -> String {
     let script = format!("set -eu\nPATH=\"$1:$PATH\"; dir=$1; shift\nip link set lo up\n{text}");
     let mut command = Command::new("unshare");
@@ -339,8 +339,8 @@ fn script(scratch: &Scratch, text: &str, arguments: &[&str]) -> String {
     stdout
 }
 
-/// Podman knows Deployments and ConfigMaps, and so can be the node: with the kubelet's limits, another seccomp profile
-/// and network, and no probes.
+/// Podman supports Deployments and ConfigMaps, so it replaces the node: with the kubelet's limits, another seccomp
+/// profile and network, and no probes.
 #[test]
 fn the_pod_runs_as_it_is_rendered() {
     const PROGRAMS: [&str; 8] =

@@ -1,6 +1,6 @@
-//! The documents are true as far as a machine can tell: their commands run, or it is said why they cannot here; links lead
-//! somewhere; options, variables and metrics exist; Prometheus shows what they say that it shows; figures, licences and
-//! versions are those of the files that they come from.
+//! Checks the documents as far as a machine can: commands run, or the test says why they cannot run here; links lead
+//! somewhere; options, variables and metrics exist; Prometheus shows the quoted errors; figures, licences and versions
+//! are those of their sources.
 
 mod support;
 
@@ -26,13 +26,13 @@ use support::{
     shipped::rules,
 };
 
-/// What becomes of a shell block.
+/// The way in which a shell block is tested.
 enum Fate {
-    /// It runs here if these programs are installed, and prints all of this.
+    /// It runs here if these programs are installed, and its output contains all of these texts.
     Prints(&'static [&'static str], &'static [&'static str]),
-    /// `.ci/run` runs it, by this line.
+    /// `.ci/run` runs it in this line.
     RunByCi(&'static str),
-    /// It cannot run here, and this is why.
+    /// It cannot run here, for this reason.
     Cannot(&'static str),
 }
 
@@ -42,7 +42,7 @@ const CLUSTER: &str = "needs a cluster; tests/deploy_kubernetes.rs checks what i
 const BASE_IMAGES: &str = "needs base images and a registry; tests/deploy_image.rs builds without";
 const SYSTEMD: &str = "needs systemd as process 1; tests/deploy_systemd.rs checks the unit";
 
-/// Every shell block of every document, by how it begins.
+/// Every shell block of every document, by its first words.
 const COMMANDS: &[(&str, Fate)] = &[
     ("cargo build --release && {", RunByCi("command=$(awk '/^```sh$/")),
     ("cargo test\n", RunByCi("run cargo test")),
@@ -132,8 +132,8 @@ fn every_command_runs_or_it_is_said_why_not() {
     assert_eq!(unused, Vec::<&&str>::new(), "in no document any more");
 }
 
-/// Runs a block in a copy of the repository's folder, where a psystrike that has scraped one pod stands for the
-/// documents' own.
+/// Runs a block in a copy of the repository's folder. A psystrike that has scraped one pod replaces the one in the
+/// documents.
 fn run(block: &str, parts: &[&str]) {
     let scratch = Scratch::new("docs");
     for entry in fs::read_dir(repository()).expect("the repository's folder") {
@@ -201,7 +201,7 @@ fn every_link_leads_somewhere() {
     assert!(count > 100, "only {count} links were found");
 }
 
-/// Options of other programs that the documents name.
+/// Options of other programs in the documents.
 const OPTIONS_OF_OTHERS: &str = "
     cargo, rustc, rustup: --bench --bin --document-private-items --edges --format --locked --no-dedupe --no-deps
         --nocapture --open --prefix --release --remap-path-prefix --target --test
@@ -257,7 +257,7 @@ fn every_metric_exists() {
     }
 }
 
-/// The words of a text that begin so and go on with such characters.
+/// Returns the words of a text with this beginning, followed by such characters.
 fn tokens(text: &str, prefix: &str, goes_on: impl Fn(char) -> bool) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, _) in text.match_indices(prefix) {
@@ -369,18 +369,18 @@ const INTERVAL_SECONDS: f64 = 15.0;
 const CLIENTS_MAX: f64 = 1_000.0;
 const IDLE_MAX: f64 = 2_000.0;
 const MEMORY_KIB: f64 = 32.0 * 1024.0;
-/// Measured once, as deploy/README.md says.
+/// Measured once, as described in deploy/README.md.
 const KERNEL_KIB_EACH: f64 = 4.1;
 // src/limits.rs and src/proxy/budget.rs: what is held for those that stall, and what each client may hold beside.
 const BUFFERS_PART: f64 = 4.0;
 const ALLOWANCE_KIB: f64 = ALLOWANCE_BYTES as f64 / 1024.0;
 
-/// What as many connections as the manifests allow take, of the process and of the kernel.
+/// Memory of as many connections as the manifests allow, in the process and in the kernel.
 fn used_by_connections_kib(start: f64, each_bytes: f64) -> f64 {
     start + IDLE_MAX * each_bytes / 1024.0 + (IDLE_MAX + CLIENTS_MAX) * KERNEL_KIB_EACH
 }
 
-/// What there can be at most: all those connections, a pod's for each client too, and full buffers.
+/// Maximum memory: all these connections, one pod connection for each client too, and full buffers.
 fn used_at_most_kib(start: f64, each_bytes: f64) -> f64 {
     let for_clients = CLIENTS_MAX * (KERNEL_KIB_EACH + ALLOWANCE_KIB);
     used_by_connections_kib(start, each_bytes) + for_clients + MEMORY_KIB / BUFFERS_PART
@@ -515,7 +515,7 @@ fn figure(table: &[Vec<String>], row: &str, column: &str) -> f64 {
     numbers(table, row, column)[0]
 }
 
-/// What is more than before: `1900 (+1304)`.
+/// Returns the increase in a cell: `1900 (+1304)`.
 fn figure_in_brackets(table: &[Vec<String>], row: &str, column: &str) -> f64 {
     numbers(table, row, column)[1]
 }
@@ -539,7 +539,7 @@ fn thousands(number: &str) -> String {
     if whole > 3 { format!("{},{}", &number[..whole - 3], &number[whole - 3..]) } else { number.to_owned() }
 }
 
-/// What may be in the binary.
+/// The licences that are allowed in the binary.
 const LICENCES: &[&str] = &["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "Unlicense"];
 
 #[test]

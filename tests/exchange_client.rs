@@ -1,7 +1,7 @@
-//! The state machine on a synthetic clock: clients that do not finish a head, that send many requests at once,
-//! that do not take their answer, or that go away; and how a client's connection ends, to the nanosecond.
+//! The state machine of an exchange on a synthetic clock: clients that do not finish a head, that pipeline requests,
+//! that do not read their response, or that close the connection; and how and when a client's connection ends.
 //!
-//! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
+//! Each test is a dialogue (`support/talk.rs`). Output of the exchange that a test does not expect fails the test.
 
 #[path = "support/bytes.rs"]
 mod bytes;

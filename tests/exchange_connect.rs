@@ -1,6 +1,6 @@
-//! The state machine on a synthetic clock: CONNECT, from the request to the tunnel or a refusal.
+//! The state machine of an exchange on a synthetic clock: CONNECT, from the request to a tunnel or a refusal.
 //!
-//! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
+//! Each test is a dialogue (`support/talk.rs`). Output of the exchange that a test does not expect fails the test.
 
 #[path = "support/bytes.rs"]
 mod bytes;

@@ -1,7 +1,7 @@
-//! The state machine on a synthetic clock: requests that are refused, what they are told, and that no pod
-//! hears of them; and that it makes no difference in which portions a request comes.
+//! The state machine of an exchange on a synthetic clock: requests that are refused, their responses, and that no pod
+//! is contacted. The result does not depend on how the request is split into reads.
 //!
-//! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
+//! Each test is a dialogue (`support/talk.rs`). Output of the exchange that a test does not expect fails the test.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -19,7 +19,7 @@ use psystrike::proxy::{
 use states::{ASK_10, ASK_10_KEEPS, ASK_CLOSES, ASK_HEAD, CLOSES, HEALTHZ, KEEPS, failure};
 use talk::{ASK, Talk, pod, reply, settings};
 
-/// What is refused: the request, the outcome, its reason, and what the answer says of the connection.
+/// A refused request, the outcome, its reason, and the lines about the connection in the response.
 struct Refusal {
     request: String,
     outcome: Outcome,

@@ -1,7 +1,7 @@
-//! The state machine on a synthetic clock: answers that go on to the client. Interim ones, those that break
-//! behind their head, redirects, and bodies that nobody looks at (`splice`).
+//! The state machine of an exchange on a synthetic clock: responses that are forwarded. Interim responses, responses
+//! that break after their head, redirects, and bodies that are forwarded unread (`splice`).
 //!
-//! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
+//! Each test is a dialogue (`support/talk.rs`). Output of the exchange that a test does not expect fails the test.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -81,7 +81,7 @@ fn interim_responses() {
         .upstream(CLOSE);
 }
 
-/// What happens shows as this outcome, and to the client by this action: a reset comes when all that was sent before is
+/// The expected outcome, and the action by which the client notices it: a reset follows once all earlier bytes are
 /// delivered.
 fn breaks_off(talk: &mut Talk, breaks: fn(&mut Talk) -> Said, outcome: Outcome, action: ClientAction) {
     let said = breaks(talk).upstream(CLOSE);
@@ -200,7 +200,7 @@ fn redirects_lead_back_through_us() {
 
 // ---------------------------------------------------------------------------- what nobody looks at
 
-/// A long body, and the head that announces it; it goes on as it came.
+/// A long body, and its head, which is forwarded unchanged.
 const LONG: u64 = 100_000;
 
 fn long_head(fields: &str) -> String {

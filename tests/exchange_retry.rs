@@ -1,7 +1,7 @@
-//! The state machine on a synthetic clock: a scrape on a reused connection that turns out to be stale is
-//! retried once, on a fresh one, and never when its answer has begun.
+//! The state machine of an exchange on a synthetic clock: a scrape on a reused connection that turns out to be stale is
+//! retried once, on a new connection, and never after its response has begun.
 //!
-//! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
+//! Each test is a dialogue (`support/talk.rs`). Output of the exchange that a test does not expect fails the test.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -124,7 +124,7 @@ fn what_a_kept_connection_says_before_it_is_asked_answers_nothing() {
     talk.flushed().reports(Outcome::Forwarded, 503);
 }
 
-/// What a pod sends behind its answer to HEAD, or to say that it closes a connection that idles.
+/// Bytes that a pod sends after its response to HEAD, or to announce that it closes an idle connection.
 #[test]
 fn what_a_reused_connection_says_first_that_answers_nothing_is_retried_once() {
     let timeout = "HTTP/1.1 408 Request Timeout\r\nDate: x\r\nContent-Length: 0\r\n\r\n";

@@ -1,7 +1,7 @@
-//! The state machine on a synthetic clock: a request's way through every state of the diagram in
-//! `proxy/exchange/mod.rs`, what is reported of it, and every input that a state does not wait for.
+//! The state machine of an exchange on a synthetic clock: a request in every state of the diagram in
+//! `proxy/exchange/mod.rs`, its report, and every event that a state does not wait for.
 //!
-//! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
+//! Each test is a dialogue (`support/talk.rs`). Output of the exchange that a test does not expect fails the test.
 
 #[path = "support/bytes.rs"]
 mod bytes;

@@ -1,7 +1,7 @@
-//! The state machine on a synthetic clock: pods that accept no connection, that send no sound answer, and that
-//! send none in time; and how long a scrape may take, to the nanosecond.
+//! The state machine of an exchange on a synthetic clock: pods that accept no connection, that send no valid response,
+//! or none in time; and how long a scrape may take.
 //!
-//! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
+//! Each test is a dialogue (`support/talk.rs`). Output of the exchange that a test does not expect fails the test.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -81,7 +81,7 @@ fn connecting_takes_too_long() {
     }
 }
 
-/// What a sensible timeout leaves.
+/// Returns the time limit that follows from a valid timeout.
 fn patience_of(timeout: &str) -> Duration {
     let milliseconds = (timeout.parse::<f64>().expect("a number") * 1000.0) as u64;
     ms(milliseconds - (milliseconds / 10).min(500))
@@ -89,7 +89,7 @@ fn patience_of(timeout: &str) -> Duration {
 
 // --------------------------------------------------------------------------------- no sound answer
 
-/// What pods do that is no answer, before anything was sent to the client.
+/// Invalid responses of pods, before any byte was sent to the client.
 const UNSOUND: &[(&str, Outcome, &str)] = &[
     ("X", Outcome::MalformedAnswer, "malformed response from the pod: not HTTP/1"),
     ("\r\nHTTP/1.1 200 OK\r\n\r\n", Outcome::MalformedAnswer, "malformed response from the pod: not HTTP/1"),

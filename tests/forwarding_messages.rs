@@ -1,5 +1,5 @@
-//! Scrapes through the real binary's sockets, byte for byte: the head that the pod gets, and the head and the
-//! body that the client gets, whole or broken.
+//! Scrapes through the sockets of the real binary, byte for byte: the head that the pod receives, and the head and the
+//! body that the client receives, complete or broken.
 
 mod support;
 

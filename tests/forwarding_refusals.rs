@@ -1,5 +1,5 @@
-//! Requests through the real binary's sockets, byte for byte, that no pod hears of: those that are refused,
-//! those that go in a circle, and those for pages of our own.
+//! Requests through the sockets of the real binary, byte for byte, for which no pod is contacted: refused requests,
+//! loops, and psystrike's own pages.
 
 mod support;
 
@@ -10,7 +10,7 @@ use support::{
     scrapes::{QUIET, echo, start},
 };
 
-/// How many answers these bytes are, by their status lines. No page of these tests has one.
+/// Returns the number of responses in these bytes, by their status lines. No page of these tests contains one.
 fn answers(bytes: &[u8]) -> usize {
     bytes.windows(7).filter(|window| window == b"HTTP/1.").count()
 }
@@ -86,7 +86,7 @@ const REFUSED_AND_KEPT: &[(&str, u16, &str)] = &[
     ),
 ];
 
-/// Refused requests after which the connection ends: it is unclear, or of no use, what follows them.
+/// Rejected requests after which the connection is closed: the bytes after them are ambiguous or useless.
 const REFUSED_AND_CLOSED: &[(&str, u16, &str)] = &[
     (
         "CONNECT 127.22.3.1:80 HTTP/1.1\r\nHost: x\r\n\r\n",

@@ -1,4 +1,4 @@
-//! `--healthcheck` of the real binary: what it asks, when it is content, and that it always comes to an end.
+//! `--healthcheck` of the real binary: its request, when it succeeds, and that it always ends.
 
 mod support;
 
@@ -16,7 +16,7 @@ use support::{
     require_working,
 };
 
-/// Asks, and gives the exit status with what was said of it.
+/// Runs the check, and returns the exit status and the message.
 fn ask(url: &str) -> (Option<i32>, String) {
     ended(run(&["--healthcheck", url], &[]))
 }

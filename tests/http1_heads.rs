@@ -1,7 +1,7 @@
-//! Heads as they come off the wire, as tables: each row whole, cut at every point, and with other bytes behind it.
+//! Heads as tables: each row is parsed whole, cut at every point, and with other bytes after it.
 //!
-//! A prefix of a head gives "not whole yet" or the very error that the whole gives; once refused, it stays
-//! refused. What stands behind a head changes nothing.
+//! A prefix of a head is incomplete or fails with the same error as the whole head; once refused, it stays refused.
+//! Bytes after a head change nothing.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -15,11 +15,11 @@ use psystrike::http1::head::{
     RESPONSE_HEAD_BYTES_MAX, Target, Version,
 };
 
-/// What was read, in words, and how many bytes of head there were.
+/// A description of the parsed head, and the head's length.
 type Verdict = Result<Option<(String, usize)>, HeadError>;
 /// Reads a head at the start of the bytes.
 type Read = fn(&[u8]) -> Verdict;
-/// What a row expects: the words, or the error.
+/// The expectation of a row: the description, or the error.
 type Expected<'a> = Result<&'a str, HeadError>;
 
 const fn bad(what: &'static str) -> Expected<'static> {
@@ -62,7 +62,7 @@ fn version_and_fields(version: Version, persistent: bool, fields: Fields<'_, '_>
     words
 }
 
-/// Checks a row whole and with other bytes behind it.
+/// Checks a row whole and with other bytes after it.
 fn check_whole(read: Read, name: &str, bytes: &[u8], expected: Expected<'_>) {
     let expected = expected.map(|words| Some((words.to_owned(), bytes.len())));
     let many = vec![b'a'; 2 * RESPONSE_HEAD_BYTES_MAX];
@@ -82,7 +82,7 @@ fn check_whole(read: Read, name: &str, bytes: &[u8], expected: Expected<'_>) {
     }
 }
 
-/// Checks a row whole, with other bytes behind it, and cut at every point.
+/// Checks a row whole, with other bytes after it, and cut at every point.
 fn check(read: Read, name: &str, bytes: &[u8], expected: Expected<'_>) {
     check_whole(read, name, bytes, expected);
     let mut refused = false;
@@ -314,15 +314,15 @@ fn answers_that_are_refused() {
     }
 }
 
-/// One byte more at a place where most bytes have no business: what the row expects of each.
+/// Inserts one byte at a place where most bytes are invalid, and checks each byte value.
 struct Place {
     name: &'static str,
     read: Read,
     before: &'static str,
     behind: &'static str,
-    /// Whether the byte may stand there.
+    /// Whether the byte is valid there.
     fits: fn(u8) -> bool,
-    /// What is said of one that may not.
+    /// The error for an invalid byte.
     refusal: fn(u8) -> HeadError,
 }
 
@@ -532,7 +532,8 @@ fn limits() {
     check(request, "101 fields over 16 KiB", &filled(&head, end, REQUEST + 100), TOO_LARGE);
 }
 
-/// Sound heads with some bytes changed, put in, taken out: however they come, they are judged alike.
+/// Valid heads with some bytes changed, inserted or removed: the result does not depend on how they are split into
+/// reads.
 #[test]
 fn broken_heads_are_judged_alike_under_any_cut() {
     let heads: [(Read, &[u8]); 4] = [

@@ -1,5 +1,5 @@
-//! Bounds: of time, of size, of number. Each is reached through real sockets, on purpose and by more than one; what
-//! is asserted is what happens at it, that nothing else suffers, and that all is well afterwards.
+//! Limits of time, size and number. Each is reached through real sockets by more than one peer; the tests check the
+//! effect at the limit, that nothing else suffers, and that psystrike recovers afterwards.
 
 mod support;
 
@@ -27,7 +27,7 @@ use support::{
 const PAGE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nup 1\n";
 const MIB: u64 = 1 << 20;
 
-/// How long a connection has to stay silent to count as kept.
+/// How long a connection must stay silent to count as persistent.
 const QUIET: Duration = Duration::from_millis(50);
 
 fn start(arguments: &[&str]) -> Psystrike {
@@ -42,7 +42,7 @@ fn silent(ip: &str) -> Pod {
     })
 }
 
-/// Holds back the answers of a pod until it is opened.
+/// A gate that holds back the responses of a pod until it is opened.
 #[derive(Clone, Default)]
 struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
@@ -58,7 +58,7 @@ impl Gate {
     }
 }
 
-/// A pod that answers once its gate is open.
+/// A pod that responds once its gate is open.
 fn gated(ip: &str) -> (Pod, Gate) {
     let gate = Gate::default();
     let of_pod = gate.clone();
@@ -69,7 +69,7 @@ fn gated(ip: &str) -> (Pod, Gate) {
     (pod, gate)
 }
 
-/// A client whose request is on its way to the pod.
+/// Returns a client whose request is sent to the pod.
 fn scraping(psystrike: &Psystrike, pod: &Pod) -> Client {
     let before = pod.heads().len();
     let mut client = psystrike.client();
@@ -344,7 +344,7 @@ fn heads_of_answers_are_bounded() {
     }
 }
 
-/// A pod with a long body, which counts what it could send of it so far.
+/// A pod with a long body, which counts the bytes that it has sent so far.
 fn long(ip: &str) -> (Pod, Arc<AtomicU64>) {
     let sent = Arc::new(AtomicU64::new(0));
     let count = sent.clone();
@@ -456,8 +456,8 @@ fn a_client_that_asks_and_asks_and_never_reads_costs_little_memory() {
     });
 }
 
-/// Long downloads take turns, and short scrapes go first: they take not much more than through a process that does
-/// nothing else, measured in the same seconds.
+/// Long downloads take turns, and short scrapes run first: they take not much longer than through an otherwise idle
+/// process, measured at the same time.
 #[test]
 fn scrapes_beside_long_downloads_take_little_longer_than_without() {
     const DOWNLOADS: usize = 30;
@@ -753,7 +753,7 @@ fn kept_pod_connections_are_bounded_and_the_least_recently_used_goes() {
     assert_eq!(psystrike.metric("psystrike_pod_connections{state=\"idle\"}"), 2.0);
 }
 
-/// So few that a handful of scrapes takes all.
+/// So few that a handful of scrapes uses all of them.
 const OPEN_FILES: usize = 40;
 
 fn start_with_few_files(arguments: &[&str]) -> Psystrike {

@@ -1,5 +1,5 @@
-//! What the table of options (src/config/options.rs) generates: the README's table, and the chart's schema. With
-//! `PSYSTRIKE_WRITE=1` these tests write it; without, they fail where it is not current.
+//! The texts generated from the table of options (src/config/options.rs): the README's table and the chart's schema.
+//! With `PSYSTRIKE_WRITE=1` these tests write them; without, they fail if a text is out of date.
 
 mod support;
 
@@ -9,7 +9,7 @@ use psystrike::config::options::{Fallback, Kind, Opt};
 use serde_json::{Value, json};
 use support::{read, repository};
 
-/// Replaces what stands between two lines of a file, or checks that it is this already.
+/// Replaces the text between two lines of a file, or checks that it is current.
 fn generate(file: &str, (begin, end): (&str, &str), generated: &str) {
     let text = read(file);
     let (before, rest) = text.split_once(begin).unwrap_or_else(|| panic!("no {begin:?} in {file}"));

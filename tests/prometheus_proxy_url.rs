@@ -1,5 +1,5 @@
 //! Scrapes through `proxy_url`, end to end: one line in the job of a real Prometheus, the installed one and the newest,
-//! instead of rules for the way.
+//! instead of relabelling rules.
 
 mod scraping;
 mod support;
@@ -34,7 +34,7 @@ fn newest_prometheus_scrapes_pods_of_every_host_through_proxy_url() {
 
 const HTTP: Scheme = Scheme { name: "http", shown: shown_of_http, others: &[] };
 
-/// An answer of psystrike, with its status.
+/// A response of psystrike, with its status.
 fn shown_of_http(failure: Failure) -> String {
     let answer = match failure {
         Failure::Forbidden => "403 destination not allowed",
@@ -50,7 +50,7 @@ fn shown_of_http(failure: Failure) -> String {
 const BY_PROXY_URL: Way =
     Way { name: "by-proxy-url", configuration: proxy_configuration, query: "/metrics%3Fformat=prometheus" };
 
-/// One line instead of rules for the way: what relabelling there is would be the same without psystrike.
+/// Returns a configuration with one line for psystrike; the relabelling would be the same without it.
 fn proxy_configuration(psystrike: SocketAddr) -> String {
     format!(
         r"

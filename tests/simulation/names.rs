@@ -1,6 +1,8 @@
-//! The simulated resolver: slow, failing, with several addresses of which some are forbidden and some refuse.
+//! The simulated resolver: slow, failing, with several addresses of which some are forbidden and some refuse
+//! connections.
 //!
-//! Stands where `net/offload` has its threads. Draws apart from the rest, so that the seeds stay what they were.
+//! Replaces the threads of `net/offload`. Has its own random numbers, so that the other sequences of a seed stay the
+//! same.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -108,7 +110,8 @@ impl Net {
         self.resolver.running.iter().map(|(_, due, _)| *due).min()
     }
 
-    /// Whether a scrape of a named pod, whose request was read at `since`, may end so before any pod was asked.
+    /// Returns whether a scrape of a named pod, whose request was read at `since`, may end so before any pod is
+    /// contacted.
     pub(crate) fn justifies_lookup_failure(
         &self,
         pod: usize,

@@ -1,4 +1,4 @@
-//! Pod connections: used again, made up for, closed, and what it means that there is none.
+//! Pod connections: reused, replaced, closed, and the consequences of having none.
 
 use std::time::Duration;
 
