@@ -35,7 +35,7 @@ const WORKERS_MAX: usize = 256;
 /// The action that the command line requests.
 #[derive(Debug)]
 pub enum Command {
-    /// Print [`help`].
+    /// Print [`help()`].
     Help,
     /// Print the version.
     Version,
