@@ -1,5 +1,6 @@
 //! Sets `PSYSTRIKE_REVISION` to the revision being built: the environment variable if set (an image build has no
-//! `.git`), else the commit that git reports, else `unknown`. Also aligns the static binary's segments to save memory.
+//! `.git`), or else the commit that git reports, or else `unknown`. Also aligns the static binary's segments, to save
+//! memory.
 
 use std::{env, process::Command};
 

@@ -1,7 +1,8 @@
 //! `--healthcheck`: requests one page from a running psystrike. Container health checks and exec probes run a program
 //! in the container, and the image contains no other.
 //!
-//! Owns the accepted URLs, and the limits of the response's time and head. Resolves no names: `localhost` is loopback.
+//! Owns the accepted URLs, the time limit, and the limit of the response's head. Resolves no names: `localhost` is
+//! loopback.
 
 use std::{
     fmt,
@@ -35,7 +36,7 @@ impl Page {
     /// Returns `/healthz` of a psystrike that listens on `address`.
     ///
     /// # Errors
-    /// If the port is 0, which is not the port that was bound.
+    /// If the port is 0: the actual port is not known.
     pub fn healthz(address: SocketAddr) -> Result<Self, &'static str> {
         Self::new(address, "/healthz")
     }
@@ -46,7 +47,7 @@ impl Page {
         let at = |ip: IpAddr| SocketAddr::new(ip, address.port());
         let (v4, v6) = (at(Ipv4Addr::LOCALHOST.into()), at(Ipv6Addr::LOCALHOST.into()));
         let (address, otherwise) = match address.ip() {
-            _ if address.port() == 0 => return Err("a port from 1 to 65535 is needed to ask there"),
+            _ if address.port() == 0 => return Err("expected a port from 1 to 65535"),
             IpAddr::V4(Ipv4Addr::UNSPECIFIED) => (v4, None),
             IpAddr::V6(Ipv6Addr::UNSPECIFIED) => (v4, Some(v6)),
             _ => (address, None),
@@ -57,7 +58,7 @@ impl Page {
     /// Requests the page and returns `Ok` if the status is 200.
     ///
     /// # Errors
-    /// What failed, in one line.
+    /// The failure, in one line.
     #[cold]
     pub fn ask(&self) -> Result<(), String> {
         let until = Instant::now() + TIME_MAX;
@@ -65,7 +66,7 @@ impl Page {
             Ok(200) => return Ok(()),
             Ok(status) => format!("status {status}"),
             Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
-                format!("no answer within {}", HumanDuration(TIME_MAX))
+                format!("no response within {}", HumanDuration(TIME_MAX))
             }
             Err(error) => error.to_string(),
         };
@@ -87,25 +88,29 @@ impl Page {
         stream.set_write_timeout(Some(left(until)?))?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes())?;
-        let mut answer = [0; RESPONSE_HEAD_BYTES_MAX];
+        let mut response = [0; RESPONSE_HEAD_BYTES_MAX];
         let mut length = 0;
         loop {
             stream.set_read_timeout(Some(left(until)?))?;
-            length += match stream.read(&mut answer[length..]) {
-                Ok(0) => return Err(io::Error::other("the connection ended before an answer's head had")),
+            length += match stream.read(&mut response[length..]) {
+                Ok(0) => {
+                    return Err(io::Error::other(
+                        "the connection closed before the end of the response headers",
+                    ));
+                }
                 Ok(more) => more,
                 // A stopped process that continues may get EINTR (signal(7)).
                 Err(error) if error.kind() == ErrorKind::Interrupted => 0,
                 Err(error) => return Err(error),
             };
-            let why = match head::response(&answer[..length], |head| head.status) {
+            let why = match head::response(&response[..length], |head| head.status) {
                 Ok(Some(status)) => return Ok(status),
-                Ok(None) if length < answer.len() => continue,
-                Ok(None) => "head over 4 KiB",
+                Ok(None) if length < response.len() => continue,
+                Ok(None) => "headers over 4 KiB",
                 Err(HeadError::Malformed(why)) => why,
-                Err(_) => "not HTTP/1.1 as it should be",
+                Err(_) => "unsupported HTTP version or too many headers",
             };
-            return Err(io::Error::other(format!("malformed answer: {why}")));
+            return Err(io::Error::other(format!("malformed response: {why}")));
         }
     }
 }

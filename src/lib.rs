@@ -1,7 +1,7 @@
-//! psystrike forwards Prometheus's scrapes to pods that it cannot reach.
+//! psystrike forwards Prometheus scrapes to pods that Prometheus cannot reach.
 //!
-//! `GET /pods/{host}/{port}/{path}` fetches `http://{host}:{port}/{path}` and streams it back. This page maps the source:
-//! its layers, and one scrape on its way through the files.
+//! `GET /pods/{host}/{port}/{path}` fetches `http://{host}:{port}/{path}` and streams it back. This page maps the
+//! source: its layers, and one scrape on its way through the files.
 //!
 //! # Layers
 //!
@@ -45,15 +45,17 @@
 //! # The life of a tunnel
 //!
 //! 1. For a target with `https` and a `proxy_url`, Prometheus sends CONNECT. The exchange's `connect` refuses it, or
-//!    requests a connection of its own, which the pool never gives nor gets.
-//! 2. The connection is there: the exchange writes `200`, reports its end, and the [`Session`](proxy::session::Session)
-//!    becomes a [`Tunnel`](proxy::tunnel::Tunnel) for good. Bytes that followed the request are the pod's.
-//! 3. The runner's `tunnel` moves bytes in both directions by [`net::transfer`], and passes the tunnel what happened:
-//!    bytes, an end, a failure. Bytes that a side does not take are in its `Outbox`, and then the other side is not read.
+//!    requests a connection of its own, which never comes from the pool and never returns to it.
+//! 2. Once the connection is established, the exchange writes `200` and reports its end, and the
+//!    [`Session`](proxy::session::Session) becomes a [`Tunnel`](proxy::tunnel::Tunnel) for the rest of the connection.
+//!    Bytes that followed the request go to the pod.
+//! 3. The runner's `tunnel` moves bytes in both directions by [`net::transfer`], and reports events to the tunnel:
+//!    bytes, an end, a failure. Bytes that a side does not accept stay in its `Outbox`; until they are written, the
+//!    other side is not read.
 //! 4. [`proxy::tunnel`] decides how an end or a failure passes on, and when a silent tunnel is closed. Its
 //!    [`TunnelReport`](proxy::tunnel::TunnelReport) is counted by [`proxy::metrics`].
 //!
-//! Every failure is an [`Outcome`](proxy::outcome::Outcome): one enum has the status and the reason phrase that
+//! Every failure is an [`Outcome`](proxy::outcome::Outcome): one enum holds the status and the reason phrase that
 //! Prometheus shows, the word in the log and the label on `/metrics`. Expired deadlines come from [`proxy::timers`];
 //! [`proxy::budget`] ends sessions when the bytes held reach the limit. The system calls of a scrape are in steps 2, 4
 //! and 5: two waits, two reads, two writes, if the response is short.

@@ -1,8 +1,8 @@
-//! Limits of what costs memory: clients, pooled pod connections, bytes held for them.
+//! Limits on what uses memory: client connections, pooled pod connections, and buffered bytes.
 //!
 //! Options set by the operator take precedence. Otherwise the limits follow from the open-files limit and the cgroup's
-//! memory limit. A quarter of the memory each is for held bytes, for clients, and for pooled pod connections; the last
-//! quarter is for the program itself and for the kernel's socket buffers.
+//! memory limit. One quarter of the memory is for buffered bytes, one for clients, and one for pooled pod connections;
+//! the last is for the program itself and for the kernel's socket buffers.
 
 use std::fmt;
 
@@ -12,13 +12,13 @@ use crate::{
     proxy::{budget::SHARE_MIN, size::Exact},
 };
 
-/// Descriptors of the whole process, neither a client's nor a pod's: standard streams, signals, `/proc`, look-ups.
-/// [`Limits::new`] adds those of each worker: its epoll, its waker, its pipes and its listeners.
+/// Descriptors of the process that are neither client nor pod connections: standard streams, signals, `/proc`, name
+/// lookups. [`Limits::new`] adds those of each worker: its epoll, its waker, its pipes and its listeners.
 const DESCRIPTORS_OTHER: usize = 16 + lookups::DESCRIPTORS;
 /// Default limit of clients, and of pooled pod connections: containers often have an open-files limit of a million,
-/// which is not meant as permission to use the memory for it.
+/// which does not mean that psystrike may use the memory for a million connections.
 const CONNECTIONS_DEFAULT_MAX: usize = 16 * 1024;
-/// Default limit of held bytes.
+/// Default limit of buffered bytes.
 const BUFFERS_DEFAULT_MAX: u64 = 64 * 1024 * 1024;
 /// Number of parts that the cgroup's memory limit is divided into.
 const PARTS: u64 = 4;
@@ -27,7 +27,7 @@ const UPSTREAM_BYTES: u64 = 4_500;
 /// Memory of a client that scrapes: its connection, its pod's connection, and the bytes that the budget does not count.
 const CLIENT_BYTES: u64 = 2 * UPSTREAM_BYTES + crate::proxy::budget::ALLOWANCE_BYTES as u64;
 
-/// What a limit follows from.
+/// The source of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Basis {
     /// An option.
@@ -45,21 +45,21 @@ pub enum Basis {
 impl fmt::Display for Basis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Option => "as set",
+            Self::Option => "configured",
             Self::OpenFiles => "from the open-files limit",
             Self::Memory => "from the cgroup's memory limit",
             Self::Default => "default",
-            Self::Least => "the least that works",
+            Self::Least => "minimum",
         })
     }
 }
 
-/// A limit and what it follows from.
+/// A limit and its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     /// The limit: a number, or bytes.
     pub most: usize,
-    /// What it follows from.
+    /// Its source.
     pub from: Basis,
 }
 
@@ -70,12 +70,12 @@ pub struct Limits {
     pub clients: Limit,
     /// Limit of pooled pod connections.
     pub upstreams_idle: Limit,
-    /// Limit of held bytes.
+    /// Limit of buffered bytes.
     pub buffers: Limit,
 }
 
 impl Limits {
-    /// Describes the limits in the order of their declaration: each, and what it follows from.
+    /// Describes the limits in the order of their declaration: each with its source.
     #[cold]
     pub fn described(&self) -> [String; 3] {
         let Self { clients, upstreams_idle, buffers } = self;
@@ -220,7 +220,7 @@ mod tests {
         let described = limits(&["--clients-max=7"], 1_000, Some(16 * MIB)).described();
         assert_eq!(
             described,
-            ["7 (as set)", "480 (from the open-files limit)", "4MiB (from the cgroup's memory limit)"]
+            ["7 (configured)", "480 (from the open-files limit)", "4MiB (from the cgroup's memory limit)"]
         );
     }
 }

@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints to standard output. `print!` and `eprintln!` panic if the reader is gone.
+/// Prints to standard output. `print!` would panic if the reader is gone.
 #[cold]
 fn print(text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
@@ -91,7 +91,7 @@ fn healthcheck(page: &Page) -> ExitCode {
 #[cold]
 fn serve(config: &Config) -> Result<u8, String> {
     logging::init(config.log_format, config.log_level, config.settings.access_log)
-        .map_err(|error| format!("cannot start the thread of the log: {error}"))?;
+        .map_err(|error| format!("cannot start the log thread: {error}"))?;
     let pressure = Pressure::watch(); // opened here so that its descriptor is counted below
     let open_files = process::raise_open_files();
     let needed = config.open_files_min(process::open_files_below(open_files));
@@ -103,7 +103,8 @@ fn serve(config: &Config) -> Result<u8, String> {
         ));
     }
     let limits = Limits::new(config, open_files, cgroup::memory_limit());
-    let mut signals = Signals::receive().map_err(|error| format!("signals: {error}"))?;
+    let mut signals =
+        Signals::receive().map_err(|error| format!("cannot install signal handlers: {error}"))?;
     let build_info = BuildInfo {
         version: VERSION,
         revision: REVISION,
@@ -169,7 +170,7 @@ fn start(config: &Config, shared: &Arc<Shared>, signals: &Signals) -> Result<Arc
         Ok(wake)
     };
     let wakes = of_workers.into_iter().enumerate().map(start).collect::<std::io::Result<_>>();
-    let wakes = wakes.map_err(|error| format!("a worker cannot start: {error}"))?;
+    let wakes = wakes.map_err(|error| format!("cannot start a worker: {error}"))?;
     shared.set_wakes(wakes);
     Ok(running)
 }
@@ -199,15 +200,15 @@ fn supervise(
         match signals.wait(until) {
             // SIGHUP means reload (later versions may read files); this version reads none.
             Ok(SignalEvent::Hangup) => info!("received SIGHUP; there are no files to reload"),
-            happened => return happened.map_err(|error| format!("signals: {error}")),
+            happened => return happened.map_err(|error| format!("cannot wait for signals: {error}")),
         }
     };
     let enter = |phase| {
         shared.enter(phase);
-        shared.wake_all().map_err(|error| format!("waking: {error}"))
+        shared.wake_all().map_err(|error| format!("cannot wake the workers: {error}"))
     };
     let SignalEvent::Signal(signal) = wait(None)? else {
-        return Err("a worker failed, so psystrike exits".to_owned());
+        return Err("a worker failed; exiting".to_owned());
     };
     match config.shutdown_delay {
         Duration::ZERO => info!("received {signal}; /readyz now returns 503"),

@@ -1,8 +1,9 @@
-//! Odd answers of pods: what Go's client takes, and so Prometheus without psystrike, it gets through psystrike.
+//! Odd responses of pods: what Go's client, and so Prometheus, accepts from a pod, it also gets through psystrike.
 //!
-//! A table of answers, each served by a real pod to Go's net/http (`answers/oracle.go`) and to psystrike, whole, byte by
-//! byte and cut. The status and the body are the same, or both refuse it; where they differ, the row says why. And what
-//! leaves psystrike is read by a parser of its own (`answers/strict.rs`) that knows one spelling of everything.
+//! A table of responses. Each is served by a real pod to Go's net/http (`answers/oracle.go`) and to psystrike: whole,
+//! byte by byte, and cut. Status and body are the same, or both refuse the response; where they differ, the row gives
+//! the reason. A strict parser (`answers/strict.rs`), which accepts one spelling of everything, reads the responses
+//! that psystrike forwards.
 
 #[path = "answers/strict.rs"]
 mod strict;
@@ -21,14 +22,14 @@ use support::{
     repository, require_programs, require_working,
 };
 
-/// How an answer is taken.
+/// The expected handling of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
-    /// As Go takes it: the same status and body, or refused.
+    /// As Go handles it: the same status and body, or refused.
     AsGo,
-    /// Refused, although Go takes it, for this reason.
+    /// Refused, although Go accepts it, for this reason.
     Refused(&'static str),
-    /// Taken, although Go refuses it, for this reason.
+    /// Accepted, although Go refuses it, for this reason.
     Taken(&'static str),
 }
 
@@ -39,7 +40,7 @@ const OLDER_GO: &str = "a Prometheus that was built with an older Go takes contr
 const NOT_A_SCRAPE: &str = "no scrape succeeds with this status";
 const OTHER_PROTOCOL: &str = "what follows is another protocol";
 
-/// Heads that are whole, with the body `up 1\n` behind them.
+/// Complete heads, with the body `up 1\n` after them.
 const HEADS: &[(&str, Rule)] = &[
     ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", AsGo),
     // Line ends.
@@ -199,7 +200,7 @@ const CHUNKED: &[(&str, Rule)] = &[
     ("0\r\n\r\n", AsGo),
 ];
 
-/// Heads with `chunked`, and the body in chunks behind them.
+/// Heads with `chunked`, and the body in chunks after them.
 const CODED_HEADS: &[(&str, Rule)] = &[
     ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n", AsGo),
     ("HTTP/1.1 200 OK\r\nContent-Length: 999\r\nTransfer-Encoding: chunked\r\n\r\n", AsGo),
@@ -240,7 +241,7 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-/// A status and a body, or why there are none.
+/// A status and a body, or the reason why there are none.
 type Outcome = Result<(u16, Vec<u8>), String>;
 
 fn by_go(rows: &[Row]) -> Vec<Outcome> {
@@ -263,7 +264,7 @@ fn by_go(rows: &[Row]) -> Vec<Outcome> {
     lines.lines().map(outcome).collect()
 }
 
-/// What a client of psystrike gets, read strictly.
+/// The response that a client of psystrike receives, parsed strictly.
 fn strictly(bytes: &[u8], end: End) -> Outcome {
     let end = if end == End::Eof { Ok(()) } else { Err(format!("{end:?}")) };
     let (mut answer, mut rest) = strict::answer(bytes, &end)?;
@@ -337,8 +338,8 @@ fn what_gos_client_takes_comes_through() {
     assert!(wrong.is_empty(), "{} rows:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Long bodies go through a pipe, from the second on a connection on before all of them was read. What stands behind a
-/// size does not leave there either.
+/// Long bodies go through a pipe: the second one on a connection before all of it is read. Chunk extensions are not
+/// forwarded there either.
 #[test]
 fn no_extension_leaves_a_long_body() {
     let mut content = Vec::new();

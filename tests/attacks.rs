@@ -1,5 +1,5 @@
-//! Ten attacks on the static binary in a memory cgroup of 16 MiB, with the default limits: the kernel never kills it, and
-//! when each is over, an ordinary scrape goes through.
+//! Ten attacks on the static binary in a memory cgroup of 16 MiB, with the default limits: the kernel never kills it,
+//! and when each is over, an ordinary scrape goes through.
 
 mod support;
 
@@ -30,8 +30,8 @@ const PAGE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nup 1\n";
 /// How long a peer of an attack holds its side.
 const HOLD: Duration = Duration::from_secs(3);
 
-/// The static binary, built once, by the compiler that `MUSL_RUSTC` names where there is one. `None` where that is not
-/// possible here.
+/// Returns the static binary, built once, by the compiler in `MUSL_RUSTC` if that is set. `None` if it cannot be built
+/// here.
 fn binary() -> Option<&'static Path> {
     static BINARY: OnceLock<Option<PathBuf>> = OnceLock::new();
     let build = || {
@@ -51,7 +51,7 @@ fn binary() -> Option<&'static Path> {
     BINARY.get_or_init(build).as_deref()
 }
 
-/// Starts the binary in a group of 16 MiB, has it attacked, and sees what is left of it.
+/// Starts the binary in a group of 16 MiB, runs an attack on it, and checks it afterwards.
 fn survives(attack: &str, arguments: &[&str], attacks: impl FnOnce(&Psystrike)) {
     let (Some(binary), Some(group)) = (binary(), Cgroup::with_memory(16 * MIB)) else { return };
     let wrapper = group.wrapper();
@@ -83,7 +83,7 @@ fn assert_alive(attack: &str, group: &Cgroup, address: SocketAddr) {
     support::tell(&format!("{attack}: peak {:.1} MiB", group.peak() as f64 / MIB as f64));
 }
 
-/// Connections that say this and then hold their side.
+/// Opens connections that send these bytes and then stay open.
 fn hold(psystrike: &Psystrike, connections: usize, bytes: &[u8]) -> Vec<TcpStream> {
     (0..connections)
         .map(|_| {

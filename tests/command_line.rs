@@ -1,6 +1,5 @@
-//! The command line of the real binary: that every option does what it says, on the command line and as a
-//! variable; what is said of wrong ones; that whatever cannot be had ends the process at once, and nothing is
-//! left half-started.
+//! The command line of the real binary: the effect of every option, as an argument and as an environment variable; the
+//! messages about invalid values; and that a process that cannot start exits at once.
 
 mod support;
 
@@ -29,11 +28,11 @@ use support::{
 struct Setting {
     option: &'static str,
     value: &'static str,
-    /// What the variable says where the option must win.
+    /// The value of the variable in a test of the option's precedence.
     other: &'static str,
-    /// What must be set beside it to see it.
+    /// Other arguments that are needed to observe it.
     with: &'static [&'static str],
-    /// Whether `value` is what counts.
+    /// Whether `value` is in effect.
     in_force: fn(&Psystrike) -> bool,
 }
 
@@ -101,7 +100,7 @@ const SETTINGS: &[Setting] = &[
         value: "170ms",
         other: "9s",
         with: LOOPBACK,
-        in_force: |psystrike| scrape_silent(psystrike, "") == "no answer from the pod within 170ms",
+        in_force: |psystrike| scrape_silent(psystrike, "") == "no response from the pod within 170ms",
     },
     Setting {
         option: "--timeout-max",
@@ -110,7 +109,7 @@ const SETTINGS: &[Setting] = &[
         with: LOOPBACK,
         in_force: |psystrike| {
             scrape_silent(psystrike, "X-Prometheus-Scrape-Timeout-Seconds: 5\r\n")
-                == "no answer from the pod within 180ms"
+                == "no response from the pod within 180ms"
         },
     },
     Setting {
@@ -133,7 +132,7 @@ const SETTINGS: &[Setting] = &[
             let mut client = psystrike.client();
             client.send("GET / HT");
             let answer = client.response().expect("it is told why");
-            (answer.status(), answer.reason().as_str()) == (408, "request head not complete within 160ms")
+            (answer.status(), answer.reason().as_str()) == (408, "request headers not received within 160ms")
         },
     },
     Setting {
@@ -207,7 +206,7 @@ fn scrape(psystrike: &Psystrike, pod: &str) -> (u16, String) {
     (answer.status(), answer.reason())
 }
 
-/// The reason phrase that a scrape of a pod gets which accepts and says nothing.
+/// Returns the reason phrase of a scrape of a pod that accepts the connection and never responds.
 fn scrape_silent(psystrike: &Psystrike, field: &str) -> String {
     let pod = Pod::serve("127.21.1.4", |_, client| {
         client.take_rest(LIMIT);
@@ -221,7 +220,7 @@ fn scrape_silent(psystrike: &Psystrike, field: &str) -> String {
     answer.reason()
 }
 
-/// The variable that stands for an option.
+/// Returns the environment variable of an option.
 fn variable(option: &str) -> String {
     format!("PSYSTRIKE_{}", option.trim_start_matches("--").replace('-', "_").to_uppercase())
 }

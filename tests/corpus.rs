@@ -1,4 +1,4 @@
-//! Replays the fuzz targets' corpus (tests/fuzz): what held when it was found holds still.
+//! Replays the corpus of the fuzz targets (tests/fuzz): every input that once passed its checks still passes.
 
 #[path = "fuzz/checks.rs"]
 mod checks;

@@ -1,7 +1,9 @@
-//! What other agents are given says what Prometheus's own configuration says: the jobs of vmagent, Grafana Alloy and the
-//! OpenTelemetry Collector are those of proxy_url.yml. A real vmagent discovers and scrapes a cluster through psystrike.
+//! The configurations of other agents match that of Prometheus: the jobs of vmagent, Grafana Alloy and the
+//! OpenTelemetry Collector are those of proxy_url.yml. A real vmagent discovers and scrapes a cluster through
+//! psystrike.
 //!
-//! Alloy and the Collector take too long to build for every run. The heads of their files say how to check them.
+//! Alloy and the Collector take too long to build for every run. The comments at the top of their files say how to
+//! check them.
 
 mod support;
 
@@ -43,7 +45,7 @@ fn collector() -> Value {
     whole["receivers"]["prometheus"]["config"].clone()
 }
 
-/// The jobs of all three, as Prometheus would write them.
+/// The jobs of all three, in the form of Prometheus's configuration.
 fn agents() -> [(&'static str, Jobs); 3] {
     let written = [
         (VMAGENT, scrape_configs(&parsed(VMAGENT))),
@@ -53,7 +55,7 @@ fn agents() -> [(&'static str, Jobs); 3] {
     written.map(|(file, written)| (file, jobs(written)))
 }
 
-/// What config.alloy's components come to, as scrape_configs.
+/// Converts the components of config.alloy to scrape_configs.
 fn scrape_configs_of_alloy() -> Vec<Value> {
     let components = alloy::parse(&shipped(ALLOY));
     let scrapes = components.iter().filter(|(name, _)| name.starts_with("prometheus.scrape."));
@@ -115,7 +117,7 @@ fn every_agent_has_the_jobs_of_prometheus() {
     }
 }
 
-/// Neither vmagent nor the Collector takes what it has no use for: rules and Alertmanagers.
+/// Neither vmagent nor the Collector accepts settings that it does not use: rules and Alertmanagers.
 #[test]
 fn every_agent_scrapes_as_often_as_prometheus_and_writes_somewhere() {
     let prometheus = parsed(PROXY_URL);
@@ -136,7 +138,7 @@ fn every_agent_scrapes_as_often_as_prometheus_and_writes_somewhere() {
     assert_eq!(collector["service"], json!({ "pipelines": { "metrics": pipeline } }));
 }
 
-/// A single `$` before a brace or a name would be taken for a variable.
+/// A single `$` before a brace or a name would start a variable.
 #[test]
 fn the_collector_takes_no_part_of_a_rule_for_a_variable() {
     let text = shipped(OPENTELEMETRY);
@@ -197,7 +199,7 @@ fn vmagent_accepts_its_configuration() {
     assert!(!accepted && said.contains("field insecure not found"), "{said}");
 }
 
-/// What vmagent's targets page shows of a target.
+/// The entry of a target on vmagent's targets page.
 fn shown(target: &Value) -> [String; 4] {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let labels = &target["labels"];

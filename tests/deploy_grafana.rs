@@ -1,8 +1,8 @@
-//! The dashboard is right: it is what Grafana's own schema allows, its panels have a place of their own, its queries
-//! are PromQL over what psystrike exports, and a real Prometheus that scrapes a real psystrike answers each with data.
+//! The dashboard: Grafana's schema accepts it, its panels do not overlap, its queries are PromQL over metrics that
+//! psystrike exports, and a real Prometheus that scrapes a real psystrike answers each query with data.
 //!
-//! No Grafana itself is to be had here. The schema is that of grafana-foundation-sdk, in the folders that the variable
-//! `GRAFANA_FOUNDATION_SDK` names, separated by colons; `.ci/run` installs them.
+//! No Grafana is available here. The schema is that of grafana-foundation-sdk, in the folders that the variable
+//! `GRAFANA_FOUNDATION_SDK` lists, separated by colons; `.ci/run` installs them.
 
 mod support;
 

@@ -50,8 +50,8 @@ fn helm_finds_nothing_wrong_with_the_chart() {
     }
 }
 
-/// The objects by their kinds, without what kustomize and Helm do each in its own way: labels and what selects by them,
-/// the ConfigMap's name and how its change replaces pods, and defaults that are written out.
+/// Returns the objects by kind, without the parts in which kustomize and Helm differ: labels and selectors, the
+/// ConfigMap's name and how its change replaces pods, and explicit defaults.
 fn comparable(rendered: &Rendered) -> BTreeMap<String, Value> {
     fn strip(value: &mut Value) {
         match value {

@@ -1,9 +1,8 @@
-//! The image that the Dockerfile makes is what operators are promised: small, the same each time, and at home under
-//! tight limits.
+//! The image that the Dockerfile builds is small, reproducible, and runs under tight limits.
 //!
-//! The Dockerfile's own commands build the binary, twice, here and not in its base image; buildah makes the image of
-//! the Dockerfile with an empty base and that binary; podman runs it. What is left for a machine with a registry: the
-//! base image, `rustup target add` inside of it, and the architecture that this machine has not.
+//! The Dockerfile's commands build the binary twice, on this machine instead of in the base image; buildah builds the
+//! image from an empty base and that binary; podman runs it. Not tested here, for lack of a registry: the base image,
+//! `rustup target add` in it, and the other processor architecture.
 
 mod support;
 
@@ -32,7 +31,7 @@ use support::{
     read, repository, require_working, tell,
 };
 
-/// What an image may have, and its container.
+/// The expected settings of an image, and of its container.
 const IMAGE_BYTES_MAX: u64 = 1 << 20;
 const MEMORY_BYTES: u64 = 16 << 20;
 
@@ -68,7 +67,7 @@ fn the_dockerfile_fits_the_rest() {
     assert!(only(last, "HEALTHCHECK").ends_with(" CMD [\"/psystrike\", \"--healthcheck\"]"));
 }
 
-/// Two of it, built in different folders and with different folders of cargo's own.
+/// Two images, built in different folders and with different cargo homes.
 fn build_twice(scratch: &Scratch) -> [PathBuf; 2] {
     let cargo_home = image::cargo_home();
     let other_home = scratch.path("another-home");
@@ -99,7 +98,7 @@ fn build_twice(scratch: &Scratch) -> [PathBuf; 2] {
     binaries
 }
 
-/// How the parts of a 64-bit ELF file are aligned that are loaded (elf(5)).
+/// Returns the alignments of the loaded segments of a 64-bit ELF file (elf(5)).
 fn alignments(elf: &[u8]) -> Vec<u64> {
     const LOAD: u64 = 1;
     let number =
@@ -231,7 +230,7 @@ fn its_health_is_checked_where_nothing_is_set(podman: &Podman<'_>) {
     }
 }
 
-/// By the page's own command, with this image, without a port of the machine's, and with the processes that a test may
+/// Runs the page's command with this image, without a published port, and with the number of processes that a test may
 /// have.
 fn it_runs_as_the_page_on_deploying_says(podman: &Podman<'_>) {
     let blocks = Document::read("deploy/README.md").blocks();
@@ -312,7 +311,7 @@ impl Cgroup {
         Self(folders.collect())
     }
 
-    /// What stands in the first of `files` that is there.
+    /// Returns the content of the first of `files` that exists.
     fn try_read(&self, controller: &str, files: &[&str]) -> Option<String> {
         let folder = self.0.get(controller).or_else(|| self.0.get(""))?;
         let text = files.iter().find_map(|file| fs::read_to_string(folder.join(file)).ok())?;

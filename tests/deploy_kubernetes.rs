@@ -1,5 +1,5 @@
-//! The manifests that users apply, as kustomize renders them: Kubernetes's schemas take them, so does its strictest
-//! Pod Security Standard, and the real binary starts with their options and answers their probes.
+//! The manifests as kustomize renders them: Kubernetes's schemas and its strictest Pod Security Standard accept them,
+//! and the real binary starts with their options and answers their probes.
 
 mod support;
 
@@ -414,7 +414,7 @@ fn a_pod_that_breaks_a_rule_is_told() {
     assert_eq!(broken_rules(&pod), BTreeSet::from(["HostPath Volumes", "Volume Types"]));
 }
 
-/// Runs a script in a network namespace of its own, which must succeed, and gives what it printed.
+/// Runs a script in its own network namespace, which must succeed, and returns its output.
 fn script(scratch: &Scratch, text: &str, arguments: &[&str]) -> String {
     let script = format!("set -eu\nPATH=\"$1:$PATH\"; dir=$1; shift\nip link set lo up\n{text}");
     let mut command = Command::new("unshare");
@@ -428,8 +428,8 @@ fn script(scratch: &Scratch, text: &str, arguments: &[&str]) -> String {
     stdout
 }
 
-/// Podman knows Deployments and ConfigMaps, and so can be the node: with the kubelet's limits, another seccomp profile
-/// and network, and no probes.
+/// Podman supports Deployments and ConfigMaps, so it replaces the node: with the kubelet's limits, another seccomp
+/// profile and network, and no probes.
 #[test]
 fn the_pod_runs_as_it_is_rendered() {
     const PROGRAMS: [&str; 8] =

@@ -1,5 +1,5 @@
-//! What the migration page says of others is so: a real nginx with the page's two lines and psystrike take the same
-//! paths, and differ where it says so; the job that it makes of PushProx's is one that a real Prometheus runs.
+//! The claims of the migration page about other programs: a real nginx with the page's two lines accepts the same paths
+//! as psystrike, and differs where the page says so; a real Prometheus runs the job that replaces PushProx's.
 
 mod support;
 
@@ -27,7 +27,7 @@ fn start_nginx(scratch: &Scratch) -> Nginx {
     Nginx::start(scratch, "", &blocks("nginx")[0])
 }
 
-/// Answers with the target that it was asked for.
+/// Responds with the request target.
 fn echoing(ip: &str) -> Pod {
     Pod::serve(ip, |head, client| {
         let target = head.target();

@@ -1,9 +1,8 @@
-//! What users give their Prometheus is right: promtool accepts the configurations and rules and runs the rules' own
-//! tests; a real Prometheus runs each configuration against a real psystrike and has nothing to complain of; and the
-//! rules ask for nothing that psystrike does not export.
+//! The configurations and rules for Prometheus: promtool accepts them and runs the rules' unit tests; a real Prometheus
+//! runs each configuration against a real psystrike without errors; the rules use only metrics that psystrike exports.
 //!
-//! Debian builds its Prometheus without discovery in Kubernetes, so files stand in for the clusters. The newest Prometheus
-//! has it: its promtool checks the configurations as they are shipped, and it discovers clusters through psystrike.
+//! Debian builds its Prometheus without discovery in Kubernetes, so files replace the clusters there. The newest
+//! Prometheus has it: its promtool checks the configurations as shipped, and it discovers clusters through psystrike.
 
 mod support;
 
@@ -34,7 +33,7 @@ use support::{
     tls::make_certificate,
 };
 
-/// The same pod with labels of its own that are called as what the configuration sets.
+/// The same pod with labels whose names are those that the configuration sets.
 fn presumptuous(mut pod: Value) -> Value {
     for name in ["job", "instance", "cluster"] {
         pod["labels"][format!("__meta_kubernetes_pod_label_{name}")] = "the-pods-own".into();
@@ -147,7 +146,7 @@ fn clusters_differ_in_their_name_alone() {
     }
 }
 
-/// A job of a cluster is that of proxy_url.yml, but for its address, files and rules.
+/// A job of a cluster equals that of proxy_url.yml, except for its address, files and rules.
 #[test]
 fn each_cluster_has_the_jobs_of_proxy_url() {
     let expected = scrape_configs(&parsed(PROXY_URL));
@@ -401,7 +400,7 @@ fn several_clusters_are_told_apart() {
     let replaced = [
         ("psystrike.tokyo.example:31000", &*tokyo_address),
         ("psystrike.osaka.example:31000", &*osaka_address),
-        // No look-up leaves this machine, and the certificate is not for this kubelet.
+        // No lookup leaves this machine, and the certificate is not for this kubelet.
         ("kubernetes.default.svc:443", "10.96.0.1:443"),
         ("ca_file: tokyo/kubernetes-ca.crt", "insecure_skip_verify: true"),
         ("ca_file: osaka/kubernetes-ca.crt", "insecure_skip_verify: true"),
@@ -450,7 +449,7 @@ fn several_clusters_are_told_apart() {
     assert_eq!(of_both.values().collect::<Vec<_>>(), ["6"], "three series for each cluster");
 }
 
-/// Without files: each cluster's API server says what there is, and is reached through its psystrike.
+/// Without files: pods are discovered through each cluster's API server, which is reached through its psystrike.
 #[test]
 fn api_servers_are_reached_through_psystrike() {
     if !Release::Newest.require(&["prometheus"]) || !require_programs(&["openssl", "python3"]) {
@@ -583,7 +582,7 @@ fn everything_goes_through_proxy_url() {
     let discovered = discovered.chain([annotated("psystrike", psystrike.address())]);
     scratch.write("pods.json", &Value::from_iter(discovered).to_string());
     scratch.write("nodes.json", &json!([{ "targets": [node.address().to_string()] }]).to_string());
-    // No look-up leaves this machine: the API server is given by an address.
+    // No lookup leaves this machine: the API server is given by an address.
     let given = [("psystrike.example:31000", &*own), ("kubernetes.default.svc:443", "10.96.0.1:443")];
     let replaced = [&AT_ONCE[..], &given].concat();
     scratch.write(RULES, &shipped(RULES));

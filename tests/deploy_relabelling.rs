@@ -1,5 +1,5 @@
-//! The relabelling that users get finds the pods that the article's finds, with the same labels: by `/pods/`, and by
-//! `proxy_url`, where the target stays the pod.
+//! The shipped relabelling finds the same pods as the article's, with the same labels: by `/pods/`, and by `proxy_url`,
+//! where the pod itself is the target.
 
 mod support;
 
@@ -13,7 +13,7 @@ use support::{
     shipped::{CLUSTERS, IN_TIME, PROMETHEUS, RELABELLING, discovered_app, parsed},
 };
 
-/// A pod with what service discovery says of it: its address with a container's port, and its annotations.
+/// A pod as service discovery returns it: its address with a container's port, and its annotations.
 fn discovered(address: &str, annotations: &[(&str, &str)]) -> Value {
     discovered_app("app", address, annotations)
 }

@@ -1,5 +1,4 @@
-//! The systemd unit: systemd takes it, it gives psystrike little of the machine, and psystrike needs no more than it
-//! gives.
+//! The systemd unit: systemd accepts it, it restricts psystrike to little of the machine, and psystrike needs no more.
 
 mod support;
 
@@ -28,7 +27,7 @@ fn unit() -> String {
     fs::read_to_string(UNIT).unwrap_or_else(|error| panic!("{UNIT}: {error}"))
 }
 
-/// The values of a setting, each time that the unit has it.
+/// Returns all values of a setting in the unit.
 fn settings(name: &str) -> Vec<String> {
     let unit = unit();
     let values = unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -47,7 +46,7 @@ fn seconds(name: &str) -> u64 {
     seconds.unwrap_or_else(|| panic!("{name}={value}: whole seconds are expected"))
 }
 
-/// The arguments and the variables that psystrike starts with.
+/// Returns the arguments and the environment variables of psystrike.
 fn command_line() -> (Vec<String>, Vec<(String, String)>) {
     let start = setting("ExecStart");
     let mut words = start.split(' ').map(str::to_owned);
@@ -166,7 +165,7 @@ fn the_page_says_of_the_unit_what_is_so() {
     psystrike.wait_for_line("allow=10.42.0.0/16 deny=");
 }
 
-/// An address in use may be free a minute later, and a wrong option stays wrong.
+/// An address in use may become free later; a wrong option stays wrong.
 #[test]
 fn it_is_started_again_for_as_long_as_that_can_help() {
     assert_eq!((setting("Restart"), setting("StartLimitIntervalSec")), ("on-failure".into(), "0".into()));
@@ -182,7 +181,7 @@ fn it_is_started_again_for_as_long_as_that_can_help() {
     assert_eq!(exit_status(("PSYSTRIKE_TIMEOUT", "0s")), Some(never));
 }
 
-/// What a set of system calls has in it, sets within it included.
+/// Returns the system calls of a set, including those of nested sets.
 fn calls_of(set: &str) -> BTreeSet<String> {
     let output = Command::new("systemd-analyze").args(["--no-pager", "syscall-filter", set]).output();
     let output = output.expect("systemd-analyze runs");
@@ -194,7 +193,8 @@ fn calls_of(set: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What `SystemCallFilter` leaves: the first list allows, `~` takes out again, and some are always allowed.
+/// Returns the calls that `SystemCallFilter` allows: the first list allows, `~` removes calls from it, and some calls
+/// are always allowed.
 fn allowed_calls() -> BTreeSet<String> {
     let mut allowed = BTreeSet::new();
     for filter in settings("SystemCallFilter") {

@@ -26,13 +26,13 @@ use support::{
     shipped::rules,
 };
 
-/// What becomes of a shell block.
+/// The way in which a shell block is tested.
 enum Fate {
-    /// It runs here if these programs are installed, and prints all of this.
+    /// It runs here if these programs are installed, and its output contains all of these texts.
     Prints(&'static [&'static str], &'static [&'static str]),
-    /// `.ci/run` runs it, by this line.
+    /// `.ci/run` runs it in this line.
     RunByCi(&'static str),
-    /// It cannot run here, and this is why.
+    /// It cannot run here, for this reason.
     Cannot(&'static str),
 }
 
@@ -42,7 +42,7 @@ const CLUSTER: &str = "needs a cluster; tests/deploy_kubernetes.rs checks what i
 const BASE_IMAGES: &str = "needs base images and a registry; tests/deploy_image.rs builds without";
 const SYSTEMD: &str = "needs systemd as process 1; tests/deploy_systemd.rs checks the unit";
 
-/// Every shell block of every document, by how it begins.
+/// Every shell block of every document, by its first words.
 const COMMANDS: &[(&str, Fate)] = &[
     ("cargo build --release && {", RunByCi("command=$(awk '/^```sh$/")),
     ("cargo test\n", RunByCi("run cargo test")),
@@ -141,8 +141,8 @@ fn every_command_runs_or_it_is_said_why_not() {
     assert_eq!(unused, Vec::<&&str>::new(), "in no document any more");
 }
 
-/// Runs a block in a copy of the repository's folder, where a psystrike that has scraped one pod stands for the
-/// documents' own.
+/// Runs a block in a copy of the repository's folder. A psystrike that has scraped one pod replaces the one in the
+/// documents.
 fn run(block: &str, parts: &[&str]) {
     let scratch = Scratch::new("docs");
     for entry in fs::read_dir(repository()).expect("the repository's folder") {
@@ -210,7 +210,7 @@ fn every_link_leads_somewhere() {
     assert!(count > 100, "only {count} links were found");
 }
 
-/// Options of other programs that the documents name.
+/// Options of other programs in the documents.
 const OPTIONS_OF_OTHERS: &str = "
     cargo, rustc, rustup: --bench --bin --document-private-items --edges --format --locked --no-dedupe --no-deps
         --nocapture --open --prefix --release --remap-path-prefix --target --test
@@ -267,7 +267,7 @@ fn every_metric_exists() {
     }
 }
 
-/// The words of a text that begin so and go on with such characters.
+/// Returns the words of a text with this beginning, followed by such characters.
 fn tokens(text: &str, prefix: &str, goes_on: impl Fn(char) -> bool) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, _) in text.match_indices(prefix) {

@@ -1,7 +1,7 @@
-//! The state machine on a synthetic clock: clients that do not finish a head, that send many requests at once,
-//! that do not take their answer, or that go away; and how a client's connection ends, to the nanosecond.
+//! The state machine of an exchange on a synthetic clock: clients that do not finish a head, that pipeline requests,
+//! that do not read their response, or that close the connection; and how and when a client's connection ends.
 //!
-//! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
+//! Each test is a dialogue (`support/talk.rs`). Output of the exchange that a test does not expect fails the test.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -36,7 +36,7 @@ fn a_head_that_does_not_end() {
         talk.due(ms(14_000));
         talk.wait(ms(100));
     }
-    let reason = "request head not complete within 10s";
+    let reason = "request headers not received within 10s";
     talk.expires(ms(14_000)).gets(reply(408, reason, CLOSES, &format!("{reason}\n")));
     talk.wants(Wants::Flush);
     let mut said = talk.flushed();
@@ -155,7 +155,7 @@ fn many_small_requests_and_one_of_the_longest_head() {
     talk.client("\r\n".repeat(20_000) + &head(fill) + HEALTHZ).gets(&page);
     talk.flushed().reports(Outcome::Page, 200).gets(&page);
     let mut talk = Talk::new("one byte more");
-    let reason = "request head over 16 KiB";
+    let reason = "request headers over 16 KiB";
     talk.client(head(fill + 1)).gets(reply(431, reason, CLOSES, &format!("{reason}\n")));
 }
 
@@ -173,7 +173,9 @@ fn an_answer_that_is_not_taken_in_time_is_reset() {
     }
     // A failure that came late is waited for longer.
     let mut talk = Talk::awaiting(ASK, false);
-    talk.after(ms(30_000)).gets(failure(504, "no answer from the pod within 30s", "", "30s")).upstream(CLOSE);
+    talk.after(ms(30_000))
+        .gets(failure(504, "no response from the pod within 30s", "", "30s"))
+        .upstream(CLOSE);
     talk.expires_stalled(ms(40_000)).client(ClientAction::Reset).reports(Outcome::ClientTimeout, 504);
 }
 

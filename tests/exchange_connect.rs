@@ -1,6 +1,6 @@
-//! The state machine on a synthetic clock: CONNECT, from the request to the tunnel or a refusal.
+//! The state machine of an exchange on a synthetic clock: CONNECT, from the request to a tunnel or a refusal.
 //!
-//! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
+//! Each test is a dialogue (`support/talk.rs`). Output of the exchange that a test does not expect fails the test.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -53,7 +53,7 @@ fn without_the_option_it_is_refused_and_the_option_is_named() {
     let mut settings = settings();
     settings.connect_ports = None;
     let mut talk = Talk::with_rules("CONNECT", settings, false);
-    let reason = "CONNECT is off: --allow-connect turns it on";
+    let reason = "CONNECT is disabled; --allow-connect enables it";
     talk.client(CONNECT.to_owned() + HEALTHZ).gets(reply(403, reason, CLOSES, &format!("{reason}\n")));
     let mut said = talk.flushed();
     let report = said.report();
@@ -90,9 +90,9 @@ fn destinations_are_judged_as_for_scrapes_and_ports_once_more() {
         assert!(talk.got.starts_with(line.as_bytes()), "{target}");
     }
     for (target, reason) in [
-        ("http://10.1.2.3:8080/", "bad request target: not a host with a port"),
-        ("/10.1.2.3:8080", "bad request target: not a host with a port"),
-        ("a@10.1.2.3:8080", "bad request target: userinfo"),
+        ("http://10.1.2.3:8080/", "invalid request target: expected host:port"),
+        ("/10.1.2.3:8080", "invalid request target: expected host:port"),
+        ("a@10.1.2.3:8080", "invalid request target: userinfo not allowed"),
     ] {
         let mut talk = Talk::new(target);
         let request = format!("CONNECT {target} HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -102,7 +102,7 @@ fn destinations_are_judged_as_for_scrapes_and_ports_once_more() {
     // A CONNECT request has no content (RFC 9110 section 9.3.6).
     let mut talk = Talk::new("content");
     let request = connect("10.1.2.3:8080", "Content-Length: 5\r\n");
-    talk.client(request).gets(reply(413, "a scrape has no body", CLOSES, "a scrape has no body\n"));
+    talk.client(request).gets(reply(413, "request body not allowed", CLOSES, "request body not allowed\n"));
 }
 
 #[test]

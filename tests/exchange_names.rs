@@ -1,7 +1,7 @@
-//! The state machine on a synthetic clock: pods that requests give by name. Their names are resolved, every address is
-//! checked, and the allowed ones are tried one after another.
+//! The state machine of an exchange on a synthetic clock: pods that requests give by name. Names are resolved, every
+//! address is checked, and the allowed ones are tried one after another.
 //!
-//! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
+//! Each test is a dialogue (`support/talk.rs`). Output of the exchange that a test does not expect fails the test.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -42,7 +42,7 @@ fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")
 }
 
-/// A connection whose request waits for the addresses of a name.
+/// Returns a dialogue whose request waits for the addresses of a name.
 #[track_caller]
 fn resolving(request: &str) -> Talk {
     let mut talk = Talk::new(request);
@@ -57,7 +57,7 @@ fn resolved(talk: &mut Talk, answer: &Answer) -> Said {
     talk.tell(Event::Resolved(answer))
 }
 
-/// A failure as it is told while no address is known, or of the pod at one.
+/// Returns the response for a failure without an address, or of the pod at an address.
 fn failure(status: u16, reason: &str, at: &str, after: &str) -> String {
     reply(status, reason, "", &format!("{reason} (pod web.ns.svc:8080{at}, after {after})\n"))
 }
@@ -106,7 +106,7 @@ fn names_without_addresses_are_reported() {
     for (error, outcome, status, reason) in [
         (LookupError::NoSuchName, Outcome::NoSuchName, 502, "no such name"),
         (LookupError::Failed, Outcome::LookupFailed, 502, "name lookup failed"),
-        (LookupError::QueueFull, Outcome::LookupsFull, 503, "too many names wait to be resolved"),
+        (LookupError::QueueFull, Outcome::LookupsFull, 503, "too many name lookups are queued"),
     ] {
         let mut talk = resolving(ASK_NAME);
         talk.wait(ms(20));
@@ -294,7 +294,7 @@ fn while_a_name_is_resolved_its_client_may_leave_or_be_ended() {
     talk.client_gone().upstream(CLOSE).client(ClientAction::Close).reports(Outcome::ClientGone, 499);
 
     let mut talk = resolving(ASK_NAME);
-    let reason = "psystrike's buffers are full, and this scrape stalled longest";
+    let reason = "psystrike's buffers are full; this scrape has held buffers longest";
     let full = reply(503, reason, CLOSES, &format!("{reason} (pod web.ns.svc:8080, after 0ms)\n"));
     talk.no_room(false).gets(full).upstream(CLOSE);
 

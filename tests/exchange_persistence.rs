@@ -1,7 +1,8 @@
-//! The state machine on a synthetic clock: every way in which an answer goes on, and which connections persist
-//! behind it; that it makes no difference in which portions an answer comes, and that no end is ever faked.
+//! The state machine of an exchange on a synthetic clock: every way in which a response is forwarded, and which
+//! connections persist after it. The result does not depend on how the response is split into reads, and a truncated
+//! response never looks complete.
 //!
-//! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
+//! Each test is a dialogue (`support/talk.rs`). Output of the exchange that a test does not expect fails the test.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -18,11 +19,11 @@ use psystrike::proxy::{
 use states::{ASK_10, ASK_10_KEEPS, ASK_CLOSES, ASK_HEAD, CLOSE, KEEP};
 use talk::{ANSWER, ASK, ASKED, Said, Talk, ms};
 
-/// How a scrape's answer goes on, in one piece.
+/// The expected forwarding of a response that arrives in one piece.
 struct Way {
     ask: &'static str,
     answer: &'static str,
-    /// The pod ends its side behind it.
+    /// The pod closes its side after it.
     ends: bool,
     gets: &'static str,
     upstream: UpstreamAction,
@@ -304,7 +305,7 @@ fn a_pod_that_did_not_get_the_whole_request_is_not_asked_another() {
     }
 }
 
-/// cheroot, waitress and civetweb send the body of a GET behind their answer to HEAD.
+/// cheroot, waitress and civetweb send the body of a GET after their response to HEAD.
 #[test]
 fn a_connection_is_pooled_after_head_only_where_no_body_can_follow() {
     for (head, pooled) in [
@@ -324,7 +325,7 @@ fn a_connection_is_pooled_after_head_only_where_no_body_can_follow() {
 
 // --------------------------------------------------------------------------- bytes in any portions
 
-/// What comes of an answer: the client's bytes, what becomes of both connections, and the report.
+/// The result of a response: the client's bytes, the actions on both connections, and the report.
 #[derive(Debug, PartialEq)]
 struct Heard {
     got: Vec<u8>,
@@ -334,7 +335,7 @@ struct Heard {
     status: u16,
 }
 
-/// The pod answers `ask` in these parts, and then ends its side if it `ends` or is still waited for.
+/// The pod responds to `ask` in these parts, and then closes its side if it `ends` or the exchange still waits for it.
 fn hears(ask: &str, parts: &[&[u8]], ends: bool) -> Heard {
     let mut talk = Talk::awaiting(ask, false);
     let mut heard = Heard {
@@ -462,7 +463,7 @@ fn a_broken_answer_is_never_completed() {
                 assert_eq!((heard.outcome, heard.upstream), (Outcome::BodyMalformed, CLOSE), "{answer:?}");
                 if heard.status == 502 {
                     // Its head came with its fault: there was still time to tell.
-                    assert!(heard.got.starts_with(b"HTTP/1.1 502 malformed body from the pod: "));
+                    assert!(heard.got.starts_with(b"HTTP/1.1 502 malformed response body from the pod: "));
                     assert_eq!(heard.client, ClientAction::None);
                 } else {
                     assert_eq!((heard.status, heard.client), (200, action), "{answer:?}");

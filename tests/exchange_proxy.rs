@@ -1,7 +1,7 @@
-//! The state machine on a synthetic clock: requests in absolute form, as clients with a `proxy_url` send them, are
-//! scrapes like those of `/pods/`.
+//! The state machine of an exchange on a synthetic clock: requests in absolute form, which clients with a `proxy_url`
+//! send, are handled like those for `/pods/`.
 //!
-//! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
+//! Each test is a dialogue (`support/talk.rs`). Output of the exchange that a test does not expect fails the test.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -93,7 +93,7 @@ fn policy_loops_and_deadlines_hold() {
     }
     let timeout = "X-Prometheus-Scrape-Timeout-Seconds: 1\r\n";
     let mut talk = Talk::awaiting(&get("http://10.1.2.3:8080/metrics", timeout), false);
-    let reason = "no answer from the pod within 900ms";
+    let reason = "no response from the pod within 900ms";
     talk.expires(ms(900)).gets(failure(504, reason, "", "900ms")).upstream(UpstreamAction::Close);
 }
 

@@ -1,7 +1,7 @@
-//! The state machine on a synthetic clock: requests that are refused, what they are told, and that no pod
-//! hears of them; and that it makes no difference in which portions a request comes.
+//! The state machine of an exchange on a synthetic clock: requests that are refused, their responses, and that no pod
+//! is contacted. The result does not depend on how the request is split into reads.
 //!
-//! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
+//! Each test is a dialogue (`support/talk.rs`). Output of the exchange that a test does not expect fails the test.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -19,7 +19,7 @@ use psystrike::proxy::{
 use states::{ASK_10, ASK_10_KEEPS, ASK_CLOSES, ASK_HEAD, CLOSES, HEALTHZ, KEEPS, failure};
 use talk::{ASK, Talk, pod, reply, settings};
 
-/// What is refused: the request, the outcome, its reason, and what the answer says of the connection.
+/// A refused request, the outcome, its reason, and the lines about the connection in the response.
 struct Refusal {
     request: String,
     outcome: Outcome,
@@ -30,10 +30,10 @@ struct Refusal {
 }
 
 fn refusals() -> Vec<Refusal> {
-    const NONE: &str = "no such page: ask for /pods/{host}/{port}/{path}";
+    const NONE: &str = "no such page; pods are at /pods/{host}/{port}/{path}";
     const BAD_HOST: &str = "pod host is neither an IP address nor a DNS name";
     const ONLY: &str = "only GET and HEAD are allowed";
-    const NO_BODY: &str = "a scrape has no body";
+    const NO_BODY: &str = "request body not allowed";
     const ALLOW: &str = "Allow: GET, HEAD\r\n";
     const ALLOW_CLOSES: &str = "Allow: GET, HEAD\r\nConnection: close\r\n";
     let request = |line: &str, fields: &str| format!("{line} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
@@ -47,14 +47,14 @@ fn refusals() -> Vec<Refusal> {
             "GET / HTTP/1.1\r\n\r\n".into(),
             Outcome::MalformedRequest,
             400,
-            "malformed request: no Host",
+            "malformed request: no Host header",
             CLOSES,
         ),
         (
             request("GET /", "Host: b\r\n"),
             Outcome::MalformedRequest,
             400,
-            "malformed request: more than one Host",
+            "malformed request: more than one Host header",
             CLOSES,
         ),
         (get("/#a"), Outcome::MalformedRequest, 400, "malformed request: request target", CLOSES),
@@ -62,21 +62,21 @@ fn refusals() -> Vec<Refusal> {
             request("GET /", "Content-Length: +1\r\n"),
             Outcome::MalformedRequest,
             400,
-            "malformed request: Content-Length",
+            "malformed request: invalid Content-Length",
             CLOSES,
         ),
         (
             request("GET /nowhere", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
             Outcome::MalformedRequest,
             400,
-            "malformed request: Content-Length beside Transfer-Encoding",
+            "malformed request: both Content-Length and Transfer-Encoding",
             CLOSES,
         ),
         (
             "GET / HTTP/2.0\r\nHost: a\r\n\r\n".into(),
             Outcome::Version,
             505,
-            "only HTTP/1.1 and HTTP/1.0 are spoken here",
+            "only HTTP/1.1 and HTTP/1.0 are supported",
             CLOSES,
         ),
         (get(&"/a".repeat(9000)), Outcome::TargetTooLong, 414, "request target over 16 KiB", CLOSES),
@@ -84,14 +84,14 @@ fn refusals() -> Vec<Refusal> {
             request("GET /", &format!("A: {}\r\n", "b".repeat(17_000))),
             Outcome::HeadTooLarge,
             431,
-            "request head over 16 KiB",
+            "request headers over 16 KiB",
             CLOSES,
         ),
         (
             request("GET /", &"A: b\r\n".repeat(100)),
             Outcome::TooManyFields,
             431,
-            "request head over 100 fields",
+            "more than 100 request headers",
             CLOSES,
         ),
         (request("GET /", "Content-Length: 5\r\n"), Outcome::Body, 413, NO_BODY, CLOSES),
@@ -122,22 +122,28 @@ fn refusals() -> Vec<Refusal> {
             NO_BODY,
             CLOSES,
         ),
-        (get("*"), Outcome::BadTarget, 400, "bad request target: neither a path nor an http URL", ""),
+        (get("*"), Outcome::BadTarget, 400, "invalid request target: neither a path nor an http URL", ""),
         (
             get("10.1.2.3:80"),
             Outcome::BadTarget,
             400,
-            "bad request target: neither a path nor an http URL",
+            "invalid request target: neither a path nor an http URL",
             "",
         ),
         (
             get("https://10.1.2.3/m"),
             Outcome::BadTarget,
             400,
-            "bad request target: its scheme is not http",
+            "invalid request target: the scheme is not http",
             "",
         ),
-        (get("http://a:b@10.1.2.3/m"), Outcome::BadTarget, 400, "bad request target: userinfo", ""),
+        (
+            get("http://a:b@10.1.2.3/m"),
+            Outcome::BadTarget,
+            400,
+            "invalid request target: userinfo not allowed",
+            "",
+        ),
         (get("http://10.1.2/m"), Outcome::BadHost, 400, BAD_HOST, ""),
         (get("http://10.1.2.3:0/m"), Outcome::BadPort, 400, "pod port is not a number from 1 to 65535", ""),
         (get("/nowhere"), Outcome::NotFound, 404, NONE, ""),

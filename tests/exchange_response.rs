@@ -1,7 +1,7 @@
-//! The state machine on a synthetic clock: answers that go on to the client. Interim ones, those that break
-//! behind their head, redirects, and bodies that nobody looks at (`splice`).
+//! The state machine of an exchange on a synthetic clock: responses that are forwarded. Interim responses, responses
+//! that break after their head, redirects, and bodies that are forwarded unread (`splice`).
 //!
-//! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
+//! Each test is a dialogue (`support/talk.rs`). Output of the exchange that a test does not expect fails the test.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -58,7 +58,7 @@ fn interim_responses() {
             said.gets(seen + &answer).upstream(KEEP);
             talk.flushed().reports(Outcome::Forwarded, 200);
         } else {
-            let reason = "malformed answer from the pod: too many interim answers";
+            let reason = "malformed response from the pod: too many interim responses";
             said.gets(seen + &failure(502, reason, lines, "0ms")).upstream(CLOSE);
             talk.flushed().reports(Outcome::MalformedAnswer, 502);
         }
@@ -68,7 +68,7 @@ fn interim_responses() {
     let mut talk = Talk::awaiting(ASK, false);
     talk.pod(interim).gets(interim);
     talk.expires(ms(30_000))
-        .gets(failure(504, "no answer from the pod within 30s", "", "30s"))
+        .gets(failure(504, "no response from the pod within 30s", "", "30s"))
         .upstream(CLOSE);
     talk.flushed().reports(Outcome::AnswerTimeout, 504);
     talk.wants(Wants::Request);
@@ -76,12 +76,12 @@ fn interim_responses() {
     talk.pod("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Switching Protocols\r\n\r\n")
         .gets(
             "HTTP/1.1 100 Continue\r\n\r\n".to_owned()
-                + &failure(502, "pod switched protocols unasked", "", "0ms"),
+                + &failure(502, "unexpected 101 Switching Protocols from the pod", "", "0ms"),
         )
         .upstream(CLOSE);
 }
 
-/// What happens shows as this outcome, and to the client by this action: a reset comes when all that was sent before is
+/// The expected outcome, and the action by which the client notices it: a reset follows once all earlier bytes are
 /// delivered.
 fn breaks_off(talk: &mut Talk, breaks: fn(&mut Talk) -> Said, outcome: Outcome, action: ClientAction) {
     let said = breaks(talk).upstream(CLOSE);
@@ -200,7 +200,7 @@ fn redirects_lead_back_through_us() {
 
 // ---------------------------------------------------------------------------- what nobody looks at
 
-/// A long body, and the head that announces it; it goes on as it came.
+/// A long body, and its head, which is forwarded unchanged.
 const LONG: u64 = 100_000;
 
 fn long_head(fields: &str) -> String {

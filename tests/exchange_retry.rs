@@ -1,7 +1,7 @@
-//! The state machine on a synthetic clock: a scrape on a reused connection that turns out to be stale is
-//! retried once, on a fresh one, and never when its answer has begun.
+//! The state machine of an exchange on a synthetic clock: a scrape on a reused connection that turns out to be stale is
+//! retried once, on a new connection, and never after its response has begun.
 //!
-//! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
+//! Each test is a dialogue (`support/talk.rs`). Output of the exchange that a test does not expect fails the test.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -29,7 +29,7 @@ fn a_reused_connection_that_died_is_retried_once() {
             // On a fresh connection, that is it.
             let mut talk = Talk::sending(ASK, false);
             talk.sent(sent);
-            let reason = "pod closed the connection without an answer";
+            let reason = "pod closed the connection without a response";
             loss(&mut talk, ends).gets(failure(502, reason, "", "0ms")).upstream(CLOSE);
             talk.flushed().reports(Outcome::NoAnswer, 502);
 
@@ -79,7 +79,7 @@ fn a_retry_has_no_more_time_than_the_scrape() {
 #[test]
 fn once_an_answer_began_nothing_is_retried() {
     let interim = "HTTP/1.1 103 Early Hints\r\n\r\n";
-    let reason = "pod closed the connection within its answer's head";
+    let reason = "pod closed the connection within the response headers";
     for (reused, answers) in [
         (true, ["HTTP/", "HTTP/1.1 200 OK\r\nA: b", interim]),
         (false, ["H", "HTTP/1.1 200 OK\r\nA: b", interim]),
@@ -124,7 +124,7 @@ fn what_a_kept_connection_says_before_it_is_asked_answers_nothing() {
     talk.flushed().reports(Outcome::Forwarded, 503);
 }
 
-/// What a pod sends behind its answer to HEAD, or to say that it closes a connection that idles.
+/// Bytes that a pod sends after its response to HEAD, or to announce that it closes an idle connection.
 #[test]
 fn what_a_reused_connection_says_first_that_answers_nothing_is_retried_once() {
     let timeout = "HTTP/1.1 408 Request Timeout\r\nDate: x\r\nContent-Length: 0\r\n\r\n";
@@ -174,7 +174,9 @@ fn what_a_reused_connection_says_first_that_answers_nothing_is_retried_once() {
     let mut talk = Talk::awaiting(ASK, true);
     let interim = "HTTP/1.1 103 Early Hints\r\n\r\n";
     talk.pod(interim).gets(interim);
-    talk.pod("X").gets(failure(502, "malformed answer from the pod: not HTTP/1", "", "0ms")).upstream(CLOSE);
+    talk.pod("X")
+        .gets(failure(502, "malformed response from the pod: not HTTP/1", "", "0ms"))
+        .upstream(CLOSE);
     let mut talk = Talk::awaiting(ASK, true);
     talk.pod(interim).gets(interim);
     talk.pod(timeout).gets(timeout).upstream(KEEP);

@@ -1,7 +1,7 @@
-//! The state machine on a synthetic clock: a request's way through every state of the diagram in
-//! `proxy/exchange/mod.rs`, what is reported of it, and every input that a state does not wait for.
+//! The state machine of an exchange on a synthetic clock: a request in every state of the diagram in
+//! `proxy/exchange/mod.rs`, its report, and every event that a state does not wait for.
 //!
-//! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
+//! Each test is a dialogue (`support/talk.rs`). Output of the exchange that a test does not expect fails the test.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -37,9 +37,10 @@ fn reading_to_replying_to_reading() {
     assert!(!talk.exchange.idles());
     talk.wait(ms(7));
     let report = talk.flushed().report();
-    let Report { route, outcome, status, peer, duration, first_byte, detail, within, request } = report;
+    let Report { route, outcome, status, pod_status, peer, duration, first_byte, detail, within, request } =
+        report;
     assert_eq!((route, outcome, status), (RouteName::Page(Page::Healthz), Outcome::Page, 200));
-    assert_eq!((peer, duration, first_byte), (None, ms(7), None));
+    assert_eq!((pod_status, peer, duration, first_byte), (None, None, ms(7), None));
     assert_eq!((detail, within, request), (None, ms(0), None));
     talk.wants(Wants::Request);
     talk.due(ms(17 + 360_000));
@@ -119,9 +120,11 @@ fn a_scrape_goes_through_every_state_and_tells_its_times() {
     talk.due(ms(1000 + 30_000));
     talk.wait(ms(10));
     let report = talk.flushed().report();
-    let Report { route, outcome, status, peer, duration, first_byte, detail, within, request } = report;
+    let Report { route, outcome, status, pod_status, peer, duration, first_byte, detail, within, request } =
+        report;
     assert_eq!((route, outcome, status), (RouteName::Pods, Outcome::Forwarded, 200));
-    assert_eq!((peer, duration, first_byte), (Some(pod()), ms(200), Some(ms(100))));
+    let expected = (Some(200), Some(pod()), ms(200), Some(ms(100)));
+    assert_eq!((pod_status, peer, duration, first_byte), expected);
     assert_eq!((detail, within, request), (None, ms(0), None));
     talk.wants(Wants::Request);
     talk.due(ms(1200 + 360_000));

@@ -1,7 +1,7 @@
-//! The state machine on a synthetic clock: pods that accept no connection, that send no sound answer, and that
-//! send none in time; and how long a scrape may take, to the nanosecond.
+//! The state machine of an exchange on a synthetic clock: pods that accept no connection, that send no valid response,
+//! or none in time; and how long a scrape may take.
 //!
-//! A test is a dialogue (`support/talk.rs`). What the exchange puts out and a test does not name fails it.
+//! Each test is a dialogue (`support/talk.rs`). Output of the exchange that a test does not expect fails the test.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -56,7 +56,7 @@ fn no_connection_to_the_pod() {
             let report = said.report();
             assert_eq!((report.route, report.outcome, report.status), (RouteName::Pods, outcome, status));
             assert_eq!((report.peer, report.duration), (Some(pod()), ms(300)));
-            assert_eq!(report.first_byte, None);
+            assert_eq!((report.first_byte, report.pod_status), (None, None));
             said.whatever();
             talk.wants(next);
         }
@@ -81,7 +81,7 @@ fn connecting_takes_too_long() {
     }
 }
 
-/// What a sensible timeout leaves.
+/// Returns the time limit that follows from a valid timeout.
 fn patience_of(timeout: &str) -> Duration {
     let milliseconds = (timeout.parse::<f64>().expect("a number") * 1000.0) as u64;
     ms(milliseconds - (milliseconds / 10).min(500))
@@ -89,47 +89,47 @@ fn patience_of(timeout: &str) -> Duration {
 
 // --------------------------------------------------------------------------------- no sound answer
 
-/// What pods do that is no answer, before anything was sent to the client.
+/// Invalid responses of pods, before any byte was sent to the client.
 const UNSOUND: &[(&str, Outcome, &str)] = &[
-    ("X", Outcome::MalformedAnswer, "malformed answer from the pod: not HTTP/1"),
-    ("\r\nHTTP/1.1 200 OK\r\n\r\n", Outcome::MalformedAnswer, "malformed answer from the pod: not HTTP/1"),
+    ("X", Outcome::MalformedAnswer, "malformed response from the pod: not HTTP/1"),
+    ("\r\nHTTP/1.1 200 OK\r\n\r\n", Outcome::MalformedAnswer, "malformed response from the pod: not HTTP/1"),
     (
         "HTTP/2.0 200 OK\r\n\r\n",
         Outcome::MalformedAnswer,
-        "malformed answer from the pod: neither HTTP/1.1 nor HTTP/1.0",
+        "malformed response from the pod: neither HTTP/1.1 nor HTTP/1.0",
     ),
-    ("HTTP/1.1 099 Low\r\n\r\n", Outcome::MalformedAnswer, "malformed answer from the pod: status code"),
-    ("HTTP/1.1 600 High\r\n\r\n", Outcome::MalformedAnswer, "malformed answer from the pod: status code"),
-    ("HTTP/1.1 200 OK\nno colon\n\n", Outcome::MalformedAnswer, "malformed answer from the pod: bare LF"),
+    ("HTTP/1.1 099 Low\r\n\r\n", Outcome::MalformedAnswer, "malformed response from the pod: status code"),
+    ("HTTP/1.1 600 High\r\n\r\n", Outcome::MalformedAnswer, "malformed response from the pod: status code"),
+    ("HTTP/1.1 200 OK\nno colon\n\n", Outcome::MalformedAnswer, "malformed response from the pod: bare LF"),
     (
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         Outcome::MalformedAnswer,
-        "malformed answer from the pod: Content-Length repeated",
+        "malformed response from the pod: Content-Length repeated",
     ),
     (
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
         Outcome::MalformedAnswer,
-        "malformed answer from the pod: Transfer-Encoding other than chunked",
+        "malformed response from the pod: Transfer-Encoding other than chunked",
     ),
     (
         "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         Outcome::MalformedAnswer,
-        "malformed answer from the pod: Transfer-Encoding in HTTP/1.0",
+        "malformed response from the pod: Transfer-Encoding in HTTP/1.0",
     ),
     (
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
         Outcome::SwitchedProtocols,
-        "pod switched protocols unasked",
+        "unexpected 101 Switching Protocols from the pod",
     ),
     (
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nup\nX",
         Outcome::BodyMalformed,
-        "malformed body from the pod: chunk is longer than its size",
+        "malformed response body from the pod: chunk is longer than its size",
     ),
     (
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nX",
         Outcome::BodyMalformed,
-        "malformed body from the pod: chunk size",
+        "malformed response body from the pod: chunk size",
     ),
 ];
 
@@ -138,8 +138,8 @@ fn no_sound_answer() {
     let large = format!("HTTP/1.1 200 OK\r\nA: {}", "b".repeat(64 * 1024));
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(257));
     let more = [
-        (large.as_str(), Outcome::AnswerHeadTooLarge, "answer head from the pod over 64 KiB"),
-        (&many, Outcome::MalformedAnswer, "malformed answer from the pod: more than 256 fields"),
+        (large.as_str(), Outcome::AnswerHeadTooLarge, "response headers from the pod over 64 KiB"),
+        (&many, Outcome::MalformedAnswer, "malformed response from the pod: more than 256 headers"),
     ];
     for &(answer, outcome, reason) in UNSOUND.iter().chain(&more) {
         for sent in [10, ASKED.len()] {
@@ -156,13 +156,16 @@ fn no_sound_answer() {
                 let report = said.report();
                 assert_eq!((report.outcome, report.status), (outcome, 502), "{reason}");
                 assert_eq!(report.first_byte, Some(ms(0)));
+                let is_parsed = outcome == Outcome::BodyMalformed || reason.contains("Content-Length");
+                let is_parsed = is_parsed || reason.contains("Transfer-Encoding");
+                assert_eq!(report.pod_status, is_parsed.then_some(200), "{reason}");
                 said.whatever();
                 talk.wants(next);
             }
         }
     }
     let mut talk = Talk::awaiting(ASK_HEAD, false);
-    let reply = failure(502, "malformed answer from the pod: not HTTP/1", "", "0ms");
+    let reply = failure(502, "malformed response from the pod: not HTTP/1", "", "0ms");
     let head = &reply[..reply.find("\r\n\r\n").expect("a head") + 4];
     talk.pod("X").gets(head).upstream(CLOSE); // the body of a HEAD's answer is described only
 }
@@ -196,7 +199,7 @@ fn every_outcome_of_class_pod_is_met_in_these_tests() {
 
 #[test]
 fn no_answer_in_time() {
-    let reason = "no answer from the pod within 9.5s";
+    let reason = "no response from the pod within 9.5s";
     for (begins, sent) in [("", 0), ("", 10), ("", ASKED.len()), ("HTTP/1.1 200 OK\r\n", ASKED.len())] {
         // A reused connection is not tried again: there is no time left.
         for reused in [true, false] {

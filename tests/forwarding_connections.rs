@@ -1,6 +1,6 @@
-//! Scrapes through the real binary's sockets, byte for byte: which connections are kept on both sides, what is
-//! retried, and that each client gets the answer to its own request. Pods and clients here are right, wrong,
-//! slow, rude and hostile.
+//! Scrapes through the sockets of the real binary, byte for byte: which connections persist on both sides, which
+//! requests are retried, and that each client gets the response to its own request. Pods and clients are correct,
+//! faulty, slow and hostile.
 
 mod support;
 
@@ -24,7 +24,7 @@ use support::{
     scrapes::{Gate, PAGE, QUIET, echo, in_chunks, start, with_length},
 };
 
-/// A pod that says nothing until the other side ends the connection.
+/// A pod that sends nothing until the other side closes the connection.
 fn silent(ip: &str) -> Pod {
     Pod::serve(ip, |_, client| {
         client.take_rest(LIMIT);
@@ -192,8 +192,8 @@ fn a_pod_that_closed_its_idle_connection_is_not_noticed() {
 
 #[test]
 fn a_scrape_is_sent_at_most_twice_and_never_after_a_byte_of_an_answer() {
-    const NO_ANSWER: &str = "pod closed the connection without an answer";
-    const CUT_HEAD: &str = "pod closed the connection within its answer's head";
+    const NO_ANSWER: &str = "pod closed the connection without a response";
+    const CUT_HEAD: &str = "pod closed the connection within the response headers";
     let psystrike = start();
     for (first, later, then, heads, reason) in [
         (with_length(PAGE), "", Then::Close, 3, NO_ANSWER),

@@ -1,5 +1,5 @@
-//! Scrapes through the real binary's sockets, byte for byte: the head that the pod gets, and the head and the
-//! body that the client gets, whole or broken.
+//! Scrapes through the sockets of the real binary, byte for byte: the head that the pod receives, and the head and the
+//! body that the client receives, complete or broken.
 
 mod support;
 
@@ -340,29 +340,35 @@ fn an_answer_that_makes_no_sense_is_a_502() {
     let psystrike = start();
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     for (answer, reason) in [
-        ("SSH-2.0-OpenSSH_9.2\r\n", "malformed answer from the pod: not HTTP/1"),
-        ("\r\nHTTP/1.1 200 OK\r\n\r\n", "malformed answer from the pod: not HTTP/1"),
-        ("HTTP/2 200 OK\r\n\r\n", "malformed answer from the pod"),
-        ("HTTP/1.1 99 Low\r\n\r\n", "malformed answer from the pod"),
-        ("HTTP/1.1 099 Low\r\n\r\n", "malformed answer from the pod"),
-        ("HTTP/1.1 600 High\r\n\r\n", "malformed answer from the pod"),
-        ("HTTP/1.1 200 OK\nX\n\n", "malformed answer from the pod: bare LF"),
-        ("HTTP/1.1 200 OK\r\nContent-Length : 1\r\n\r\n", "malformed answer from the pod"),
-        ("HTTP/1.1 200 OK\r\n folded\r\n\r\n", "malformed answer from the pod"),
-        ("HTTP/1.1 200 OK\r\nX: \0\r\n\r\n", "malformed answer from the pod"),
+        ("SSH-2.0-OpenSSH_9.2\r\n", "malformed response from the pod: not HTTP/1"),
+        ("\r\nHTTP/1.1 200 OK\r\n\r\n", "malformed response from the pod: not HTTP/1"),
+        ("HTTP/2 200 OK\r\n\r\n", "malformed response from the pod"),
+        ("HTTP/1.1 99 Low\r\n\r\n", "malformed response from the pod"),
+        ("HTTP/1.1 099 Low\r\n\r\n", "malformed response from the pod"),
+        ("HTTP/1.1 600 High\r\n\r\n", "malformed response from the pod"),
+        ("HTTP/1.1 200 OK\nX\n\n", "malformed response from the pod: bare LF"),
+        ("HTTP/1.1 200 OK\r\nContent-Length : 1\r\n\r\n", "malformed response from the pod"),
+        ("HTTP/1.1 200 OK\r\n folded\r\n\r\n", "malformed response from the pod"),
+        ("HTTP/1.1 200 OK\r\nX: \0\r\n\r\n", "malformed response from the pod"),
         (
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
-            "malformed answer from the pod",
+            "malformed response from the pod",
         ),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\nx", "malformed answer from the pod"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\nx", "malformed answer from the pod"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\nx", "malformed answer from the pod"),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "malformed answer from the pod"),
-        ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "malformed answer from the pod"),
-        ("HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n", "pod switched protocols unasked"),
-        (&"HTTP/1.1 103 Hm\r\n\r\n".repeat(9), "malformed answer from the pod: too many interim answers"),
-        (&format!("{chunked}x\r\n"), "malformed body from the pod"),
-        (&format!("{chunked}\r\n"), "malformed body from the pod"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\nx", "malformed response from the pod"),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\nx",
+            "malformed response from the pod",
+        ),
+        ("HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\nx", "malformed response from the pod"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", "malformed response from the pod"),
+        ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "malformed response from the pod"),
+        (
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n",
+            "unexpected 101 Switching Protocols from the pod",
+        ),
+        (&"HTTP/1.1 103 Hm\r\n\r\n".repeat(9), "malformed response from the pod: too many interim responses"),
+        (&format!("{chunked}x\r\n"), "malformed response body from the pod"),
+        (&format!("{chunked}\r\n"), "malformed response body from the pod"),
     ] {
         let pod = Pod::answering("127.22.2.5", answer, Then::Keep);
         let mut client = psystrike.client();

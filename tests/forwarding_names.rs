@@ -164,7 +164,7 @@ fn names_come_from_dns_with_its_search_domains_failures_and_changes() {
         assert_eq!(dns.queries("web.ns.svc.cluster.local"), 2);
         assert_eq!(dns.queries("web.ns"), 0);
 
-        // Look-ups under way are shared, and a client that goes away leaves its own to others.
+        // Lookups in progress are shared, and a client that goes away leaves its own to others.
         let target = get(&format!("http://slow.example:{port}/m"));
         let mut gone = psystrike.client();
         gone.send(&target);

@@ -1,5 +1,5 @@
-//! Requests through the real binary's sockets, byte for byte, that no pod hears of: those that are refused,
-//! those that go in a circle, and those for pages of our own.
+//! Requests through the sockets of the real binary, byte for byte, for which no pod is contacted: refused requests,
+//! loops, and psystrike's own pages.
 
 mod support;
 
@@ -10,24 +10,28 @@ use support::{
     scrapes::{QUIET, echo, start},
 };
 
-/// How many answers these bytes are, by their status lines. No page of these tests has one.
+/// Returns the number of responses in these bytes, by their status lines. No page of these tests contains one.
 fn answers(bytes: &[u8]) -> usize {
     bytes.windows(7).filter(|window| window == b"HTTP/1.").count()
 }
 
-/// Refused requests that leave it clear where the next one begins: `{pod}` stands for a pod that must not hear of
-/// it.
 const BAD_HOST: &str = "pod host is neither an IP address nor a DNS name";
 
+/// Rejected requests that leave it clear where the next one begins. `{pod}` stands for a pod that must not be
+/// contacted.
 const REFUSED_AND_KEPT: &[(&str, u16, &str)] = &[
-    ("GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404, "no such page: ask for /pods/{host}/{port}/{path}"),
-    ("GET /pods HTTP/1.1\r\nHost: x\r\n\r\n", 404, "no such page: ask for /pods/{host}/{port}/{path}"),
+    ("GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404, "no such page; pods are at /pods/{host}/{port}/{path}"),
+    ("GET /pods HTTP/1.1\r\nHost: x\r\n\r\n", 404, "no such page; pods are at /pods/{host}/{port}/{path}"),
     (
         "GET /pods/127.22.3.1 HTTP/1.1\r\nHost: x\r\n\r\n",
         404,
-        "no such page: ask for /pods/{host}/{port}/{path}",
+        "no such page; pods are at /pods/{host}/{port}/{path}",
     ),
-    ("POST /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404, "no such page: ask for /pods/{host}/{port}/{path}"),
+    (
+        "POST /nowhere HTTP/1.1\r\nHost: x\r\n\r\n",
+        404,
+        "no such page; pods are at /pods/{host}/{port}/{path}",
+    ),
     ("POST {pod} HTTP/1.1\r\nHost: x\r\n\r\n", 405, "only GET and HEAD are allowed"),
     ("get {pod} HTTP/1.1\r\nHost: x\r\n\r\n", 405, "only GET and HEAD are allowed"),
     ("PUT /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 405, "only GET and HEAD are allowed"),
@@ -35,9 +39,13 @@ const REFUSED_AND_KEPT: &[(&str, u16, &str)] = &[
     (
         "GET https://127.22.3.1/m HTTP/1.1\r\nHost: x\r\n\r\n",
         400,
-        "bad request target: its scheme is not http",
+        "invalid request target: the scheme is not http",
     ),
-    ("GET http://x@127.22.3.1/m HTTP/1.1\r\nHost: x\r\n\r\n", 400, "bad request target: userinfo"),
+    (
+        "GET http://x@127.22.3.1/m HTTP/1.1\r\nHost: x\r\n\r\n",
+        400,
+        "invalid request target: userinfo not allowed",
+    ),
     ("GET http://0x7f.1/m HTTP/1.1\r\nHost: x\r\n\r\n", 400, BAD_HOST),
     ("GET http://127.22.3.1:/m HTTP/1.1\r\nHost: x\r\n\r\n", 400, "pod port is not a number from 1 to 65535"),
     ("GET /pods/127.1/80/ HTTP/1.1\r\nHost: x\r\n\r\n", 400, BAD_HOST),
@@ -78,19 +86,23 @@ const REFUSED_AND_KEPT: &[(&str, u16, &str)] = &[
     ),
 ];
 
-/// Refused requests after which the connection ends: it is unclear, or of no use, what follows them.
+/// Rejected requests after which the connection is closed: the bytes after them are ambiguous or useless.
 const REFUSED_AND_CLOSED: &[(&str, u16, &str)] = &[
-    ("CONNECT 127.22.3.1:80 HTTP/1.1\r\nHost: x\r\n\r\n", 403, "CONNECT is off: --allow-connect turns it on"),
-    ("GET {pod} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 413, "a scrape has no body"),
+    (
+        "CONNECT 127.22.3.1:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+        403,
+        "CONNECT is disabled; --allow-connect enables it",
+    ),
+    ("GET {pod} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 413, "request body not allowed"),
     (
         "GET {pod} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         413,
-        "a scrape has no body",
+        "request body not allowed",
     ),
     (
         "GET {pod} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
         413,
-        "a scrape has no body",
+        "request body not allowed",
     ),
     (
         "POST {pod} HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
@@ -100,18 +112,22 @@ const REFUSED_AND_CLOSED: &[(&str, u16, &str)] = &[
     (
         "GET {pod} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         400,
-        "malformed request: Content-Length beside Transfer-Encoding",
+        "malformed request: both Content-Length and Transfer-Encoding",
     ),
     (
         "GET {pod} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n",
         400,
         "malformed request: Content-Length repeated",
     ),
-    ("GET {pod} HTTP/1.1\r\nHost: x\r\nContent-Length: +0\r\n\r\n", 400, "malformed request: Content-Length"),
+    (
+        "GET {pod} HTTP/1.1\r\nHost: x\r\nContent-Length: +0\r\n\r\n",
+        400,
+        "malformed request: invalid Content-Length",
+    ),
     (
         "GET {pod} HTTP/1.1\r\nHost: x\r\nContent-Length: 0, 0\r\n\r\n",
         400,
-        "malformed request: Content-Length",
+        "malformed request: invalid Content-Length",
     ),
     (
         "GET {pod} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n",
@@ -126,14 +142,14 @@ const REFUSED_AND_CLOSED: &[(&str, u16, &str)] = &[
     (
         "GET {pod} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\n\r\n",
         400,
-        "malformed request: field name",
+        "malformed request: header name",
     ),
-    ("GET {pod} HTTP/1.1\r\n\r\n", 400, "malformed request: no Host"),
-    ("GET {pod} HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", 400, "malformed request: more than one Host"),
-    ("GET {pod} HTTP/1.1\r\nHost: x y\r\n\r\n", 400, "malformed request: Host"),
-    ("GET {pod} HTTP/1.1\r\nHost: x\r\nX: y\r\n folded\r\n\r\n", 400, "malformed request: field "),
-    ("GET {pod} HTTP/1.1\r\nHost: x\r\n: empty\r\n\r\n", 400, "malformed request: field name"),
-    ("GET {pod} HTTP/1.1\r\nHost: x\r\nX: a\0b\r\n\r\n", 400, "malformed request: field value"),
+    ("GET {pod} HTTP/1.1\r\n\r\n", 400, "malformed request: no Host header"),
+    ("GET {pod} HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", 400, "malformed request: more than one Host header"),
+    ("GET {pod} HTTP/1.1\r\nHost: x y\r\n\r\n", 400, "malformed request: Host header"),
+    ("GET {pod} HTTP/1.1\r\nHost: x\r\nX: y\r\n folded\r\n\r\n", 400, "malformed request: header "),
+    ("GET {pod} HTTP/1.1\r\nHost: x\r\n: empty\r\n\r\n", 400, "malformed request: header name"),
+    ("GET {pod} HTTP/1.1\r\nHost: x\r\nX: a\0b\r\n\r\n", 400, "malformed request: header value"),
     ("GET {pod} HTTP/1.1\r\nHost: x\r\nX: a\rb\r\n\r\n", 400, "malformed request: "),
     ("GET {pod} HTTP/1.1\nHost: x\n\n", 400, "malformed request: bare LF"),
     ("GET {pod}#x HTTP/1.1\r\nHost: x\r\n\r\n", 400, "malformed request: request target"),
@@ -143,8 +159,8 @@ const REFUSED_AND_CLOSED: &[(&str, u16, &str)] = &[
     ("GET {pod} b HTTP/1.1\r\nHost: x\r\n\r\n", 400, "malformed request: request line"),
     ("GET {pod}\r\n\r\n", 400, "malformed request: "),
     ("\x16\x03\x01\x02\0\x01\0\x01\u{fc}\x03\x03", 400, "malformed request: "),
-    ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "only HTTP/1.1 and HTTP/1.0 are spoken here"),
-    ("GET {pod} HTTP/1.2\r\nHost: x\r\n\r\n", 505, "only HTTP/1.1 and HTTP/1.0 are spoken here"),
+    ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "only HTTP/1.1 and HTTP/1.0 are supported"),
+    ("GET {pod} HTTP/1.2\r\nHost: x\r\n\r\n", 505, "only HTTP/1.1 and HTTP/1.0 are supported"),
 ];
 
 #[test]
@@ -297,7 +313,7 @@ fn pages_of_our_own_answer_get_and_head() {
     let psystrike = start();
     let mut client = psystrike.client();
     for (page, content_type, part) in [
-        ("/", "text/html; charset=utf-8", "/pods/{host}/{port}/{path}"),
+        ("/", "text/html; charset=utf-8", "/pods/10.1.2.3/8080/metrics"),
         ("/healthz", "text/plain; charset=utf-8", "ok\n"),
         ("/readyz", "text/plain; charset=utf-8", "ok\n"),
         ("/metrics", "text/plain; version=0.0.4; charset=utf-8", "psystrike_build_info{"),
@@ -326,5 +342,29 @@ fn pages_of_our_own_answer_get_and_head() {
     assert!(client.get("/").text().contains(env!("CARGO_PKG_VERSION")));
     for page in ["/healthz/", "/Healthz", "//", "/metrics/x", "/podsx/1/2"] {
         assert_eq!(client.get(page).status(), 404, "{page}");
+    }
+}
+
+#[test]
+fn the_page_at_the_root_shows_the_policy_in_effect() {
+    let open = ["--allow-connect", "--connect-ports=443,6443"];
+    let narrow = ["--deny=127.22.3.0/24,fd00::/8", "--allow-ports=80-90", "--allow-names=svc,example.com"];
+    for (arguments, rows) in [
+        (&[][..], ["127.22.0.0/16", "none", "1-65535", "any", "off"]),
+        (
+            &[&open[..], &narrow[..]].concat(),
+            ["127.22.0.0/16", "127.22.3.0/24, fd00::/8", "80-90", "svc, example.com", "to ports 443,6443"],
+        ),
+    ] {
+        let page = Psystrike::start(&[&["--allow=127.22.0.0/16"][..], arguments].concat()).get("/").text();
+        let shown: Vec<&str> = page
+            .lines()
+            .filter_map(|line| line.strip_suffix("</td></tr>")?.rsplit_once("<td>"))
+            .map(|(_, value)| value)
+            .collect();
+        assert_eq!(shown, rows, "{page}");
+        for part in ["href=\"/metrics\"", "href=\"/healthz\"", "href=\"/readyz\"", "proxy_url: http://"] {
+            assert!(page.contains(part), "{part} is missing in {page}");
+        }
     }
 }

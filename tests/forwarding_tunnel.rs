@@ -1,4 +1,5 @@
-//! Tunnels through the real binary's sockets: what goes in at one side comes out at the other, and so do its ends.
+//! Tunnels through the sockets of the real binary: bytes that go in at one side come out at the other, and so does the
+//! end of each side.
 
 mod support;
 
@@ -35,8 +36,7 @@ fn limited(stream: TcpStream) -> TcpStream {
     stream
 }
 
-/// A client's connection that has become a tunnel to the pod, and the pod's end of it. `early` comes right behind the
-/// request.
+/// Opens a tunnel; returns the client's connection and the pod's. `early` is sent directly after the request.
 fn tunnel(psystrike: &Psystrike, pod: &TcpListener, early: &[u8]) -> (TcpStream, TcpStream) {
     let address = pod.local_addr().expect("it has an address");
     let mut client = limited(TcpStream::connect(psystrike.address()).expect("it connects"));
@@ -49,7 +49,7 @@ fn tunnel(psystrike: &Psystrike, pod: &TcpListener, early: &[u8]) -> (TcpStream,
     (client, limited(pod))
 }
 
-/// Bytes in which no two places nearby can be mistaken for each other.
+/// Returns bytes without repetition at a short distance.
 fn pattern(bytes: usize, seed: u32) -> Vec<u8> {
     let numbers = (seed..).map(|number| number.wrapping_mul(2_654_435_761));
     numbers.flat_map(u32::to_ne_bytes).take(bytes).collect()
@@ -212,7 +212,7 @@ fn what_cannot_be_tunnelled_is_refused_with_a_reason() {
     let response = client.response().expect("a whole answer");
     assert_eq!(
         (response.status(), response.reason().as_str()),
-        (403, "CONNECT is off: --allow-connect turns it on")
+        (403, "CONNECT is disabled; --allow-connect enables it")
     );
 }
 

@@ -1,4 +1,4 @@
-//! `--healthcheck` of the real binary: what it asks, when it is content, and that it always comes to an end.
+//! `--healthcheck` of the real binary: its request, when it succeeds, and that it always ends.
 
 mod support;
 
@@ -16,7 +16,7 @@ use support::{
     require_working,
 };
 
-/// Asks, and gives the exit status with what was said of it.
+/// Runs the check, and returns the exit status and the message.
 fn ask(url: &str) -> (Option<i32>, String) {
     ended(run(&["--healthcheck", url], &[]))
 }
@@ -130,7 +130,7 @@ fn who_does_not_answer_in_time_is_given_up() {
             scope.spawn(move || {
                 let began = Instant::now();
                 let url = format!("http://{address}/healthz");
-                assert_eq!(ask(&url), (Some(1), format!("psystrike: {url}: no answer within 3s\n")));
+                assert_eq!(ask(&url), (Some(1), format!("psystrike: {url}: no response within 3s\n")));
                 let took = began.elapsed();
                 assert!((Duration::from_secs(3)..LIMIT / 2).contains(&took), "{address}: {took:?}");
             });
@@ -142,13 +142,13 @@ fn who_does_not_answer_in_time_is_given_up() {
 fn an_answer_that_is_none_is_no_good_health() {
     let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(5000));
     for (answer, then, expected) in [
-        ("SSH-2.0-psystrike\r\n", Then::Keep, "malformed answer"),
-        ("HTTP/2 200\r\n\r\n", Then::Keep, "malformed answer"),
-        ("HTTP/1.1 2000 OK\r\n\r\n", Then::Keep, "malformed answer"),
-        ("HTTP/1.1 200 OK\n\n", Then::Keep, "malformed answer: bare LF"),
-        (&long, Then::Keep, "malformed answer: head over 4 KiB"),
-        ("", Then::Close, "the connection ended"),
-        ("HTTP/1.1 200 OK\r\n", Then::Close, "the connection ended"),
+        ("SSH-2.0-psystrike\r\n", Then::Keep, "malformed response"),
+        ("HTTP/2 200\r\n\r\n", Then::Keep, "malformed response"),
+        ("HTTP/1.1 2000 OK\r\n\r\n", Then::Keep, "malformed response"),
+        ("HTTP/1.1 200 OK\n\n", Then::Keep, "malformed response: bare LF"),
+        (&long, Then::Keep, "malformed response: headers over 4 KiB"),
+        ("", Then::Close, "the connection closed"),
+        ("HTTP/1.1 200 OK\r\n", Then::Close, "the connection closed"),
         ("", Then::Reset, "reset"),
         ("HTTP/1.1 100 Continue\r\n\r\n", Then::Keep, "status 100"),
         ("HTTP/1.1 204 No Content\r\n\r\n", Then::Keep, "status 204"),

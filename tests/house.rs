@@ -1,7 +1,7 @@
-//! The rules of the house: no circle among files, rooms that know only what is further down, files and functions that a
-//! reader can take in.
+//! The rules for the source: no circles among files, layers that use only the layers below, and limits on the length of
+//! files and functions.
 //!
-//! A circle is one of names. Files that implement one type call each other's methods, which are no names; functions of
+//! A circle is one of names. Files that implement one type call each other's methods, which are not names; functions of
 //! tests may be as long as their tables.
 
 use std::{collections::BTreeSet, fs, path::Path};
@@ -22,7 +22,7 @@ const FUNCTION_LINES_MAX: usize = 60;
 /// Without `self`.
 const PARAMETERS_MAX: usize = 5;
 
-/// The rooms, from the ground up.
+/// The layers, from the lowest up.
 const ROOMS: [&str; 3] = ["http1", "proxy", "net"];
 
 /// The text of every file in a folder of the project.

@@ -1,8 +1,8 @@
-//! Bodies as they come off the wire, as tables: each row whole, in two parts cut at every point, byte by byte, and
-//! with the next message's bytes behind it.
+//! Bodies as tables: each row is parsed whole, in two parts cut at every point, byte by byte, and with the next
+//! message's bytes after it.
 //!
-//! However a body is cut, the same bytes of it are counted, the same of them are content, and its end or its fault
-//! is found at the same byte.
+//! No matter how a body is cut, the same bytes belong to it, the same bytes are content, and its end or its fault is
+//! found at the same byte.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -15,10 +15,10 @@ use psystrike::http1::body::{
 };
 use psystrike::http1::framing::Framing;
 
-/// What became of a body that came in some number of parts.
+/// The result of parsing a body in some number of parts.
 #[derive(Clone, PartialEq, Eq)]
 struct Followed {
-    /// How many bytes are the body's, and sound.
+    /// The number of valid bytes of the body.
     bytes: usize,
     progress: Progress,
     content: Vec<u8>,
@@ -109,7 +109,7 @@ fn pieces(scanner: &mut BodyScanner, bytes: &[u8], content: &mut Vec<u8>) {
     }
 }
 
-/// Checks a row under every cut. Where the body ends, it ends so too with any bytes behind it.
+/// Checks a row for every cut. A body that ends also ends there with any bytes after it.
 fn check(name: &str, framing: Framing, bytes: &[u8], expected: &Followed) {
     check_cuts(name, framing, bytes, expected);
     if matches!(expected.progress, Progress::Ended | Progress::Broken(_)) {
@@ -206,7 +206,7 @@ fn chunked_bodies_that_break() {
     const LONGER: &str = "chunk is longer than its size";
     const BARE_CR: &str = "bare CR";
     const TRAILER: &str = "trailer field";
-    /// Name, bytes, how many sound ones there are before the one that breaks it, what is said of that, content.
+    /// Name, bytes, the number of valid bytes before the broken one, the error, content.
     type Row<'a> = (&'a str, &'a [u8], usize, &'static str, &'a [u8]);
     let rows: &[Row<'_>] = &[
         ("an empty size", b"\r\n", 0, SIZE, b""),
@@ -267,7 +267,7 @@ fn chunked_bodies_that_break() {
     }
 }
 
-/// Wherever a line ends, neither its CR nor its LF may be missing, doubled or swapped.
+/// At the end of every line, neither CR nor LF may be missing, doubled or swapped.
 #[test]
 fn no_line_ends_with_anything_but_crlf() {
     let sound = b"5\r\nhello\r\n0 \r\nD: e\r\nF:\r\n\r\nX";
@@ -370,7 +370,7 @@ fn limits() {
     }
 }
 
-/// A body in chunks as no server would send it, and as any may.
+/// Returns a valid body in chunks, in unusual spellings.
 fn encoded(random: &mut Random, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for chunk in random.parts(body) {
@@ -418,8 +418,8 @@ fn random_bodies_under_random_cuts() {
     });
 }
 
-/// Follows a body whose bytes are looked at as little as may be: whatever need not be looked at is passed, in
-/// portions that `portion` draws out of the most there may be; of the rest, what `looked` draws is scanned.
+/// Parses a body and scans as little of it as possible: opaque bytes are skipped in portions that `portion` draws, up
+/// to the maximum; of the rest, as many bytes as `looked` draws are scanned.
 fn follow_passing(
     framing: Framing,
     bytes: &[u8],
@@ -452,7 +452,7 @@ fn follow_passing(
     (at, progress, scanner)
 }
 
-/// Checks that passing in every portion comes to what scanning the same bytes comes to.
+/// Checks that skipping, in portions of any size, has the same result as scanning the same bytes.
 fn check_passing(name: &str, framing: Framing, bytes: &[u8]) {
     let mut scanner = BodyScanner::new(framing);
     let scanned = scanner.scan(bytes);
@@ -570,7 +570,7 @@ fn how_much_need_not_be_looked_at_in_every_state() {
     }
 }
 
-/// What stands behind a size goes on nowhere; everything else does.
+/// Bytes after a chunk's size are never forwarded; all others are.
 #[test]
 fn what_goes_on_of_a_body_with_extensions() {
     for (came, goes) in [

@@ -1,5 +1,5 @@
-//! Where a body ends, as tables: the framing fields of a head, and what RFC 9112 section 6.3 makes of them, or why
-//! they are refused.
+//! The framing of bodies as a table: the framing fields of a head, and the framing that follows from RFC 9112 section
+//! 6.3, or the reason for a refusal.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -16,14 +16,14 @@ const fn bad(what: &'static str) -> Expected {
     Err(FramingError(what))
 }
 
-const BAD_LENGTH: Expected = bad("Content-Length");
+const BAD_LENGTH: Expected = bad("invalid Content-Length");
 const OTHER_CODING: Expected = bad("Transfer-Encoding other than chunked");
 const CODING_TWICE: Expected = bad("Transfer-Encoding repeated");
 const LENGTH_TWICE: Expected = bad("Content-Length repeated");
-const BOTH: Expected = bad("Content-Length beside Transfer-Encoding");
+const BOTH: Expected = bad("both Content-Length and Transfer-Encoding");
 const CODING_IN_1_0: Expected = bad("Transfer-Encoding in HTTP/1.0");
 
-/// Framing fields, and what they mean in HTTP/1.1 wherever a body may be. `UntilClose`: they say nothing.
+/// Framing fields, and the framing in HTTP/1.1 of a message that may have a body. `UntilClose`: no field determines it.
 const FIELDS: &[(&str, &str, Expected)] = &[
     ("none", "", Ok(UntilClose)),
     ("others", "Content-Type: a\r\nContent-Encoding: gzip\r\nTrailer: A\r\nTE: trailers\r\n", Ok(UntilClose)),
@@ -95,12 +95,12 @@ fn of_response(bytes: &[u8], to_head: bool) -> Expected {
         .expect("a whole head")
 }
 
-/// The row's expectation where HTTP/1.0 speaks, which knows no transfer coding (RFC 9112 section 6.1).
+/// Returns the expectation for HTTP/1.0, which has no transfer coding (RFC 9112 section 6.1).
 fn in_1_0(expected: Expected) -> Expected {
     if expected == Ok(Chunked) { CODING_IN_1_0 } else { expected }
 }
 
-/// What a head says is the same whatever stands behind it.
+/// Bytes after a head do not change its framing.
 fn check(name: &str, head: &str, expected: Expected, framing: impl Fn(&[u8]) -> Expected) {
     for behind in ["", "5\r\nhello\r\n0\r\n\r\n", "Content-Length: 7\r\n\r\n", "\n\0"] {
         let bytes = [head, behind].concat();
@@ -135,7 +135,7 @@ fn answers() {
     }
 }
 
-/// Rule 1: these end with their heads whatever their fields say, so long as those do not contradict each other.
+/// Rule 1: these responses end with their heads, whatever their fields are, unless the fields contradict each other.
 #[test]
 fn answers_without_body() {
     for &(name, fields, expected) in FIELDS {
@@ -158,7 +158,7 @@ fn answers_without_body() {
     }
 }
 
-/// Fields listed in `Connection` still frame their message: to leave them out would move the body's end.
+/// Fields listed in `Connection` still frame their message: ignoring them would move the body's end.
 #[test]
 fn connection_does_not_unframe() {
     let length = "Connection: Content-Length, Transfer-Encoding\r\nContent-Length: 5\r\n";

@@ -1,6 +1,6 @@
-//! Heads as h11 reads them (PyPI, pure Python, written independently of httparse) and as we do: random ones that begin
-//! sound and are changed in a few places. Where both take a head, it says the same to both. Where one refuses what the
-//! other takes, a row of [`KNOWN`] says which section decides.
+//! Compares our parsing of heads with that of h11 (PyPI, pure Python, independent of httparse): random heads, most of
+//! them valid, with a few bytes changed. If both accept a head, it means the same to both. If one refuses a head that
+//! the other accepts, a row of [`KNOWN`] names the section of the standard that decides.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -19,14 +19,14 @@ use psystrike::http1::{
 };
 use support::{base64::encode, repository, require_working};
 
-/// Whom a message comes from.
+/// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Request,
     Answer,
 }
 
-/// What a reader makes of a message.
+/// The result of parsing a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     /// The words of its start line, and the names, in small letters, and values of its fields.
@@ -35,12 +35,12 @@ enum Verdict {
     Refused(String),
 }
 
-/// A disagreement that is meant: what the message has, and why the reader that refuses is right to, or may.
+/// A known difference: the section that requires or allows the refusal of one parser.
 struct Known {
     kind: Kind,
-    /// We refuse; or else h11 does.
+    /// Whether psystrike refuses; otherwise h11 does.
     ours: bool,
-    /// What is said for the refusal.
+    /// The text of the refusal.
     why: &'static str,
     section: &'static str,
 }
@@ -66,32 +66,32 @@ const KNOWN: &[Known] = &[
     ),
     ours(
         Kind::Request,
-        "Malformed(\"field name\")",
+        "Malformed(\"header name\")",
         "RFC 9112 5.2: a server refuses or joins folded lines (answers get a second look)",
     ),
     ours(
         Kind::Answer,
-        "Malformed(\"field name\")",
+        "Malformed(\"header name\")",
         "RFC 9112 5.2: a server refuses or joins folded lines (answers get a second look)",
     ),
     ours(
         Kind::Request,
-        "Malformed(\"field value\")",
+        "Malformed(\"header value\")",
         "RFC 9110 5.5: control bytes are invalid; a recipient may keep them",
     ),
     ours(
         Kind::Answer,
-        "Malformed(\"field value\")",
+        "Malformed(\"header value\")",
         "RFC 9110 5.5: control bytes are invalid; a recipient may keep them",
     ),
     ours(
         Kind::Request,
-        "Content-Length beside Transfer-Encoding",
+        "both Content-Length and Transfer-Encoding",
         "RFC 9112 6.3: ought to be handled as an error (answers get a second look)",
     ),
     ours(
         Kind::Answer,
-        "Content-Length beside Transfer-Encoding",
+        "both Content-Length and Transfer-Encoding",
         "RFC 9112 6.3: ought to be handled as an error (answers get a second look)",
     ),
     ours(
@@ -106,12 +106,12 @@ const KNOWN: &[Known] = &[
     ),
     ours(
         Kind::Request,
-        "FramingError(\"Content-Length\")",
+        "FramingError(\"invalid Content-Length\")",
         "RFC 9112 6.3: a list of the same lengths may be taken; Go's client refuses it",
     ),
     ours(
         Kind::Answer,
-        "FramingError(\"Content-Length\")",
+        "FramingError(\"invalid Content-Length\")",
         "RFC 9112 6.3: a list of the same lengths may be taken; Go's client refuses it",
     ),
     ours(Kind::Request, "Transfer-Encoding in HTTP/1.0", "RFC 9112 6.1: faulty framing"),
@@ -128,7 +128,7 @@ const KNOWN: &[Known] = &[
     ),
     ours(
         Kind::Request,
-        "Malformed(\"Host\")",
+        "Malformed(\"Host header\")",
         "RFC 9112 3.2: a Host with an invalid value is answered by 400",
     ),
     ours(Kind::Answer, "Malformed(\"status code\")", "RFC 9110 15: 100 to 599"),
@@ -168,7 +168,7 @@ const FIELDS: &[&str] = &[
     "X: \u{e9}",
     "Via: 1.1 p",
 ];
-/// What a place of a message is changed to.
+/// The bytes that replace a place in a message.
 const EDITS: &[&str] =
     &["\n", "\r", "\r\n", " ", "\t", ":", "\0", "\x01", "\x7f", "\u{e9}", "x", "\r\n ", ",", ""];
 

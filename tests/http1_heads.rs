@@ -1,7 +1,7 @@
-//! Heads as they come off the wire, as tables: each row whole, cut at every point, and with other bytes behind it.
+//! Heads as tables: each row is parsed whole, cut at every point, and with other bytes after it.
 //!
-//! A prefix of a head gives "not whole yet" or the very error that the whole gives; once refused, it stays
-//! refused. What stands behind a head changes nothing.
+//! A prefix of a head is incomplete or fails with the same error as the whole head; once refused, it stays refused.
+//! Bytes after a head change nothing.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -15,11 +15,11 @@ use psystrike::http1::head::{
     RESPONSE_HEAD_BYTES_MAX, Target, Version,
 };
 
-/// What was read, in words, and how many bytes of head there were.
+/// A description of the parsed head, and the head's length.
 type Verdict = Result<Option<(String, usize)>, HeadError>;
 /// Reads a head at the start of the bytes.
 type Read = fn(&[u8]) -> Verdict;
-/// What a row expects: the words, or the error.
+/// The expectation of a row: the description, or the error.
 type Expected<'a> = Result<&'a str, HeadError>;
 
 const fn bad(what: &'static str) -> Expected<'static> {
@@ -62,7 +62,7 @@ fn version_and_fields(version: Version, persistent: bool, fields: Fields<'_, '_>
     words
 }
 
-/// Checks a row whole and with other bytes behind it.
+/// Checks a row whole and with other bytes after it.
 fn check_whole(read: Read, name: &str, bytes: &[u8], expected: Expected<'_>) {
     let expected = expected.map(|words| Some((words.to_owned(), bytes.len())));
     let many = vec![b'a'; 2 * RESPONSE_HEAD_BYTES_MAX];
@@ -82,7 +82,7 @@ fn check_whole(read: Read, name: &str, bytes: &[u8], expected: Expected<'_>) {
     }
 }
 
-/// Checks a row whole, with other bytes behind it, and cut at every point.
+/// Checks a row whole, with other bytes after it, and cut at every point.
 fn check(read: Read, name: &str, bytes: &[u8], expected: Expected<'_>) {
     check_whole(read, name, bytes, expected);
     let mut refused = false;
@@ -176,33 +176,41 @@ fn requests_that_are_refused() {
         ("nothing but bare LF", b"GET / HTTP/1.1\nHost: h\n\n", bad("bare LF")),
         ("bare LF in front", b"\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", bad("bare LF")),
         ("bare LF and more wrong behind it", b"GET / HTTP/1.1\r\nA: b\n: c\r\n\r\n", bad("bare LF")),
-        ("bare LF behind another fault", b"GET / HTTP/1.1\r\n: c\r\nA: b\n\r\n", bad("field name")),
+        ("bare LF behind another fault", b"GET / HTTP/1.1\r\n: c\r\nA: b\n\r\n", bad("header name")),
         ("LF in the method", b"GE\nT / HTTP/1.1\r\nHost: h\r\n\r\n", bad("bare LF")),
         ("bare CR in front", b"\rGET / HTTP/1.1\r\nHost: h\r\n\r\n", bad("line end")),
         ("bare CR behind the version", b"GET / HTTP/1.1\rHost: h\r\n\r\n", bad("line end")),
-        ("bare CR in a value", b"GET / HTTP/1.1\r\nHost: h\r\nA: b\rc\r\n\r\n", bad("field value")),
-        ("bare CR before a value", b"GET / HTTP/1.1\r\nHost: h\r\nA:\rb\r\n\r\n", bad("field value")),
-        ("two CR behind a value", b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\r\n\r\n", bad("field value")),
+        ("bare CR in a value", b"GET / HTTP/1.1\r\nHost: h\r\nA: b\rc\r\n\r\n", bad("header value")),
+        ("bare CR before a value", b"GET / HTTP/1.1\r\nHost: h\r\nA:\rb\r\n\r\n", bad("header value")),
+        ("two CR behind a value", b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\r\n\r\n", bad("header value")),
         ("bare CR as the last line", b"GET / HTTP/1.1\r\nHost: h\r\n\rX", bad("line end")),
-        ("obs-fold", b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n", bad("field name")),
-        ("obs-fold with HTAB", b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n\tc\r\n\r\n", bad("field name")),
-        ("obs-fold that is empty", b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n \r\n\r\n", bad("field name")),
-        ("white space before the first field", b"GET / HTTP/1.1\r\n Host: h\r\n\r\n", bad("field name")),
-        ("white space before a colon", b"GET / HTTP/1.1\r\nHost : h\r\n\r\n", bad("field name")),
-        ("HTAB before a colon", b"GET / HTTP/1.1\r\nHost\t: h\r\n\r\n", bad("field name")),
-        ("an empty name", b"GET / HTTP/1.1\r\nHost: h\r\n: b\r\n\r\n", bad("field name")),
-        ("no colon", b"GET / HTTP/1.1\r\nHost: h\r\nAb\r\n\r\n", bad("field name")),
-        ("no Host", b"GET / HTTP/1.1\r\nA: b\r\n\r\n", bad("no Host")),
-        ("no field at all", b"GET / HTTP/1.1\r\n\r\n", bad("no Host")),
-        ("two Hosts", b"GET / HTTP/1.1\r\nHost: h\r\nHost: i\r\n\r\n", bad("more than one Host")),
-        ("the same Host twice", b"GET / HTTP/1.1\r\nHost: h\r\nHOST: h\r\n\r\n", bad("more than one Host")),
-        ("two Hosts in 1.0", b"GET / HTTP/1.0\r\nHost: h\r\nHost: h\r\n\r\n", bad("more than one Host")),
-        ("a path in Host", b"GET / HTTP/1.1\r\nHost: h/a\r\n\r\n", bad("Host")),
-        ("a user in Host", b"GET / HTTP/1.1\r\nHost: u@h\r\n\r\n", bad("Host")),
-        ("a list in Host", b"GET / HTTP/1.1\r\nHost: h, i\r\n\r\n", bad("Host")),
-        ("white space in Host", b"GET / HTTP/1.1\r\nHost: h i\r\n\r\n", bad("Host")),
-        ("not ASCII in Host", b"GET / HTTP/1.1\r\nHost: \xc3\xa9\r\n\r\n", bad("Host")),
-        ("a bad Host in 1.0", b"GET / HTTP/1.0\r\nHost: h/a\r\n\r\n", bad("Host")),
+        ("obs-fold", b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n c\r\n\r\n", bad("header name")),
+        ("obs-fold with HTAB", b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n\tc\r\n\r\n", bad("header name")),
+        ("obs-fold that is empty", b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n \r\n\r\n", bad("header name")),
+        ("white space before the first field", b"GET / HTTP/1.1\r\n Host: h\r\n\r\n", bad("header name")),
+        ("white space before a colon", b"GET / HTTP/1.1\r\nHost : h\r\n\r\n", bad("header name")),
+        ("HTAB before a colon", b"GET / HTTP/1.1\r\nHost\t: h\r\n\r\n", bad("header name")),
+        ("an empty name", b"GET / HTTP/1.1\r\nHost: h\r\n: b\r\n\r\n", bad("header name")),
+        ("no colon", b"GET / HTTP/1.1\r\nHost: h\r\nAb\r\n\r\n", bad("header name")),
+        ("no Host", b"GET / HTTP/1.1\r\nA: b\r\n\r\n", bad("no Host header")),
+        ("no field at all", b"GET / HTTP/1.1\r\n\r\n", bad("no Host header")),
+        ("two Hosts", b"GET / HTTP/1.1\r\nHost: h\r\nHost: i\r\n\r\n", bad("more than one Host header")),
+        (
+            "the same Host twice",
+            b"GET / HTTP/1.1\r\nHost: h\r\nHOST: h\r\n\r\n",
+            bad("more than one Host header"),
+        ),
+        (
+            "two Hosts in 1.0",
+            b"GET / HTTP/1.0\r\nHost: h\r\nHost: h\r\n\r\n",
+            bad("more than one Host header"),
+        ),
+        ("a path in Host", b"GET / HTTP/1.1\r\nHost: h/a\r\n\r\n", bad("Host header")),
+        ("a user in Host", b"GET / HTTP/1.1\r\nHost: u@h\r\n\r\n", bad("Host header")),
+        ("a list in Host", b"GET / HTTP/1.1\r\nHost: h, i\r\n\r\n", bad("Host header")),
+        ("white space in Host", b"GET / HTTP/1.1\r\nHost: h i\r\n\r\n", bad("Host header")),
+        ("not ASCII in Host", b"GET / HTTP/1.1\r\nHost: \xc3\xa9\r\n\r\n", bad("Host header")),
+        ("a bad Host in 1.0", b"GET / HTTP/1.0\r\nHost: h/a\r\n\r\n", bad("Host header")),
         ("no method", b" / HTTP/1.1\r\nHost: h\r\n\r\n", bad("request line")),
         ("no target", b"GET HTTP/1.1\r\nHost: h\r\n\r\n", bad("request line")),
         ("an empty target", b"GET  HTTP/1.1\r\nHost: h\r\n\r\n", bad("request line")),
@@ -278,12 +286,12 @@ fn answers_that_are_refused() {
         ("bare LF as the last line", b"HTTP/1.1 200 OK\r\nA: b\r\n\n", bad("bare LF")),
         ("bare CR in the reason phrase", b"HTTP/1.1 200 O\rK\r\n\r\n", bad("status line")),
         ("bare CR behind the status", b"HTTP/1.1 200\rA: b\r\n\r\n", bad("status line")),
-        ("bare CR in a value", b"HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n", bad("field value")),
+        ("bare CR in a value", b"HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n", bad("header value")),
         ("bare CR as the last line", b"HTTP/1.1 200 OK\r\n\rA", bad("line end")),
-        ("obs-fold", b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", bad("field name")),
-        ("white space before a colon", b"HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\n", bad("field name")),
-        ("an empty name", b"HTTP/1.1 200 OK\r\n: b\r\n\r\n", bad("field name")),
-        ("no colon", b"HTTP/1.1 200 OK\r\nAb\r\n\r\n", bad("field name")),
+        ("obs-fold", b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n", bad("header name")),
+        ("white space before a colon", b"HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\n", bad("header name")),
+        ("an empty name", b"HTTP/1.1 200 OK\r\n: b\r\n\r\n", bad("header name")),
+        ("no colon", b"HTTP/1.1 200 OK\r\nAb\r\n\r\n", bad("header name")),
         ("two digits", b"HTTP/1.1 20 OK\r\n\r\n", bad("status line")),
         ("four digits", b"HTTP/1.1 2000 OK\r\n\r\n", bad("status line")),
         ("no digits", b"HTTP/1.1 OK\r\n\r\n", bad("status line")),
@@ -306,15 +314,15 @@ fn answers_that_are_refused() {
     }
 }
 
-/// One byte more at a place where most bytes have no business: what the row expects of each.
+/// Inserts one byte at a place where most bytes are invalid, and checks each byte value.
 struct Place {
     name: &'static str,
     read: Read,
     before: &'static str,
     behind: &'static str,
-    /// Whether the byte may stand there.
+    /// Whether the byte is valid there.
     fits: fn(u8) -> bool,
-    /// What is said of one that may not.
+    /// The error for an invalid byte.
     refusal: fn(u8) -> HeadError,
 }
 
@@ -349,7 +357,7 @@ fn every_byte_at_every_place() {
             before: "GET / HTTP/1.1\r\nHost: h\r\nA",
             behind: "b: c\r\n\r\n",
             fits: |byte| TOKEN(byte) || byte == b':', // the colon ends a shorter name
-            refusal: |_| HeadError::Malformed("field name"),
+            refusal: |_| HeadError::Malformed("header name"),
         },
         Place {
             name: "name's start",
@@ -359,7 +367,7 @@ fn every_byte_at_every_place() {
             fits: TOKEN,
             refusal: |byte| match byte {
                 b'\r' => HeadError::Malformed("line end"), // it begins the empty line
-                _ => HeadError::Malformed("field name"),
+                _ => HeadError::Malformed("header name"),
             },
         },
         Place {
@@ -368,7 +376,7 @@ fn every_byte_at_every_place() {
             before: "GET / HTTP/1.1\r\nHost: h\r\nA: b",
             behind: "c\r\n\r\n",
             fits: TEXT,
-            refusal: |_| HeadError::Malformed("field value"),
+            refusal: |_| HeadError::Malformed("header value"),
         },
         Place {
             name: "Host",
@@ -377,8 +385,8 @@ fn every_byte_at_every_place() {
             behind: "b\r\n\r\n",
             fits: |byte| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+;=".contains(&byte),
             refusal: |byte| match byte {
-                _ if TEXT(byte) => HeadError::Malformed("Host"),
-                _ => HeadError::Malformed("field value"),
+                _ if TEXT(byte) => HeadError::Malformed("Host header"),
+                _ => HeadError::Malformed("header value"),
             },
         },
         Place {
@@ -387,7 +395,7 @@ fn every_byte_at_every_place() {
             before: "HTTP/1.1 200 OK\r\nA",
             behind: "b: c\r\n\r\n",
             fits: |byte| TOKEN(byte) || byte == b':',
-            refusal: |_| HeadError::Malformed("field name"),
+            refusal: |_| HeadError::Malformed("header name"),
         },
         Place {
             name: "answer's value",
@@ -395,7 +403,7 @@ fn every_byte_at_every_place() {
             before: "HTTP/1.1 200 OK\r\nA: b",
             behind: "c\r\n\r\n",
             fits: TEXT,
-            refusal: |_| HeadError::Malformed("field value"),
+            refusal: |_| HeadError::Malformed("header value"),
         },
         Place {
             name: "reason phrase",
@@ -524,7 +532,8 @@ fn limits() {
     check(request, "101 fields over 16 KiB", &filled(&head, end, REQUEST + 100), TOO_LARGE);
 }
 
-/// Sound heads with some bytes changed, put in, taken out: however they come, they are judged alike.
+/// Valid heads with some bytes changed, inserted or removed: the result does not depend on how they are split into
+/// reads.
 #[test]
 fn broken_heads_are_judged_alike_under_any_cut() {
     let heads: [(Read, &[u8]); 4] = [

@@ -1,5 +1,6 @@
-//! The lenient reading of answers' heads: whatever it makes of a head, the strict parser reads the same in it again,
-//! and it makes the same of the head however that comes in. Which heads it accepts is in `answers.rs`.
+//! The lenient parser of response heads: the strict parser reads every head that it rewrites, with the same meaning,
+//! and the result does not depend on how the head is split into reads. Which heads it accepts is tested in
+//! `answers.rs`.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -13,7 +14,7 @@ use psystrike::http1::{
     lenient::{Lenient, normalise},
 };
 
-/// A head out of sound and odd parts.
+/// Returns a head of valid and odd parts.
 fn odd_head(random: &mut Random) -> Vec<u8> {
     const VERSIONS: [&str; 6] = ["HTTP/1.1", "HTTP/1.1", "HTTP/1.0", "HTTP/1.2", "HTTP/2.0", "HTTP/x.1"];
     const STATUSES: [&str; 6] = [" 200 OK", "  200", " 200  \x01\r x", " 304 \0", " 103 Hi", " 20"];
@@ -58,7 +59,7 @@ fn odd_head(random: &mut Random) -> Vec<u8> {
     head.into_bytes()
 }
 
-/// What a strict reader sees: status, framing fields, whether the connection persists; `None` if it refuses.
+/// Returns what the strict parser reads: status, framing fields, whether the connection persists; `None` if it refuses.
 fn meaning(head: &[u8]) -> Option<String> {
     let read = head::response(head, |head| {
         let is_framing = |name: &Name| matches!(name, Name::ContentLength | Name::TransferEncoding);

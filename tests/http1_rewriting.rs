@@ -1,6 +1,6 @@
-//! The heads that go on, as tables: what came, and the bytes that are sent instead; and the answers of our own.
+//! Forwarded heads as tables: the received head, and the bytes that are sent instead; and psystrike's own responses.
 //!
-//! What we write, we would accept ourselves: every head that is sent is read again.
+//! Every head that is sent is parsed again: psystrike accepts what it writes.
 
 #[path = "support/bytes.rs"]
 mod bytes;
@@ -17,7 +17,7 @@ use psystrike::http1::rewrite::{self, Host, Persistence, RequestEdit, ResponseEd
 
 const POD: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 80));
 
-/// The request head that goes on to [`POD`] with a target of these parts.
+/// Returns the request head for [`POD`] with a target of these parts.
 fn request(bytes: &[u8], target: &[&str]) -> Vec<u8> {
     request_to(POD, bytes, target)
 }
@@ -147,7 +147,7 @@ fn requests() {
     }
 }
 
-/// What goes to the pod is one request without a body, and nothing behind it.
+/// The pod receives one request without a body, and no bytes after it.
 fn read_again(name: &str, sent: &[u8]) {
     let read = head::request(sent, |head| (head.bytes.len(), framing::of_request(&head), head.connection));
     let (length, framing, connection) = read.expect(name).expect(name);
@@ -173,7 +173,7 @@ fn targets() {
     }
 }
 
-/// `Host` is the pod's address as std spells it, which is to say canonically.
+/// `Host` is the pod's address in std's spelling, which is the canonical one.
 #[test]
 fn hosts() {
     for pod in [
@@ -227,7 +227,7 @@ fn located(location: &str) -> ResponseEdit {
     ResponseEdit { location: Some(location.to_owned()), ..AS_IT_CAME }
 }
 
-/// Whether the head may go on as it came, and the head that is sent if not.
+/// Returns whether the head may be forwarded unchanged, and the rewritten head.
 fn answer(bytes: &[u8], edit: &ResponseEdit) -> (bool, Vec<u8>) {
     let mut out = b"left alone ".to_vec();
     let none = head::response(bytes, |head| {
@@ -394,8 +394,7 @@ fn answers_that_are_edited() {
     }
 }
 
-/// Where both may be done, to write the head anew changes nothing; and what was written once needs
-/// no second edit.
+/// If a head may be forwarded unchanged, rewriting it changes nothing; and a rewritten head needs no second edit.
 #[test]
 fn an_edited_answer_needs_no_edit() {
     for bytes in [

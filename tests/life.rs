@@ -1,4 +1,4 @@
-//! The life of the real process: how it ends by signals, and what it does not accumulate.
+//! The life of the real process: how it ends by signals, and that resources do not accumulate.
 
 mod support;
 
@@ -23,21 +23,21 @@ use support::{
 
 const PAGE: &str = "HTTP/1.1 200 OK\r\nDate: then\r\nContent-Length: 5\r\n\r\nup 1\n";
 
-/// The exit status of one that was ended at once.
+/// The exit status after a second signal.
 const ENDED_AT_ONCE: Option<i32> = Some(143);
 
 fn start(arguments: &[&str]) -> Psystrike {
     Psystrike::start(&[&["--allow", "127.0.0.0/8"], arguments].concat())
 }
 
-/// A pod that begins its answer, and ends it when it is told to.
+/// A pod that begins its response, and completes it on request.
 struct Slow {
     pod: Pod,
     gate: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl Slow {
-    /// `first` is sent at once, `then` when [`Self::go_on`] was called.
+    /// Sends `first` at once, and `then` after [`Self::go_on`].
     fn new(ip: &str, first: &'static str, then: &'static str) -> Self {
         let gate = Arc::<(Mutex<bool>, Condvar)>::default();
         let of_pod = gate.clone();
@@ -356,9 +356,9 @@ fn an_idle_process_does_nothing() {
     assert!(woken <= 1, "it woke up {woken} times in 300ms");
 }
 
-/// Scrapes so often on one connection, of a pod that keeps its own too, and counts the calls of the kernel in
-/// between. The answer to `/readyz?begins` is in there too. `under_way` is called in every scrape, before the answer is
-/// taken.
+/// Scrapes this often on one connection, of a pod with a persistent connection, and counts the system calls in between,
+/// including those for the response to `/readyz?begins`. `under_way` is called in every scrape, before the response is
+/// read.
 fn calls_of_scrapes(
     name: &str,
     pod: &Pod,
@@ -401,12 +401,12 @@ fn calls_of_scrapes(
     Some(calls)
 }
 
-/// Takes the calls with these names out of all, and says how many there were.
+/// Removes the calls with these names, and returns their number.
 fn take(calls: &mut BTreeMap<String, usize>, names: &[&str]) -> usize {
     names.iter().filter_map(|name| calls.remove(*name)).sum()
 }
 
-/// Stands behind the name of a call whose bytes are those of a body of `x`, without a head before them.
+/// The suffix of the name of a call whose bytes are those of a body of `x`, without a head before them.
 const OF_BODY: &str = " of a body";
 const READ_BODY: &[&str] = &["recvfrom of a body", "read of a body"];
 const WRITTEN_BODY: &[&str] = &["sendto of a body"];

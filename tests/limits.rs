@@ -1,5 +1,5 @@
-//! Bounds: of time, of size, of number. Each is reached through real sockets, on purpose and by more than one; what
-//! is asserted is what happens at it, that nothing else suffers, and that all is well afterwards.
+//! Limits of time, size and number. Each is reached through real sockets by more than one peer; the tests check the
+//! effect at the limit, that nothing else suffers, and that psystrike recovers afterwards.
 
 mod support;
 
@@ -27,7 +27,7 @@ use support::{
 const PAGE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nup 1\n";
 const MIB: u64 = 1 << 20;
 
-/// How long a connection has to stay silent to count as kept.
+/// How long a connection must stay silent to count as persistent.
 const QUIET: Duration = Duration::from_millis(50);
 
 fn start(arguments: &[&str]) -> Psystrike {
@@ -42,7 +42,7 @@ fn silent(ip: &str) -> Pod {
     })
 }
 
-/// Holds back the answers of a pod until it is opened.
+/// A gate that holds back the responses of a pod until it is opened.
 #[derive(Clone, Default)]
 struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
@@ -58,7 +58,7 @@ impl Gate {
     }
 }
 
-/// A pod that answers once its gate is open.
+/// A pod that responds once its gate is open.
 fn gated(ip: &str) -> (Pod, Gate) {
     let gate = Gate::default();
     let of_pod = gate.clone();
@@ -69,7 +69,7 @@ fn gated(ip: &str) -> (Pod, Gate) {
     (pod, gate)
 }
 
-/// A client whose request is on its way to the pod.
+/// Returns a client whose request is sent to the pod.
 fn scraping(psystrike: &Psystrike, pod: &Pod) -> Client {
     let before = pod.heads().len();
     let mut client = psystrike.client();
@@ -111,7 +111,11 @@ fn a_scrape_has_until_its_own_deadline() {
                 let response = scrape_with(psystrike, pod.address(), field);
                 let took = began.elapsed();
                 assert_eq!(response.status(), 504, "{field:?}");
-                assert_eq!(response.reason(), format!("no answer from the pod within {within}"), "{field:?}");
+                assert_eq!(
+                    response.reason(),
+                    format!("no response from the pod within {within}"),
+                    "{field:?}"
+                );
                 let told = format!("{} (pod {}, after ", response.reason(), pod.address());
                 assert!(response.text().starts_with(&told), "{response:?}");
                 let within = Duration::from_millis(within.trim_end_matches("ms").parse().expect("a number"));
@@ -128,7 +132,7 @@ fn prometheus_sees_our_reason_before_its_own_timeout() {
     let pod = silent("127.23.0.2");
     let began = Instant::now();
     let response = scrape_with(&psystrike, pod.address(), "X-Prometheus-Scrape-Timeout-Seconds: 1\r\n");
-    assert_eq!(response.reason(), "no answer from the pod within 900ms");
+    assert_eq!(response.reason(), "no response from the pod within 900ms");
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
@@ -172,7 +176,10 @@ fn an_answer_s_head_that_drips_does_not_outlast_the_deadline() {
         }
     });
     let response = psystrike.get(&Psystrike::target(pod.address(), "/"));
-    assert_eq!((response.status(), response.reason().as_str()), (504, "no answer from the pod within 200ms"));
+    assert_eq!(
+        (response.status(), response.reason().as_str()),
+        (504, "no response from the pod within 200ms")
+    );
 }
 
 #[test]
@@ -274,8 +281,8 @@ fn request_heads_are_bounded() {
     };
     let long_target =
         |length: usize| format!("GET {target}{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(length));
-    const LARGE: &str = "request head over 16 KiB";
-    const MANY: &str = "request head over 100 fields";
+    const LARGE: &str = "request headers over 16 KiB";
+    const MANY: &str = "more than 100 request headers";
     const LONG: &str = "request target over 16 KiB";
     let kib_16 = 16 << 10;
     for (what, request, status, reason) in [
@@ -312,7 +319,7 @@ fn heads_of_answers_are_bounded() {
         let padding = length + 5 - with_fields("X: \r\n").len();
         with_fields(&format!("X: {}\r\n", "x".repeat(padding)))
     };
-    const LARGE: &str = "answer head from the pod over 64 KiB";
+    const LARGE: &str = "response headers from the pod over 64 KiB";
     let kib_64 = 64 << 10;
     for (what, answer, status, reason) in [
         ("a head of 64 KiB", of_length(kib_64), 200, "OK"),
@@ -324,7 +331,7 @@ fn heads_of_answers_are_bounded() {
             "257 fields",
             with_fields(&"X: y\r\n".repeat(256)),
             502,
-            "malformed answer from the pod: more than 256 fields",
+            "malformed response from the pod: more than 256 headers",
         ),
     ] {
         let pod = Pod::answering("127.23.1.2", answer, Then::Keep);
@@ -337,7 +344,7 @@ fn heads_of_answers_are_bounded() {
     }
 }
 
-/// A pod with a long body, which counts what it could send of it so far.
+/// A pod with a long body, which counts the bytes that it has sent so far.
 fn long(ip: &str) -> (Pod, Arc<AtomicU64>) {
     let sent = Arc::new(AtomicU64::new(0));
     let count = sent.clone();
@@ -449,8 +456,8 @@ fn a_client_that_asks_and_asks_and_never_reads_costs_little_memory() {
     });
 }
 
-/// Long downloads take turns, and short scrapes go first: they take not much more than through a process that does
-/// nothing else, measured in the same seconds.
+/// Long downloads take turns, and short scrapes run first: they take not much longer than through an otherwise idle
+/// process, measured at the same time.
 #[test]
 fn scrapes_beside_long_downloads_take_little_longer_than_without() {
     const DOWNLOADS: usize = 30;
@@ -754,7 +761,7 @@ fn kept_pod_connections_are_bounded_and_the_least_recently_used_goes() {
     assert_eq!(psystrike.metric("psystrike_pod_connections{state=\"idle\"}"), 2.0);
 }
 
-/// So few that a handful of scrapes takes all.
+/// So few that a handful of scrapes uses all of them.
 const OPEN_FILES: usize = 40;
 
 fn start_with_few_files(arguments: &[&str]) -> Psystrike {

@@ -1,5 +1,5 @@
 //! The log of the real process on standard errors of all kinds: which lines arrive, that they arrive whole, and that
-//! nothing else depends on it.
+//! scrapes do not depend on the log.
 
 mod support;
 
@@ -28,7 +28,7 @@ const PAGE: &str = "HTTP/1.1 200 OK\r\nDate: then\r\nContent-Length: 5\r\n\r\nup
 /// A line for each scrape, and few others.
 const ACCESS_LOG: &[&str] = &["--access-log"];
 const LOST: &str = "psystrike_log_lines_lost_total";
-/// A process that waits for a blocked log at its end takes longer. Much more than it waits: machines are slow.
+/// Time limit for the exit: well above the time that the process waits for a blocked log, as machines may be slow.
 const END: Duration = Duration::from_millis(1500);
 
 fn scrape_often(address: SocketAddr, pod: &Pod, path: &str, times: usize) {
@@ -39,26 +39,26 @@ fn scrape_often(address: SocketAddr, pod: &Pod, path: &str, times: usize) {
     }
 }
 
-/// More than a pipe and the queue before it hold, in not many scrapes.
+/// More than a pipe and the queue before it hold, with few scrapes.
 fn scrape_more_than_fits(address: SocketAddr, pod: &Pod) -> usize {
     const SCRAPES: usize = 500;
     scrape_often(address, pod, &long_path(), SCRAPES);
     SCRAPES
 }
 
-/// With the rest of its head it is just within what a request may have.
+/// With the rest of its head it is just within the limit of a request.
 fn long_path() -> String {
     format!("/{}", "x".repeat(15_000))
 }
 
-/// What `/metrics` says of lost lines.
+/// Returns the numbers of lost lines on `/metrics`.
 fn lost(address: SocketAddr, reason: &str) -> u64 {
     let page = Client::connect(address).get("/metrics").text();
     let (series, _) = exposition::sample(&format!("{LOST}{{reason=\"{reason}\"}} 0")).expect("a sample");
     exposition::parse(&page)[&series].parse().expect("a number")
 }
 
-/// What the log says of lost lines, in all.
+/// Returns the total of lost lines according to the log.
 fn said_lost<'l>(lines: impl IntoIterator<Item = &'l String>) -> u64 {
     let said = lines.into_iter().filter_map(|line| {
         let (number, _) = line.split_once(" level=warn msg=\"")?.1.split_once(" log line")?;
@@ -67,13 +67,13 @@ fn said_lost<'l>(lines: impl IntoIterator<Item = &'l String>) -> u64 {
     said.sum()
 }
 
-/// How many of the lines are whole ones of the access log.
+/// Returns how many of the lines are complete lines of the access log.
 fn accesses<'l>(lines: impl IntoIterator<Item = &'l String>) -> usize {
     let whole = |line: &&String| line.contains(" msg=scrape client=") && line.contains(" seconds=");
     lines.into_iter().filter(whole).count()
 }
 
-/// Lines as they are read.
+/// The lines that were read.
 struct Lines {
     coming: Receiver<String>,
     seen: Vec<String>,
@@ -89,7 +89,7 @@ impl Lines {
         Self { coming, seen: Vec::new() }
     }
 
-    /// The next line with `part` in it, waited for. Those before it are kept, too.
+    /// Waits for the next line that contains `part`. Stores the lines before it too.
     fn wait_for(&mut self, part: &str) -> &str {
         loop {
             let line = self.coming.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("no line with {part:?}"));

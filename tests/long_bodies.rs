@@ -1,5 +1,5 @@
-//! Long bodies through the real binary, which the kernel moves from socket to socket unseen: every byte of them,
-//! and of nothing else, whoever is slow, stops, lies or goes in the middle.
+//! Long bodies through the real binary, which the kernel moves from socket to socket: every byte arrives, and no other
+//! byte does, even if peers are slow, stop, break the framing or disconnect.
 
 mod support;
 
@@ -29,7 +29,7 @@ use support::{
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// How long a connection has to stay silent to count as kept.
+/// How long a connection must stay silent to count as persistent.
 const QUIET: Duration = Duration::from_millis(50);
 
 fn start(arguments: &[&str]) -> Psystrike {
@@ -61,7 +61,7 @@ enum Framing {
     UntilClose,
 }
 
-/// An answer that goes on as it came.
+/// A response that is forwarded unchanged.
 fn answer(framing: Framing, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let (field, before, behind) = match framing {
@@ -75,7 +75,7 @@ fn answer(framing: Framing, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body, behind.as_bytes()].concat()
 }
 
-/// A pod that answers `/name` with the bytes that have this name. To `HEAD` it says only the head. What has no
+/// A pod that responds to `/name` with the bytes of this name, and to `HEAD` with the head only. A body without a
 /// length ends with its connection.
 fn pod_with(ip: &str, answers: Vec<(&'static str, Vec<u8>)>) -> Pod {
     Pod::serve(ip, move |head, client| {
@@ -89,7 +89,7 @@ fn pod_with(ip: &str, answers: Vec<(&'static str, Vec<u8>)>) -> Pod {
     })
 }
 
-/// A client whose kernel takes little at once.
+/// A client with small buffers in the kernel.
 fn slow_client(psystrike: &Psystrike) -> Client {
     let client = psystrike.client();
     SockRef::from(client.stream()).set_recv_buffer_size(64 * KIB).expect("it can be set");
@@ -140,7 +140,7 @@ fn every_byte_in_every_framing_to_every_client() {
     }
 }
 
-/// Whatever comes behind whatever on one connection: what is expected of the first must not shape the second.
+/// All pairs of responses on one connection: the first one must not affect how the second one is forwarded.
 #[test]
 fn answers_of_all_kinds_in_any_order_on_kept_connections() {
     let psystrike = start(&[]);
@@ -348,7 +348,7 @@ fn bytes_that_nobody_looked_at_are_counted_and_logged() {
 
 const LONG: usize = 64 * MIB;
 
-/// A pod with a long body, which counts what it could send of it so far.
+/// A pod with a long body, which counts the bytes that it has sent so far.
 fn endless(ip: &str) -> (Pod, Arc<AtomicUsize>) {
     let sent = Arc::new(AtomicUsize::new(0));
     let count = sent.clone();
@@ -367,7 +367,7 @@ fn endless(ip: &str) -> (Pod, Arc<AtomicUsize>) {
     (pod, sent)
 }
 
-/// Reads so many bytes of the body, of which the first is that `at` its beginning, and looks at each.
+/// Reads this many bytes of the body, from offset `at` on, and checks each.
 fn read_body(mut stream: &TcpStream, from: usize, to: usize, piece: &[u8]) {
     let mut buffer = vec![0; 256 * KIB];
     let mut at = from;
@@ -380,7 +380,7 @@ fn read_body(mut stream: &TcpStream, from: usize, to: usize, piece: &[u8]) {
     }
 }
 
-/// Reads an answer's head, and not a byte more.
+/// Reads the head of a response, and not a byte more.
 fn read_head(mut stream: &TcpStream) {
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
@@ -503,7 +503,7 @@ fn urgent_data_within_a_long_body_holds_up_nobody_else() {
     }
 }
 
-/// splice(2) gives nothing at the mark, as at an end; and the end may be there already when it does.
+/// splice(2) returns 0 at the mark, as at an end; and the end may have arrived as well.
 #[test]
 fn urgent_data_is_no_end() {
     let psystrike = start(&["--timeout", "1s"]);

@@ -1,5 +1,5 @@
-//! Pods that vanish without FIN or RST: their node is gone, their address is another pod's, or a firewall forgot the
-//! connection.
+//! Pods that vanish without FIN or RST: their node is gone, their address belongs to another pod, or a firewall dropped
+//! the connection.
 
 mod support;
 
@@ -17,7 +17,7 @@ use support::{
 
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nup 1\n";
 
-/// From now on, nothing that the pod sends on its present connections arrives, not even a reset.
+/// Drops all packets of the pod on its current connections, even resets.
 fn lose_connections_of(pod: SocketAddr) {
     let connections = Command::new("ss").args(["-Htn", "state", "established"]).output().expect("ss runs");
     let connections = String::from_utf8(connections.stdout).expect("text");

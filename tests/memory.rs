@@ -1,5 +1,5 @@
-//! A limited cgroup: what peers who stall make psystrike hold is bounded, the kernel never kills it for that, and
-//! ordinary scrapes go on beside.
+//! A memory cgroup: the memory that stalled peers use is limited, the kernel never kills psystrike, and ordinary
+//! scrapes continue.
 
 mod support;
 
@@ -27,21 +27,20 @@ use support::{
 const MIB: u64 = 1 << 20;
 const LIMIT_BYTES: u64 = 16 * MIB;
 const ORDINARY_BYTES: usize = 100_000;
-/// Peers that attack.
+/// The number of attacking peers.
 const ATTACKERS: usize = 500;
 const SCRAPES_MIN: usize = 30;
-/// The longest that an ordinary scrape may take beside them, on a busy machine.
+/// Time limit for an ordinary scrape during the attack, on a busy machine.
 const SLOW: Duration = Duration::from_secs(3);
 
-/// A psystrike in a cgroup of so many bytes.
+/// Starts psystrike in a memory cgroup.
 fn start_in(group: &Cgroup, arguments: &[&str]) -> Psystrike {
     let wrapper = group.wrapper();
     let arguments = [&["--allow", "127.0.0.0/8"], arguments].concat();
     Psystrike::start_under(&wrapper.each_ref().map(String::as_str), &arguments)
 }
 
-/// Scrapes an ordinary pod again and again while `attack` goes on; every scrape has to be whole, and in time. Gives how
-/// many there were.
+/// Scrapes an ordinary pod repeatedly during `attack`; every scrape must be complete and in time. Returns their number.
 fn scraping_beside(psystrike: &Psystrike, ip: &str, attack: impl FnOnce()) -> usize {
     let body = "x".repeat(ORDINARY_BYTES);
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {ORDINARY_BYTES}\r\n\r\n{body}");
@@ -67,7 +66,7 @@ fn scraping_beside(psystrike: &Psystrike, ip: &str, attack: impl FnOnce()) -> us
     })
 }
 
-/// What holds after an attack: nothing was killed, and the budget was kept.
+/// Checks the state after an attack: no process was killed, and the budget was not exceeded.
 fn assert_survived(what: &str, group: &Cgroup, psystrike: &Psystrike, scrapes: usize) {
     let peak = group.peak() as f64 / MIB as f64;
     assert_eq!(group.kills(), 0, "{what}");
@@ -82,7 +81,7 @@ fn assert_survived(what: &str, group: &Cgroup, psystrike: &Psystrike, scrapes: u
     assert!(held <= most, "{what}: {held} bytes are held, of {most}");
 }
 
-/// A pod that begins an answer's head, of so many bytes, and says nothing more. Counts those that it began.
+/// A pod that sends the beginning of a response head, of this many bytes, and nothing more. Counts these heads.
 struct SlowHeads {
     address: SocketAddr,
     begun: Arc<AtomicUsize>,
@@ -111,7 +110,7 @@ impl SlowHeads {
     }
 }
 
-/// A connection that takes no more than the kernel has to.
+/// Returns a connection with the smallest buffers that the kernel allows.
 fn stingy(to: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a buffer size can be set");
@@ -142,7 +141,7 @@ fn the_limits_follow_from_the_memory_that_the_cgroup_grants() {
     }
     let psystrike = start_in(&group, &["--buffers-max", "1MiB", "--workers", "2"]);
     psystrike.wait_for_line("workers=2 clients_max=\"320 (from the cgroup's memory limit)\"");
-    psystrike.wait_for_line("buffers_max=\"1MiB (as set)\"");
+    psystrike.wait_for_line("buffers_max=\"1MiB (configured)\"");
 }
 
 #[test]
@@ -164,13 +163,16 @@ fn pods_that_never_end_their_heads() {
         poll("scrapes that give way", ended, |ended| *ended > 10.0);
     });
     assert_survived("slow heads of pods", &group, &psystrike, scrapes);
-    // The first ones stalled longest, and are told.
+    // The first ones have held buffers longest, and get the reason.
     let first = &mut clients[0];
-    let mut told = [0; 80];
+    let mut start = [0; 80];
     first.set_read_timeout(Some(LIMIT)).expect("a time limit");
-    first.read_exact(&mut told).expect("an answer");
-    let told = String::from_utf8_lossy(&told);
-    assert!(told.starts_with("HTTP/1.1 503 psystrike's buffers are full, and this scrape stalled"), "{told}");
+    first.read_exact(&mut start).expect("a response");
+    let start = String::from_utf8_lossy(&start);
+    assert!(
+        start.starts_with("HTTP/1.1 503 psystrike's buffers are full; this scrape has held buffers"),
+        "{start}"
+    );
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! The operator's way, end to end: the image is made and runs under its limits; a real Prometheus with the shipped
-//! configuration and rules scrapes real pods through it; trouble raises its alert; and that Prometheus answers every
+//! The way of an operator, end to end: the image is built and runs under its limits; a real Prometheus with the shipped
+//! configuration and rules scrapes real pods through it; failures raise their alerts; and Prometheus answers every
 //! query of the dashboard with data.
 //!
-//! Not here: the cluster. Files stand in for discovery, and podman for the kubelet.
+//! Not tested here is the cluster: files replace discovery, and podman replaces the kubelet.
 
 mod support;
 

@@ -1,6 +1,5 @@
-//! Calls of the kernel that psystrike can do without: where one of them is refused, by a seccomp profile or a
-//! sandboxed kernel, scrapes go on byte for byte, and what changed is logged and on `/metrics`. strace injects the
-//! failures.
+//! System calls that psystrike can do without: if a seccomp profile or a sandboxed kernel refuses one of them, scrapes
+//! continue byte for byte, and the change is logged and shown on `/metrics`. strace injects the failures.
 
 mod support;
 
@@ -16,7 +15,7 @@ use support::{
 const LONG: usize = 700_000;
 const COPIED: &str = "copying long responses from now on";
 
-/// Bytes of which no two stretches are the same.
+/// Returns bytes in which no two stretches are the same.
 fn body(bytes: usize) -> Vec<u8> {
     let mut random = 0x9e37_79b9_u32;
     let next = |_| {
@@ -42,7 +41,7 @@ fn in_chunks(body: &[u8], bytes: usize) -> Vec<u8> {
     answer
 }
 
-/// Pods that answer in every framing, and what they answer.
+/// Returns pods that respond in every framing, and their bodies.
 fn pods() -> Vec<(Pod, Vec<u8>)> {
     let (short, long) = (body(100), body(LONG));
     let answers =
@@ -52,7 +51,7 @@ fn pods() -> Vec<(Pod, Vec<u8>)> {
     answers.collect()
 }
 
-/// Scrapes all pods in turn, on one connection, more than once: a long answer is met otherwise where one was before.
+/// Scrapes all pods in turn, on one connection, more than once: a long response is read differently after another one.
 fn scrape_all(client: &mut Client, pods: &[(Pod, Vec<u8>)], case: &str) {
     for round in 0..3 {
         for (nth, (pod, answer)) in pods.iter().enumerate() {
@@ -66,7 +65,7 @@ fn scrape_all(client: &mut Client, pods: &[(Pod, Vec<u8>)], case: &str) {
     }
 }
 
-/// psystrike with a failure of this call, which strace injects.
+/// Starts psystrike with failures of this call, which strace injects.
 fn start_with(failure: &str) -> Psystrike {
     let inject = format!("inject={failure}");
     // -D: psystrike is the process that is started, and ends with the test.
@@ -74,7 +73,7 @@ fn start_with(failure: &str) -> Psystrike {
     Psystrike::start_under(&strace, &["--allow", "127.0.0.0/8", "--workers", "1"])
 }
 
-/// Whether strace can inject failures here.
+/// Returns whether strace can inject failures here.
 fn can_inject() -> bool {
     require_working(&["strace", "-o", "/dev/null", "-e", "inject=splice:error=ENOSYS", "true"])
 }

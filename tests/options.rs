@@ -1,5 +1,5 @@
-//! What the table of options (src/config/options.rs) generates: the README's table, and the chart's schema. With
-//! `PSYSTRIKE_WRITE=1` these tests write it; without, they fail where it is not current.
+//! The texts generated from the table of options (src/config/options.rs): the README's table and the chart's schema.
+//! With `PSYSTRIKE_WRITE=1` these tests write them; without, they fail if a text is out of date.
 
 mod support;
 

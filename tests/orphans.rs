@@ -1,7 +1,7 @@
-//! What stays in the kernel of answers that nobody is going to take: nothing.
+//! Responses that nobody reads leave no bytes in the kernel.
 //!
-//! After an orderly close the unread bytes of an answer would stay in the send buffer, up to megabytes for each, where
-//! no limit, gauge or descriptor sees them.
+//! After an orderly close, the unread bytes of a response would stay in the send buffer, up to megabytes for each,
+//! where no limit, gauge or descriptor counts them.
 
 mod support;
 
@@ -23,10 +23,10 @@ use support::{
 };
 
 const CLIENTS: usize = 200;
-/// More than the kernel's buffers hold: one that they hold is delivered, or tried to be, for as long as a scrape may take.
+/// More than the kernel's buffers hold: the kernel tries to deliver a shorter response for the time limit of a scrape.
 const BODY: usize = 16 << 20;
 
-/// Unacknowledged bytes of all connections at this address, whoever holds them, and the kernel's own figures.
+/// Returns the unacknowledged bytes of all connections at this address, and the kernel's figures.
 fn unsent_bytes(address: SocketAddr) -> (u64, String) {
     let sockets = Command::new("ss").args(["-Htan", "src", &address.to_string()]).output().expect("ss runs");
     let sockets = String::from_utf8(sockets.stdout).expect("text");
@@ -43,7 +43,7 @@ fn long_answers() -> Pod {
     Pod::answering("10.1.2.3", answer, Then::Keep)
 }
 
-/// Takes the first byte of an answer, and no more.
+/// Reads the first byte of a response, and no more.
 fn begin_to_take(client: &Client) {
     assert_eq!(client.stream().read(&mut [0]).expect("an answer"), 1);
 }
@@ -95,7 +95,7 @@ fn of_clients_that_do_not_read_nothing_stays_after_their_time() {
     });
 }
 
-/// What was never acknowledged stays counted after a reset (SIOCOUTQ), although it is gone: nothing waits for it.
+/// Unacknowledged bytes stay counted after a reset (SIOCOUTQ), although they are gone: nothing waits for them.
 #[test]
 fn of_clients_that_do_not_wait_for_their_answer_no_connection_stays() {
     in_new_namespace(|| {
@@ -112,7 +112,7 @@ fn of_clients_that_do_not_wait_for_their_answer_no_connection_stays() {
     });
 }
 
-/// A whole answer is another matter: a client that takes it slowly gets all of it, though its connection is over.
+/// A complete response is delivered: a client that reads slowly gets all of it, although its connection is closed.
 #[test]
 fn a_last_answer_reaches_a_slow_client() {
     in_new_namespace(|| {

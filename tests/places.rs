@@ -1,5 +1,5 @@
-//! Limits that are small: how many clients there may be, how many pod connections are pooled, how many files may be
-//! open. Each is reached through real sockets, by the real binary; what is asserted is who gets an answer.
+//! Small limits: of clients, of pooled pod connections, of open files. Each is reached through real sockets, with the
+//! real binary; the tests check which clients get a response.
 
 mod support;
 
@@ -36,7 +36,7 @@ fn every_worker_pools_pod_connections_however_few_there_may_be() {
 
 // Open files
 
-/// Runs it with at most so many open files to its end; it must not serve. Gives how many it says it needs.
+/// Runs it with this open-files limit; it must exit. Returns the number of open files that it says it needs.
 fn files_needed(most: usize, arguments: &[&str]) -> usize {
     let limit = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
     let arguments = [&["-c", &limit, psystrike::BINARY, "--listen", "127.0.0.1:0"], arguments].concat();

@@ -1,5 +1,5 @@
-//! The main job, end to end: a real Prometheus, the installed one and the newest, set up as the README tells users,
-//! scrapes pods by their paths at psystrike.
+//! The main job, end to end: a real Prometheus, the installed one and the newest, scrapes pods by their paths at
+//! psystrike, with the shipped relabelling.
 
 mod scraping;
 mod support;
@@ -52,6 +52,11 @@ fn own_metrics_pass_promtool() {
     let page = psystrike.get("/metrics");
 
     let text = page.text();
+    assert_eq!(
+        psystrike.metric("psystrike_pod_responses_total{class=\"2xx\"}"),
+        2.0,
+        "of the pod that answers"
+    );
     for release in releases {
         let check = check_metrics(release, &page);
         let complaints = String::from_utf8_lossy(&[check.stdout, check.stderr].concat()).into_owned();
@@ -61,7 +66,7 @@ fn own_metrics_pass_promtool() {
     exposition::parse(&text);
 }
 
-/// The relabelling is what users have had since the original psystrike: only the address is ours.
+/// Returns a configuration with the relabelling of the original psystrike's users, at this address.
 fn configuration(psystrike: SocketAddr) -> String {
     let relabel_configs = seed::relabel_configs(&psystrike.to_string()).replace('\n', "\n    ");
     format!(

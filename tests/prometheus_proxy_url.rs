@@ -1,5 +1,5 @@
 //! Scrapes through `proxy_url`, end to end: one line in the job of a real Prometheus, the installed one and the newest,
-//! instead of rules for the way.
+//! instead of relabelling rules.
 
 mod scraping;
 mod support;
@@ -34,14 +34,14 @@ fn newest_prometheus_scrapes_pods_of_every_host_through_proxy_url() {
 
 const HTTP: Scheme = Scheme { name: "http", shown: shown_of_http, others: &[] };
 
-/// An answer of psystrike, with its status.
+/// A response of psystrike, with its status.
 fn shown_of_http(failure: Failure) -> String {
     let answer = match failure {
         Failure::Forbidden => "403 destination not allowed",
         Failure::NameForbidden => "403 name resolves to nothing that is allowed",
         Failure::Dead => "502 pod refused the connection",
         Failure::Unanswering => "504 pod did not accept the connection within 500ms",
-        Failure::Slow => "504 no answer from the pod within 900ms",
+        Failure::Slow => "504 no response from the pod within 900ms",
     };
     format!("server returned HTTP status {answer}")
 }
@@ -50,7 +50,7 @@ fn shown_of_http(failure: Failure) -> String {
 const BY_PROXY_URL: Way =
     Way { name: "by-proxy-url", configuration: proxy_configuration, query: "/metrics%3Fformat=prometheus" };
 
-/// One line instead of rules for the way: what relabelling there is would be the same without psystrike.
+/// Returns a configuration with one line for psystrike; the relabelling would be the same without it.
 fn proxy_configuration(psystrike: SocketAddr) -> String {
     format!(
         r"

@@ -1,5 +1,5 @@
 //! Targets with TLS, end to end: a real Prometheus with one line of `proxy_url` speaks TLS with the pods through
-//! psystrike's tunnels, and what it shows of a tunnel that is not opened is psystrike's reason.
+//! psystrike's tunnels, and shows psystrike's reason if a tunnel is refused.
 
 mod scraping;
 mod support;
@@ -38,8 +38,8 @@ fn the_newest_prometheus_scrapes_pods_with_tls_of_every_host() {
     pods_of_every_host(Release::Newest, &HTTPS);
 }
 
-/// What Prometheus shows of an open tunnel to a pod that is slow or silent, closes in the handshake, does not speak
-/// TLS, or has a certificate that is not trusted or is for another address.
+/// The errors that Prometheus shows if the pod behind an open tunnel is slow or silent, closes during the handshake,
+/// does not speak TLS, or has a certificate that is not trusted or is for another address.
 const SLOW: &str = "context deadline exceeded";
 const CLOSES: &str = "EOF";
 const NO_TLS: &str = "tls: first record does not look like a TLS handshake";
@@ -59,7 +59,7 @@ fn errors_of_open_tunnels_are_in_the_table() {
 const HTTPS: Scheme =
     Scheme { name: "https", shown: shown_of_https, others: &[("closing", CLOSES), ("http", NO_TLS)] };
 
-/// The reason of a response to CONNECT, without its status. In an open tunnel psystrike cannot answer.
+/// The reason of a response to CONNECT, without its status. In an open tunnel psystrike cannot respond.
 fn shown_of_https(failure: Failure) -> String {
     let reason = match failure {
         Failure::Forbidden => "destination not allowed",
@@ -130,7 +130,7 @@ fn pods_with_tls(release: Release) {
         ("unverified", &forbidden, "destination not allowed"),
         ("wrong-name", &other, OTHER_NAME),
         ("untrusted", &untrusted, UNTRUSTED),
-        ("off", &v4, "CONNECT is off: --allow-connect turns it on"),
+        ("off", &v4, "CONNECT is disabled; --allow-connect enables it"),
     ] {
         let is_it = |target: &&Target| target.labels["job"] == job && target.labels["instance"] == *address;
         let target =

@@ -1,5 +1,5 @@
-//! The documents say what the program does: every metric, every outcome. (Every option: tests/options.rs.) And the
-//! Japanese README says what the English one does.
+//! The documents match the program: every metric, every outcome. (Every option: tests/options.rs.) The Japanese README
+//! has the same facts as the English one.
 
 mod support;
 

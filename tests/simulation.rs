@@ -1,9 +1,9 @@
-//! The whole worker over simulated sockets and a virtual clock: seeded runs with random clients, pods and faults,
-//! and scenes that are played call by call.
+//! The whole worker over simulated sockets and a virtual clock: seeded runs with random clients, pods and faults, and
+//! scenes that are played call by call.
 //!
-//! `PSYSTRIKE_SEEDS` is the number of seeds to run, `PSYSTRIKE_FIRST_SEED` the first of them; `PSYSTRIKE_SEED` runs one
-//! alone and prints every step. For a great many, build with optimisation:
-//! `PSYSTRIKE_FIRST_SEED=1000000 PSYSTRIKE_SEEDS=100000 cargo test --profile seeds --test simulation whatever`.
+//! `PSYSTRIKE_SEEDS` is the number of seeds to run, `PSYSTRIKE_FIRST_SEED` the first of them; `PSYSTRIKE_SEED` runs a
+//! single one and prints every step. For a large number, build with optimisation: `PSYSTRIKE_FIRST_SEED=1000000
+//! PSYSTRIKE_SEEDS=100000 cargo test --profile seeds --test simulation whatever`.
 
 #[path = "simulation/answers.rs"]
 mod answers;
@@ -51,7 +51,7 @@ use kernel::{Close, ConnId};
 use sim::Sim;
 
 const SEEDS: u64 = 2000;
-/// So many seeds meet every outcome there is.
+/// This many seeds reach every outcome.
 const SEEDS_FOR_ALL: u64 = 1000;
 
 #[test]
@@ -91,7 +91,7 @@ fn whatever_happens_clients_get_their_own_pods_answers_or_see_that_they_do_not()
     }
 }
 
-/// How long a client waits for a place, and how long one that has a place may say nothing while others wait.
+/// How long a client waits for a place, and how long a client with a place may stay silent while others wait.
 const WAIT: Duration = Duration::from_millis(1200);
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -105,7 +105,7 @@ fn sim() -> Sim {
     Sim::new(1, 100, 100)
 }
 
-/// A client has scraped the first pod once. Gives both connections.
+/// A client has scraped the first pod once. Returns both connections.
 fn scraped(sim: &mut Sim) -> (ConnId, ConnId) {
     let client = sim.client();
     sim.send(client, SCRAPE);
@@ -114,7 +114,7 @@ fn scraped(sim: &mut Sim) -> (ConnId, ConnId) {
     (client, pod)
 }
 
-/// The pod answers, and the client gets it.
+/// The pod responds, and the client receives the response.
 fn assert_answer(sim: &mut Sim, client: ConnId, pod: ConnId) {
     assert!(sim.take(pod).starts_with("GET /m HTTP/1.1\r\n"));
     sim.send(pod, ANSWER);
@@ -125,7 +125,7 @@ fn assert_starts(answer: &str, start: &str) {
     assert!(answer.starts_with(start), "{answer}");
 }
 
-/// The client takes all that is there, and ends when it sees the end. Says how the worker closes then.
+/// The client reads all bytes, and closes when it sees the end. Returns how the worker closes then.
 fn end_of(sim: &mut Sim, client: ConnId) -> Option<Close> {
     sim.take(client);
     sim.pass(Duration::from_millis(100));

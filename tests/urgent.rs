@@ -1,4 +1,4 @@
-//! Urgent data (MSG_OOB, tcp(7)): a read ends at its mark, and what stands behind the mark is still read at once.
+//! Urgent data (MSG_OOB, tcp(7)): a read ends at its mark, and the bytes after the mark are still read at once.
 
 mod support;
 

@@ -7,12 +7,12 @@ const WIDTH: usize = 96;
 /// Columns of an option's name and value, before its description.
 const INDENT: usize = 29;
 
-/// Stands for a blank at which no line is broken.
+/// A space at which no line is broken, until the lines are complete.
 const UNBROKEN: &str = "\u{1}";
 
 const USAGE: &str = "\
-psystrike forwards Prometheus's scrapes to pods that it cannot reach: for jobs with
-proxy_url: http://PSYSTRIKE:8080, and at /pods/{host}/{port}/{path} for jobs that rewrite paths.
+psystrike forwards Prometheus scrapes to pods that Prometheus cannot reach. In a job, set
+proxy_url: http://PSYSTRIKE:8080, or rewrite the path to /pods/{host}/{port}/{path}.
 
 Usage: psystrike [OPTIONS]
 ";

@@ -1,6 +1,6 @@
 //! Parses arguments and `PSYSTRIKE_*` variables into a [`Config`].
 //!
-//! Owns what the values of options mean. The table of options is in [`options`]. Applies none of them.
+//! Owns the meaning of option values. The table of options is in [`options`]. Does not apply them.
 
 mod help;
 pub mod options;
@@ -29,13 +29,13 @@ use crate::{
     },
 };
 
-/// The most workers: more than the cores of any machine that psystrike is meant for.
+/// Maximum number of workers: more than the cores of any machine that psystrike is meant for.
 const WORKERS_MAX: usize = 256;
 
-/// What to run, by the command line.
+/// The action that the command line requests.
 #[derive(Debug)]
 pub enum Command {
-    /// Print [`help`].
+    /// Print [`help()`].
     Help,
     /// Print the version.
     Version,
@@ -50,7 +50,7 @@ pub enum Command {
 pub struct Config {
     /// Addresses to listen on. Empty: the default address.
     pub listen: Vec<SocketAddr>,
-    /// The name under which they were given: the option's or its variable's.
+    /// The name of the option or variable that they come from, for error messages.
     pub listen_name: String,
     /// Number of event loops.
     pub workers: usize,
@@ -60,7 +60,7 @@ pub struct Config {
     pub clients_max: Option<usize>,
     /// Limit of pooled pod connections, if set.
     pub upstreams_idle_max: Option<usize>,
-    /// Limit of bytes held for clients and pods, if set.
+    /// Limit of bytes buffered for clients and pods, if set.
     pub buffers_max: Option<u64>,
     /// How long to continue serving after SIGTERM.
     pub shutdown_delay: Duration,
@@ -206,7 +206,7 @@ pub fn from_process() -> Result<Command, UsageError> {
     parse(env::args_os().skip(1).collect(), |name| env::var_os(name))
 }
 
-/// Returns the log format for errors of [`from_process`]: the one that is set, or the default if it is set wrongly.
+/// Returns the log format for errors of [`from_process`]: the configured one, or the default if its value is invalid.
 #[cold]
 pub fn log_format_from_process() -> LogFormat {
     let arguments = Arguments::from_vec(env::args_os().skip(1).collect());
@@ -214,8 +214,8 @@ pub fn log_format_from_process() -> LogFormat {
     source.one(Opt::LogFormat, LogFormat::from_str).unwrap_or_default()
 }
 
-/// Returns a message for each of these variables that looks like an option's and belongs to none, such as a misspelled
-/// one. Ignores the variables that Kubernetes sets for a Service named psystrike or psystrike-something.
+/// Returns a warning for each `PSYSTRIKE_*` variable that belongs to no option, for example because it is misspelled.
+/// Ignores the variables that Kubernetes sets for a Service named psystrike or psystrike-something.
 #[cold]
 pub fn unknown_variables(variables: impl Iterator<Item = (String, String)>) -> Vec<String> {
     let known: Vec<String> = Opt::ALL.iter().filter_map(|option| option.variable()).collect();
@@ -280,13 +280,13 @@ fn count(text: &str, min: usize) -> Result<usize, String> {
     number.ok_or_else(|| format!("expected a number from {min} to 1000000"))
 }
 
-/// Parses a size. Every worker's share has to hold the longest head of a response.
+/// Parses a size. Each worker's share must hold the longest response head.
 #[cold]
 fn buffers(text: &str, workers: usize) -> Result<u64, String> {
     let bytes = size::parse(text)?;
     let least = (workers * SHARE_MIN) as u64;
     if bytes < least {
-        return Err(format!("expected at least {} with {workers} worker(s)", Exact(least)));
+        return Err(format!("expected at least {} for {workers} worker(s)", Exact(least)));
     }
     Ok(bytes)
 }

@@ -15,7 +15,7 @@ pub enum Group {
     Timeouts,
     /// Limits of counts and sizes.
     Limits,
-    /// Shutdown, log, and what is printed.
+    /// Shutdown, logging, and commands.
     Process,
 }
 
@@ -64,9 +64,9 @@ pub enum Kind {
     Level,
     /// A log format.
     Format,
-    /// No value, and no variable: does something else than serve.
+    /// No value and no variable: runs another action instead of serving.
     Action,
-    /// As [`Kind::Action`], with a URL that may be left out.
+    /// As [`Kind::Action`], with an optional URL.
     Url,
 }
 
@@ -95,9 +95,9 @@ impl Kind {
 pub enum Fallback {
     /// This value.
     Value(&'static str),
-    /// What this text describes, in Markdown.
+    /// A description of the default, in Markdown.
     Text(&'static str),
-    /// None that needs to be mentioned.
+    /// No default to document.
     Silent,
 }
 
@@ -134,7 +134,7 @@ macro_rules! options {
                 match self { $(Self::$option => Fallback::$default $(($value))?,)* }
             }
 
-            /// Returns what it means, in Markdown, in sentences without a final stop.
+            /// Returns the description, in Markdown, without a final period.
             pub const fn description(self) -> &'static str {
                 match self { $(Self::$option => $description,)* }
             }

@@ -1,6 +1,6 @@
-//! Takes the value of each option from the arguments, or else from its variable.
+//! Takes the value of each option from the arguments, or else from its environment variable.
 //!
-//! Owns the errors of usage. Knows no option by name, and applies none.
+//! Owns usage errors. Knows no individual option, and applies none.
 
 use std::{ffi::OsString, fmt};
 
@@ -11,7 +11,7 @@ use super::options::{Fallback, Kind, Opt};
 /// Options this similar are suggested for an unknown one (0.0 to 1.0).
 const SIMILAR: f64 = 0.8;
 
-/// What is wrong with the options, in one line.
+/// A usage error, in one line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct UsageError(pub(super) String);
 
@@ -35,14 +35,14 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
         Self { arguments, variable, from_variables: Vec::new() }
     }
 
-    /// Returns the values given for an option, and the name they were given under: the option's, or else the
-    /// variable's. An empty variable counts as not set, as templates leave variables empty.
+    /// Returns the values of an option, and the name that they come from: the option's, or else its variable's. An
+    /// empty variable counts as not set, as templates leave variables empty.
     #[cold]
     fn texts(&mut self, option: Opt) -> Result<(Vec<String>, String), UsageError> {
         let name = option.name();
         let given = self.arguments.values_from_fn(name, |text| Ok::<_, &str>(text.to_owned()));
         let given = given.map_err(|error| match error {
-            pico_args::Error::NonUtf8Argument => UsageError(format!("{name}: the value is not UTF-8")),
+            pico_args::Error::NonUtf8Argument => UsageError(format!("{name}: the value is not valid UTF-8")),
             _ => UsageError(format!("{name} requires a value")),
         })?;
         if given.is_empty()
@@ -51,13 +51,14 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
             self.from_variables.push(option);
             return match text.into_string() {
                 Ok(text) => Ok((vec![text], variable)),
-                Err(text) => Err(UsageError(format!("{variable} {text:?}: not UTF-8"))),
+                Err(text) => Err(UsageError(format!("{variable} {text:?}: not valid UTF-8"))),
             };
         }
         Ok((given, name.to_owned()))
     }
 
-    /// Returns the value of an option that is given once at most, if it is given, and its name.
+    /// Returns the value of an option that is given at most once, and the name that it comes from; `None` if it is not
+    /// given.
     #[cold]
     fn text(&mut self, option: Opt) -> Result<Option<(String, String)>, UsageError> {
         let (mut texts, name) = self.texts(option)?;
@@ -67,7 +68,7 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
         Ok(texts.pop().map(|text| (name, text)))
     }
 
-    /// Returns the values of an option that may be repeated, or of its default, and their name.
+    /// Returns the values of an option that may be repeated, or its default, and the name that they come from.
     #[cold]
     fn parts(&mut self, option: Opt) -> Result<(Vec<String>, String), UsageError> {
         let (mut texts, name) = self.texts(option)?;
@@ -77,14 +78,14 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
         }
         let mut parts = Vec::new();
         for text in &texts {
-            // Templates leave a comma behind the last value.
+            // Templates often leave a comma after the last value.
             let whole = text.strip_suffix(',').filter(|rest| !rest.is_empty()).unwrap_or(text);
             parts.extend(whole.split(',').map(|part| part.trim().to_owned()));
         }
         Ok((parts, name))
     }
 
-    /// Returns the name under which an option that was read got its value: its own, or its variable's.
+    /// Returns the name that the value of an option came from: the option's, or its variable's.
     #[cold]
     pub(super) fn name(&self, option: Opt) -> String {
         let variable = option.variable().filter(|_| self.from_variables.contains(&option));
@@ -98,7 +99,7 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
         Some((name, text))
     }
 
-    /// Returns the value of an option that is given once at most, or its default from the table.
+    /// Returns the value of an option that is given at most once, or its default from the table.
     #[cold]
     pub(super) fn one<T, E: fmt::Display>(
         &mut self,
@@ -108,7 +109,7 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
         self.optional(option, &read)?.map_or_else(|| default(option, read), Ok)
     }
 
-    /// Returns the value of an option that is given once at most, if it is given.
+    /// Returns the value of an option that is given at most once, if it is given.
     #[cold]
     pub(super) fn optional<T, E: fmt::Display>(
         &mut self,
@@ -214,7 +215,7 @@ pub(super) fn default<T, E: fmt::Display>(
     read_value(option.name(), default_text(option), read)
 }
 
-/// Returns the default of an option in the form of a value. Empty where the table has none.
+/// Returns the default of an option as the text of a value. Empty if the table has none.
 #[cold]
 fn default_text(option: Opt) -> &'static str {
     match option.default() {

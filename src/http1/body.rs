@@ -1,19 +1,19 @@
 //! Finds the end of a body while its bytes pass through, without storing them. Bytes that are not forwarded are
-//! overwritten by those behind them.
+//! overwritten by those after them.
 //!
-//! Where RFC 9112 section 7.1 leaves a recipient room (bare LF, an empty size), the scanner takes none: forwarded bytes
-//! must mean the same to the next recipient. Bytes behind a chunk's size are accepted as in Go's client
+//! Where RFC 9112 section 7.1 lets a recipient be lenient (bare LF, an empty size), the scanner is strict: forwarded
+//! bytes must mean the same to the next recipient. Bytes after a chunk's size are accepted as in Go's client
 //! (ESPAsyncWebServer and old Tomcat send white space there) and are not forwarded: extensions mean nothing beyond this
 //! hop (section 7.1.1), and parsers disagree on where one ends.
 
 use super::framing::Framing;
 
-/// The longest extensions of one chunk, without their first byte. Without a limit, a pod could send a response that
-/// never has any content.
+/// Maximum length of one chunk's extensions, without their first byte. Without a limit, a pod could send a response
+/// that never has any content.
 pub const CHUNK_EXTENSION_BYTES_MAX: u32 = 4 * 1024;
-/// The most digits of a chunk's size: 64 bits hold no more.
+/// Maximum number of digits of a chunk's size: 64 bits hold no more.
 pub const SIZE_DIGITS_MAX: u8 = 16;
-/// The longest trailer section: the limit of a response's head.
+/// Maximum length of the trailer section: that of a response's head.
 pub const TRAILER_BYTES_MAX: u32 = 64 * 1024;
 
 /// Follows one body from its first byte to its last.
@@ -37,7 +37,7 @@ pub enum Chunked {
         /// The number of digits read, at most [`SIZE_DIGITS_MAX`].
         digits: u8,
     },
-    /// Behind the size, before the line's end. These bytes are not forwarded.
+    /// After the size, before the line's end. These bytes are not forwarded.
     Extension {
         /// The chunk's size.
         bytes: u64,
@@ -102,7 +102,7 @@ pub enum Kind {
     Content,
     /// The coding around the content.
     Coding,
-    /// Bytes behind a chunk's size, which are not forwarded.
+    /// Bytes after a chunk's size, which are not forwarded.
     Extension,
 }
 
@@ -120,7 +120,7 @@ pub struct Scan {
 pub enum Progress {
     /// More of the body.
     More,
-    /// The body ended. Bytes behind its end do not belong to it.
+    /// The body ended. Bytes after its end do not belong to it.
     Ended,
     /// An extension, which is not forwarded ([`BodyScanner::sound_to_front`]).
     Extension,
@@ -194,7 +194,7 @@ impl BodyScanner {
         self.gather(bytes, |kind| kind == Kind::Content)
     }
 
-    /// Scans `bytes`, and moves content and coding together at their start: all that is forwarded.
+    /// Scans `bytes`, and moves content and coding together at their start: the bytes that are forwarded.
     pub fn sound_to_front(&mut self, bytes: &mut [u8]) -> (Scan, usize) {
         self.gather(bytes, |kind| kind != Kind::Extension)
     }
@@ -275,7 +275,7 @@ impl BodyScanner {
                     }
                     match state.step(bytes[at]) {
                         Ok(next) => *state = next,
-                        // The valid bytes come first; the next call meets the broken one again.
+                        // The valid bytes are returned first; the next call finds the broken one again.
                         Err(_) if at > 0 => break,
                         Err(error) => return Err(error),
                     }
@@ -313,7 +313,7 @@ fn hex(byte: u8) -> Option<u64> {
 }
 
 impl Chunked {
-    /// Returns the state behind one byte of the coding. Data is not walked byte by byte and never comes here.
+    /// Returns the state after one byte of the coding. Data is never passed here: it is not scanned byte by byte.
     fn step(&self, byte: u8) -> Result<Self, BodyError> {
         let broken = |what| Err(BodyError::Coding(what));
         Ok(match (self, byte) {

@@ -1,7 +1,7 @@
 //! The fields of a head: the names that matter to a forwarder, and the small grammars of their values.
 //!
-//! Owns the only list of known names, and matches each field of a head against it once. Never decides what follows from
-//! a field.
+//! Owns the only list of known names, and matches each field of a head against it once. Never decides on the
+//! consequences of a field.
 
 use std::ops::Range;
 
@@ -141,7 +141,7 @@ impl<'b, 'f> Fields<'b, 'f> {
         all.filter(move |(sorted, _)| **sorted == name).map(|(_, line)| line.value)
     }
 
-    /// Returns the range of the field lines in the head: from the first line to the empty line behind the last.
+    /// Returns the range of the field lines in the head: from the first line to the empty line after the last.
     pub fn section(&self) -> Range<usize> {
         self.start(0)..self.start(self.lines.len())
     }
@@ -158,7 +158,7 @@ impl<'b, 'f> Fields<'b, 'f> {
         start..start + value.len()
     }
 
-    /// Returns the start of a line, or of the empty line behind the last one.
+    /// Returns the start of a line, or of the empty line after the last one.
     fn start(&self, index: usize) -> usize {
         let line = self.lines.get(index);
         line.map_or(self.head.len() - b"\r\n".len(), |line| offset(self.head, line.name.as_bytes()))

@@ -43,7 +43,7 @@ impl FramingFields {
                     return Err(FramingError("Content-Length repeated"));
                 }
                 Name::ContentLength => {
-                    let bytes = field::digits(field.value).ok_or(FramingError("Content-Length"))?;
+                    let bytes = field::digits(field.value).ok_or(FramingError("invalid Content-Length"))?;
                     length = Some(bytes);
                 }
                 Name::TransferEncoding if chunked => {
@@ -58,7 +58,7 @@ impl FramingFields {
             }
         }
         if chunked && length.is_some() {
-            return Err(FramingError("Content-Length beside Transfer-Encoding"));
+            return Err(FramingError("both Content-Length and Transfer-Encoding"));
         }
         if chunked && version == Version::Http10 {
             return Err(FramingError("Transfer-Encoding in HTTP/1.0"));

@@ -1,9 +1,9 @@
 //! The heads of requests and responses: start line and fields, borrowed from the received bytes.
 //!
-//! httparse splits; this file refuses what httparse accepts and RFC 9112 does not: bare LF, a missing, repeated or
-//! invalid `Host`, a target with a fragment or with bytes beyond ASCII. Braces and the like pass, although URIs exclude
-//! them: many clients send them unencoded in queries, and all recipients agree on their meaning. The file owns the
-//! limits on heads. It never decides what a request is for.
+//! httparse splits the head; this file refuses heads that httparse accepts and RFC 9112 forbids: bare LF, a missing,
+//! repeated or invalid `Host`, a target with a fragment or with bytes beyond ASCII. Braces and the like pass, although
+//! URIs exclude them: many clients send them unencoded in queries, and all recipients agree on their meaning. The file
+//! owns the limits on heads. It never decides how a request is handled.
 
 use std::{fmt, mem::MaybeUninit};
 
@@ -11,16 +11,16 @@ use httparse::{Error, ParserConfig, Status};
 
 use super::field::{self, Connection, FieldLine, Fields, Name};
 
-/// The longest request head that is accepted, its last empty line included.
+/// Maximum length of a request head, including its last empty line.
 pub const REQUEST_HEAD_BYTES_MAX: usize = 16 * 1024;
-/// The most fields a request may have.
+/// Maximum number of fields of a request.
 pub const REQUEST_FIELDS_MAX: usize = 100;
-/// The longest response head that is accepted, its last empty line included.
+/// Maximum length of a response head, including its last empty line.
 pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
-/// The most fields a response may have.
+/// Maximum number of fields of a response.
 pub const RESPONSE_FIELDS_MAX: usize = 256;
-/// The most bytes in all `Connection` fields of a head. Every other field is looked up in them; without a limit, one
-/// head could keep a worker busy for tens of milliseconds.
+/// Maximum number of bytes in all `Connection` fields of a head. Every other field is looked up in them; without a
+/// limit, one head could occupy a worker for tens of milliseconds.
 pub const CONNECTION_BYTES_MAX: usize = 1024;
 
 /// The name of psystrike in `Via`.
@@ -74,7 +74,7 @@ pub enum Target<'b> {
     Origin {
         /// The path, from its first `/` on.
         path: &'b str,
-        /// The query, behind the first `?`.
+        /// The query, after the first `?`.
         query: Option<&'b str>,
     },
     /// `http://authority/path`, as clients send it to a proxy.
@@ -132,10 +132,10 @@ pub fn request<'b, T>(
     // RFC 9112 section 3.2: exactly one Host in HTTP/1.1; HTTP/1.0 does not require it.
     match (hosts.next(), hosts.next(), version) {
         (Some(host), None, _) if is_host(host) => {}
-        (Some(_), None, _) => return Err(HeadError::Malformed("Host")),
-        (Some(_), Some(_), _) => return Err(HeadError::Malformed("more than one Host")),
+        (Some(_), None, _) => return Err(HeadError::Malformed("Host header")),
+        (Some(_), Some(_), _) => return Err(HeadError::Malformed("more than one Host header")),
         (None, _, Version::Http10) => {}
-        (None, _, Version::Http11) => return Err(HeadError::Malformed("no Host")),
+        (None, _, Version::Http11) => return Err(HeadError::Malformed("no Host header")),
     }
     let target = Target::parse(target)?;
     Ok(Some(then(RequestHead { method, target, version, connection, fields, bytes })))
@@ -200,8 +200,8 @@ fn sound<'b>(bytes: &'b [u8], parsed: httparse::Result<usize>, lines: &[FieldLin
 
 /// Returns the first fault of a head that is not valid; `None` if the head is only incomplete.
 ///
-/// Bytes behind a bare LF are cut off before parsing, so that the first fault decides however the head is split into
-/// reads.
+/// Bytes after a bare LF are cut off before parsing, so that the first fault decides, no matter how the head is split
+/// into reads.
 #[cold]
 fn fault<'b>(
     bytes: &'b [u8],
@@ -233,8 +233,8 @@ fn version(minor: u8) -> Version {
     if minor == 0 { Version::Http10 } else { Version::Http11 }
 }
 
-/// Returns whether a head that was incomplete in the first `seen` of `bytes` may now be complete or broken. Bytes that
-/// end no line are not worth another parse.
+/// Returns whether a head that was incomplete in the first `seen` of `bytes` may now be complete or broken. Bytes
+/// without a line end do not change the result of a parse.
 pub fn worth_another_look(bytes: &[u8], seen: usize, bytes_max: usize) -> bool {
     seen == 0 || bytes.len() >= bytes_max || memchr::memchr(b'\n', &bytes[seen.min(bytes.len())..]).is_some()
 }
@@ -248,7 +248,7 @@ fn connection(fields: &Fields<'_, '_>) -> Result<Connection, HeadError> {
         bytes += value.len();
     }
     if bytes > CONNECTION_BYTES_MAX {
-        return Err(HeadError::Malformed("Connection over 1 KiB"));
+        return Err(HeadError::Malformed("Connection headers over 1 KiB"));
     }
     Ok(connection)
 }
@@ -348,8 +348,8 @@ fn persistent(version: Version, connection: Connection) -> bool {
 impl From<Error> for HeadError {
     fn from(error: Error) -> Self {
         match error {
-            Error::HeaderName => Self::Malformed("field name"),
-            Error::HeaderValue => Self::Malformed("field value"),
+            Error::HeaderName => Self::Malformed("header name"),
+            Error::HeaderValue => Self::Malformed("header value"),
             Error::NewLine => Self::Malformed("line end"),
             Error::Status => Self::Malformed("status line"),
             Error::Token => Self::Malformed("request line"),

@@ -42,7 +42,7 @@ pub fn normalise(bytes: &[u8]) -> Lenient {
         at += end + 1;
         match line.strip_suffix(b"\r").unwrap_or(line) {
             b"" => break,
-            // Waiting for the rest of what cannot become a response would turn a refusal into a timeout.
+            // Waiting for more bytes could only turn this refusal into a timeout.
             line if lines.is_empty() && status_line(line).is_none() => return Lenient::Refused,
             // More lines than the strict parse accepts; the limit also keeps each parse of a slowly arriving head
             // short.
@@ -68,7 +68,7 @@ fn head(lines: &[&[u8]]) -> Option<Vec<u8>> {
 }
 
 /// Rewrites `HTTP/1.2  200` to `HTTP/1.1 200 `. A later minor version of HTTP/1 means the same as HTTP/1.1 (RFC 9110
-/// section 2.5); the space behind the status is required (RFC 9112 section 4).
+/// section 2.5); the space after the status is required (RFC 9112 section 4).
 fn status_line(line: &[u8]) -> Option<Vec<u8>> {
     let rest = line.strip_prefix(b"HTTP/1.")?;
     let (minor, rest) = rest.split_first().filter(|(minor, _)| minor.is_ascii_digit())?;
@@ -142,7 +142,7 @@ impl Fields {
             _ if had_controls && text.eq_ignore_ascii_case("Content-Encoding") => return None,
             Name::ContentLength if field::digits(&value).is_none() => return None,
             Name::ContentLength => match &self.length {
-                Some(length) => return (*length == value).then_some(()), // a repetition
+                Some(length) => return (*length == value).then_some(()), // a repeated field
                 None => self.length = Some(value.clone()),
             },
             Name::TransferEncoding => self.is_coded = true,
@@ -151,7 +151,7 @@ impl Fields {
                 self.listed.extend(field::list(&value).map(<[u8]>::to_ascii_lowercase));
                 return Some(());
             }
-            // No recipient takes it for the field that it resembles.
+            // No recipient would confuse it with the field that it resembles.
             _ if is_odd => return Some(()),
             _ => {}
         }

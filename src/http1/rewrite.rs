@@ -37,7 +37,7 @@ impl Persistence {
 /// Copies a head in runs as long as possible: from one edit to the next.
 struct HeadCopy<'b, 'o> {
     head: &'b [u8],
-    /// Everything before this offset is copied or left out.
+    /// The bytes before this offset are copied or left out.
     at: usize,
     out: &'o mut Vec<u8>,
 }
@@ -76,7 +76,7 @@ pub enum Host<'e> {
 pub struct RequestEdit<'e> {
     /// The value of `Host`.
     pub host: Host<'e>,
-    /// The fields to remove, beside those that are always removed.
+    /// The fields to remove, in addition to those that are always removed.
     pub without: Names,
     /// The fields to add: names and values.
     pub with: &'e [(&'e str, &'e [u8])],
@@ -172,7 +172,7 @@ impl ResponseEdit {
     }
 }
 
-/// The offset behind the status code: all versions and status codes have the same length.
+/// The offset after the status code: all versions and status codes have the same length.
 const STATUS_END: usize = "HTTP/1.1 200".len();
 
 /// Returns whether a response must not have `Transfer-Encoding` (RFC 9112 section 6.1) or `Content-Length` (RFC 9110
@@ -188,7 +188,7 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead<'_, '_>, edit: &ResponseE
     let fields = head.fields;
     let mut copy = HeadCopy { head: head.bytes, at: 0, out };
     copy.replace(0..VERSION.len(), VERSION);
-    // RFC 9112 section 4: the space behind the status is required even without a reason phrase.
+    // RFC 9112 section 4: the space after the status is required even without a reason phrase.
     if !head.bytes[STATUS_END..].starts_with(b" ") {
         copy.replace(STATUS_END..STATUS_END, b" ");
     }

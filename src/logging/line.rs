@@ -20,8 +20,8 @@ const END: u8 = b'\n';
 /// Room for the mark of a cut or of missing fields, and for what closes a value and a line.
 const TAIL_BYTES: usize = CUT.len() + "\",\"\":true}\n".len();
 
-/// A whole line. If it is too long, the value that does not fit is cut and ends with [`CUT`], and no field comes after
-/// it, or [`CUT`] stands for the fields that do not fit. The line is still one of its format.
+/// A complete line. If it is too long, either the value that does not fit is cut, ends with [`CUT`] and is the last
+/// one, or [`CUT`] replaces the fields that do not fit. The line remains valid in its format.
 pub(super) struct Line {
     bytes: [u8; LINE_BYTES_MAX],
     length: usize,
@@ -29,11 +29,11 @@ pub(super) struct Line {
     is_cut: bool,
 }
 
-/// What a line is about.
+/// The content of a line.
 pub(super) struct Entry<'e> {
     pub(super) time: SystemTime,
     pub(super) level: Level,
-    /// Shown in [`LogFormat::Plain`] alone.
+    /// Shown only in [`LogFormat::Plain`].
     pub(super) target: &'e str,
     pub(super) message: fmt::Arguments<'e>,
     pub(super) fields: &'e dyn Source,
@@ -76,7 +76,7 @@ impl Line {
         self.length += bytes.len();
     }
 
-    /// Appends a field, with its value in quotes if it has to be.
+    /// Appends a field, with its value in quotes if necessary.
     fn field(&mut self, key: &str, value: &str, is_text: bool) {
         let is_json = self.format == LogFormat::Json;
         if self.is_cut {
@@ -156,7 +156,7 @@ impl Write for Escaped<'_> {
                 continue;
             }
             self.0.write_str(&part[..part.len() - last.len_utf8()])?;
-            // An escape is there whole or not at all.
+            // An escape is never cut.
             if self.0.room() < escape.len() {
                 return Err(fmt::Error);
             }

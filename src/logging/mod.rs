@@ -31,7 +31,7 @@ use line::{Entry, Line};
 use queue::{Queue, Taken};
 use writer::{Stderr, Writer};
 
-/// Target of every line but the access log's: module paths mean nothing to operators.
+/// Target of every line except those of the access log: module paths mean nothing to operators.
 const TARGET: &str = "psystrike";
 const NO_FIELDS: [(&str, &str); 0] = [];
 /// How long the exiting process waits for standard error to accept a line. That takes microseconds unless its reader is
@@ -69,19 +69,19 @@ pub fn init(format: LogFormat, level: LevelFilter, access_log: bool) -> io::Resu
     Ok(())
 }
 
-/// Waits until the logged lines are written, but only as long as standard error accepts them.
+/// Waits until the logged lines are written, as long as standard error accepts them.
 pub fn flush() {
     log::logger().flush();
 }
 
-/// Writes why the process ends, as a line of the log that waits for no thread. If standard error is blocked or fails,
-/// only the exit status shows the failure.
+/// Logs the error that ends the process, without the log thread. If standard error is blocked or fails, only the exit
+/// status shows the failure.
 #[cold]
 pub fn fatal(format: LogFormat, why: &dyn Display) {
     writer::try_write(line(format, Level::Error, TARGET, format_args!("{why}"), &NO_FIELDS).bytes(), BLOCKED);
 }
 
-/// Writes why an action failed, as command-line programs do.
+/// Writes the error of an action to standard error, as command-line programs do.
 #[cold]
 pub fn complain(why: &dyn Display) {
     writer::try_write(format!("psystrike: {why}\n").as_bytes(), BLOCKED);

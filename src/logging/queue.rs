@@ -6,18 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Limit of the queue in bytes. At 150 bytes a line it holds the access log of 1700 scrapes.
+/// Limit of the queue in bytes. With lines of 150 bytes it holds the access log of 1700 scrapes.
 const BYTES_MAX: usize = 256 * 1024;
-/// How long [`Queue::flush`] waits for a reader that is slow but reads.
+/// How long [`Queue::flush`] waits for a slow reader.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 
 /// A bounded queue of whole lines. Once full, it accepts no line until all queued lines are written: the lost lines
 /// then form one gap in the log, and their number is logged at its place.
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
-    /// Signals to the thread that there is something to take.
+    /// Signals to the thread that a line can be taken.
     filled: Condvar,
-    /// Signals to [`Queue::flush`] that something was written.
+    /// Signals to [`Queue::flush`] that a line was written.
     written: Condvar,
 }
 
@@ -26,7 +26,7 @@ struct Waiting {
     lines: VecDeque<u8>,
     /// Lines rejected since the queue was full.
     lost: u64,
-    /// How often something was taken.
+    /// The number of lines and gaps taken.
     taken: u64,
     /// Whether the last line or gap taken is still being written.
     one_is_written: bool,
@@ -34,7 +34,7 @@ struct Waiting {
     somebody_flushes: bool,
 }
 
-/// What was taken from the queue.
+/// An entry taken from the queue.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     /// A line.
@@ -82,8 +82,8 @@ impl Queue {
         true
     }
 
-    /// Waits for a line and writes it into `line`, replacing the previous one. A call means that the previous one is
-    /// written.
+    /// Waits for a line and writes it into `line`, replacing the previous one. A call means that the previous
+    /// one was written.
     pub(super) fn take(&self, line: &mut Vec<u8>) -> Taken {
         let mut waiting = self.waiting();
         loop {

@@ -56,7 +56,7 @@ fn poll_stderr(limit: Option<&Timespec>) -> bool {
     poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], limit) != Ok(0)
 }
 
-/// Writes whole lines, and holds the losses that are not yet logged.
+/// Writes complete lines, and counts the lost lines that are not yet logged.
 pub(super) struct Writer<S> {
     sink: S,
     /// Whether the last write ended within a line.
@@ -77,7 +77,7 @@ impl<S: Sink> Writer<S> {
         Self { sink, torn: false, buffer: Vec::new(), losses: Losses::default() }
     }
 
-    /// Writes a line, its end included, and waits as long as that takes. Needs one call, unless the write is short.
+    /// Writes a line including its newline, and blocks until it is written. Needs one call, unless the write is short.
     ///
     /// # Errors
     /// As `write(2)`. A part of the line may be written; the next one then starts on a new line.
@@ -89,7 +89,7 @@ impl<S: Sink> Writer<S> {
         let mut waited = false;
         while !rest.is_empty() {
             match self.sink.write(rest) {
-                Ok(0) => return Err(self.failed(Errno::IO)), // never for a file; would loop forever
+                Ok(0) => return Err(self.failed(Errno::IO)), // unexpected; retrying could loop forever
                 Ok(taken) => {
                     self.torn = rest[taken - 1] != b'\n';
                     rest = &rest[taken..];

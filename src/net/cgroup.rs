@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Limits from here on count as none: where no limit is set, version 1 reports the largest number of bytes in whole
+/// Values from this on mean that there is no limit: without one, version 1 reports the largest number of bytes in whole
 /// pages.
 const NO_LIMIT: u64 = 1 << 60;
 
@@ -26,8 +26,8 @@ fn limit_and_folder() -> Option<(u64, PathBuf)> {
     least(&mounts.ok()?, &own.ok()?, |file| fs::read_to_string(file).ok())
 }
 
-/// Measures how near its limit the memory is that the kernel cannot reclaim, socket buffers included: only such memory
-/// leads to a kill. Supports cgroups v2 only, as v1 does not count socket buffers towards its limit.
+/// Compares the memory that the kernel cannot reclaim, including socket buffers, with the limit: only such memory leads
+/// to an OOM kill. Supports cgroups v2 only, as v1 does not count socket buffers towards its limit.
 #[derive(Debug)]
 pub struct Pressure {
     stat: File,

@@ -15,7 +15,7 @@ use crate::proxy::{
     timestamp::Timestamp,
 };
 
-/// A response of which this much is sent counts as long; other clients run first.
+/// A response counts as long once this much of it is sent: other clients then run first.
 const BULK_BYTES: u64 = 128 * 1024;
 
 /// A client's connection.
@@ -99,7 +99,7 @@ impl<S: Transport> Client<S> {
         }
     }
 
-    /// Notes that no byte moves in its tunnel: long data before says nothing about data after.
+    /// Notes that no byte moves in its tunnel: the length of earlier data does not predict that of later data.
     pub(super) fn rest(&mut self) {
         self.outbox.rest();
         if let Some(outbox) = &mut self.to_pod {

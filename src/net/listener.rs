@@ -15,7 +15,8 @@ use crate::proxy::timestamp::Timestamp;
 
 /// Length of the accept queue. The kernel caps it at net.core.somaxconn.
 pub(super) const BACKLOG: i32 = 4096;
-/// How long accepting pauses after a lack of descriptors or repeated failures. No event reports that either is over.
+/// How long accepting pauses when no descriptor is left, or after repeated failures. No event reports the end of
+/// either.
 const REST: Duration = Duration::from_millis(100);
 
 /// Returns the default address to listen on: all addresses of both families, or of IPv4 if the machine has no IPv6.
@@ -61,8 +62,8 @@ pub fn is_among(listening: &[SocketAddr], to: SocketAddr) -> bool {
 }
 
 /// Returns whether an address is local: the kernel connects to a local address from the same address, or from 127.0.0.1
-/// to 127.0.0.0/8. Connecting a UDP socket sends nothing. Without a descriptor for it, the answer is yes: a connection to
-/// itself must not be opened by chance.
+/// to 127.0.0.0/8. Connecting a UDP socket sends nothing. Without a descriptor for it, the answer is yes: a connection
+/// to itself must not be opened by chance.
 fn is_local(address: SocketAddr) -> bool {
     let from: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

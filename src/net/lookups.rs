@@ -1,4 +1,4 @@
-//! The look-ups of names that all workers share: who asked, what is queued, and the answers on their way.
+//! The name lookups that all workers share: waiting clients, queued names, and answers that are not yet collected.
 //!
 //! Owns the lock around [`crate::proxy::resolver`]. [`super::offload`] has the threads that resolve names.
 
@@ -15,8 +15,8 @@ use crate::proxy::{
     timestamp::Timestamp,
 };
 
-/// The most descriptors that resolving names takes. A look-up in glibc has a UDP socket for each server (`MAXNS`: 3) and a
-/// TCP socket; one in musl has a UDP socket, and a TCP socket for each of two queries.
+/// Maximum number of descriptors for resolving names. A lookup in glibc has a UDP socket for each server (`MAXNS`: 3)
+/// and a TCP socket; one in musl has a UDP socket, and a TCP socket for each of two queries.
 pub const DESCRIPTORS: usize = RUNNING_MAX * 4;
 
 /// A client that waits for the addresses of a name.
@@ -31,7 +31,7 @@ pub struct Asker {
 /// The answer for a client: the client, the name in lower case, and the answer.
 pub type Delivery = (Key, Arc<str>, Answer);
 
-/// The look-ups of a process.
+/// The lookups of a process.
 #[derive(Debug, Default)]
 pub struct Lookups {
     state: Mutex<State>,
@@ -44,7 +44,7 @@ struct State {
     /// Answers that workers have yet to collect.
     answers: Vec<(Asker, Arc<str>, Answer)>,
     threads: usize,
-    /// Threads that wait for a look-up.
+    /// Threads that wait for a lookup.
     resting: usize,
 }
 
@@ -53,7 +53,7 @@ impl Lookups {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for the addresses of a name ([`Resolver::ask`]).
+    /// Requests the addresses of a name ([`Resolver::ask`]).
     pub fn ask(&self, name: &str, asker: Asker, now: Timestamp, ttl: Duration) -> Asked {
         let asked = self.state().resolver.ask(name, asker, now, ttl);
         if asked == Asked::Queued {
@@ -75,12 +75,12 @@ impl Lookups {
         taken.map(|(asker, name, answer)| (asker.client, name, answer)).collect()
     }
 
-    /// Takes the next look-up, if there is one ([`Resolver::begin_next`]).
+    /// Takes the next lookup, if there is one ([`Resolver::begin_next`]).
     pub fn begin_next(&self) -> Option<Arc<str>> {
         self.state().resolver.begin_next()
     }
 
-    /// Waits for the next look-up, and takes it.
+    /// Waits for the next lookup, and takes it.
     pub fn wait_for_next(&self) -> Arc<str> {
         let mut state = self.state();
         loop {
@@ -93,7 +93,7 @@ impl Lookups {
         }
     }
 
-    /// Stores the answer of a look-up ([`Resolver::finish`]). Returns the workers that have to be woken.
+    /// Stores the answer of a lookup ([`Resolver::finish`]). Returns the workers that have to be woken.
     pub fn finish(
         &self,
         name: &Arc<str>,
@@ -109,8 +109,8 @@ impl Lookups {
         workers
     }
 
-    /// Returns whether another thread is to be started, and counts it. There are as many as look-ups are queued or under
-    /// way, up to a limit.
+    /// Returns whether another thread is to be started, and counts it. There are as many as lookups are queued or in
+    /// progress, up to a limit.
     pub fn add_thread(&self) -> bool {
         let mut state = self.state();
         let is_needed = state.resolver.queued() > state.resting && state.threads < RUNNING_MAX;
@@ -118,7 +118,7 @@ impl Lookups {
         is_needed
     }
 
-    /// Counts a thread that could not be started. Returns whether there is no other.
+    /// Counts a thread that could not be started. Returns whether no thread is left.
     pub fn remove_thread(&self) -> bool {
         let mut state = self.state();
         state.threads -= 1;

@@ -21,7 +21,7 @@
 //! - [`slots`]: the slab of connections, with keys that never reach a later connection in the same slot;
 //! - [`listener`]: SO_REUSEPORT listeners, and the meaning of each accept error;
 //! - [`places`]: places for clients, and the clients that wait for one;
-//! - [`lookups`]: the look-ups of names that all workers share;
+//! - [`lookups`]: the name lookups that all workers share;
 //! - `pending_names`: the clients of a worker that wait for addresses;
 //! - [`offload`]: threads for calls that block: the resolver's;
 //! - [`shared`]: what the workers of a process share;

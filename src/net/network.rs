@@ -35,7 +35,7 @@ pub trait Network {
     /// As `pipe2(2)`.
     fn pipe(&mut self) -> io::Result<Self::Pipe>;
 
-    /// Begins a look-up that was queued in [`Shared::lookups`]. Never blocks.
+    /// Begins a lookup that was queued in [`Shared::lookups`]. Never blocks.
     fn look_up(&mut self, shared: &Arc<Shared>);
 }
 

@@ -1,7 +1,7 @@
-//! Threads for calls that block: look-ups of names by the system's resolver.
+//! Threads for calls that block: name lookups by the system's resolver.
 //!
-//! The first thread starts with the first name, so that a psystrike without names has none. Threads are few, and stay.
-//! [`super::lookups`] owns the queue and the answers.
+//! The first thread starts with the first name, so without names there are no threads. There are few, and they never
+//! end. [`super::lookups`] owns the queue and the answers.
 
 use std::{
     io,
@@ -19,7 +19,7 @@ use crate::proxy::outcome::LookupError;
 /// Stack of a thread. getaddrinfo(3) of glibc needs more of it than that of musl.
 const STACK_BYTES: usize = 256 * 1024;
 
-/// What std shows of the errors `EAI_NONAME` and `EAI_NODATA`: the texts of gai_strerror(3) of glibc and musl.
+/// The texts of the errors `EAI_NONAME` and `EAI_NODATA` in std, which are those of gai_strerror(3) of glibc and musl.
 const NO_SUCH_NAME: [&str; 4] = [
     "Name or service not known",
     "No address associated with hostname",
@@ -27,7 +27,7 @@ const NO_SUCH_NAME: [&str; 4] = [
     "Name has no usable address",
 ];
 
-/// Starts a thread for a look-up that was queued, if one is needed.
+/// Starts a thread for a queued lookup, if one is needed.
 #[cold]
 pub fn start(shared: &Arc<Shared>) {
     if !shared.lookups().add_thread() {

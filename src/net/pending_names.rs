@@ -1,6 +1,6 @@
 //! The clients of one worker that wait for the addresses of a name.
 //!
-//! Owns who waits for which name, and the answers that were known at once.
+//! Owns which client waits for which name, and answers from the cache until they are delivered.
 
 use std::mem;
 
@@ -9,10 +9,9 @@ use super::{lookups::Delivery, slots::Key};
 /// Clients that wait for addresses.
 #[derive(Debug, Default)]
 pub(super) struct PendingNames {
-    /// The names of look-ups that are queued or under way.
-    /// In the order of their clients.
+    /// The names of lookups that are queued or in progress, in the order of their clients.
     pending: Vec<(Key, Box<str>)>,
-    /// Answers that were known already.
+    /// Answers from the cache.
     known: Vec<Delivery>,
 }
 
@@ -23,13 +22,13 @@ impl PendingNames {
         !self.known.is_empty()
     }
 
-    /// Returns whether a look-up is queued or under way.
+    /// Returns whether a lookup is queued or in progress.
     #[inline]
     pub(super) fn has_pending(&self) -> bool {
         !self.pending.is_empty()
     }
 
-    /// Adds a client that waits for a look-up.
+    /// Adds a client that waits for a lookup.
     pub(super) fn add(&mut self, client: Key, name: Box<str>) {
         match self.position(client) {
             Ok(at) => self.pending[at].1 = name,
@@ -37,12 +36,12 @@ impl PendingNames {
         }
     }
 
-    /// Adds an answer that was known already.
+    /// Adds an answer from the cache.
     pub(super) fn add_known(&mut self, delivery: Delivery) {
         self.known.push(delivery);
     }
 
-    /// Takes the answers that were known already.
+    /// Takes the answers from the cache.
     pub(super) fn take_known(&mut self) -> Vec<Delivery> {
         mem::take(&mut self.known)
     }

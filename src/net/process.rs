@@ -55,7 +55,7 @@ fn open_files() -> io::Result<u64> {
 }
 
 /// Counts the open descriptors below `limit`, the only numbers that this process may open. Those above it, opened
-/// before the limit was set, use up none of these numbers.
+/// before the limit was set, do not use up these numbers.
 pub fn open_files_below(limit: u64) -> u64 {
     const STANDARD_STREAMS: u64 = 3; // std opens those that are closed
     let Ok(files) = fs::read_dir(FOLDER) else { return STANDARD_STREAMS };

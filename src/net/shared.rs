@@ -1,7 +1,7 @@
 //! What the workers of a process share: settings, counters, and the phase of the process.
 //!
-//! Locks guard only wishes for a place ([`super::places`]), look-ups of names, and settings while they are swapped. Each worker writes its
-//! own counters, and any thread reads them.
+//! Locks guard only wishes for a place ([`super::places`]), name lookups, and settings while they are swapped. Each
+//! worker writes its own counters, and any thread reads them.
 
 use std::{
     io,
@@ -33,7 +33,7 @@ const TURN_MAX: Duration = Duration::from_secs(10);
 pub enum Phase {
     /// It serves.
     Serving,
-    /// It still serves but will stop soon: `/readyz` fails, and no connection persists.
+    /// It still serves but stops soon: `/readyz` returns 503, and no connection persists.
     Draining,
     /// It accepts no new connections, and finishes running exchanges.
     Closing,
@@ -51,7 +51,7 @@ struct WorkerShare {
 /// What the workers share.
 #[derive(Debug)]
 pub struct Shared {
-    /// Replaced as a whole, never changed in place.
+    /// Replaced as a whole, never modified in place.
     settings: Mutex<Arc<Settings>>,
     /// How often they were replaced.
     settings_swaps: AtomicUsize,
@@ -172,7 +172,7 @@ impl Shared {
         &self.places
     }
 
-    /// Returns the look-ups of names.
+    /// Returns the name lookups.
     pub fn lookups(&self) -> &Lookups {
         &self.lookups
     }
@@ -263,6 +263,10 @@ impl ServerStatus for Shared {
 
     fn build_info(&self) -> BuildInfo {
         self.build_info
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&Shared::settings(self).settings)
     }
 
     fn process(&self) -> Process {

@@ -17,7 +17,7 @@ use signal_hook::{
     low_level::pipe,
 };
 
-/// Descriptors of [`Signals`]: the poll, the waker, and a receiver and a sender for each of [`RECEIVED`].
+/// Descriptors of [`Signals`]: the poll, the waker, and a receiver and a sender for each of `RECEIVED`.
 pub const DESCRIPTORS: usize = 2 + 2 * RECEIVED.len();
 
 /// The signals that are received, and what they mean.

@@ -24,12 +24,14 @@ use super::{
 };
 use crate::{http1::head::RESPONSE_HEAD_BYTES_MAX, proxy::metrics::Counter};
 
-/// Most bytes read at once, and so the most held of a read for a slow client. The longest head of a response fits.
+/// Maximum number of bytes read at once, and so the maximum held of a read for a slow client. The longest response head
+/// fits.
 pub const READ_BYTES_MAX: usize = RESPONSE_HEAD_BYTES_MAX;
-/// Most bytes that go through the pipe at once, and so the most ever held for a slow client: a body of 512 KiB with its
-/// head. Once a client did not take all of a response, or several clients stall, the limit is [`READ_BYTES_MAX`].
+/// Maximum number of bytes that go through the pipe at once, and so the maximum held for a slow client: a body of 512
+/// KiB with its head. Once a client did not accept all of a response, or several clients stall, the limit is
+/// [`READ_BYTES_MAX`].
 pub const PASS_BYTES_MAX: usize = 528 * 1024;
-/// Most bytes peeked at in full at once: a body of 256 KiB with its head and chunks.
+/// Maximum number of bytes that are peeked at completely: a body of 256 KiB with its head and chunks.
 pub const PEEK_BYTES_MAX: usize = 272 * 1024;
 /// From this many stalled clients on, no more than [`READ_BYTES_MAX`] is moved, and held, at once for any client.
 const STALLED_AT_LENGTH_MAX: usize = 8;
@@ -43,7 +45,7 @@ pub struct Transfer<P> {
     pub(super) piped: usize,
     /// Bytes taken in the current run.
     pub(super) run_bytes: usize,
-    /// Most bytes that one run may move: fewer while other clients wait.
+    /// Maximum number of bytes that one run may move: fewer while other clients wait.
     pub(super) run_bytes_max: usize,
     /// Number of outboxes that hold bytes.
     pub(super) stalled: usize,
@@ -55,8 +57,8 @@ impl<P> Transfer<P> {
         Self { pipe: None, piped: 0, run_bytes: 0, run_bytes_max, stalled: 0 }
     }
 
-    /// Writes `head` and then `bytes`; the outbox holds what is not taken now. Returns whether the connection still
-    /// holds.
+    /// Writes `head` and then `bytes`; the outbox holds the bytes that are not accepted now. Returns whether the
+    /// connection is still usable.
     pub(super) fn write<S: Transport>(
         &mut self,
         to: &mut Stream<S>,
@@ -83,7 +85,7 @@ impl<P> Transfer<P> {
         true
     }
 
-    /// Keeps bytes in the outbox, behind those that wait.
+    /// Appends bytes to the outbox.
     pub(super) fn keep(&mut self, outbox: &mut Outbox, bytes: Vec<u8>) {
         self.stalled += usize::from(outbox.keep(bytes));
     }
@@ -193,8 +195,8 @@ impl<P> Transfer<P> {
         self.pipe.as_mut().map(|pipe| pipe.read(into))
     }
 
-    /// Sends the first `bytes` bytes in the pipe; the outbox holds what is not taken now. Returns whether the
-    /// connection still holds.
+    /// Sends the first `bytes` bytes in the pipe; the outbox holds the bytes that are not accepted now. Returns whether
+    /// the connection is still usable.
     pub(super) fn splice_out<S: Transport>(
         &mut self,
         to: &mut Stream<S>,

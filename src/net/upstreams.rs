@@ -178,7 +178,7 @@ impl<S: Transport> Upstreams<S> {
         }
     }
 
-    /// Closes a connection, and has the kernel deliver the bytes on their way.
+    /// Closes a connection; the kernel still delivers the written bytes.
     pub(super) fn close_delivering(&mut self, key: Key, within: Duration, counters: &Counters) {
         if let Some(upstream) = self.slots.remove(key) {
             upstream.stream.close_delivering(within);

@@ -1,16 +1,16 @@
 //! Decides which clients give up their places when the limit is reached, and how long other clients wait for a place.
 //!
 //! Owns the order. First comes the client that has been idle longest, on any worker: between two requests, or with a
-//! tunnel in which no byte moves. Its next request can be sent again on another connection. Then comes the client that has been silent longest since it
-//! connected, after a grace time. Clients with a request in progress stay. Clients are known by their slots and not
-//! touched here; [`crate::net::places`] counts and hands over the places.
+//! tunnel in which no byte moves. Its next request can be sent again on another connection. Then comes the client that
+//! has been silent longest since it connected, after a grace time. Clients with a request in progress stay. Clients are
+//! identified by their slots and not touched here; [`crate::net::places`] counts and hands over the places.
 
 use std::time::Duration;
 
 use super::{lru::LruList, timestamp::Timestamp};
 
-/// The most clients of one worker without a place, which wait for one or are being turned away. Further clients are
-/// turned away and closed at once.
+/// Maximum number of clients of one worker without a place, which wait for one or are being turned away. Further
+/// clients are turned away and closed at once.
 const WITHOUT_PLACE_MAX: usize = 64;
 /// How long a new connection may stay silent before its place goes to a waiting client, or before shutdown closes it.
 pub const SILENCE: Duration = Duration::from_secs(1);

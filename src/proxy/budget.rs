@@ -1,14 +1,14 @@
 //! Limits the bytes that one worker buffers for its sessions, and decides which session ends when the limit is reached.
 //!
-//! A session is a client, its exchange and its pod's connection. Its buffered bytes are those it keeps between turns:
-//! an incomplete request, waiting requests, the request for the pod, an incomplete response head, and output that the
-//! client has yet to take. The first [`ALLOWANCE_BYTES`] of each session are not counted, so that an ordinary scrape
-//! continues whatever other sessions buffer. The counted bytes of a worker are at most its share. A session that needs
-//! more is paused: it is not read from. The last [`RESERVE_BYTES`] of the share are for the session that has held
-//! counted bytes longest, so that sessions cannot all wait for each other. If no room appears within [`GRACE`], that
-//! session is ended.
+//! A session is a client, its exchange and its pod's connection. Its buffered bytes are those that it holds between
+//! turns: an incomplete request, waiting requests, the request for the pod, an incomplete response head, and output
+//! that the client has yet to take. The first [`ALLOWANCE_BYTES`] of each session are not counted, so that an ordinary
+//! scrape continues no matter how much other sessions buffer. The counted bytes of a worker are at most its share. A
+//! session that needs more is paused: it is not read from. The last [`RESERVE_BYTES`] of the share are for the session
+//! that has held counted bytes longest, so that sessions cannot all wait for each other. If no room appears within
+//! [`GRACE`], that session is ended.
 //!
-//! Owns the sum and the order. Sessions are known by the slots of their clients and not touched here.
+//! Owns the sum and the order. Sessions are identified by the slots of their clients and not touched here.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub const RESERVE_BYTES: usize = 64 * 1024;
 const ROOM_MIN: usize = 4 * 1024;
 /// Once room is short, sessions are ended until this many bytes are free: the longest request head.
 const ROOM_MADE: usize = 16 * 1024;
-/// The most bytes by which rewriting lengthens a head.
+/// Maximum number of bytes by which rewriting lengthens a head.
 pub const REWRITE_BYTES: usize = 1024;
 /// The smallest share of a worker: twice the longest response head.
 pub const SHARE_MIN: usize = 128 * 1024;

@@ -11,7 +11,7 @@ const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), 
 /// Parses whole numbers with their units, `h`, `m`, `s` and `ms` in this order, as Prometheus writes durations.
 ///
 /// # Errors
-/// The expected format, to be shown behind the value.
+/// The expected format, to be shown after the value.
 #[cold]
 pub fn parse(text: &str) -> Result<Duration, &'static str> {
     const EXPECTED: &str = "expected a duration with a unit: 500ms, 3s, 1m30s, 1h (at most 168h)";
@@ -24,7 +24,7 @@ pub fn parse(text: &str) -> Result<Duration, &'static str> {
         let number: u64 = number.parse().map_err(|_| EXPECTED)?;
         let letters = behind.bytes().take_while(u8::is_ascii_alphabetic).count();
         let (unit, behind) = behind.split_at(letters);
-        // Goes on behind the unit, so that none comes twice or out of order.
+        // Continues after this unit, so that no unit is repeated or out of order.
         let (_, factor) = units.find(|(known, _)| *known == unit).ok_or(EXPECTED)?;
         let part = number.checked_mul(*factor).ok_or(EXPECTED)?;
         milliseconds = milliseconds.checked_add(part).ok_or(EXPECTED)?;

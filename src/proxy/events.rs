@@ -81,7 +81,7 @@ pub enum Event<'b> {
     Discarded(usize),
     /// The client closed its side, and has yet to take bytes of a response.
     ClientEnded,
-    /// The pod's name was resolved, or could not be.
+    /// The lookup of the pod's name finished or failed.
     Resolved(&'b Answer),
     /// The connection to the pod is established.
     Connected {
@@ -111,7 +111,7 @@ pub enum Event<'b> {
         /// The client has yet to take bytes of a response.
         client_stalled: bool,
     },
-    /// The buffers of this exchange must be freed: others need the room.
+    /// The buffers of this exchange must be freed: other sessions need the room.
     NoRoom {
         /// The client has yet to take output.
         client_stalled: bool,
@@ -129,7 +129,7 @@ pub enum Event<'b> {
 /// Actions for the caller, in the order of the fields. Belongs to the worker and is reused for each step.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// The number of input bytes used. The rest must come again, together with what follows it.
+    /// The number of input bytes used. The rest must be passed again, together with the bytes that follow.
     pub used: usize,
     /// Output for the client: first these bytes,
     pub head: Vec<u8>,
@@ -167,7 +167,7 @@ pub enum UpstreamAction {
     Shutdown,
     /// Close it, if there is one.
     Close,
-    /// Close it, and have the kernel deliver the bytes on their way.
+    /// Close it; the kernel still delivers the written bytes.
     CloseDelivering,
     /// Reset it, if there is one.
     Reset,
@@ -183,7 +183,7 @@ pub enum ClientAction {
     Shutdown,
     /// Close it.
     Close,
-    /// Close it, and have the kernel deliver the bytes on their way.
+    /// Close it; the kernel still delivers the written bytes.
     CloseDelivering,
     /// Reset it, so that the response cannot be mistaken for a complete one.
     Reset,
@@ -198,6 +198,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// The status code that was sent, or would have been.
     pub status: u16,
+    /// The status code of the pod's final response, if its head arrived, whether or not it was forwarded.
+    pub pod_status: Option<u16>,
     /// The pod, if the request named one.
     pub peer: Option<Peer>,
     /// The time from the request's head to the end.

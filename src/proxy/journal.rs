@@ -22,7 +22,7 @@ use super::{
 
 /// The log target of access log lines, which are logged at every level.
 pub const ACCESS_LOG: &str = "access";
-/// The most bytes of a refused request in the log.
+/// Maximum number of bytes of a refused request in the log.
 const LOGGED_BYTES_MAX: usize = 200;
 
 /// The log of one worker's exchanges.
@@ -36,7 +36,7 @@ pub struct Journal {
 pub struct Delivery {
     /// The client, if its address is logged.
     pub client: Option<SocketAddr>,
-    /// Bytes that the client took, heads included.
+    /// Bytes sent to the client, including heads.
     pub sent_bytes: u64,
     /// The time of the turn.
     pub at: Timestamp,
@@ -124,7 +124,7 @@ impl Journal {
             .log(Level::Info, ACCESS_LOG, format_args!("tunnel closed"));
     }
 
-    /// Logs a failure that is no exchange's, at a limited rate.
+    /// Logs a failure outside of any exchange, at a limited rate.
     pub fn trouble(&mut self, outcome: Outcome, now: Timestamp, about: impl Display) {
         self.fail(outcome, None, now, (Fields::default(), format_args!("{about}")));
     }

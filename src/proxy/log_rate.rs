@@ -10,12 +10,12 @@ use super::{
 
 /// Each worker logs at most one line for each outcome and pod in this time, and [`LINES_MAX`] for each outcome.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// The most lines for one outcome in an interval: many pods may fail in the same way.
+/// Maximum number of lines for one outcome in an interval: many pods may fail in the same way.
 const LINES_MAX: u32 = 8;
-/// The most outcomes and pods that are remembered.
+/// Maximum number of remembered combinations of outcome and pod.
 const PODS_MAX: usize = 64;
 
-/// How many lines were not logged since the last ones of their kind.
+/// The number of lines that were suppressed since the last line was logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Suppressed {
     /// Lines about the same pod with the same outcome.

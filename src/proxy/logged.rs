@@ -7,13 +7,13 @@ use std::{
 
 use crate::http1::head::Target;
 
-/// The most bytes of a request's method and target in the access log. Even if every byte is escaped, a line fits into
-/// one atomic write to a pipe (`PIPE_BUF`, 4096 bytes).
+/// Maximum number of bytes of a request's method and target in the access log. Even if every byte is escaped, a line
+/// fits into one atomic write to a pipe (`PIPE_BUF`, 4096 bytes).
 pub const REQUEST_BYTES_MAX: usize = 1800;
 /// Marks the place where text was cut.
 pub const CUT: &str = "…";
 
-/// The usual length at most; longer requests cost another allocation.
+/// The usual maximum length; longer requests cost another allocation.
 const REQUEST_BYTES_USUAL: usize = 128;
 
 /// Returns a request's method and target, cut to [`REQUEST_BYTES_MAX`] and marked if they are longer.
@@ -78,7 +78,7 @@ struct Cut {
 }
 
 impl Write for Cut {
-    /// Appends the part that fits; fails if that is not all.
+    /// Appends the part that fits; fails if the rest is cut.
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let fits = text.floor_char_boundary(self.most - self.text.len());
         self.text.push_str(&text[..fits]);

@@ -7,7 +7,7 @@
 //! - [`peer`]: the address of a pod;
 //! - [`pages`]: psystrike's own pages;
 //! - [`name`]: the syntax of DNS names;
-//! - [`resolver`]: names that are looked up, and their answers;
+//! - [`resolver`]: name lookups, and the cache of their answers;
 //! - [`policy`]: the pods that may be reached;
 //! - `special`: addresses that wide ranges do not open;
 //! - [`exchange`]: the state machine of one request, its pod and its response;

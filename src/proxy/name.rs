@@ -1,24 +1,24 @@
 //! The syntax of DNS names.
 //!
-//! Owns what counts as a name, and never as an address. Never decides whether a name may be resolved.
+//! Owns the distinction between names and addresses. Never decides whether a name may be resolved.
 
 /// The longest DNS name, and the longest label in it (RFC 1035 section 2.3.4), in text and without a trailing dot.
 const NAME_BYTES_MAX: usize = 253;
 const LABEL_BYTES_MAX: usize = 63;
 
-/// Returns whether a text is a DNS name: labels of letters, digits, hyphens and underscores, with a dot behind the last
-/// one or not. What resolvers take for an address in another spelling, such as `0x7f.1`, is none.
+/// Returns whether a text is a DNS name: labels of letters, digits, hyphens and underscores, with an optional trailing
+/// dot. Other spellings of addresses that resolvers accept, such as `0x7f.1`, are not names.
 pub fn is_name(text: &str) -> bool {
     let name = text.strip_suffix('.').unwrap_or(text);
-    // No name's last label is a number (WHATWG URL, "ends in a number"): getaddrinfo(3) takes it for an address.
+    // The last label of a name is not a number (WHATWG URL, "ends in a number"): getaddrinfo(3) would parse an address.
     let last = name.rsplit('.').next().unwrap_or_default();
     let is_number = last.bytes().all(|byte| byte.is_ascii_digit())
         || last.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("0x"));
     name.len() <= NAME_BYTES_MAX && name.split('.').all(is_label) && !is_number
 }
 
-/// Returns whether a text is a label (RFC 1123 section 2.1). By the standard, underscores are no part of host names, but
-/// people use them.
+/// Returns whether a text is a label (RFC 1123 section 2.1). Underscores are accepted too: the standard excludes them
+/// from host names, but they are in use.
 fn is_label(label: &str) -> bool {
     let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     (1..=LABEL_BYTES_MAX).contains(&label.len())
@@ -27,7 +27,7 @@ fn is_label(label: &str) -> bool {
         && !label.ends_with('-')
 }
 
-/// Returns whether a name is this one, in lower case and without a trailing dot, or is below it.
+/// Returns whether a name equals `suffix` or is a subdomain of it. The suffix is in lower case, without a trailing dot.
 pub fn ends_in(name: &str, suffix: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     let Some(start) = name.len().checked_sub(suffix.len()) else { return false };

@@ -67,27 +67,27 @@ outcomes! {
     /// The head breaks the grammar.
     MalformedRequest "malformed_request" Refused 400 "malformed request";
     /// The head was not complete in time.
-    HeadTimeout "head_timeout" Refused 408 "request head not complete";
+    HeadTimeout "head_timeout" Refused 408 "request headers not received";
     /// The version is neither HTTP/1.0 nor HTTP/1.1.
-    Version "http_version" Refused 505 "only HTTP/1.1 and HTTP/1.0 are spoken here";
+    Version "http_version" Refused 505 "only HTTP/1.1 and HTTP/1.0 are supported";
     /// The request line exceeds its limit.
     TargetTooLong "target_too_long" Refused 414 "request target over 16 KiB";
     /// The head exceeds its limit in bytes.
-    HeadTooLarge "head_too_large" Refused 431 "request head over 16 KiB";
+    HeadTooLarge "head_too_large" Refused 431 "request headers over 16 KiB";
     /// The head exceeds its limit in fields.
-    TooManyFields "too_many_fields" Refused 431 "request head over 100 fields";
+    TooManyFields "too_many_fields" Refused 431 "more than 100 request headers";
     /// The request has a body.
-    Body "body" Refused 413 "a scrape has no body";
+    Body "body" Refused 413 "request body not allowed";
     /// The method is neither GET nor HEAD.
     Method "method" Refused 405 "only GET and HEAD are allowed";
     /// The target is neither a path nor a valid `http` URL.
-    BadTarget "bad_target" Refused 400 "bad request target";
+    BadTarget "bad_target" Refused 400 "invalid request target";
     /// CONNECT, without `--allow-connect`.
-    ConnectNotAllowed "connect_not_allowed" Refused 403 "CONNECT is off: --allow-connect turns it on";
+    ConnectNotAllowed "connect_not_allowed" Refused 403 "CONNECT is disabled; --allow-connect enables it";
     /// CONNECT to a port that `--connect-ports` does not allow.
     ConnectPortNotAllowed "connect_port_not_allowed" Refused 403 "destination port not allowed for CONNECT";
     /// No such page.
-    NotFound "not_found" Refused 404 "no such page: ask for /pods/{host}/{port}/{path}";
+    NotFound "not_found" Refused 404 "no such page; pods are at /pods/{host}/{port}/{path}";
     /// The pod's address is not valid.
     BadHost "bad_host" Refused 400 "pod host is neither an IP address nor a DNS name";
     /// The pod's port is not valid.
@@ -100,24 +100,25 @@ outcomes! {
     NameNotAllowed "name_not_allowed" Refused 403 "name not allowed";
     /// The policy allows none of the name's addresses.
     ResolvedNotAllowed "resolved_not_allowed" Refused 403 "name resolves to nothing that is allowed";
-    /// The request has passed psystrike too often.
+    /// The request has passed through psystrike too often.
     Loop "loop" Refused 508 "scrape loops through psystrike";
-    /// All places for clients are taken.
+    /// The limit of client connections is reached.
     TooManyClients "too_many_clients" Refused 503 "too many clients";
 
-    /// No file descriptor was left for a connection to the pod; in the log alone, for a client's.
+    /// No file descriptor was left for a connection to the pod. In the log also: none was left for a client's
+    /// connection.
     NoDescriptors "no_descriptors" Pod 503 "no file descriptor left for a connection to the pod";
-    /// The buffers were full, and this exchange had held counted bytes longest. The client's connection was broken off
-    /// if part of a response was sent.
-    BuffersFull "buffers_full" Pod 503 "psystrike's buffers are full, and this scrape stalled longest";
+    /// The buffers were full, and this exchange had held buffered bytes longest. The client's connection was aborted if
+    /// part of a response was sent.
+    BuffersFull "buffers_full" Pod 503 "psystrike's buffers are full; this scrape has held buffers longest";
     /// The name does not exist, or has no address.
     NoSuchName "no_such_name" Pod 502 "no such name";
     /// The resolver reported a failure.
     LookupFailed "lookup_failed" Pod 502 "name lookup failed";
     /// The name was not resolved in time.
     LookupTimeout "lookup_timeout" Pod 504 "name not resolved";
-    /// Too many other names wait to be resolved.
-    LookupsFull "lookups_full" Pod 503 "too many names wait to be resolved";
+    /// The queue of name lookups is full.
+    LookupsFull "lookups_full" Pod 503 "too many name lookups are queued";
     /// Nothing listens on the pod's port.
     ConnectionRefused "connection_refused" Pod 502 "pod refused the connection";
     /// The kernel or the network reports no route to the pod.
@@ -127,28 +128,28 @@ outcomes! {
     /// The connection was not established in time.
     ConnectTimeout "connect_timeout" Pod 504 "pod did not accept the connection";
     /// The pod closed the connection before its response began.
-    NoAnswer "no_answer" Pod 502 "pod closed the connection without an answer";
+    NoAnswer "no_answer" Pod 502 "pod closed the connection without a response";
     /// The pod closed the connection within its response's head.
-    HeadCutShort "head_cut_short" Pod 502 "pod closed the connection within its answer's head";
+    HeadCutShort "head_cut_short" Pod 502 "pod closed the connection within the response headers";
     /// The pod's response breaks the grammar.
-    MalformedAnswer "malformed_answer" Pod 502 "malformed answer from the pod";
+    MalformedAnswer "malformed_answer" Pod 502 "malformed response from the pod";
     /// The response's head exceeds its limit.
-    AnswerHeadTooLarge "answer_head_too_large" Pod 502 "answer head from the pod over 64 KiB";
-    /// The pod switched protocols, which no request asks for.
-    SwitchedProtocols "switched_protocols" Pod 502 "pod switched protocols unasked";
+    AnswerHeadTooLarge "answer_head_too_large" Pod 502 "response headers from the pod over 64 KiB";
+    /// The pod switched protocols, although no request has an `Upgrade` field.
+    SwitchedProtocols "switched_protocols" Pod 502 "unexpected 101 Switching Protocols from the pod";
     /// The response's head was not complete in time.
-    AnswerTimeout "answer_timeout" Pod 504 "no answer from the pod";
-    /// The response's body ended too early. The client's connection was broken off.
-    BodyCutShort "body_cut_short" Pod 502 "answer from the pod was cut short";
-    /// The response's body broke its coding. The client's connection was broken off.
-    BodyMalformed "body_malformed" Pod 502 "malformed body from the pod";
-    /// The response's body was not complete in time. The client's connection was broken off.
-    BodyTimeout "body_timeout" Pod 504 "answer from the pod not complete";
+    AnswerTimeout "answer_timeout" Pod 504 "no response from the pod";
+    /// The response's body ended too early. The client's connection was aborted.
+    BodyCutShort "body_cut_short" Pod 502 "response from the pod was cut short";
+    /// The response's body broke its coding. The client's connection was aborted.
+    BodyMalformed "body_malformed" Pod 502 "malformed response body from the pod";
+    /// The response's body was not complete in time. The client's connection was aborted.
+    BodyTimeout "body_timeout" Pod 504 "response from the pod not complete";
 
     /// The client closed its connection before the end of the response.
-    ClientGone "client_gone" Client 499 "client went away";
-    /// The client did not take the response in time. Its connection was broken off.
-    ClientTimeout "client_timeout" Client 499 "client did not take the answer";
+    ClientGone "client_gone" Client 499 "client closed the connection";
+    /// The client did not read the response in time. Its connection was reset.
+    ClientTimeout "client_timeout" Client 499 "client did not read the response";
 }
 
 /// The number of outcomes.
@@ -235,7 +236,7 @@ impl Failure {
             UpstreamError::TimedOut => Outcome::ConnectTimeout.into(),
             UpstreamError::NoDescriptors => Outcome::NoDescriptors.into(),
             UpstreamError::NoLocalPort => connect_failed("no local port left"),
-            UpstreamError::Forbidden => connect_failed("a firewall or a route forbids it"),
+            UpstreamError::Forbidden => connect_failed("blocked by a firewall or a route"),
             UpstreamError::Itself => Outcome::Loop.into(),
             UpstreamError::Other => Outcome::ConnectFailed.into(),
         }
@@ -256,7 +257,7 @@ impl Failure {
             HeadError::TooLarge | HeadError::TargetTooLong => return Outcome::AnswerHeadTooLarge.into(),
             HeadError::Malformed(detail) => detail,
             HeadError::Version => "neither HTTP/1.1 nor HTTP/1.0",
-            HeadError::TooManyFields => "more than 256 fields",
+            HeadError::TooManyFields => "more than 256 headers",
         };
         Self { outcome: Outcome::MalformedAnswer, detail: Some(detail) }
     }
@@ -303,6 +304,6 @@ pub enum LookupError {
     NoSuchName,
     /// The resolver failed: no DNS server responded, or one responded with a failure.
     Failed,
-    /// Too many look-ups wait.
+    /// Too many lookups are queued.
     QueueFull,
 }

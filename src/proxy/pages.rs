@@ -2,12 +2,13 @@
 //!
 //! Owns their text, except that of [`metrics`]. Their data comes from a [`ServerStatus`].
 
-use std::{io::Write, time::SystemTime};
+use std::{io::Write, sync::Arc, time::SystemTime};
 
 use super::{
     events::{PageHead, Pages},
     metrics::{self, BuildInfo, Counters, Process},
     route::{Page, RouteName},
+    settings::Settings,
 };
 use crate::http1::local_response;
 
@@ -15,13 +16,15 @@ use crate::http1::local_response;
 pub trait ServerStatus {
     /// Returns whether the process accepts new scrapes.
     fn is_serving(&self) -> bool;
-    /// Returns a worker that hangs, if there is one.
+    /// Returns a worker that is stuck, if there is one.
     fn stuck_worker(&self) -> Option<usize>;
     /// Returns the counters of each worker.
     fn all_counters(&self) -> Vec<&Counters>;
-    /// Returns the values that stay the same.
+    /// Returns the version and the limits, which never change.
     fn build_info(&self) -> BuildInfo;
-    /// Returns the kernel's numbers about this process.
+    /// Returns the operator's settings.
+    fn settings(&self) -> Arc<Settings>;
+    /// Returns the metrics of this process from the kernel.
     fn process(&self) -> Process;
     /// Returns the wall-clock time.
     fn date(&self) -> SystemTime;
@@ -31,7 +34,7 @@ impl<T: ServerStatus> Pages for T {
     fn render(&self, page: Page, body: &mut Vec<u8>) -> PageHead {
         match page {
             Page::Index => {
-                render_index(body, self.build_info());
+                render_index(body, self.build_info(), &self.settings());
                 PageHead { status: 200, content_type: "text/html; charset=utf-8" }
             }
             Page::Metrics => {
@@ -40,7 +43,7 @@ impl<T: ServerStatus> Pages for T {
             }
             Page::Healthz => match self.stuck_worker() {
                 None => words(body, 200, "ok"),
-                Some(worker) => words(body, 503, &format!("worker {worker} does not run")),
+                Some(worker) => words(body, 503, &format!("worker {worker} is stuck")),
             },
             Page::Readyz if self.is_serving() => words(body, 200, "ok"),
             Page::Readyz => words(body, 503, "shutting down"),
@@ -58,26 +61,70 @@ fn words(body: &mut Vec<u8>, status: u16, text: &str) -> PageHead {
     PageHead { status, content_type: local_response::TEXT }
 }
 
-/// Appends the page at `/`, which describes psystrike and its routes.
-fn render_index(out: &mut Vec<u8>, build_info: BuildInfo) {
+/// Appends the page at `/`: links, an example, and the policy in effect.
+fn render_index(out: &mut Vec<u8>, build_info: BuildInfo, settings: &Settings) {
     let BuildInfo { version, revision, .. } = build_info;
     let link = |page: Page| RouteName::Page(page).label();
+    let policy = &settings.policy;
+    let connect =
+        settings.connect_ports.as_ref().map_or("off".to_owned(), |ports| format!("to ports {ports}"));
     let _ = write!(
         out,
         "<!DOCTYPE html>\n\
          <html lang=\"en\"><head><meta charset=\"utf-8\"><title>psystrike</title></head><body>\n\
          <h1>psystrike</h1>\n\
-         <p>Forwards Prometheus's scrapes to pods that it cannot reach. Version {version}, revision {revision}.</p>\n\
+         <p>Forwards Prometheus scrapes to pods that Prometheus cannot reach.</p>\n\
+         <p>Version {version}, revision {revision}.</p>\n\
          <ul>\n\
-         <li><code>/pods/{{host}}/{{port}}/{{path}}</code>: scrapes the pod, at <code>/metrics</code> without a path</li>\n\
-         <li><code>http://{{host}}:{{port}}/{{path}}</code>: scrapes the pod, for clients with a <code>proxy_url</code></li>\n\
-         <li><a href=\"{metrics}\">{metrics}</a>: the metrics of psystrike itself</li>\n\
-         <li><a href=\"{healthz}\">{healthz}</a>: whether its event loops run</li>\n\
-         <li><a href=\"{readyz}\">{readyz}</a>: whether it takes new scrapes</li>\n\
+         <li><a href=\"{metrics}\">{metrics}</a>: metrics of psystrike itself</li>\n\
+         <li><a href=\"{healthz}\">{healthz}</a>: 200 while the event loops run</li>\n\
+         <li><a href=\"{readyz}\">{readyz}</a>: 200 until shutdown begins</li>\n\
          </ul>\n\
+         <h2>Example</h2>\n\
+         <p>A Prometheus job with this line scrapes through psystrike:</p>\n\
+         <pre>proxy_url: http://psystrike.example:31000</pre>\n\
+         <p>Without <code>proxy_url</code>, the path names the pod:</p>\n\
+         <pre>http://psystrike.example:31000/pods/10.1.2.3/8080/metrics</pre>\n\
+         <h2>Allowed destinations</h2>\n\
+         <table>\n\
+         <tr><td>Addresses (<code>--allow</code>)</td><td>{allow}</td></tr>\n\
+         <tr><td>Refused addresses (<code>--deny</code>)</td><td>{deny}</td></tr>\n\
+         <tr><td>Ports (<code>--allow-ports</code>)</td><td>{ports}</td></tr>\n\
+         <tr><td>DNS names (<code>--allow-names</code>)</td><td>{names}</td></tr>\n\
+         <tr><td>Tunnels (<code>--allow-connect</code>)</td><td>{connect}</td></tr>\n\
+         </table>\n\
+         <p>Loopback, link-local and other special ranges need an <code>--allow</code> entry of their own.</p>\n\
          </body></html>\n",
+        version = escaped(version),
+        revision = escaped(revision),
         metrics = link(Page::Metrics),
         healthz = link(Page::Healthz),
         readyz = link(Page::Readyz),
+        allow = list(policy.allow(), "none"),
+        deny = list(policy.deny(), "none"),
+        ports = policy.ports(),
+        names = list(policy.names(), "any"),
     );
+}
+
+/// Returns the elements as a comma-separated list in HTML, or `empty` if there are none.
+fn list<T: ToString>(elements: &[T], empty: &str) -> String {
+    let elements: Vec<String> = elements.iter().map(|element| escaped(&element.to_string())).collect();
+    if elements.is_empty() { empty.to_owned() } else { elements.join(", ") }
+}
+
+/// Escapes the characters that begin markup in HTML text.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_escaped() {
+        assert_eq!(list(&["<b>&", "fd00::/8"], "none"), "&lt;b&gt;&amp;, fd00::/8");
+        assert_eq!(list::<String>(&[], "none"), "none");
+    }
 }

@@ -1,7 +1,7 @@
 //! Decides which addresses and ports may be reached. Keeps psystrike from becoming an open proxy into the cluster.
 //!
-//! Checks the address that the socket connects to. A name is checked too, before it is resolved, but allows nothing: each
-//! of its addresses has to be allowed.
+//! Checks the address that the socket connects to. A name is checked too, before it is resolved, but allows nothing:
+//! each of its addresses has to be allowed.
 
 use std::{
     fmt,
@@ -58,15 +58,14 @@ impl Policy {
         Self { allow, deny, ports, names: Vec::new(), allowed }
     }
 
-    /// Returns the policy with only those names allowed that are, or end in, one of these suffixes. Without a suffix, any
-    /// name is allowed.
+    /// Restricts names to these suffixes and their subdomains. Without suffixes, any name is allowed.
     #[cold]
     #[must_use]
     pub fn with_names(self, suffixes: Vec<Box<str>>) -> Self {
         Self { names: suffixes, ..self }
     }
 
-    /// Returns the suffixes of names that are allowed; none: any name is.
+    /// Returns the allowed suffixes of names. Empty: any name is allowed.
     pub fn names(&self) -> &[Box<str>] {
         &self.names
     }
@@ -139,7 +138,7 @@ fn lists_allow(allow: &[IpNet], deny: &[IpNet], ip: IpAddr) -> bool {
 /// Parses one entry of `--allow` or `--deny`: a range like `10.0.0.0/8`, or one address.
 ///
 /// # Errors
-/// The fault or the expected format, to be shown behind the value.
+/// The fault or the expected format, to be shown after the value.
 #[cold]
 pub fn parse_range(text: &str) -> Result<IpNet, String> {
     const EXPECTED: &str = "expected an address or a range: 10.1.2.3, 10.0.0.0/8, fd00::/8";
@@ -154,7 +153,7 @@ pub fn parse_range(text: &str) -> Result<IpNet, String> {
     if trunc == range { Ok(range) } else { Err(format!("has host bits set; did you mean {trunc}?")) }
 }
 
-/// Parses one entry of `--allow-names`: a name, or the end of names, with a dot before it or not.
+/// Parses one entry of `--allow-names`: a name or a suffix of names, with or without a leading dot.
 ///
 /// # Errors
 /// The expected format.
@@ -194,7 +193,7 @@ impl Ports {
 impl FromStr for Ports {
     type Err = &'static str;
 
-    /// Parses a list like `8080,9090-9999`, with or without a comma behind it.
+    /// Parses a list like `8080,9090-9999`, with or without a trailing comma.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const EXPECTED: &str = "expected ports from 1 to 65535 and ranges of them: 8080,9090-9999";
         let port = |text: &str| {

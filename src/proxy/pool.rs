@@ -1,7 +1,7 @@
 //! Decides which pooled connection is reused, and which is closed first when there are too many.
 //!
-//! Connections are known by their slot numbers. For each pod, the newest is reused first: the pod is least likely to
-//! have closed it. Over all pods, the longest-idle connection is closed first. Never touches a connection or decides
+//! Connections are identified by their slot numbers. For each pod, the newest is reused first: the pod is least likely
+//! to have closed it. Over all pods, the longest-idle connection is closed first. Never touches a connection or decides
 //! whether it may be pooled: that, and opening new connections, is up to [`crate::net::upstreams`].
 
 use std::{
@@ -82,7 +82,7 @@ impl Pool {
         if at >= self.idle.len() {
             self.idle.resize(at + 1, None);
         }
-        debug_assert!(self.idle[at].is_none(), "slot {slot} is kept already");
+        debug_assert!(self.idle[at].is_none(), "slot {slot} is already pooled");
         let link = self.find(peer);
         let older = self.follow(link);
         let next = match self.at(older) {
@@ -106,7 +106,7 @@ impl Pool {
 
     /// Takes the newest connection to `peer` that was added before `now`.
     ///
-    /// The kernel has not yet reported the readiness of connections added at `now`, in the current turn: bytes behind
+    /// The kernel has not yet reported the readiness of connections added at `now`, in the current turn: bytes after
     /// the end of the last response could be unread there, and be taken for the next response.
     pub fn take(&mut self, peer: Peer, now: Timestamp) -> Option<u32> {
         let link = self.find(peer);

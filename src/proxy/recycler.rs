@@ -4,13 +4,13 @@
 
 use super::exchange::transaction::Transaction;
 
-/// The most spare transactions.
+/// Maximum number of spare transactions.
 const SPARE_TRANSACTIONS_MAX: usize = 64;
 
 /// Spare memory. Belongs to the worker, and is lent to each step of an exchange.
 #[derive(Debug, Default)]
 pub struct Recycler {
-    #[expect(clippy::vec_box, reason = "they go on as the pointers that they come as")]
+    #[expect(clippy::vec_box, reason = "transactions are moved as pointers, without a copy")]
     transactions: Vec<Box<Transaction>>,
     page: Vec<u8>,
 }

@@ -1,27 +1,27 @@
-//! Decides which names are looked up, shares the look-ups, and keeps their answers for a while.
+//! Decides which names are looked up, shares lookups among their waiters, and caches the answers.
 //!
-//! Owns the order of look-ups and the age of answers. Resolves nothing: [`crate::net::offload`] does.
+//! Owns the order of lookups and the expiry of answers. Resolves nothing: [`crate::net::offload`] does.
 
 use std::{collections::VecDeque, net::IpAddr, sync::Arc, time::Duration};
 
 use super::{outcome::LookupError, timestamp::Timestamp};
 
-/// The most answers that are kept. Each takes less than 1 KiB.
+/// Maximum number of cached answers. Each takes less than 1 KiB.
 const ANSWERS_MAX: usize = 1024;
-/// The most look-ups that wait for a thread.
+/// Maximum number of lookups that wait for a thread.
 const QUEUE_MAX: usize = 256;
-/// The most addresses of a name that are kept.
+/// Maximum number of addresses of a name. Further ones are ignored.
 const ADDRESSES_MAX: usize = 16;
-/// How long a failure is kept, if answers are not kept for less.
+/// Maximum time that a failure is cached. A shorter `ttl` applies to failures too.
 const FAILURE_TTL_MAX: Duration = Duration::from_secs(1);
-/// The duration from which a look-up is slow: names whose DNS servers do not respond must not hold up the others.
+/// The duration from which a lookup is slow: names whose DNS servers do not respond must not hold up the others.
 const SLOW: Duration = Duration::from_secs(1);
-/// The most look-ups under way at once. Each takes a thread.
+/// The most lookups in progress at once. Each takes a thread.
 pub const RUNNING_MAX: usize = 4;
 /// The most of them for each class or a later one.
 const RUNNING_MAX_OF: [usize; 3] = [RUNNING_MAX, RUNNING_MAX - 1, RUNNING_MAX - 2];
 
-/// What the last look-up of a name says about the next.
+/// What the last lookup of a name says about the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Class {
     /// It found addresses soon.
@@ -32,29 +32,29 @@ enum Class {
     Slow,
 }
 
-/// The result of a look-up: at least one address, or the reason why there is none.
+/// The result of a lookup: at least one address, or the reason why there is none.
 pub type Answer = Result<Arc<[IpAddr]>, LookupError>;
 
-/// What becomes of a question.
+/// The result of requesting the addresses of a name.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Asked {
     /// The answer is known.
     Known(Answer),
-    /// A look-up for this name is queued or under way.
+    /// A lookup for this name is queued or in progress.
     Shared,
-    /// A look-up was queued: a thread is needed for it.
+    /// A lookup was queued: a thread is needed for it.
     Queued,
 }
 
-/// Names that are looked up for waiters, each known by a `W`, and the answers. Sorted vectors: maps would be faster with
-/// many more names, and take 30 KiB of code.
+/// Lookups with their waiters, each identified by a `W`, and cached answers. In sorted vectors: maps would be faster
+/// only with many more names, and take 30 KiB of code.
 #[derive(Debug)]
 pub struct Resolver<W> {
     /// In the order of their names.
     names: Vec<(Arc<str>, Lookup<W>)>,
-    /// Names whose look-up has not begun, in their order.
+    /// Names whose lookup has not begun, in their order.
     queue: VecDeque<(Class, Arc<str>)>,
-    /// The number of look-ups under way, for each class.
+    /// The number of lookups in progress, for each class.
     running: [usize; RUNNING_MAX_OF.len()],
     /// The number of answers among `names`.
     answers: usize,
@@ -62,11 +62,11 @@ pub struct Resolver<W> {
 
 #[derive(Debug)]
 enum Lookup<W> {
-    /// The look-up is queued, or under way.
+    /// The lookup is queued or in progress.
     Pending {
         /// In their order.
         waiters: Vec<W>,
-        /// The class of the look-up that is under way.
+        /// The class of the lookup that is in progress.
         begun: Option<Class>,
     },
     Known {
@@ -83,8 +83,8 @@ impl<W> Default for Resolver<W> {
 }
 
 impl<W: Ord> Resolver<W> {
-    /// Asks for the addresses of a name, for a waiter. An answer counts if it is not older than `ttl`, a failure if it
-    /// is not older than that and a second.
+    /// Requests the addresses of a name, for a waiter. A cached answer is used if it is younger than `ttl`, a cached
+    /// failure if it is also younger than a second.
     pub fn ask(&mut self, name: &str, waiter: W, now: Timestamp, ttl: Duration) -> Asked {
         let name: Arc<str> = name.to_ascii_lowercase().into(); // RFC 4343: case does not matter
         match self.get_mut(&name) {
@@ -114,7 +114,7 @@ impl<W: Ord> Resolver<W> {
         Asked::Queued
     }
 
-    /// Forgets a waiter. A look-up that nobody waits for is not begun; one that is under way goes on.
+    /// Removes a waiter. A queued lookup without waiters is removed too; a lookup in progress continues.
     pub fn cancel(&mut self, name: &str, waiter: &W) {
         let name = name.to_ascii_lowercase();
         let Some(Lookup::Pending { waiters, begun }) = self.get_mut(&name) else { return };
@@ -147,7 +147,7 @@ impl<W: Ord> Resolver<W> {
         }
     }
 
-    /// Takes the next name to look up: the first whose class does not have too many look-ups under way.
+    /// Takes the next name to look up: the first whose class does not have too many lookups in progress.
     /// [`finish`](Self::finish) has to follow.
     pub fn begin_next(&mut self) -> Option<Arc<str>> {
         let at = self.queue.iter().position(|(class, _)| self.may_begin(*class))?;
@@ -159,18 +159,18 @@ impl<W: Ord> Resolver<W> {
         Some(name)
     }
 
-    /// Returns whether no class up to this one would have too many look-ups under way.
+    /// Returns whether no class up to this one would have too many lookups in progress.
     fn may_begin(&self, class: Class) -> bool {
         let under_way = |from: usize| self.running[from..].iter().sum::<usize>();
         (0..=class as usize).all(|from| under_way(from) < RUNNING_MAX_OF[from])
     }
 
-    /// Returns how many look-ups have not begun.
+    /// Returns how many lookups have not begun.
     pub fn queued(&self) -> usize {
         self.queue.len()
     }
 
-    /// Stores the answer of a look-up that took so long, and returns it with those who wait for it.
+    /// Stores the answer of a lookup that took so long, and returns it with those who wait for it.
     pub fn finish(
         &mut self,
         name: &Arc<str>,
@@ -200,7 +200,7 @@ impl<W: Ord> Resolver<W> {
         }
     }
 
-    /// Forgets the older half of the answers, so that finding them is rare.
+    /// Removes the older half of the answers, so that this search is rare.
     fn forget_oldest(&mut self) {
         let mut times: Vec<Timestamp> = self.names.iter().filter_map(|(_, lookup)| lookup.at()).collect();
         let half = times.len() / 2;

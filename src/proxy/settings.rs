@@ -14,9 +14,9 @@ pub struct Settings {
     pub policy: Policy,
     /// The time limits.
     pub timeouts: Timeouts,
-    /// Which ports CONNECT may reach, among those of `policy`; `None`: CONNECT is off.
+    /// The ports that CONNECT may reach, among those of `policy`; `None`: CONNECT is disabled.
     pub connect_ports: Option<Ports>,
-    /// Whether reports name the request target.
+    /// Whether reports include the request target.
     pub access_log: bool,
 }
 
@@ -37,7 +37,7 @@ pub struct Timeouts {
     pub upstream_idle: Duration,
     /// How long a tunnel may be silent.
     pub tunnel_idle: Duration,
-    /// For the addresses of a name, from their look-up on.
+    /// For the addresses of a name, from their lookup on.
     pub resolve_ttl: Duration,
 }
 

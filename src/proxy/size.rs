@@ -10,7 +10,7 @@ const SIZE_MAX: u64 = 1 << 40;
 /// Parses a whole number of bytes, `KiB`, `MiB` or `GiB`.
 ///
 /// # Errors
-/// The expected format, to be shown behind the value.
+/// The expected format, to be shown after the value.
 #[cold]
 pub fn parse(text: &str) -> Result<u64, &'static str> {
     const EXPECTED: &str = "expected a size in bytes or with a unit: 512KiB, 8MiB, 1GiB (at most 1024GiB)";

@@ -45,7 +45,7 @@ pub(super) const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], prefix: u8) -> IpNet 
 }
 
 /// Returns the IPv4 addresses inside an IPv6 one, which a router or the kernel may extract and connect to. All readings
-/// are returned, as the one that a translator uses is not known here.
+/// are returned, as it is not known which one a translator uses.
 pub(super) fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 5] {
     const LOW_32_BITS: [IpNet; 3] = [
         v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96), // NAT64 (RFC 6052)

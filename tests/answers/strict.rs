@@ -1,19 +1,20 @@
-//! A parser of answers that knows one spelling of everything: what it reads has one meaning.
+//! A parser of responses that accepts only one spelling of everything, so that each response it accepts has one
+//! meaning.
 
-/// An answer.
+/// A response.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     /// Without the coding.
     pub(crate) body: Vec<u8>,
-    /// Nothing may follow it: it says `close`.
+    /// No other response may follow: it has `close`.
     pub(crate) is_last: bool,
 }
 
-/// Why an answer has no meaning where it breaks off.
+/// The reason why a response is invalid or incomplete.
 pub(crate) const CUT_SHORT: &str = "cut short";
 
-/// Reads the answer at the start of `bytes`, which are all that came before the connection's `end`; gives it with what
-/// stands behind it.
+/// Parses the response at the start of `bytes`, which are all bytes before the connection's `end`. Returns the bytes
+/// after it too.
 pub(crate) fn answer<'b>(bytes: &'b [u8], end: &Result<(), String>) -> Result<(Answer, &'b [u8]), String> {
     let at = find(bytes, b"\r\n\r\n").ok_or(CUT_SHORT)?;
     let (head, rest) = (&bytes[..at], &bytes[at + 4..]);
@@ -106,7 +107,7 @@ fn number(digits: &[u8]) -> Result<usize, String> {
     number.ok_or_else(|| "no number".into())
 }
 
-/// Takes the coding off: digits and CRLF, data and CRLF, and trailer fields.
+/// Decodes the chunked coding: digits and CRLF, data and CRLF, and trailer fields.
 fn chunks(mut bytes: &[u8]) -> Result<(Vec<u8>, &[u8]), String> {
     let mut body = Vec::new();
     loop {

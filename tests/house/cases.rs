@@ -1,4 +1,4 @@
-//! The checks themselves, on small texts.
+//! Tests of the checks themselves, on small sources.
 
 use std::collections::BTreeSet;
 

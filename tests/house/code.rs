@@ -1,7 +1,7 @@
-//! What the files of a crate contain, as syn reads them: modules with their names, and functions.
+//! The contents of a crate's files, parsed by syn: modules with their names, and functions.
 //!
-//! Files are found as rustc finds them, by the `mod` declarations from each crate root on. What is compiled for tests
-//! only is passed over, whole files included.
+//! Files are found as rustc finds them, by `mod` declarations from each crate root on. Code that is compiled only for
+//! tests is skipped, whole files included.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
-//! Which file takes which names from which others, and the circles among them.
+//! Finds which file uses which names of which other files, and the circles among them.
 //!
-//! A name counts where it stands, not where it is passed on. Declaring a module takes no name, nor does passing on
-//! what stands in a child module.
+//! A name counts where it is used, not where it is re-exported. Declaring a module uses no name, nor does re-exporting
+//! the names of a child module.
 
 use std::collections::{BTreeMap, BTreeSet};
 

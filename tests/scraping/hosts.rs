@@ -1,6 +1,6 @@
-//! Pods by IPv4 address, by IPv6 address and by name: each of them is up, redirecting, slow, dead and forbidden. One
-//! Prometheus scrapes them directly and through `proxy_url`, over plain HTTP or TLS. What it stores has to be the same,
-//! and what it shows of a pod that cannot be scraped is psystrike's reason.
+//! Pods by IPv4 address, by IPv6 address and by name: each is up, redirecting, slow, dead and forbidden. One Prometheus
+//! scrapes them directly and through `proxy_url`, over plain HTTP or TLS. It must store the same samples, and show
+//! psystrike's reason for a pod that cannot be scraped.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -26,7 +26,7 @@ const HOSTS: [(&str, &str); 3] = [("127.25.0.1", "127.25.0.1"), ("[::1]", "::1")
 /// The one that is not an IP address.
 const NAME: &str = HOSTS[2].0;
 
-/// How Prometheus speaks with the pods, and what it shows of those that cannot be scraped.
+/// The protocol between Prometheus and the pods, and the errors for pods that cannot be scraped.
 pub struct Scheme {
     pub name: &'static str,
     /// The end of the error that is shown.
@@ -35,7 +35,7 @@ pub struct Scheme {
     pub others: &'static [(&'static str, &'static str)],
 }
 
-/// Why a pod cannot be scraped.
+/// The reason why a pod cannot be scraped.
 #[derive(Clone, Copy)]
 pub enum Failure {
     Forbidden,
@@ -45,14 +45,14 @@ pub enum Failure {
     Slow,
 }
 
-/// A target, and what is to come of its scrapes.
+/// A target, and the expected result of its scrapes.
 struct Case {
     /// The job, the value of the label `case`, and the address.
     job: &'static str,
     name: String,
     address: String,
     path: &'static str,
-    /// Where its redirect leads.
+    /// The target of its redirect.
     to: String,
     /// The end of the error that is shown. If empty, the samples have to be those of a direct scrape.
     error: String,
@@ -68,13 +68,13 @@ impl Case {
     }
 }
 
-/// Pods that are not to be reached, and ports at which nothing listens.
+/// Pods that cannot be reached, and ports on which nothing listens.
 struct Unreached {
     forbidden: Vec<Pod>,
     beyond: Pod,
     dead: Vec<Refusing>,
     unanswering: Unanswering,
-    /// Connections come about, and nobody reads.
+    /// Connections are established, and nobody reads.
     silent: TcpListener,
 }
 

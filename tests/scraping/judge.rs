@@ -1,4 +1,4 @@
-//! What Prometheus has of a pod, against what the pod gives.
+//! Compares the samples that Prometheus stored of a pod with the pod's page.
 
 use flate2::read::GzDecoder;
 
@@ -33,7 +33,7 @@ pub fn check_target(pod: &ScrapedPod, targets: &[Target], report: &mut Report) {
     });
 }
 
-/// What Prometheus has of the pod, against what the pod gives.
+/// Compares the samples that Prometheus stored of the pod with the pod's page.
 pub fn check_samples(
     pod: &ScrapedPod,
     before: Option<Response>,
@@ -65,7 +65,7 @@ pub fn check_samples(
     }
 }
 
-/// Takes the target's labels off its samples, and the samples away that Prometheus adds of its own.
+/// Removes the target's labels from its samples, and the samples that Prometheus adds.
 fn without_target(pod: &ScrapedPod, scraped: Samples, report: &mut Report) -> Option<Samples> {
     let target_labels = pod.target_labels();
     let mut samples = Samples::new();
@@ -84,7 +84,7 @@ fn without_target(pod: &ScrapedPod, scraped: Samples, report: &mut Report) -> Op
     Some(samples)
 }
 
-/// A series may come or go meanwhile: then it is in only one of the direct scrapes.
+/// A series may appear or disappear during the test: it is then in only one of the direct scrapes.
 fn check_series(name: &str, scraped: &Samples, before: &Samples, after: &Samples, report: &mut Report) {
     let lost = before.keys().filter(|series| after.contains_key(*series) && !scraped.contains_key(*series));
     let lost: Vec<_> = lost.collect();

@@ -1,6 +1,6 @@
-//! Every kind of pod, scraped by a real Prometheus through the real binary. The pods stand on loopback addresses;
-//! `file_sd` stands in for the cluster that knows of them. What Prometheus then has must be what a direct scrape of
-//! each pod gives, and what it shows of a pod that cannot be scraped must be psystrike's own reason.
+//! Every kind of pod, scraped by a real Prometheus through the real binary. The pods listen on loopback addresses;
+//! `file_sd` replaces discovery. Prometheus must store what a direct scrape of each pod returns, and show psystrike's
+//! reason for a pod that cannot be scraped.
 
 // Each test file is a crate of its own and uses its own part of this.
 #![allow(dead_code, unreachable_pub, missing_docs)]

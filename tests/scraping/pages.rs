@@ -1,4 +1,4 @@
-//! A page of metrics, and the answers that carry it.
+//! A page of metrics, and the responses that contain it.
 
 use std::io::Write;
 

@@ -1,4 +1,4 @@
-//! The pods of a cluster, what is to come of their scrapes, and what has to reach them.
+//! The pods of a cluster, the expected results of their scrapes, and the requests that must reach them.
 
 use std::net::SocketAddr;
 
@@ -16,18 +16,18 @@ use crate::support::{
     prometheus::NodeExporter,
 };
 
-/// How often each target is scraped before anything is judged: kept connections have been used again by then.
+/// The number of scrapes of each target before the checks: persistent connections have been reused by then.
 pub const SCRAPES: usize = 3;
 
 /// The scrape timeout of each configuration less psystrike's margin of a tenth.
-pub const NO_ANSWER: &str = "504 no answer from the pod within 900ms";
+pub const NO_ANSWER: &str = "504 no response from the pod within 900ms";
 
-/// A pod as the cluster knows it, and what is to come of its scrapes.
+/// A pod in the cluster, and the expected result of its scrapes.
 pub struct ScrapedPod {
     pub name: &'static str,
     /// As discovered, with the container's port.
     pub address: SocketAddr,
-    /// Annotated, and the one that counts.
+    /// The annotated address, which is the one to scrape.
     pub port: u16,
     pub path: Option<&'static str>,
     pub expected: Expected,
@@ -39,7 +39,7 @@ pub enum Expected {
     Samples(&'static str),
     /// The same series; their values change with every scrape.
     Series(&'static str),
-    /// No samples, and this in the error that Prometheus shows.
+    /// No samples, and this text in the error that Prometheus shows.
     Down(&'static str),
 }
 
@@ -48,7 +48,7 @@ impl ScrapedPod {
         Self { name, address, port: address.port(), path: Some(path), expected }
     }
 
-    /// As service discovery would give it, with the annotation `prometheus.io/scrape`.
+    /// Returns the pod as service discovery would, with the annotation `prometheus.io/scrape`.
     pub fn discovered(&self, scrape: &str) -> Value {
         let mut labels = json!({
             "__meta_kubernetes_namespace": "default",
@@ -65,7 +65,7 @@ impl ScrapedPod {
         json!({ "targets": [self.address.to_string()], "labels": labels })
     }
 
-    /// What Prometheus must attach to the pod's samples.
+    /// Returns the labels that Prometheus must attach to the pod's samples.
     pub fn target_labels(&self) -> Labels {
         let labels = [
             ("job", "kubernetes-pods"),
@@ -163,7 +163,7 @@ impl Pods {
         }
     }
 
-    /// All those that are to be scraped, psystrike as a pod of its own among them.
+    /// Returns all pods that must be scraped, including psystrike itself.
     pub fn scraped(&self, psystrike: SocketAddr) -> Vec<ScrapedPod> {
         use Expected::{Down, Samples, Series};
         let pod = ScrapedPod::new;
@@ -197,14 +197,14 @@ impl Pods {
         ]
     }
 
-    /// One more that the relabelling must drop.
+    /// Returns another pod, which the relabelling must drop.
     pub fn unannotated(&self) -> Value {
         let unannotated =
             ScrapedPod::new("unannotated", self.forbidden.address(), "/metrics", Expected::Down(""));
         unannotated.discovered("false")
     }
 
-    /// Judges what has reached the pods, before direct scrapes do.
+    /// Checks the requests that reached the pods, before direct scrapes do.
     pub fn check_what_arrived(&self, query: &str, report: &mut Report) {
         let kept = [("length", &self.length), ("chunked", &self.chunked), ("gzip", &self.gzip)];
         for (name, pod) in kept {
@@ -262,7 +262,7 @@ impl Pods {
 
 pub const QUERY: &str = "/metrics?format=prometheus";
 
-/// Serves the page only where exactly `target` is asked for.
+/// Serves the page only for exactly this `target`.
 fn only_at(target: &'static str, ip: &str) -> Pod {
     Pod::serve(ip, move |head, client| {
         let answer = if head.target() == target { content_length(PAGE) } else { NOT_FOUND.to_owned() };
@@ -270,7 +270,7 @@ fn only_at(target: &'static str, ip: &str) -> Pod {
     })
 }
 
-/// Serves the page at /new, and sends who asks for /old to the location that it has for its own address.
+/// Serves the page at /new, and redirects /old to the location that `location` returns for its address.
 fn redirecting(ip: &str, location: fn(SocketAddr) -> String) -> Pod {
     Pod::serve(ip, move |head, client| {
         let own = client.stream().local_addr()?;

@@ -1,8 +1,8 @@
-//! What a test found wrong.
+//! The faults that a test found.
 
 use crate::support::prometheus::Target;
 
-/// All that was found wrong, so that one run shows it.
+/// All faults, so that one run shows all of them.
 #[derive(Default)]
 pub struct Report(Vec<String>);
 

@@ -1,4 +1,4 @@
-//! Answers: slow, broken, and those of clients that go or send on.
+//! Responses: slow ones, broken ones, and those of clients that disconnect or send more requests.
 
 use std::time::Duration;
 

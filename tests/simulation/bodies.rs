@@ -1,4 +1,5 @@
-//! What the scenes of long bodies share. How much a pipe takes and gives at a time is drawn, so each is played often.
+//! Shared helpers of the scenes with long bodies. How many bytes a pipe takes at a time is random, so each scene is
+//! played often.
 
 use std::time::Duration;
 
@@ -6,12 +7,12 @@ use super::{SCRAPE, kernel::ConnId, sim::Sim};
 
 pub(crate) const PIPE_SEEDS: std::ops::RangeInclusive<u64> = 1..=16;
 
-/// A head that goes on as it came, and a body of so many bytes, which names its scrape.
+/// Returns a head that is forwarded unchanged, and a body of this many bytes, which names its scrape.
 pub(crate) fn long_answer(scrape: &str, bytes: usize) -> String {
     format!("HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: {bytes}\r\n\r\n{}", body(scrape, bytes))
 }
 
-/// Bytes of which none can be mistaken for its neighbours, nor for those of another scrape.
+/// Returns bytes that differ from their neighbours and from those of other scrapes.
 pub(crate) fn body(scrape: &str, bytes: usize) -> String {
     let mut body = String::with_capacity(bytes + 40);
     for line in 0.. {
@@ -24,7 +25,7 @@ pub(crate) fn body(scrape: &str, bytes: usize) -> String {
     body
 }
 
-/// Pods whose connections take a long answer at once, or not.
+/// Pods whose connections hold a long response at once, or not.
 pub(crate) fn sim_with_pipes(seed: u64) -> Sim {
     let sim = Sim::new(seed, 100, 100);
     let room = if seed.is_multiple_of(2) { 1 << 20 } else { 64 * 1024 };
@@ -32,7 +33,7 @@ pub(crate) fn sim_with_pipes(seed: u64) -> Sim {
     sim
 }
 
-/// The pod sends all of `bytes` as it gets rid of them, and the client takes what comes. Gives what it got.
+/// The pod sends all of `bytes` as far as there is room, and the client reads them. Returns the client's bytes.
 pub(crate) fn stream(sim: &mut Sim, pod: ConnId, mut bytes: &[u8], client: ConnId) -> String {
     let mut got = String::new();
     loop {
@@ -48,7 +49,7 @@ pub(crate) fn stream(sim: &mut Sim, pod: ConnId, mut bytes: &[u8], client: ConnI
     }
 }
 
-/// The client scrapes the first pod, and gets this answer of it, which goes on as it came. Gives the connection.
+/// The client scrapes the first pod, and receives this response unchanged. Returns the pod's connection.
 pub(crate) fn scrape(sim: &mut Sim, client: ConnId, answer: &str) -> ConnId {
     let before = sim.pods();
     sim.send(client, SCRAPE);
@@ -74,7 +75,7 @@ pub(crate) fn assert_same(what: &str, got: &str, expected: &str) {
     }
 }
 
-/// A client has scraped the first pod, whose answer was long. Gives both connections.
+/// A client has scraped the first pod, whose response was long. Returns both connections.
 pub(crate) fn scraped_long(sim: &mut Sim) -> (ConnId, ConnId) {
     let client = sim.client();
     let pod = scrape(sim, client, &long_answer("first", 40_000));

@@ -1,4 +1,4 @@
-//! What is held for clients and pods, and who goes when that is as much as may be.
+//! Bytes buffered for clients and pods, and which session ends when the limit is reached.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::{
 };
 
 const SHARE: usize = 256 * 1024;
-/// All of it but for what is left to the one that holds something longest.
+/// The share without the reserve for the session that has held bytes longest.
 const COMMON: usize = SHARE - 64 * 1024;
 const GRACE: Duration = Duration::from_millis(100);
 
@@ -22,7 +22,7 @@ fn buffered(sim: &Sim) -> usize {
     sim.shared.counters(0).buffered_bytes.get() as usize
 }
 
-/// A pod is asked by a client of its own, and says the beginning of a head of so many bytes.
+/// A new client scrapes a pod, which sends the beginning of a head, of this many bytes.
 fn slow_head(sim: &mut Sim, bytes: usize) -> (ConnId, ConnId) {
     let client = sim.client();
     sim.send(client, SCRAPE);
@@ -55,7 +55,7 @@ fn heads_of_pods_that_never_end_hold_no_more_than_the_budget() {
     let (first, pod) = slow[0];
     assert_starts(
         &sim.take(first),
-        "HTTP/1.1 503 psystrike's buffers are full, and this scrape stalled longest\r\n",
+        "HTTP/1.1 503 psystrike's buffers are full; this scrape has held buffers longest\r\n",
     );
     assert!(!sim.is_held(pod) && sim.net().kernel.conns[first].worker_ended);
     assert!(buffered(&sim) <= SHARE, "{}", buffered(&sim));
@@ -108,7 +108,7 @@ fn heads_of_clients_that_never_end_hold_no_more_than_the_budget() {
     sim.pass(GRACE);
     assert_starts(
         &sim.take(slow[0]),
-        "HTTP/1.1 503 psystrike's buffers are full, and this scrape stalled longest\r\n",
+        "HTTP/1.1 503 psystrike's buffers are full; this scrape has held buffers longest\r\n",
     );
     assert!(sim.net().kernel.conns[slow[0]].worker_ended, "what it says further is no other request");
     // All that have not given way by then are out of time: none waits for ever.
@@ -146,7 +146,8 @@ fn clients_that_do_not_read_hold_no_more_than_the_budget() {
         assert_eq!(sim.count(Outcome::BuffersFull), 0);
         let beside = sim.client();
         scrape(&mut sim, beside, &long_answer("beside", 300_000));
-        // One whose head needs more room gets it from the client that stalled longest, whose answer shows that it broke.
+        // One whose head needs more room gets it from the client that stalled longest, whose answer shows that it
+        // broke.
         let (client, pod) = slow_head(&mut sim, 30_000);
         sim.pass(2 * GRACE);
         sim.send(pod, b"\r\nContent-Length: 3\r\n\r\nok\n");

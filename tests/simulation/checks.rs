@@ -1,4 +1,4 @@
-//! What must hold after a turn, when all workers sleep, and when all is over.
+//! Invariants: after a turn, when all workers sleep, and at the end of a run.
 
 use psystrike::{
     net::shared::Phase,
@@ -10,13 +10,13 @@ use psystrike::{
 
 use super::{clients::HOLDS_SURELY, kernel::ConnId, sim::Sim};
 
-/// Turns in a row that move nothing, although the worker asked for them at once.
+/// Limit of turns in a row that move nothing, although the worker requested them at once.
 const IDLE_TURNS_MAX: usize = 3;
-/// Turns until nothing is left to wait for.
+/// Limit of turns until nothing is left to wait for.
 const LAST_TURNS_MAX: usize = 10_000;
 
 impl Sim {
-    /// What must hold after a worker's turn.
+    /// Checks the invariants after a worker's turn.
     pub(crate) fn check_turn(&mut self, worker: usize) {
         let waits = self.shared.places().is_wanted();
         let all_heard =
@@ -47,7 +47,7 @@ impl Sim {
         }
     }
 
-    /// What a worker says that it has and holds.
+    /// Checks a worker's gauges.
     fn check_levels(&self, worker: usize, wants_more: bool) {
         let net = self.net();
         let counters = self.shared.counters(worker);
@@ -77,7 +77,7 @@ impl Sim {
         assert!(told[1] <= waits.count(), "more pods work than clients wait");
     }
 
-    /// What all workers together have, and say.
+    /// Checks the gauges of all workers together.
     fn check_totals(&self) {
         let net = self.net();
         let (taken, most) = (net.places_taken(), self.build_info.clients_max);
@@ -89,7 +89,7 @@ impl Sim {
         assert_eq!(self.sum(|counters| &counters.client_sent_bytes), net.bytes_to_clients);
     }
 
-    /// What must hold when all event loops sleep and no peer has anything to do.
+    /// Checks the invariants when all event loops sleep and no peer has an action left.
     pub(crate) fn check_sleep(&mut self) {
         let waits = self.shared.places().is_wanted();
         let mut net = self.net();
@@ -102,7 +102,8 @@ impl Sim {
         }
     }
 
-    /// All clients have gone. Waits until nothing is left, closes, and checks that nothing is, and what was counted.
+    /// After the last client: waits until nothing is left, shuts down, and checks the counters and that nothing
+    /// remains.
     pub(crate) fn finish(&mut self) -> Vec<u64> {
         for _ in 0..LAST_TURNS_MAX {
             if self.turn_of_any() {
@@ -126,7 +127,7 @@ impl Sim {
         self.check_outcomes()
     }
 
-    /// Nobody waits for a place, and each that there is can be had.
+    /// Checks that no client waits for a place, and that every place is free.
     fn check_places(&self) {
         let places = self.shared.places();
         assert!(!places.is_stirred(), "nobody waits");
@@ -155,12 +156,12 @@ impl Sim {
         counted
     }
 
-    /// What all workers together counted.
+    /// Returns the sum of a counter over all workers.
     fn sum(&self, counter: impl Fn(&Counters) -> &Counter) -> u64 {
         (0..self.workers()).map(|worker| counter(self.shared.counters(worker)).get()).sum()
     }
 
-    /// How often each outcome was counted, by all workers together.
+    /// Returns how often each outcome was counted, by all workers together.
     pub(crate) fn counted(&self) -> Vec<u64> {
         let counters: Vec<_> = (0..self.workers()).map(|worker| self.shared.counters(worker)).collect();
         let mut page = Vec::new();
@@ -171,7 +172,7 @@ impl Sim {
     }
 }
 
-/// A worker's clients, its pods that are active, and those that idle.
+/// A worker's clients, its active pod connections, and its idle ones.
 fn levels(counters: &Counters) -> [usize; 3] {
     [&counters.clients, &counters.upstreams_active, &counters.upstreams_idle]
         .map(|level| level.get() as usize)

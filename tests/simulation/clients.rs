@@ -1,7 +1,7 @@
-//! Clients that ask at random, and believe nothing that they are told.
+//! Clients that send random requests, and check every response.
 //!
-//! What the worker writes to a client is judged as it is written, byte by byte and against what the pod sent;
-//! what the client does with it, and when, is another matter. A client may go away at any moment.
+//! Bytes that the worker writes to a client are checked as they are written, byte by byte and against those that the
+//! pod sent, independently of when the client reads them. A client may disconnect at any moment.
 
 #[path = "clients_checks.rs"]
 mod checks;
@@ -24,27 +24,27 @@ use super::{
     pods::{Body, Fault, Scrape},
 };
 
-/// Turns take some time too.
+/// Time that a turn takes.
 pub(crate) const SLACK: Duration = Duration::from_millis(20);
-/// What the worker gives a client to end its side, after its last answer.
+/// How long the worker waits for a client to close its side, after its last response.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_TICK: Duration = Duration::from_millis(50);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
-/// How long a client waits for a place, and how long one that has a place may say nothing while others wait.
+/// How long a client waits for a place, and how long a client with a place may stay silent while others wait.
 const WAIT: Duration = Duration::from_millis(1200);
 const SILENCE: Duration = Duration::from_secs(1);
-/// What may be kept for a client, beyond what was read at once: a head that grew as it was rewritten.
+/// Bytes that may be held for a client in addition to those read at once: a head grows when it is rewritten.
 const KEPT_BYTES_MAX: usize = 528 * 1024 + 1024;
 
-/// Half of what the worker keeps for a client is not seen from outside: how a head changed as it was rewritten. With
-/// these bytes more, or fewer, than are seen, a client holds something surely, or possibly.
+/// The bytes that the worker holds for a client are not exactly known from outside, as heads change when they are
+/// rewritten. With this many more, or fewer, than are known, a client surely, or possibly, holds counted bytes.
 pub(crate) const HOLDS_SURELY: isize = 2048;
 const HOLDS_POSSIBLY: isize = -2048;
 
-/// Where there is so much room, everybody goes on.
+/// With this much room, every session continues.
 const ROOM_MIN: usize = 4 * 1024;
 
-/// What a client asks for.
+/// The target of a client's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Scrape(usize),
@@ -58,31 +58,31 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) struct Ask {
     kind: Kind,
-    /// Where it stands in what the client sends: behind empty lines; its head's end; its own.
+    /// Its offsets in the client's bytes: the start after empty lines, the end of its head, its end.
     start: usize,
     head_end: usize,
     end: usize,
     http10: bool,
     to_head: bool,
     persists: bool,
-    /// When the worker had read its first byte, and all of its head.
+    /// When the worker had read its first byte, and its whole head.
     begun_at: Option<Timestamp>,
     read_at: Option<Timestamp>,
-    /// Interim answers to it.
+    /// Interim responses to it.
     interims: usize,
     /// Bytes written to the client since the exchange before was over.
     written: usize,
 }
 
-/// What a run's clients, and what they ask for, are drawn by.
+/// The parameters from which a run's clients and their requests are drawn.
 #[derive(Clone, Copy)]
 pub(crate) struct Draws {
     pub(crate) timeouts: Timeouts,
-    /// Most ask plainly for long answers, again and again, of one pod.
+    /// Most clients request long responses repeatedly from one pod.
     pub(crate) long: bool,
 }
 
-/// How a client takes what it gets.
+/// How a client reads its responses.
 #[derive(Clone, Copy, Debug)]
 enum Reader {
     Fast,
@@ -90,7 +90,7 @@ enum Reader {
         most: usize,
         pause: Duration,
     },
-    /// Takes no more, after so many bytes.
+    /// Stops reading after this many bytes.
     Stuck {
         after: usize,
     },
@@ -102,19 +102,19 @@ enum LeavesWhen {
     Taken(usize),
     Sent(usize),
     At(Timestamp),
-    /// It waits to be left.
+    /// It waits for the worker to close.
     Never,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum LeavesHow {
-    /// Ends its side, and still reads.
+    /// Closes its side, and still reads.
     End,
     Close,
     Reset,
 }
 
-/// How far an answer is.
+/// The progress of a response.
 #[derive(Debug)]
 enum Parser {
     Head(Vec<u8>),
@@ -128,9 +128,9 @@ enum Parser {
         left: usize,
         closes: bool,
     },
-    /// The last answer on this connection is over, since then.
+    /// The last response on this connection ended at this time.
     Over(Timestamp),
-    /// An answer was broken off, since then.
+    /// A response was broken off at this time.
     Broken(Timestamp),
 }
 
@@ -140,38 +140,38 @@ pub(crate) struct Client {
     pub(crate) asks: Vec<Ask>,
     wire: Vec<u8>,
     sent: usize,
-    /// So many requests may be on their way at once.
+    /// The maximum number of pipelined requests.
     depth: usize,
     reader: Reader,
     leaves: (LeavesWhen, LeavesHow),
     left: bool,
-    /// It took its time to close.
+    /// It took long to close.
     delayed: bool,
-    /// It does nothing before.
+    /// It does nothing before this time.
     pauses_until: Timestamp,
     parser: Parser,
     pub(crate) answered: usize,
-    /// When the last answer was complete, or the connection came to the worker.
+    /// When the last response was complete, or the worker accepted the connection.
     idle_since: Timestamp,
-    /// It is known to have a place.
+    /// Whether it is known to have a place.
     pub(crate) has_place: bool,
-    /// There was no place for it when it came; and it may not have got one since.
+    /// Whether there was no place when it connected, and it may still have none.
     waited: bool,
     waits: bool,
     pub(crate) admitted: bool,
     /// In which turn, and when.
     admitted_in: usize,
-    /// Since when the worker has surely, or possibly, held counted bytes for its current exchange; and how many were
-    /// answered then.
+    /// Since when the worker has surely, or possibly, held counted bytes for its current exchange; and the number of
+    /// responses before that.
     holds_since: [Option<Timestamp>; 2],
     held_answered: usize,
     admitted_at: Timestamp,
-    /// In which turn it was answered last.
+    /// The turn of its last response.
     answered_in: usize,
 }
 
 impl Client {
-    /// A client, and the scrapes that it is going to ask for, which get numbers from `scrapes` on.
+    /// Creates a client, and the scrapes that it is going to request, with numbers from `scrapes` on.
     pub(crate) fn random(
         random: &mut Random,
         now: Timestamp,
@@ -242,7 +242,7 @@ impl Client {
         matches!(self.parser, Parser::Over(_) | Parser::Broken(_))
     }
 
-    /// Whether bytes of an answer are with it that is not complete.
+    /// Returns whether it has bytes of an incomplete response.
     fn is_answering(&self) -> bool {
         match &self.parser {
             Parser::Head(head) => !head.is_empty(),
@@ -251,7 +251,7 @@ impl Client {
         }
     }
 
-    /// The request that is to be answered next.
+    /// Returns the request whose response is next.
     fn current(&self) -> Option<&Ask> {
         self.asks.get(self.answered).filter(|_| !self.is_over())
     }
@@ -386,7 +386,7 @@ impl Ask {
     }
 }
 
-/// How long a scrape may take, and the field that says so.
+/// Returns the time limit of a scrape, and the field with it.
 fn random_patience(random: &mut Random, timeouts: Timeouts) -> (Duration, &'static str) {
     let (milliseconds, field) = random.pick(&[
         (None, ""),
@@ -402,9 +402,9 @@ fn random_patience(random: &mut Random, timeouts: Timeouts) -> (Duration, &'stat
     (patience, field)
 }
 
-/// What a client does.
+/// The actions of clients.
 impl Net {
-    /// A client does one of the things that it can. Says whether it could do any.
+    /// Performs one of the possible actions of a client. Returns whether there was one.
     pub(crate) fn client_acts(&mut self, client: usize, now: Timestamp, mid_turn: bool) -> bool {
         let this = &self.clients[client];
         let Some(conn) = this.conn else { return !mid_turn && self.client_connects(client, now) };
@@ -518,7 +518,7 @@ impl Net {
         true
     }
 
-    /// When a client is going to do something that it does not do now.
+    /// Returns when a client's next action is due, if it is not due now.
     pub(crate) fn client_wakes(&self, client: usize) -> Option<Timestamp> {
         let this = &self.clients[client];
         let Some(conn) = this.conn else { return Some(this.connects_at) };
@@ -532,7 +532,7 @@ impl Net {
         [Some(this.pauses_until), leaves].into_iter().flatten().filter(|at| *at > self.now).min()
     }
 
-    /// Whether a client is done: it has gone, and the worker has seen it, or never did.
+    /// Returns whether a client is done: it is gone, and the worker has noticed that, or never noticed the client.
     pub(crate) fn client_is_done(&self, client: usize) -> bool {
         self.clients[client].conn.is_some_and(|conn| {
             let conn = &self.kernel.conns[conn];

@@ -1,11 +1,11 @@
-//! What the worker holds for clients, and what must hold between turns.
+//! The bytes that the worker holds for clients, and invariants between turns.
 
 use super::*;
 
-/// What the worker holds for clients.
+/// The bytes that the worker holds for clients.
 impl Net {
-    /// So many counted bytes are held for a client and its pod: of those that are seen, all but `unseen` and what is
-    /// free for everybody.
+    /// Returns how many counted bytes are held for a client and its pod: the known ones, less `unseen` and the
+    /// allowance.
     pub(crate) fn client_holds(&self, client: &Client, unseen: isize) -> usize {
         let Some(conn) = client.conn.filter(|_| client.admitted && !client.is_over()) else { return 0 };
         let conn = &self.kernel.conns[conn];
@@ -38,7 +38,7 @@ impl Net {
         self.buffers_max < 1 << 20
     }
 
-    /// Notes who holds something now, and since when.
+    /// Notes which clients hold counted bytes now, and since when.
     pub(crate) fn note_what_clients_hold(&mut self) {
         if !self.is_tight() {
             return;
@@ -57,8 +57,7 @@ impl Net {
         }
     }
 
-    /// Why a client was ended although it did nothing wrong, and in time: others needed room, and nobody had held
-    /// bytes for longer.
+    /// Checks why a client without a fault was ended: others needed room, and no session had held bytes longer.
     pub(super) fn justify_end_for_room(&self, client: usize) {
         assert!(self.is_tight(), "client {client}: ended for room that there is");
         let possibly = self.clients[client].holds_since[1];
@@ -76,19 +75,20 @@ impl Net {
         }
     }
 
-    /// Whether a worker has so little room that some are not read from.
+    /// Returns whether a worker has so little room that sessions are paused.
     pub(crate) fn is_full(&self, worker: Option<usize>) -> bool {
         let common = self.buffers_max - RESERVE_BYTES.min(self.buffers_max / 2);
         self.is_tight() && worker.is_some_and(|worker| self.buffered[worker] + ROOM_MIN > common)
     }
 }
 
-/// What must hold between turns.
+/// Invariants between turns.
 impl Net {
-    /// How many clients are known to have a place, and to be served.
+    /// Returns how many clients are known to have a place, and to be served.
     pub(crate) fn places_taken(&self) -> usize {
         let has_place = |client: &&Client| {
-            // What a client gets before its request was read may be that it is turned away: its place is another's then.
+            // What a client gets before its request was read may be that it is turned away: its place is another's
+            // then.
             let is_told = client.current().is_some_and(|ask| ask.written > 0 && ask.read_at.is_none());
             let conn = client.conn.filter(|_| client.has_place && !client.is_over() && !is_told);
             conn.map(|conn| &self.kernel.conns[conn]).is_some_and(|conn| conn.is_held() && !conn.worker_ended)
@@ -132,7 +132,7 @@ impl Net {
         assert!(late <= SLACK, "client {client} hangs by {late:?}: {:?}", this.current());
     }
 
-    /// With nothing left to tell the worker: it must not sleep on what it could do.
+    /// Checks, when no event is left, that the worker does not sleep although it could act.
     pub(crate) fn check_client_sleeps_well(&self, client: usize) {
         let this = &self.clients[client];
         let Some(conn) = this.conn.filter(|_| this.admitted) else { return };
@@ -154,7 +154,7 @@ impl Net {
         assert!(busy || self.is_full(conn.worker), "the worker sleeps on what client {client} sent");
     }
 
-    /// Whether a client is only waiting to ask something more, and holds a place.
+    /// Returns whether a client is idle between requests, and holds a place.
     fn client_idles(&self, client: &Client) -> bool {
         let Some(conn) = client.conn.filter(|_| client.admitted && client.has_place) else { return false };
         let conn = &self.kernel.conns[conn];
@@ -175,7 +175,8 @@ impl Net {
         self.check_room(waits, self.turns.len() == 1);
     }
 
-    /// Whether anybody `waits` for a place. Nobody may while another one idles, once all workers have heard of it.
+    /// Returns whether a client `waits` for a place. None may while another client is idle, once all workers are
+    /// informed.
     pub(crate) fn check_room(&mut self, waits: bool, have_heard: bool) {
         let idles = self.clients.iter().any(|client| self.client_idles(client));
         assert!(!waits || !idles || !have_heard, "a client waits for a place although another one idles");

@@ -1,4 +1,4 @@
-//! What the worker does to a client, judged as it is done.
+//! Checks each action of the worker on a client's connection, at the time of the action.
 
 use super::*;
 
@@ -210,7 +210,7 @@ impl Net {
         }
     }
 
-    /// An answer is complete.
+    /// A response is complete.
     fn client_answered(&mut self, client: usize, outcome: Outcome, closes: bool) {
         self.trace(|| format!("client {client} is answered: {outcome:?}"));
         if let (Outcome::Forwarded, Kind::Scrape(id)) =
@@ -227,7 +227,7 @@ impl Net {
         this.parser = if closes { Parser::Over(now) } else { Parser::Head(Vec::new()) };
     }
 
-    /// The worker ended its side of a client's connection.
+    /// The worker closed its side of a client's connection.
     pub(crate) fn client_ended(&mut self, client: usize) {
         let this = &self.clients[client];
         match this.parser {
@@ -254,7 +254,7 @@ impl Net {
         self.clients[client].parser = Parser::Broken(self.now);
     }
 
-    /// An answer ended with the connection.
+    /// A response ended with the connection.
     fn client_answer_ended(&mut self, client: usize, scrape: usize, got: usize) {
         let this = &self.clients[client];
         let http10 = this.asks[this.answered].http10;
@@ -336,7 +336,7 @@ impl Net {
         self.kernel.conns[conn].peer_left()
     }
 
-    /// Why a scrape was answered with a failure of the pod's.
+    /// Checks the reason for a response with a failure of the pod.
     fn justify_failure(&mut self, client: usize, id: usize, outcome: Outcome) {
         let scrape = &self.scrapes[id];
         let conn = |pod: usize| &self.kernel.conns[self.pods[pod].conn];
@@ -376,7 +376,7 @@ impl Net {
         assert!(justified, "client {client}: {outcome:?} for scrape {id}, with {fault:?}, {:?}", last);
     }
 
-    /// Why an answer was broken off.
+    /// Checks the reason for a broken response.
     fn justify_break(&self, client: usize) {
         let this = &self.clients[client];
         let ask = this.current().unwrap();
@@ -405,7 +405,7 @@ impl Net {
     }
 }
 
-/// Where a head ends, behind its empty line. (std's search in strings is fast even in a debug build.)
+/// Returns the end of a head, after its empty line. (std's search in strings is fast even in a debug build.)
 fn end_of_head(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
@@ -416,7 +416,7 @@ fn end_of_head(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// An answer's head, as strict as it gets.
+/// The head of a response, parsed as strictly as possible.
 #[derive(Debug)]
 struct Head<'b> {
     status: u16,
@@ -436,7 +436,7 @@ impl<'b> Head<'b> {
         Self { status: status.parse().unwrap(), reason, fields }
     }
 
-    /// The value of the only field of this name.
+    /// Returns the value of the only field of this name.
     fn one(&self, name: &str) -> Option<&'b str> {
         let mut all = self.fields.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
         let first = all.next();

@@ -1,7 +1,7 @@
-//! One event loop over the simulated network: the steps of a turn, in the order that production has.
+//! One event loop over the simulated network: the steps of a turn, in the order of production.
 //!
-//! Owns a worker, its listener's backlog, and what epoll has told it. Its sockets are simulated; its waker is a real
-//! one, on a poll that has nothing else and is never slept on, so that a wake that is forgotten is one that is missed.
+//! Owns a worker, its listener's backlog, and the events that epoll has reported. Its sockets are simulated; its waker
+//! is a real one, on a poll that has no other source and never sleeps, so that a forgotten wake is noticed.
 
 use std::{collections::VecDeque, io, mem, sync::Arc, time::Duration};
 
@@ -22,9 +22,9 @@ use super::{
     net::{Call, Net, Owner, SimNetwork},
 };
 
-/// Events fetched at once: so few that a turn takes several fetches.
+/// Events fetched at once: so few that a turn needs several fetches.
 const EVENTS_MAX: usize = 3;
-/// How long a listener rests where there was no descriptor to accept with.
+/// How long a listener pauses when no descriptor is left.
 const REST: Duration = Duration::from_millis(100);
 
 pub(crate) struct EventLoop {
@@ -32,29 +32,29 @@ pub(crate) struct EventLoop {
     network: SimNetwork,
     shared: Arc<Shared>,
     index: usize,
-    /// For the waker alone.
+    /// A poll for the waker only.
     poll: Poll,
     wakes: Events,
     is_woken: bool,
     /// Connections that wait to be accepted.
     backlog: VecDeque<ConnId>,
     listens: bool,
-    /// There was no descriptor to accept with.
+    /// Whether no descriptor was left to accept with.
     rests_until: Option<Timestamp>,
     /// Events that are fetched in this turn.
     events: VecDeque<(Token, Ready)>,
-    /// Events of the turn before.
+    /// Events of the previous turn.
     stale: Vec<(Token, Ready)>,
     now: Timestamp,
-    /// What it named when it went to sleep: what others do meanwhile changes nothing of that. `None`: it was called
-    /// for something else since, by a test.
+    /// The time that it requested when it went to sleep, which later events do not change. `None`: a test has called
+    /// the worker since.
     sleeps_until: Option<Option<Timestamp>>,
-    /// Turns in a row that moved nothing, although the worker asked for them.
+    /// Turns in a row that moved nothing, although the worker requested them.
     pub(crate) idle_turns: usize,
 }
 
 impl EventLoop {
-    /// The event loop of the worker with this index, and how to wake it.
+    /// Creates the event loop of the worker with this index, and its waker.
     pub(crate) fn new(network: SimNetwork, shared: &Arc<Shared>) -> (Self, Wake) {
         let poll = Poll::new().expect("a poll");
         let wake = Arc::new(Waker::new(poll.registry(), MioToken(0)).expect("a waker"));
@@ -79,7 +79,7 @@ impl EventLoop {
         (event_loop, wake)
     }
 
-    /// The worker, for something else than a turn.
+    /// Returns the worker, for a call other than a turn.
     pub(crate) fn worker(&mut self) -> &mut Worker<SimNetwork> {
         self.sleeps_until = None;
         &mut self.worker
@@ -98,33 +98,33 @@ impl EventLoop {
         self.backlog.push_back(id);
     }
 
-    /// When it wakes, if nothing happens before.
+    /// Returns when it wakes, if no event comes before.
     pub(crate) fn next_wake(&mut self) -> Option<Timestamp> {
         let rests_until = self.rests_until;
         let worker = &self.worker;
         *self.sleeps_until.get_or_insert_with(|| worker.next_wake().into_iter().chain(rests_until).min())
     }
 
-    /// Whether it was woken from outside.
+    /// Returns whether it was woken by another thread.
     pub(crate) fn is_woken(&mut self) -> bool {
         self.poll.poll(&mut self.wakes, Some(Duration::ZERO)).expect("a look at the waker");
         self.is_woken |= !self.wakes.is_empty();
         self.is_woken
     }
 
-    /// Whether its time has come.
+    /// Returns whether its time has come.
     pub(crate) fn is_due(&mut self) -> bool {
         let now = self.net().now;
         self.next_wake().is_some_and(|at| at <= now)
     }
 
-    /// Whether it does not sleep.
+    /// Returns whether it is awake.
     pub(crate) fn is_ready(&mut self) -> bool {
         let accepts = !self.backlog.is_empty() && self.rests_until.is_none();
         accepts || self.is_due() || self.is_woken() || self.net().kernel.has_events(self.index)
     }
 
-    /// Its turn is over, and it goes to sleep.
+    /// Ends its turn, and goes to sleep.
     pub(crate) fn sleep(&mut self) {
         self.sleeps_until = None;
         self.next_wake();
@@ -134,7 +134,7 @@ impl EventLoop {
         self.network.net.borrow_mut()
     }
 
-    /// Fetches events; now and then late, twice, or such that nothing is behind.
+    /// Fetches events; sometimes late, twice, or without a cause.
     fn fetch(&mut self) -> Vec<(Token, Ready)> {
         let stale = mem::take(&mut self.stale);
         let mut guard = self.network.net.borrow_mut();
@@ -173,7 +173,7 @@ impl EventLoop {
         events
     }
 
-    /// Calls the worker for something else than a turn.
+    /// Calls the worker for an action other than a turn.
     fn call<T>(&mut self, call: Call, with: impl FnOnce(&mut Worker<SimNetwork>) -> T) -> T {
         self.net().call = call;
         let result = with(self.worker());

@@ -1,23 +1,23 @@
-//! A kernel with simulated TCP connections, as epoll shows them to mio: edge-triggered.
+//! A kernel with simulated TCP connections, as epoll reports them to mio: edge-triggered.
 //!
-//! A connection wakes its registration when bytes or an end arrive, when it fails or comes about, and when room
-//! comes back after a write that found too little. What an event then says is what holds when it is fetched.
-//! Whatever no kernel would let a caller do, or what a caller must not rely on, panics here.
+//! A connection wakes its registration when bytes or an end arrive, when it fails or is established, and when there is
+//! room again after a short write. An event has the state at the time when it is fetched. Calls that a kernel would not
+//! allow, and behaviour that a caller must not rely on, panic here.
 
 use std::{io, net::SocketAddr, time::Duration};
 
 use psystrike::net::{network::Token, stream::Ready};
 use rustix::io::Errno;
 
-/// A connection, by the order in which they came.
+/// The number of a connection, in the order of their creation.
 pub(crate) type ConnId = usize;
 
-/// Bytes on their way in one direction, as far as the kernel holds them.
+/// The bytes in the kernel in one direction.
 pub(crate) struct Pipe {
     bytes: Vec<u8>,
     start: usize,
     room_max: usize,
-    /// How many ever came in, and went out.
+    /// The total numbers of bytes that came in and went out.
     pub(crate) pushed: usize,
     pub(crate) taken: usize,
 }
@@ -71,12 +71,12 @@ impl Pipe {
     }
 }
 
-/// Whether a connection is there.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Link {
     Connecting,
     Up,
-    /// It never came about.
+    /// It was never established.
     Failed(Errno),
 }
 
@@ -89,39 +89,39 @@ pub(crate) enum Close {
 
 /// A connection between the worker and a peer.
 pub(crate) struct Conn {
-    /// The pod that it leads to; a client's has none.
+    /// The pod that it leads to; `None` for a client's connection.
     pub(crate) pod: Option<SocketAddr>,
-    /// The worker that has it, once one has.
+    /// The worker that has accepted or opened it.
     pub(crate) worker: Option<usize>,
     token: Option<Token>,
     pub(crate) link: Link,
     pub(crate) to_worker: Pipe,
     pub(crate) from_worker: Pipe,
-    /// The peer sends no more.
+    /// The peer has closed its sending direction.
     pub(crate) peer_ended: bool,
-    /// And takes no more: what is sent to it is answered by a reset.
+    /// The peer has closed its socket: bytes sent to it cause a reset.
     pub(crate) peer_closed: bool,
-    /// The connection failed; the worker's calls tell.
+    /// The connection failed; the worker's calls return the error.
     pub(crate) failed: bool,
     failure_told: bool,
-    /// The worker sends no more.
+    /// The worker has closed its sending direction.
     pub(crate) worker_ended: bool,
     pub(crate) worker_closed: Option<Close>,
     reset_on_close: bool,
-    /// The kernel gives up in time what it has yet to deliver.
+    /// The kernel limits the time for delivering the remaining bytes.
     pub(crate) delivers_within: Option<Duration>,
-    /// The kernel watches for the peer's vanishing.
+    /// The kernel detects that the peer vanishes.
     pub(crate) watched: bool,
-    /// A write found too little room since room was last told of.
+    /// A write was short since the last event about room.
     pub(crate) blocked: bool,
-    /// The worker's last write was not taken whole: it holds the rest.
+    /// The worker's last write was short: the worker holds the rest.
     pub(crate) stalled: bool,
     /// There is an event to fetch.
     pub(crate) woken: bool,
-    /// An event of it was fetched; and one that told of the end.
+    /// An event of it was fetched; and one with its end.
     pub(crate) told: bool,
     pub(crate) end_told: bool,
-    /// An event told that a read, or a write, may come to something, and none has come to nothing since.
+    /// An event reported it readable, or writable, and no call has failed with EAGAIN since.
     pub(crate) may: Ready,
     /// The worker's calls on it in this turn.
     pub(crate) calls: usize,
@@ -156,17 +156,17 @@ impl Conn {
         }
     }
 
-    /// Whether the worker holds its end.
+    /// Returns whether the worker has its end open.
     pub(crate) fn is_held(&self) -> bool {
         self.worker_closed.is_none()
     }
 
-    /// Whether a read gives the worker something: bytes, an end or a failure.
+    /// Returns whether a read returns bytes, an end or a failure.
     pub(crate) fn has_news(&self) -> bool {
         !self.to_worker.is_empty() || self.peer_ended || self.failed
     }
 
-    /// Whether the peer has gone, as far as the kernel knows.
+    /// Returns whether the peer is gone, as far as the kernel knows.
     pub(crate) fn peer_left(&self) -> bool {
         self.peer_ended || self.peer_closed || self.failed
     }
@@ -197,22 +197,22 @@ impl Conn {
     }
 }
 
-/// All connections, and what epoll has to tell of them.
+/// All connections, and the events of epoll.
 #[derive(Default)]
 pub(crate) struct Kernel {
     pub(crate) conns: Vec<Conn>,
-    /// Those that the workers hold.
+    /// The connections that the workers have open.
     pub(crate) held: Vec<ConnId>,
 }
 
-/// What a peer does.
+/// The actions of peers.
 impl Kernel {
     pub(crate) fn open(&mut self, pod: Option<SocketAddr>, link: Link, rooms: [usize; 2]) -> ConnId {
         self.conns.push(Conn::new(pod, link, rooms));
         self.conns.len() - 1
     }
 
-    /// The connection comes about, or fails.
+    /// The connection is established, or fails.
     pub(crate) fn resolve(&mut self, id: ConnId, link: Link) {
         let conn = &mut self.conns[id];
         assert_eq!(conn.link, Link::Connecting, "connection {id}");
@@ -220,7 +220,7 @@ impl Kernel {
         conn.wake();
     }
 
-    /// Sends as many of `bytes` as there is room for; says how many. Nobody being there to get them is not seen.
+    /// Sends as many of `bytes` as there is room for, and returns their number. A closed worker's end is not noticed.
     pub(crate) fn peer_send(&mut self, id: ConnId, bytes: &[u8]) -> usize {
         let conn = &mut self.conns[id];
         assert!(!conn.peer_ended && conn.link == Link::Up, "connection {id}");
@@ -235,7 +235,7 @@ impl Kernel {
         sent
     }
 
-    /// Takes at most so many bytes that the worker sent.
+    /// Takes at most this many bytes that the worker sent.
     pub(crate) fn peer_take(&mut self, id: ConnId, most: usize) -> Vec<u8> {
         let conn = &mut self.conns[id];
         let bytes = conn.from_worker.take(most).to_vec();
@@ -246,7 +246,7 @@ impl Kernel {
         bytes
     }
 
-    /// The peer ends its side, and can still take.
+    /// The peer closes its sending direction, and can still receive.
     pub(crate) fn peer_end(&mut self, id: ConnId) {
         let conn = &mut self.conns[id];
         conn.peer_ended = true;
@@ -275,7 +275,7 @@ impl Kernel {
     }
 }
 
-/// What the worker does, through its sockets.
+/// The calls of the worker's sockets.
 impl Kernel {
     pub(crate) fn register(&mut self, id: ConnId, worker: usize, token: Token) {
         let conn = &mut self.conns[id];
@@ -322,7 +322,7 @@ impl Kernel {
         Ok(taken)
     }
 
-    /// As a write, but that a short one promises nothing: that there is no more room only the next one says.
+    /// As a write, but a short count does not mean that there is no more room: only the next call shows that.
     pub(crate) fn pour(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
         let conn = &mut self.conns[id];
         assert!(conn.is_held() && conn.link == Link::Up, "write to {id}: {:?}", conn.link);
@@ -377,8 +377,8 @@ impl Kernel {
         self.conns[id].reset_on_close = true;
     }
 
-    /// Closes the worker's end. With `loss`, of what the peer has not taken as much is lost as it says, where
-    /// anything can get lost.
+    /// Closes the worker's end. `loss` decides how many of the bytes that the peer has not taken are lost, if bytes can
+    /// be lost.
     pub(crate) fn close(&mut self, id: ConnId, loss: impl FnOnce(usize) -> usize) -> Close {
         self.held.retain(|&held| held != id);
         let conn = &mut self.conns[id];
@@ -415,12 +415,12 @@ impl Kernel {
         self.held_by(worker).any(|id| self.conns[id].woken)
     }
 
-    /// The connections that a worker holds.
+    /// Returns the connections that a worker has open.
     pub(crate) fn held_by(&self, worker: usize) -> impl Iterator<Item = ConnId> {
         self.held.iter().copied().filter(move |&id| self.conns[id].worker == Some(worker))
     }
 
-    /// Nobody is going to accept the connection: its listener is closed.
+    /// The connection is never accepted: its listener is closed.
     pub(crate) fn refuse(&mut self, id: ConnId) {
         self.peer_reset(id, true);
         let conn = &mut self.conns[id];

@@ -1,4 +1,4 @@
-//! Bodies that go on unseen: what may come behind and within them.
+//! Bodies that are forwarded unread: what may follow them and what may be within them.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn a_long_answer_on_a_kept_connection_is_looked_at_and_passed_on() {
     assert!(seen.iter().all(|&seen| seen > 0), "looks, those that were passed on, bytes poured: {seen:?}");
 }
 
-/// What came of an answer.
+/// The result of a response.
 #[derive(Debug, PartialEq, Eq)]
 struct CameOf {
     got: String,
@@ -43,8 +43,8 @@ struct CameOf {
     outcomes: Vec<u64>,
 }
 
-/// A client asks, and the pod answers in these parts, and then ends its side if it `ends`; on a new connection, or
-/// on one that was kept after a long answer.
+/// A client sends a request, and the pod responds in these parts, and then closes its side if it `ends`; on a new
+/// connection, or on one that was pooled after a long response.
 fn came_of(seed: u64, is_kept: bool, ask: &[u8], parts: &[&[u8]], ends: bool) -> CameOf {
     let mut sim = sim_with_pipes(seed);
     let client = if is_kept { scraped_long(&mut sim).0 } else { sim.client() };

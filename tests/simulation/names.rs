@@ -1,6 +1,8 @@
-//! The simulated resolver: slow, failing, with several addresses of which some are forbidden and some refuse.
+//! The simulated resolver: slow, failing, with several addresses of which some are forbidden and some refuse
+//! connections.
 //!
-//! Stands where `net/offload` has its threads. Draws apart from the rest, so that the seeds stay what they were.
+//! Replaces the threads of `net/offload`. Has its own random numbers, so that the other sequences of a seed stay the
+//! same.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -18,7 +20,7 @@ use psystrike::{
 
 use super::{bytes::Random, clients::SLACK, net::Net, sim::RESOLVE_TTL};
 
-/// Look-ups under way at once.
+/// Lookups in progress at once.
 const RUNNING_MAX: usize = 2;
 /// How long a name may take to resolve.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -43,7 +45,7 @@ impl Resolver {
         Self { random: Random::new(seed ^ 0x7e50), running: Vec::new(), failed: Vec::new() }
     }
 
-    /// What a look-up finds: the pod whose number is in the name (`web2.sim`) is always the last address.
+    /// What a lookup finds: the pod whose number is in the name (`web2.sim`) is always the last address.
     fn find(&mut self, name: &str) -> Found {
         let random = &mut self.random;
         match random.below(12) {
@@ -69,7 +71,7 @@ pub(crate) fn refuses(to: SocketAddr) -> bool {
 }
 
 impl Net {
-    /// Begins look-ups that are queued. Some end at once.
+    /// Begins lookups that are queued. Some end at once.
     pub(crate) fn begin_lookups(&mut self, shared: &Shared) {
         const MILLISECONDS: [u64; 9] = [0, 0, 0, 1, 1, 20, 300, 1500, 4000];
         while self.resolver.running.len() < RUNNING_MAX {
@@ -83,7 +85,7 @@ impl Net {
         }
     }
 
-    /// Ends the look-ups whose time has come, and begins others.
+    /// Ends the lookups whose time has come, and begins others.
     pub(crate) fn end_lookups(&mut self, shared: &Shared) {
         let now = self.now;
         let ended: Vec<_> = self.resolver.running.extract_if(.., |(_, _, due, _)| *due <= now).collect();
@@ -104,12 +106,13 @@ impl Net {
         }
     }
 
-    /// When the next look-up ends.
+    /// When the next lookup ends.
     pub(crate) fn next_lookup_end(&self) -> Option<Timestamp> {
         self.resolver.running.iter().map(|(_, _, due, _)| *due).min()
     }
 
-    /// Whether a scrape of a named pod, whose request was read at `since`, may end so before any pod was asked.
+    /// Returns whether a scrape of a named pod, whose request was read at `since`, may end so before any pod is
+    /// contacted.
     pub(crate) fn justifies_lookup_failure(
         &self,
         pod: usize,

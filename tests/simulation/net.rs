@@ -1,4 +1,4 @@
-//! The simulated network: what the worker sees of the kernel, and whom the kernel tells of the worker's calls.
+//! The simulated network: the worker's view of the kernel, and the models that observe the worker's calls.
 //!
 //! Owns the virtual clock, the random numbers and the faults. Its peers are models ([`super::clients`],
 //! [`super::pods`]), or the test itself, which then plays them call by call.
@@ -40,14 +40,14 @@ use super::{
     pods::{Pod, Scrape},
 };
 
-/// The most calls on one socket in one turn. A run makes 16 moves, a turn runs a client at most twice (an
+/// Maximum number of calls on one socket in one turn. A run makes 16 moves, a turn runs a client at most twice (an
 /// event and a deadline), and a move is at most a write and a read, with an interruption now and then.
 const CALLS_MAX: usize = 160;
 
-/// What goes wrong at random.
+/// The random faults.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Chaos {
-    /// Peers act while the worker is in its turn: at one in so many of its calls. 0: never.
+    /// Peers act during the worker's turn: on average at one in this many of its calls. 0: never.
     pub(crate) mid_turn: usize,
     /// Calls are interrupted.
     pub(crate) interrupts: bool,
@@ -55,11 +55,11 @@ pub(crate) struct Chaos {
     pub(crate) events: bool,
     /// The kernel refuses one of the calls that move bytes through pipes, from one of them on.
     pub(crate) refuses: Option<Refusal>,
-    /// Connections fail to come about.
+    /// Connections fail to be established.
     pub(crate) connects: bool,
 }
 
-/// Whose connection it is.
+/// The owner of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     Test,
@@ -67,7 +67,7 @@ pub(crate) enum Owner {
     Pod(usize),
 }
 
-/// A call that the kernel does not offer.
+/// A call that the kernel refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Optional {
     Pipe,
@@ -76,7 +76,7 @@ pub(crate) enum Optional {
     Pour,
 }
 
-/// A call that is refused with an error, once it was made so often.
+/// A call that fails with an error, from some call on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refusal {
     pub(crate) call: Optional,
@@ -93,11 +93,11 @@ impl Refusal {
     }
 }
 
-/// What the worker is called for.
+/// The reason for a call of the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Turn,
-    /// Somebody is accepted, or room is made for it: who idles may be closed.
+    /// A connection is accepted, or room is made for it: idle clients may be closed.
     Admit,
     Drain,
     /// It is dropped.
@@ -110,16 +110,16 @@ pub(crate) struct Net {
     pub(crate) random: Random,
     pub(crate) chaos: Chaos,
     pub(crate) now: Timestamp,
-    /// How many turns there were, and which of them was the last of each worker.
+    /// The number of turns, and the last turn of each worker.
     pub(crate) turn: usize,
     pub(crate) turns: Vec<usize>,
     pub(crate) call: Call,
     /// The process is about to stop.
     pub(crate) draining: bool,
     pub(crate) fds_max: usize,
-    /// What the kernel holds of connections to pods that the test plays, to the worker and from it.
+    /// The kernel's buffer sizes of connections to pods that the test plays, to the worker and from it.
     pub(crate) rooms: [usize; 2],
-    /// What connects come to. When there are no more, they come about at once.
+    /// The results of the next connects. After the last, connections are established at once.
     pub(crate) connects: VecDeque<Result<Link, Errno>>,
     /// Bytes moved, or connections came or went, in this turn.
     pub(crate) progress: bool,
@@ -128,34 +128,34 @@ pub(crate) struct Net {
     pub(crate) sent_again: u64,
     /// Clients' connections that were accepted.
     pub(crate) accepted: u64,
-    /// Wakes that workers heard; and clients that got a place after they had waited.
+    /// Wakes that workers noticed; and clients that got a place after waiting.
     pub(crate) wakes_heard: u64,
     pub(crate) places_after_wait: u64,
-    /// Complete answers, by outcome; and exchanges that ended otherwise.
+    /// Complete responses, by outcome; and exchanges that ended otherwise.
     pub(crate) tally: [u64; OUTCOMES],
     pub(crate) unfinished: u64,
-    /// Clients that went away, and may have been refused before.
+    /// Clients that disconnected, and may have been refused before.
     pub(crate) unsure: u64,
     pub(crate) bytes_to_clients: u64,
-    /// Looks at the beginning of an answer; those of them whose answer then went on by a pipe from its first byte;
-    /// and bytes that pipes gave to clients.
+    /// Peeks at the beginning of a response; those whose response then went through a pipe from its first byte; and the
+    /// bytes that went from pipes to clients.
     pub(crate) looks: u64,
     pub(crate) looks_passed_on: u64,
     pub(crate) poured: u64,
-    /// What the last call was, if a look: at what, and how much it showed.
+    /// If the last call was a peek: its connection, and the number of bytes.
     looked: bool,
-    /// Happens right behind the next look.
+    /// The action directly after the next peek.
     pub(crate) behind_look: Option<fn(&mut Kernel, ConnId)>,
-    /// Connects that failed, and of which no client was told yet.
+    /// Failed connects that no response has reported yet.
     pub(crate) failed_connects: Vec<(SocketAddr, Outcome)>,
     pub(crate) clients: Vec<Client>,
     pub(crate) pods: Vec<Pod>,
     pub(crate) scrapes: Vec<Scrape>,
     pub(crate) resolver: Resolver,
     pub(crate) settings: psystrike::proxy::settings::Settings,
-    /// The most that each worker may hold for others.
+    /// Each worker's limit of buffered bytes.
     pub(crate) buffers_max: usize,
-    /// What each says that it holds.
+    /// Each worker's gauge of buffered bytes.
     pub(crate) buffered: Vec<usize>,
     /// The memory is nearly used up.
     pub(crate) is_short_of_memory: bool,
@@ -164,7 +164,7 @@ pub(crate) struct Net {
     pub(crate) traced: bool,
 }
 
-/// A network that the workers and their test share, as one of the workers has it.
+/// One worker's handle of the network that the workers and their test share.
 #[derive(Clone)]
 pub(crate) struct SimNetwork {
     pub(crate) net: Rc<RefCell<Net>>,
@@ -230,7 +230,7 @@ impl Net {
         }
     }
 
-    /// With a single seed, says what happens.
+    /// Prints an action, if a single seed is run.
     pub(crate) fn trace(&self, what: impl FnOnce() -> String) {
         if self.traced {
             let worker = self.turns.iter().position(|&turn| turn == self.turn).unwrap_or_default();
@@ -249,7 +249,7 @@ impl Net {
         self.kernel.open(pod, link, rooms)
     }
 
-    /// Whether the kernel refuses this call.
+    /// Returns whether the kernel refuses this call.
     fn refuse(&mut self, call: Optional) -> io::Result<()> {
         match &mut self.chaos.refuses {
             Some(Refusal { call: known, error, after: 0 }) if *known == call => Err((*error).into()),
@@ -261,7 +261,7 @@ impl Net {
         }
     }
 
-    /// Before a call of the worker: what else happens in the world at that moment.
+    /// Performs, before a call of the worker, the other events of that moment.
     fn before(&mut self, id: ConnId) -> io::Result<()> {
         let calls = &mut self.kernel.conns[id].calls;
         *calls += 1;
@@ -363,7 +363,7 @@ impl Net {
         }
     }
 
-    /// A random peer does something at random. Says whether any could.
+    /// A random peer performs a random action. Returns whether any could.
     pub(crate) fn act(&mut self, mid_turn: bool) -> bool {
         let now = self.now;
         let (clients, pods) = (self.clients.len(), self.pods.len());
@@ -386,7 +386,7 @@ impl Net {
     }
 }
 
-/// What the error of a connect means, in the words of the answer that tells of it.
+/// Returns the reason phrase for the error of a connect.
 pub(crate) fn connect_outcome(error: &io::Error) -> Outcome {
     match upstream_error(error) {
         UpstreamError::Refused => Outcome::ConnectionRefused,

@@ -14,7 +14,7 @@ use super::{
     sim::Sim,
 };
 
-/// The kernel has all of a long answer, and room for it at the client: nothing but the worker itself ends its run.
+/// The kernel has all of a long response, and room for it at the client: only the worker itself ends its run.
 #[test]
 fn long_answers_take_turns_and_short_ones_go_first() {
     const MIB: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! Places for the clients of one worker, and what closing leaves them.
+//! Places for the clients of one worker, and what happens to them during shutdown.
 
 use std::time::Duration;
 

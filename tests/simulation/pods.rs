@@ -1,6 +1,6 @@
-//! Pods that answer by a script, which is drawn for each scrape, and break off, stall, lie and close at random.
+//! Pods that respond by a random script, and break off, stall, violate the protocol and close at random.
 //!
-//! Every body names the scrape that it belongs to, so that a byte that lands in another exchange is seen.
+//! Every body names its scrape, so that a byte in the wrong exchange is noticed.
 
 #[path = "pods_act.rs"]
 mod act;
@@ -18,11 +18,11 @@ use super::{
     net::{Net, Owner},
 };
 
-/// Pods there are, at `10.0.0.1` and on.
+/// The number of pods, from `10.0.0.1` on.
 const PODS: usize = 3;
 const PORT: u16 = 8080;
 
-/// How an answer's body is framed on the wire.
+/// The framing of a response's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Body {
     Empty,
@@ -31,16 +31,16 @@ pub(crate) enum Body {
     UntilClose,
 }
 
-/// What is wrong with an answer.
+/// The fault of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
-    /// The pod ends its side, or resets, after so many bytes.
+    /// The pod closes its side, or resets, after this many bytes.
     Cut {
         at: usize,
         resets: bool,
     },
-    /// The pod falls silent after so many bytes.
+    /// The pod stops sending after this many bytes.
     Stall {
         at: usize,
     },
@@ -50,7 +50,7 @@ pub(crate) enum Fault {
     MalformedBody,
 }
 
-/// An answer as it was drawn.
+/// A random response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) interims: usize,
@@ -58,26 +58,26 @@ pub(crate) struct Answer {
     pub(crate) reason: &'static str,
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) body: Body,
-    /// All of it.
+    /// Its bytes.
     wire: Vec<u8>,
-    /// Where its body begins.
+    /// The offset of its body.
     body_at: usize,
-    /// The body as it goes on to a client that knows chunks, without extensions,
+    /// The body as forwarded to a client that supports chunks, without extensions.
     goes: Vec<u8>,
-    /// and so much of it is sound.
+    /// The number of valid bytes of it.
     goes_sound: usize,
-    /// So much of the body, as it is on the wire, is sound.
+    /// The number of valid bytes of the body on the wire.
     sound: usize,
-    /// What is in the body.
+    /// The content of the body.
     content: Vec<u8>,
-    /// The pod means to use its connection again.
+    /// Whether the pod's connection persists.
     persists: bool,
-    /// It comes before the request was read whole.
+    /// Whether it is sent before the request is read completely.
     early: bool,
-    /// Bytes behind its end, that come with it.
+    /// Bytes after its end that are sent with it.
     surplus: &'static [u8],
     fault: Fault,
-    /// When the request has to be sent again, all is well.
+    /// Whether the response to a retry is without a fault.
     heals: bool,
 }
 
@@ -85,7 +85,7 @@ pub(crate) struct Answer {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt {
     pub(crate) pod: usize,
-    /// The pod's connection had given so many bytes before.
+    /// The number of bytes that the pod's connection had sent before.
     pub(crate) from: usize,
     pub(crate) reused: bool,
 }
@@ -94,7 +94,7 @@ pub(crate) struct Attempt {
 pub(crate) struct Scrape {
     id: usize,
     client: usize,
-    /// Which pod.
+    /// The pod.
     pub(crate) peer: usize,
     to_head: bool,
     pub(crate) patience: Duration,
@@ -109,32 +109,32 @@ pub(crate) struct Pod {
     address: SocketAddr,
     opened_at: Timestamp,
     resolves: Option<(Timestamp, Link)>,
-    /// Answers that were sent whole.
+    /// The number of responses that were sent completely.
     served: usize,
-    /// The request that is under way, as far as it was written; and where it ends.
+    /// The bytes of the current request that were written; and its end.
     head: Vec<u8>,
     request_end: Option<usize>,
     asked_at: Timestamp,
-    /// What it asks for, until it is answered; and how much of the answer is sent.
+    /// Its scrape, until the response is sent; and the number of sent bytes of the response.
     scrape: Option<usize>,
     sent: usize,
-    /// The request line is here. What it asks for, or what was asked for last.
+    /// Its scrape once the request line has arrived, or the previous scrape.
     known: bool,
     asked: Option<usize>,
     pauses_until: Timestamp,
-    /// Where the last answer ends, among all bytes to the worker.
+    /// The end of the last response, as an offset in all bytes to the worker.
     answer_end: usize,
     reusable: bool,
-    /// The turn in which the worker had read all of the last answer.
+    /// The turn in which the worker had read all of the last response.
     released: Option<usize>,
     surplus: &'static [u8],
     surplus_at: Option<Timestamp>,
     ends_at: Option<Timestamp>,
-    /// It closes as soon as another request comes.
+    /// It closes as soon as another request arrives.
     dies: bool,
 }
 
-/// What no client may ever see: an answer to nothing.
+/// A response to no request, which no client may ever receive.
 const SURPLUS: [&[u8]; 4] = [
     b"\r\n",
     b"x",
@@ -143,7 +143,7 @@ const SURPLUS: [&[u8]; 4] = [
 ];
 
 impl Answer {
-    /// Most of those that may be `long` are, and need no edit on their way.
+    /// Draws a response. With `long`, most bodies are long, and heads need no edit.
     fn random(random: &mut Random, id: usize, to_head: bool, long: bool) -> Self {
         const STATUSES: [(u16, &str); 7] = [
             (200, "OK"),
@@ -316,12 +316,12 @@ impl Answer {
         }
     }
 
-    /// Whether the end of the client's connection is the end of the answer.
+    /// Returns whether the response ends with the client's connection.
     pub(crate) fn ends_by_close(&self, to_http10: bool) -> bool {
         self.body == Body::UntilClose || (to_http10 && self.body == Body::Chunked)
     }
 
-    /// What a client may get of the body, and how long all of it is.
+    /// Returns the bytes of the body that a client may receive, and its full length.
     pub(crate) fn as_seen_by(&self, http10: bool) -> (&[u8], usize) {
         let never = |whole| if self.fault == Fault::MalformedBody { usize::MAX } else { whole };
         if http10 && self.body == Body::Chunked {
@@ -331,7 +331,7 @@ impl Answer {
     }
 }
 
-/// Lines that name their scrape and their number.
+/// Returns lines with the number of their scrape and their own.
 fn content(id: usize, size: usize) -> Vec<u8> {
     let mut content = Vec::with_capacity(size + 80);
     for line in 0.. {
@@ -345,7 +345,7 @@ fn content(id: usize, size: usize) -> Vec<u8> {
     content
 }
 
-/// The chunked coding of `content`, as it comes and as it goes on; if it is malformed, how much of both is sound.
+/// Returns the chunked coding of `content`, as sent and as forwarded; if it is malformed, the valid lengths of both.
 fn chunk(
     random: &mut Random,
     content: &[u8],
@@ -405,12 +405,13 @@ impl Scrape {
         Self { id, client, peer, to_head, patience, answer, attempts: Vec::new() }
     }
 
-    /// Whether it gives its pod by name. Not drawn, so that the seeds stay what they were.
+    /// Returns whether the request gives its pod by name. Not random, so that the other sequences of a seed stay the
+    /// same.
     pub(crate) fn is_named(&self) -> bool {
         self.id % 5 == 4
     }
 
-    /// Its pod's name or address.
+    /// Returns its pod's name or address.
     pub(crate) fn host(&self) -> String {
         if self.is_named() { names::name_of(self.peer) } else { format!("10.0.0.{}", self.peer) }
     }
@@ -419,31 +420,31 @@ impl Scrape {
         SocketAddr::from(([10, 0, 0, self.peer as u8], PORT))
     }
 
-    /// What is wrong with the answer that the last attempt got.
+    /// Returns the fault of the response to the last attempt.
     pub(crate) fn fault(&self) -> Fault {
         if self.answer.heals && self.attempts.len() > 1 { Fault::None } else { self.answer.fault }
     }
 
-    /// Whether the pod sent all of the answer, without a fault.
+    /// Returns whether the pod sent all of the response, without a fault.
     pub(crate) fn is_whole(&self) -> bool {
         self.fault() == Fault::None && !self.attempts.is_empty()
     }
 
-    /// Whether the worker read the head of the final answer whole. From there on, it can tell of a failure only by
-    /// breaking off.
+    /// Returns whether the worker read the complete head of the final response. From then on, it can report a failure
+    /// only by breaking off.
     pub(crate) fn is_head_read(&self, net: &Net) -> bool {
         let is_sound =
             !matches!(self.fault(), Fault::MalformedHead | Fault::HeadTooLarge | Fault::SwitchedProtocols);
         is_sound && self.answer_bytes_read(net).is_some_and(|read| read >= self.answer.body_at)
     }
 
-    /// Whether the worker read what is malformed in the body.
+    /// Returns whether the worker read the malformed bytes of the body.
     pub(crate) fn is_read_beyond_sound(&self, net: &Net) -> bool {
         let sound = self.answer.body_at + self.answer.sound;
         self.answer_bytes_read(net).is_some_and(|read| read > sound)
     }
 
-    /// How much the worker read of the answer. `None`: nothing was asked for yet.
+    /// Returns how many bytes of the response the worker read. `None`: no request was sent yet.
     pub(crate) fn answer_bytes_read(&self, net: &Net) -> Option<usize> {
         let Attempt { pod, from, .. } = self.attempts.last()?;
         let read = net.kernel.conns[net.pods[*pod].conn].to_worker.taken - from;
@@ -452,7 +453,7 @@ impl Scrape {
 }
 
 impl Pod {
-    /// The last request was written whole, and is answered.
+    /// Notes that the last request was written completely and its response was sent.
     fn awaits_request(&mut self) {
         self.head.clear();
         (self.request_end, self.known) = (None, false);

@@ -1,10 +1,10 @@
-//! What pods do, what the worker does to them, and what must hold between turns.
+//! The actions of pods, the worker's actions on their connections, and invariants between turns.
 
 use super::*;
 
-/// What pods do.
+/// The actions of pods.
 impl Net {
-    /// What a connect comes to.
+    /// Draws the result of a connect.
     pub(crate) fn random_connect(&mut self, to: SocketAddr) -> Result<(Link, Pod), Errno> {
         let now = self.now;
         let random = &mut self.random;
@@ -53,7 +53,7 @@ impl Net {
         Ok((if at_once { Link::Up } else { Link::Connecting }, pod))
     }
 
-    /// A pod does what it can do next. Says whether it could do anything.
+    /// Performs the next action of a pod. Returns whether there was one.
     pub(crate) fn pod_acts(&mut self, pod: usize, now: Timestamp, mid_turn: bool) -> bool {
         let this = &mut self.pods[pod];
         let conn = &self.kernel.conns[this.conn];
@@ -164,7 +164,7 @@ impl Net {
         true
     }
 
-    /// A pod sent all of an answer. What it is going to do next is decided now.
+    /// A pod sent all of a response. Its next action is drawn now.
     fn pod_answered(&mut self, pod: usize, id: usize, now: Timestamp) {
         let answer = &self.scrapes[id].answer;
         let whole = self.scrapes[id].is_whole();
@@ -197,7 +197,7 @@ impl Net {
         }
     }
 
-    /// When a pod is going to do something that it does not do now.
+    /// Returns when a pod's next action is due, if it is not due now.
     pub(crate) fn pod_wakes(&self, pod: usize) -> Option<Timestamp> {
         let this = &self.pods[pod];
         let conn = &self.kernel.conns[this.conn];
@@ -210,7 +210,7 @@ impl Net {
     }
 }
 
-/// What the worker does to pods.
+/// Checks of the worker's actions on pods.
 impl Net {
     /// The worker wrote to a pod.
     pub(crate) fn pod_got(&mut self, pod: usize, bytes: &[u8]) {
@@ -307,31 +307,31 @@ impl Net {
         self.pods[pod].surplus_at = None;
     }
 
-    /// Whether a pod's connection is kept: its last answer was read, and nothing was asked for since.
+    /// Returns whether a pod's connection is pooled: its last response was read, and no request was sent since.
     fn pod_idles(&self, pod: &Pod) -> bool {
         let conn = &self.kernel.conns[pod.conn];
         conn.is_held() && pod.reusable && pod.head.is_empty() && pod.released.is_some()
     }
 
-    /// How many pod connections a worker keeps.
+    /// Returns how many pod connections a worker has pooled.
     pub(crate) fn idle_pods(&self, worker: usize) -> usize {
         let of_worker = |pod: &&Pod| self.kernel.conns[pod.conn].worker == Some(worker);
         self.pods.iter().filter(of_worker).filter(|pod| self.pod_idles(pod)).count()
     }
 
-    /// How many pod connections a worker has.
+    /// Returns how many pod connections a worker has.
     pub(crate) fn held_pods(&self, worker: usize) -> usize {
         self.kernel.held_by(worker).filter(|&id| matches!(self.owners[id], Owner::Pod(_))).count()
     }
 
-    /// Whether a connection to `address` that is newer than `than` was lost before anything was asked for on it.
+    /// Returns whether a connection to `address` that is newer than `than` was lost before a request was sent on it.
     pub(crate) fn pod_lost_unasked(&self, address: SocketAddr, than: usize) -> bool {
         self.pods[than + 1..].iter().any(|pod| {
             pod.address == address && pod.asked.is_none() && self.kernel.conns[pod.conn].peer_left()
         })
     }
 
-    /// Whether surplus bytes wait for the worker: no event may tell of them late.
+    /// Returns whether surplus bytes wait for the worker: their event must not come late.
     pub(crate) fn pod_has_surplus(&self, pod: usize) -> bool {
         let this = &self.pods[pod];
         this.served > 0
@@ -340,7 +340,7 @@ impl Net {
     }
 }
 
-/// What must hold between turns.
+/// Invariants between turns.
 impl Net {
     pub(crate) fn check_pod(&self, pod: usize) {
         let this = &self.pods[pod];
@@ -365,7 +365,7 @@ impl Net {
         assert!(client.is_held() && !client.end_told, "pod {pod} works on although its client has gone");
     }
 
-    /// With nothing left to tell the worker: it must not sleep on what it could do.
+    /// Checks, when no event is left, that the worker does not sleep although it could act.
     pub(crate) fn check_pod_sleeps_well(&self, pod: usize) {
         let this = &self.pods[pod];
         let conn = &self.kernel.conns[this.conn];

@@ -1,8 +1,8 @@
 //! Drives event loops over the simulated network, on one virtual clock.
 //!
-//! Each sleeps only where an event loop would, and wakes only for what would wake that: an event, another worker, or the
-//! time that its worker named. What is then left undone hangs for ever, and is seen. Which of several has its turn next
-//! is drawn; a turn is not interrupted by another worker's.
+//! Each sleeps only where a real event loop would, and wakes only for a reason that would wake that: an event, another
+//! worker, or the time that its worker requested. Work that is left undone then hangs forever, and is noticed. The
+//! order of several workers' turns is random; a turn is not interrupted by another worker's.
 
 use std::{
     cell::{RefCell, RefMut},
@@ -34,17 +34,17 @@ use super::{
     net::{Call, Chaos, Net, Owner, Refusal, SimNetwork},
 };
 
-/// What may be held for clients and pods, where a test is about something else.
+/// The limit of buffered bytes in tests about other limits.
 const BUFFERS_MAX: usize = 64 * 1024 * 1024;
-/// What may be held where that is soon too little.
+/// A limit of buffered bytes that is reached soon.
 const TIGHT_BUFFERS_MAX: [usize; 4] = [8 * 1024, 20 * 1024, 64 * 1024, 160 * 1024];
-/// More than any run needs.
+/// More steps than any run needs.
 const STEPS_MAX: usize = 400_000;
 
-/// How long the addresses of a name are used, and failures as well.
+/// How long the addresses of a name are cached, and failures as well.
 pub(crate) const RESOLVE_TTL: Duration = Duration::from_secs(1);
 
-/// What the operator set.
+/// The settings.
 pub(crate) fn settings() -> Settings {
     let allow = ALLOW_DEFAULT.split(',').map(|range| parse_range(range).unwrap()).collect();
     let seconds = Duration::from_secs;
@@ -71,8 +71,8 @@ pub(crate) struct Sim {
     net: Rc<RefCell<Net>>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) build_info: BuildInfo,
-    /// Which of several workers gets a connection, and which has the next turn. Apart from the rest, so that the seeds
-    /// of one worker stay what they were.
+    /// Random numbers for which worker gets a connection, and which has the next turn. Separate, so that the other
+    /// sequences of a seed stay the same.
     spread: Random,
     pub(crate) steps: usize,
 }
@@ -82,7 +82,8 @@ impl Sim {
         Self::with_workers(seed, 1, [clients_max, upstreams_idle_max, BUFFERS_MAX])
     }
 
-    /// With at most so many clients, kept pod connections, and bytes that are held for them, of all workers together.
+    /// Creates a simulation with these limits of clients, pooled pod connections and buffered bytes, of all workers
+    /// together.
     pub(crate) fn with_workers(seed: u64, workers: usize, most: [usize; 3]) -> Self {
         let [clients_max, upstreams_idle_max, buffers_max] = most;
         let build_info =
@@ -98,7 +99,7 @@ impl Sim {
         Self { event_loops, net, shared, build_info, spread: Random::new(seed ^ 0x5b4ead), steps: 0 }
     }
 
-    /// With clients, pods and faults that are drawn.
+    /// Creates a simulation with random clients, pods and faults.
     pub(crate) fn random(seed: u64, workers: usize) -> Self {
         let random = &mut Random::new(seed);
         let mut clients_max = random.pick(&[1, 2, 100, 100, 100]);
@@ -145,22 +146,22 @@ impl Sim {
         self.event_loops.len()
     }
 
-    /// The event loop of a worker, unless it is over.
+    /// Returns the event loop of a worker, unless it has ended.
     pub(crate) fn event_loop(&mut self, worker: usize) -> Option<&mut EventLoop> {
         self.event_loops[worker].as_mut()
     }
 
-    /// Those that are not over.
+    /// Returns the event loops that have not ended.
     pub(crate) fn event_loops(&mut self) -> impl Iterator<Item = &mut EventLoop> {
         self.event_loops.iter_mut().flatten()
     }
 
-    /// The first worker, for something else than a turn.
+    /// Returns the first worker, for a call other than a turn.
     pub(crate) fn worker(&mut self) -> &mut Worker<SimNetwork> {
         self.event_loop(0).expect("the worker lives").worker()
     }
 
-    /// Runs until all clients have gone, and then until nothing is left. Gives how often each outcome was counted.
+    /// Runs until all clients are gone, and then until nothing is left. Returns how often each outcome was counted.
     pub(crate) fn run(&mut self) -> Vec<u64> {
         let stops_early = self.net().random.one_in(6);
         let stops_at = self.net().random.below(60);
@@ -192,7 +193,7 @@ impl Sim {
         id
     }
 
-    /// The same, with so much room in each direction: to the worker, and from it.
+    /// The same, with these buffer sizes in each direction: to the worker, and from it.
     pub(crate) fn client_with(&mut self, worker: usize, rooms: [usize; 2]) -> ConnId {
         let id = self.net().add_conn(Owner::Test, None, Link::Up, rooms);
         self.admit(worker, id);
@@ -211,21 +212,21 @@ impl Sim {
         self.event_loop(worker).expect("the worker lives").admit(id);
     }
 
-    /// A peer that the test plays sends all of `bytes`, and the workers do what they can.
+    /// A peer that the test plays sends all of `bytes`, and the workers run.
     pub(crate) fn send(&mut self, id: ConnId, bytes: &[u8]) {
         let sent = self.net().kernel.peer_send(id, bytes);
         assert_eq!(sent, bytes.len(), "there is room");
         self.settle();
     }
 
-    /// A peer that the test plays takes all that is there, and the workers do what they can.
+    /// A peer that the test plays takes all available bytes, and the workers run.
     pub(crate) fn take(&mut self, id: ConnId) -> String {
         let taken = self.net().kernel.peer_take(id, usize::MAX);
         self.settle();
         String::from_utf8(taken).unwrap()
     }
 
-    /// Turns, until all event loops would sleep.
+    /// Runs turns until all event loops would sleep.
     pub(crate) fn settle(&mut self) {
         while self.turn_of_any() {}
     }
@@ -242,7 +243,7 @@ impl Sim {
         self.net().now = now;
     }
 
-    /// Time passes until an event loop wakes or a look-up ends, and the workers do what they can.
+    /// Time passes until an event loop wakes or a lookup ends, and the workers run.
     pub(crate) fn pass_to_next(&mut self) {
         let wakes = self.next_wake();
         let next = wakes.into_iter().chain(self.net().next_lookup_end()).min();
@@ -254,13 +255,13 @@ impl Sim {
         self.settle();
     }
 
-    /// The pods' connections that the workers hold.
+    /// Returns the pod connections that the workers have open.
     pub(crate) fn pods(&self) -> Vec<ConnId> {
         let net = self.net();
         net.kernel.held.iter().copied().filter(|&id| net.kernel.conns[id].pod.is_some()).collect()
     }
 
-    /// Whether a pod that the test plays has something to read.
+    /// Returns whether a pod that the test plays has bytes to read.
     pub(crate) fn asks(&self, pod: ConnId) -> bool {
         !self.net().kernel.conns[pod].from_worker.is_empty()
     }
@@ -269,24 +270,24 @@ impl Sim {
         self.net().kernel.conns[id].is_held()
     }
 
-    /// Whether a worker holds a connection and has not ended its side: it may linger then.
+    /// Returns whether a worker has a connection open and has not closed its own side; otherwise it may linger.
     pub(crate) fn is_served(&self, id: ConnId) -> bool {
         self.is_held(id) && !self.net().kernel.conns[id].worker_ended
     }
 
-    /// How often an outcome was counted.
+    /// Returns how often an outcome was counted.
     pub(crate) fn count(&self, outcome: Outcome) -> u64 {
         self.counted()[outcome as usize]
     }
 
-    /// Goes on to a later phase, as a signal makes the process do.
+    /// Enters a later phase, as the process does after a signal.
     pub(crate) fn enter(&mut self, phase: Phase) {
         self.net().draining = true;
         self.shared.enter(phase);
         self.shared.wake_all().expect("all are woken");
     }
 
-    /// One step: peers act, a worker has its turn, or time passes. Says whether all of it is over.
+    /// Performs one step: peers act, a worker has its turn, or time passes. Returns whether the run is over.
     fn step(&mut self) -> bool {
         self.steps += 1;
         assert!(self.steps < STEPS_MAX, "this never ends");
@@ -328,7 +329,7 @@ impl Sim {
         true
     }
 
-    /// When an event loop wakes, whatever happens.
+    /// Returns when an event loop wakes at the latest.
     pub(crate) fn next_wake(&mut self) -> Option<Timestamp> {
         self.event_loops().filter_map(EventLoop::next_wake).min()
     }
@@ -351,7 +352,7 @@ impl Sim {
         acted
     }
 
-    /// A client has connected: any worker that listens gets it, as SO_REUSEPORT has it, or none.
+    /// A client has connected: any listening worker gets it, as with SO_REUSEPORT, or none.
     fn connect(&mut self, id: ConnId) {
         let mut listening: Vec<_> =
             self.event_loops.iter_mut().flatten().filter(|one| one.listens()).collect();
@@ -362,7 +363,7 @@ impl Sim {
         }
     }
 
-    /// One of the workers that do not sleep.
+    /// Returns one of the workers that are awake.
     fn next_ready(&mut self) -> Option<usize> {
         let loops = self.event_loops.iter_mut().enumerate();
         let mut ready = Vec::new();
@@ -380,7 +381,7 @@ impl Sim {
         self.turn_of(0);
     }
 
-    /// A turn of one of the workers that do not sleep. Says whether there was one.
+    /// Runs a turn of one of the workers that are awake. Returns whether there was one.
     pub(crate) fn turn_of_any(&mut self) -> bool {
         let ready = self.next_ready();
         ready.inspect(|&worker| self.turn_of(worker)).is_some()

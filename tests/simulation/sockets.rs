@@ -1,4 +1,4 @@
-//! The worker's ends of the simulated network: its sockets and pipes, and what the world hears of each call.
+//! The worker's ends of the simulated network: its sockets and pipes. The models observe each call.
 
 use super::*;
 
@@ -42,7 +42,7 @@ impl SimNetwork {
 }
 
 impl SimSocket {
-    /// Takes bytes out of the kernel, one way or the other.
+    /// Takes bytes out of the kernel, by a read or a splice.
     fn take(&self, take: impl FnOnce(&mut Net) -> io::Result<usize>) -> io::Result<usize> {
         let net = &mut *self.net.borrow_mut();
         net.before(self.id)?;
@@ -61,7 +61,7 @@ impl SimSocket {
     }
 }
 
-/// A pipe whose slots are of any size, and which gives up its bytes in any portions.
+/// A pipe with slots of random sizes, which returns its bytes in random portions.
 impl Pipe<SimSocket> for SimPipe {
     fn splice_in(&mut self, from: &SimSocket, bytes: usize) -> io::Result<usize> {
         assert!(self.bytes.is_empty(), "bytes of one answer meet those of another");

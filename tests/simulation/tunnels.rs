@@ -1,4 +1,5 @@
-//! Tunnels under whatever their sides do: no byte is lost, doubled or crossed, and each end is what the other side did.
+//! Tunnels whose sides act at random: no byte is lost, doubled or misdirected, and each end is passed on as it
+//! happened.
 
 use std::{cell::RefCell, env, net::SocketAddr, time::Duration};
 
@@ -18,14 +19,14 @@ use super::{
 };
 
 const SEEDS: u64 = 600;
-/// So many seeds meet everything that is counted.
+/// This many seeds reach every case that is counted.
 const SEEDS_FOR_ALL: u64 = 300;
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 const IDLE: Duration = Duration::from_secs(8);
-/// How long a look-up and connecting may take, both of them.
+/// How long a lookup and connecting may take together.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Where a tunnel is to lead, and what comes of connecting to its pod.
+/// The destination of a tunnel, and the result of connecting to its pod.
 #[derive(Clone, Copy)]
 struct Destination {
     pod: usize,
@@ -33,7 +34,7 @@ struct Destination {
     connects: Connects,
 }
 
-/// What comes of connecting to a pod.
+/// The result of connecting to a pod.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Connects {
     AtOnce,
@@ -58,7 +59,7 @@ impl Destination {
         format!("CONNECT {host}:80 HTTP/1.1\r\nHost: p\r\n\r\n")
     }
 
-    /// Tells the simulated kernel what is to come of the next connection.
+    /// Sets the result of the next connection in the simulated kernel.
     fn plan(self, sim: &mut Sim) {
         let link = match self.connects {
             Connects::AtOnce => Ok(Link::Up),
@@ -68,7 +69,7 @@ impl Destination {
         sim.net().connects = [link].into();
     }
 
-    /// The connection to the pod that is under way comes about, or fails. Returns whether there was one.
+    /// The connection to the pod in progress is established, or fails. Returns whether there was one.
     fn resolve(self, sim: &mut Sim) -> bool {
         let link = match self.connects {
             Connects::Later => Link::Up,
@@ -80,7 +81,7 @@ impl Destination {
         under_way.inspect(|&pod| sim.net().kernel.resolve(pod, link)).is_some()
     }
 
-    /// The outcome that the response gives must be one that its look-up, or connecting, justifies.
+    /// Checks that the outcome in the response follows from the lookup or the connecting.
     fn check_failure(self, sim: &mut Sim, response: &str, asked_at: Timestamp) -> Outcome {
         let outcome = Outcome::ALL
             .iter()
@@ -104,7 +105,7 @@ struct Way {
     seed: u32,
     sent: usize,
     got: usize,
-    /// Its source has closed its sending direction.
+    /// Whether its source has closed its sending direction.
     ended: bool,
 }
 
@@ -119,7 +120,7 @@ impl Way {
     }
 }
 
-/// The head of the response to a CONNECT. Time passes only where the worker waits for a look-up or for the pod.
+/// Returns the head of the response to a CONNECT. Time passes only while the worker waits for a lookup or for the pod.
 fn response(sim: &mut Sim, client: ConnId, to: Destination) -> Vec<u8> {
     let mut response = Vec::new();
     while !response.ends_with(b"\r\n\r\n") {
@@ -134,18 +135,18 @@ fn response(sim: &mut Sim, client: ConnId, to: Destination) -> Vec<u8> {
     response
 }
 
-/// A tunnel, and what its sides did.
+/// A tunnel, and the actions of its sides.
 struct Tunnel {
     /// The client's connection and the pod's.
     sides: [ConnId; 2],
-    /// What comes from the client, and from the pod.
+    /// The bytes from the client, and from the pod.
     ways: [Way; 2],
     /// The side that has reset its connection.
     reset_by: Option<usize>,
 }
 
 impl Tunnel {
-    /// Asks for a tunnel. Gives it, or the outcome that the response gives.
+    /// Requests a tunnel. Returns it, or the outcome in the response.
     fn open(sim: &mut Sim, random: &mut Random, to: Destination) -> Result<Self, Outcome> {
         let worker = random.below(sim.workers());
         let rooms = sim.net().random_rooms();
@@ -184,7 +185,7 @@ impl Tunnel {
         Ok(Self { sides: [client, pod], ways, reset_by: None })
     }
 
-    /// Whether a side may still act.
+    /// Returns whether a side may still act.
     fn acts(&self, sim: &Sim, side: usize) -> bool {
         let conn = &sim.net().kernel.conns[self.sides[side]];
         self.reset_by.is_none() && !conn.failed && conn.worker_closed.is_none()
@@ -199,7 +200,7 @@ impl Tunnel {
         }
     }
 
-    /// One side takes some of what the other sent: just that, in order.
+    /// One side takes some bytes, which must be the next ones that the other side sent.
     fn take(&mut self, sim: &mut Sim, side: usize, most: usize) -> usize {
         let taken = sim.net().kernel.peer_take(self.sides[side], most);
         let way = &mut self.ways[1 - side];
@@ -249,7 +250,7 @@ impl Tunnel {
         }
     }
 
-    /// Both sides take all that comes, and then end. Nothing may be missing, unless one of them was reset.
+    /// Both sides take all bytes, and then close. No byte may be missing, unless a side was reset.
     fn finish(&mut self, sim: &mut Sim) {
         for side in [0, 1] {
             if self.acts(sim, side) {

@@ -1,4 +1,4 @@
-//! Pod connections: used again, made up for, closed, and what it means that there is none.
+//! Pod connections: reused, replaced, closed, and the consequences of having none.
 
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ fn a_reused_connection_that_died_is_made_up_for_once_and_unseen() {
     sim.net().kernel.peer_close(fresh);
     sim.settle();
     assert!(sim.pods().is_empty());
-    assert_starts(&sim.take(client), "HTTP/1.1 502 pod closed the connection without an answer\r\n");
+    assert_starts(&sim.take(client), "HTTP/1.1 502 pod closed the connection without a response\r\n");
     assert_eq!(sim.shared.counters(0).retries.get(), 2);
 
     // Once there is the start of an answer, the scrape is not sent again.
@@ -73,7 +73,10 @@ fn a_reused_connection_that_died_is_made_up_for_once_and_unseen() {
     sim.send(pod, b"HTTP/");
     sim.net().kernel.peer_end(pod);
     sim.settle();
-    assert_starts(&sim.take(client), "HTTP/1.1 502 pod closed the connection within its answer's head\r\n");
+    assert_starts(
+        &sim.take(client),
+        "HTTP/1.1 502 pod closed the connection within the response headers\r\n",
+    );
 }
 
 #[test]

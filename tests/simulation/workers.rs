@@ -1,4 +1,4 @@
-//! Several workers that share places, wakes, and the end of the process.
+//! Several workers that share places, wakes, and the shutdown of the process.
 
 use std::{cell::RefCell, env, time::Duration};
 
@@ -13,7 +13,7 @@ use super::{
 };
 
 const SEEDS: u64 = 600;
-/// So many seeds meet everything that is counted.
+/// This many seeds reach every case that is counted.
 const SEEDS_FOR_ALL: u64 = 300;
 const MANY: usize = 1 << 26;
 
@@ -55,7 +55,7 @@ fn sim(workers: usize, clients_max: usize) -> Sim {
     Sim::with_workers(1, workers, [clients_max, 100, MANY])
 }
 
-/// A client of this worker has got a page, and idles.
+/// A client of this worker has received a page, and is idle.
 fn idle_client(sim: &mut Sim, worker: usize) -> ConnId {
     let client = sim.client_of(worker);
     sim.send(client, PAGE);

@@ -4,8 +4,9 @@ use std::{iter::Peekable, vec};
 
 use serde_json::{Map, Value};
 
-/// What a configuration has: a block with a label by its whole name (`prometheus.scrape.pods`), blocks without one as
-/// an array under theirs, attributes under theirs. A reference to a component's export is a string that begins with `&`.
+/// The contents of a configuration: a block with a label under its whole name (`prometheus.scrape.pods`), blocks
+/// without a label as an array under their name, attributes under their name. A reference to a component's export is a
+/// string that begins with `&`.
 pub fn parse(text: &str) -> Map<String, Value> {
     let mut tokens = tokens(text).into_iter().peekable();
     let body = body(&mut tokens);

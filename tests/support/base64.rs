@@ -1,4 +1,4 @@
-//! Base64 (RFC 4648 section 4), for bytes that go through a pipe as a line.
+//! Base64 (RFC 4648 section 4), for bytes that are passed through a pipe as a line.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -15,7 +15,7 @@ pub fn encode(bytes: &[u8]) -> String {
     text
 }
 
-/// Decodes what [`encode`] gave.
+/// Decodes the output of [`encode`].
 pub fn decode(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     for four in text.trim_end_matches('=').as_bytes().chunks(4) {

@@ -1,14 +1,14 @@
-//! What the tables of wire bytes share: how bytes are shown when a case fails, where they are cut, and seeded
-//! randomness.
+//! Shared helpers of the tables of wire bytes: how bytes are shown when a case fails, where they are cut, and seeded
+//! random numbers.
 //!
-//! Knows nothing of HTTP. Every seed that fails is printed, and `PSYSTRIKE_SEED` runs it alone;
-//! `PSYSTRIKE_FIRST_SEED` runs as many seeds as otherwise, beginning with another one.
+//! Independent of HTTP. Every seed that fails is printed, and `PSYSTRIKE_SEED` runs it alone; `PSYSTRIKE_FIRST_SEED`
+//! runs the usual number of seeds, starting with another one.
 
 #![allow(dead_code)] // each test file takes what it needs
 
 use std::{env, fmt, thread};
 
-/// Bytes as a failure's message shows them; of very long ones, both ends.
+/// Displays bytes in the message of a failure; of very long ones, both ends.
 pub(crate) struct Shown<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Shown<'_> {
@@ -25,7 +25,8 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// Where `len` bytes are cut: at every point, or where they are very many, at both ends and now and then.
+/// Returns the points at which `len` bytes are cut: all of them, or for a large number those near the ends and some
+/// others.
 pub(crate) fn cuts(len: usize) -> impl Iterator<Item = usize> {
     const EVERY_MAX: usize = 1024;
     const END: usize = 20;
@@ -48,7 +49,7 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number under `end`, which is not 0. (The modulo's slight bias harms no test.)
+    /// Returns a number below `end`, which is not 0. (The slight bias of the modulo does not matter in tests.)
     pub(crate) fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }

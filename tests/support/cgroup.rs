@@ -1,7 +1,7 @@
-//! A memory cgroup of a test's own, version 1 or 2, for a program that runs under a limit.
+//! A memory cgroup of a test, version 1 or 2, for a program that runs under a limit.
 //!
-//! A process enters by a shell that writes its own number into the group and then becomes the program: from its
-//! first page on, all of it is counted.
+//! A process enters the group by a shell that writes its own process id into it and then executes the program: all
+//! memory of the program is counted.
 
 use std::{
     fs,
@@ -11,14 +11,14 @@ use std::{
 
 use super::{poll, skip};
 
-/// Which files a group has.
+/// The version, which determines the files of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
     One,
     Two,
 }
 
-/// A group with a limit, removed when dropped. By then its processes have to be gone or are waited for.
+/// A group with a limit. Removed when dropped, which waits for its processes to end.
 #[derive(Debug)]
 pub struct Cgroup {
     folder: PathBuf,
@@ -26,8 +26,8 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// A group with a memory limit in bytes, without swap. `None` where none can be made: then the test is visibly
-    /// skipped, as by [`super::require_programs`].
+    /// Creates a group with a memory limit in bytes, without swap. `None` if that is not possible: the test is then
+    /// skipped as by [`super::require_programs`].
     pub fn with_memory(bytes: u64) -> Option<Self> {
         let made = parents().into_iter().map(|(parent, version)| Self::make(&parent, version, bytes));
         let mut errors = Vec::new();
@@ -70,7 +70,7 @@ impl Cgroup {
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
-    /// A command that enters the group and then becomes the program named by the arguments that follow it: for
+    /// Returns a command that enters the group and then executes the program in the arguments after it, for
     /// [`super::psystrike::Psystrike::start_under`].
     pub fn wrapper(&self) -> [String; 3] {
         let procs = self.folder.join("cgroup.procs");
@@ -78,8 +78,8 @@ impl Cgroup {
         ["sh".to_owned(), "-c".to_owned(), enter]
     }
 
-    /// What the group uses now, in bytes, memory of the kernel's for it included. Version 1 does not count the
-    /// contents of socket buffers here.
+    /// Returns the current memory of the group in bytes, including the kernel's memory for it. Version 1 does not count
+    /// the contents of socket buffers here.
     pub fn usage(&self) -> u64 {
         let file = match self.version {
             Version::One => "memory.usage_in_bytes",
@@ -88,7 +88,7 @@ impl Cgroup {
         number(&self.read(file))
     }
 
-    /// The most that it ever used. A kernel before 5.19 does not know it for version 2.
+    /// Returns the maximum memory that it used. Kernels before 5.19 do not have it for version 2.
     pub fn peak(&self) -> u64 {
         let file = match self.version {
             Version::One => "memory.max_usage_in_bytes",
@@ -97,7 +97,7 @@ impl Cgroup {
         number(&self.read(file))
     }
 
-    /// How many of its processes the kernel killed for want of memory.
+    /// Returns how many of its processes the OOM killer killed.
     pub fn kills(&self) -> u64 {
         let file = match self.version {
             Version::One => "memory.oom_control",
@@ -126,7 +126,7 @@ fn number(text: &str) -> u64 {
     text.trim().parse().unwrap_or_else(|error| panic!("{text:?} is no number: {error}"))
 }
 
-/// Folders in which a group may be made: the test's own, and that of the whole machine.
+/// Folders in which a group can be created: the test's own group, and that of the whole machine.
 fn parents() -> Vec<(PathBuf, Version)> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();

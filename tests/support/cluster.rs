@@ -13,7 +13,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts one at a free port of `ip`, with the certificate and the key that `scratch` has: cert.pem and key.pem.
+    /// Starts a cluster on a free port of `ip`, with the certificate and the key in `scratch`: cert.pem and key.pem.
     pub fn start(scratch: &Scratch, ip: &str, pods: &[Value]) -> Self {
         let node = json!({ "metadata": { "name": "node-1", "uid": "node-1" } });
         let objects = json!({ "pods": pods, "nodes": [node] }).to_string();
@@ -27,12 +27,13 @@ impl Cluster {
         Self { program, address: SocketAddr::new(ip.parse().expect("an address"), port) }
     }
 
-    /// Where its API server and its kubelet listen.
+    /// Returns the address of its API server and its kubelet.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Waits for requests, with the token, for pods, nodes, and the metrics of the kubelet, cAdvisor and the API server.
+    /// Waits for requests, with the token, for pods, nodes, and the metrics of the kubelet, cAdvisor and the API
+    /// server.
     pub fn wait_until_all_is_answered(&self) {
         let paths = ["/api/v1/pods", "/api/v1/nodes", "/metrics", "/metrics/cadvisor"];
         let missing = || {
@@ -44,7 +45,7 @@ impl Cluster {
     }
 }
 
-/// A pod with what the API server says of it, annotated to be scraped at this address.
+/// Returns a pod as the API server describes it, annotated to be scraped at this address.
 pub fn pod(name: &str, address: SocketAddr, annotations: &[(&str, &str)]) -> Value {
     let (ip, port) = (address.ip().to_string(), address.port().to_string());
     let mut annotated = json!({ "prometheus.io/scrape": "true", "prometheus.io/port": port });

@@ -30,7 +30,7 @@ pub fn queries() -> Vec<(String, String)> {
     panels.iter().flat_map(of).collect()
 }
 
-/// An expression as Grafana sends it when everything is chosen.
+/// Returns an expression as Grafana sends it if all values of the variables are selected.
 pub fn interpolated(expression: &str) -> String {
     let chosen = [
         ("$__rate_interval", "10s"),
@@ -44,7 +44,7 @@ pub fn interpolated(expression: &str) -> String {
     expression
 }
 
-/// The queries that this Prometheus answers with nothing.
+/// Returns the queries for which this Prometheus has no data.
 pub fn unanswered(prometheus: &Prometheus) -> Vec<String> {
     let has_data =
         |expression: &str| prometheus.query(&interpolated(expression)).values().any(|value| value != "NaN");

@@ -9,7 +9,7 @@ use std::{
 
 use super::Scratch;
 
-/// The beginning of a command: the program that follows finds `text` in /etc/resolv.conf.
+/// Returns the beginning of a command: the program after it finds `text` in /etc/resolv.conf.
 pub fn with_resolv_conf(scratch: &Scratch, text: &str) -> [String; 5] {
     let file = scratch.write("resolv.conf", text);
     let mount = format!("mount --bind {} /etc/resolv.conf && exec \"$0\" \"$@\"", file.display());
@@ -20,7 +20,7 @@ pub fn with_resolv_conf(scratch: &Scratch, text: &str) -> [String; 5] {
 #[derive(Clone, Debug)]
 pub enum Dns {
     Addresses(Vec<Ipv4Addr>),
-    /// One answer after another, the last one for ever.
+    /// These answers one after another, and the last one from then on.
     InTurn(Vec<Vec<Ipv4Addr>>),
     After(Duration, Vec<Ipv4Addr>),
     ServerFailure,
@@ -44,7 +44,7 @@ impl DnsServer {
         Self(asked)
     }
 
-    /// How often the IPv4 addresses of a name were asked for.
+    /// Returns how often the IPv4 addresses of a name were requested.
     pub fn queries(&self, name: &str) -> usize {
         self.0.lock().unwrap().iter().filter(|asked| *asked == name).count()
     }

@@ -1,12 +1,12 @@
-//! Prometheus's text format 0.0.4, as far as tests compare pages: series and their values. Strict: a page
-//! that cannot be read is a failure.
+//! Parses Prometheus's text format 0.0.4, as far as tests compare pages: series and their values. Strict: a page that
+//! cannot be parsed is a failure.
 
 use std::collections::BTreeMap;
 
-/// A series by its labels, `__name__` among them. To Prometheus an empty label is none: there are none here.
+/// The labels of a series, including `__name__`. Prometheus treats an empty label as absent, so there are none here.
 pub type Labels = BTreeMap<String, String>;
 
-/// Series and their values. As text in Rust's shortest form, so that equal ones, NaN too, are equal.
+/// Series and their values, as text in Rust's shortest form, so that equal values, including NaN, compare equal.
 pub type Samples = BTreeMap<Labels, String>;
 
 /// The samples of a page.

@@ -1,5 +1,5 @@
-//! HTTP/1.1 as raw bytes, for tests: a client that reads strictly and says how a connection ended, and the
-//! heads that client and pods read. Sends what it is told, right or wrong.
+//! HTTP/1.1 as raw bytes, for tests: a client that parses strictly and reports how a connection ended, and the heads
+//! that clients and pods read. Sends any bytes, valid or not.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use std::{
 
 use super::LIMIT;
 
-/// A message's start line and fields, as they came, with the empty line.
+/// A message's start line and fields as received, including the empty line.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Head {
     pub raw: Vec<u8>,
@@ -26,7 +26,7 @@ impl Head {
         self.text().split("\r\n").next().unwrap_or_default().to_owned()
     }
 
-    /// A request's method, target or version: the start line's word at `index`.
+    /// Returns the word of the start line at `index`: a request's method, target or version.
     fn word(&self, index: usize) -> String {
         self.start_line().split(' ').nth(index).unwrap_or_default().to_owned()
     }
@@ -47,7 +47,7 @@ impl Head {
         self.start_line().splitn(3, ' ').nth(2).unwrap_or_default().to_owned()
     }
 
-    /// Names in lower case and values without the blanks around them, in order.
+    /// Returns names in lower case and values without surrounding white space, in order.
     pub fn fields(&self) -> Vec<(String, String)> {
         let text = self.text();
         let lines = text.split("\r\n").skip(1).take_while(|line| !line.is_empty());
@@ -63,7 +63,7 @@ impl Head {
         fields.filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
     }
 
-    /// The value of a field that stands at most once.
+    /// Returns the value of a field that occurs at most once.
     pub fn field(&self, name: &str) -> Option<String> {
         let mut values = self.values(name);
         assert!(values.len() <= 1, "{name} stands more than once in {self:?}");
@@ -77,18 +77,18 @@ impl fmt::Debug for Head {
     }
 }
 
-/// How a connection stands when nothing more is read from it.
+/// The state of a connection after the last read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// The other side closed it in order.
     Eof,
     /// The other side reset it.
     Reset,
-    /// Neither, for as long as was waited.
+    /// Neither, during the time that was waited.
     Open,
 }
 
-/// A connection and what has been read from it but not yet taken.
+/// A connection, and the bytes that were read from it but not yet used.
 pub struct Wire {
     stream: Arc<TcpStream>,
     unread: Vec<u8>,
@@ -138,7 +138,7 @@ impl Wire {
         Ok(self.unread.drain(..length).collect())
     }
 
-    /// Takes all up to and with the first `end`.
+    /// Takes all bytes up to and including the first `end`.
     fn take_through(&mut self, end: &[u8]) -> Result<Vec<u8>, End> {
         let mut searched = 0;
         loop {
@@ -154,7 +154,7 @@ impl Wire {
         self.take_through(b"\r\n\r\n").map(|raw| Head { raw })
     }
 
-    /// Takes all there is until the connection ends, or until nothing has come for `quiet`.
+    /// Takes all bytes until the connection ends, or until none has arrived for `quiet`.
     pub fn take_rest(&mut self, quiet: Duration) -> (Vec<u8>, End) {
         self.stream.set_read_timeout(Some(quiet)).expect("a time limit can be set");
         let end = loop {
@@ -167,12 +167,12 @@ impl Wire {
     }
 }
 
-/// A client of psystrike's, or of a pod's.
+/// A client of psystrike or of a pod.
 pub struct Client {
     wire: Wire,
 }
 
-/// An answer that is whole.
+/// A complete response.
 #[derive(Clone)]
 pub struct Response {
     /// The heads with a status of 1xx before it.
@@ -184,7 +184,7 @@ pub struct Response {
     pub coded_body: Vec<u8>,
     /// The lines of a chunked body's trailer section.
     pub trailers: Vec<String>,
-    /// Nothing but the connection's end ended it.
+    /// Whether only the end of the connection ended it.
     pub until_close: bool,
 }
 
@@ -208,13 +208,13 @@ impl fmt::Debug for Response {
     }
 }
 
-/// An answer that is not whole, or not HTTP.
+/// A response that is incomplete or invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
     pub why: &'static str,
-    /// The head, where that at least came whole.
+    /// The head, if it is complete.
     pub head: Option<Head>,
-    /// How the connection stood; `Open` where the bytes themselves are wrong, too.
+    /// The state of the connection; `Open` also if the bytes themselves are invalid.
     pub end: End,
 }
 
@@ -232,12 +232,12 @@ impl Client {
         self.try_send(bytes).unwrap_or_else(|e| panic!("cannot send: {e}"));
     }
 
-    /// For what the other side may refuse to read to its end.
+    /// Sends bytes that the other side may refuse to read completely.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.wire.send(bytes)
     }
 
-    /// Sends no more; the other direction stays open.
+    /// Closes the sending direction; the other direction stays open.
     pub fn finish_sending(&mut self) {
         self.wire.stream.shutdown(Shutdown::Write).expect("a connection can be half closed");
     }
@@ -247,18 +247,18 @@ impl Client {
         reset_when_dropped(&self.wire.stream);
     }
 
-    /// One `GET`, whose answer must be whole.
+    /// Sends a `GET` and returns its response, which must be complete.
     pub fn get(&mut self, target: &str) -> Response {
         self.send(get(target));
         self.response().unwrap_or_else(|broken| panic!("no whole answer to GET {target}: {broken:?}"))
     }
 
-    /// The next answer, to any method but `HEAD`.
+    /// Reads the next response, to any method except `HEAD`.
     pub fn response(&mut self) -> Result<Response, Broken> {
         self.response_to("GET")
     }
 
-    /// The next answer, to a request with this method.
+    /// Reads the next response, to a request with this method.
     pub fn response_to(&mut self, method: &str) -> Result<Response, Broken> {
         let mut interim = Vec::new();
         let head = loop {
@@ -276,19 +276,19 @@ impl Client {
         Ok(Response { interim, head, body, coded_body, trailers, until_close })
     }
 
-    /// Everything that still comes until the connection ends, or until nothing has come for `quiet`.
+    /// Reads all bytes until the connection ends, or until none has arrived for `quiet`.
     pub fn rest(&mut self, quiet: Duration) -> (Vec<u8>, End) {
         self.wire.take_rest(quiet)
     }
 
-    /// The connection's end, which must come without another byte before it.
+    /// Waits for the connection's end, before which no other byte may arrive.
     pub fn end(&mut self) -> End {
         let (bytes, end) = self.rest(LIMIT);
         assert!(bytes.is_empty(), "before the end ({end:?}) came {}", bytes.escape_ascii());
         end
     }
 
-    /// Frames the body by RFC 9112 section 6.3, and refuses what a careful client would.
+    /// Determines the framing of the body by RFC 9112 section 6.3, and refuses what a careful client would refuse.
     fn read_body(&mut self, method: &str, head: &Head, into: &mut Body) -> Result<(), Fault> {
         let lengths = head.values("content-length");
         let codings = head.values("transfer-encoding");
@@ -357,12 +357,12 @@ struct Body {
     until_close: bool,
 }
 
-/// A plain request, as a client would send it that keeps its connection.
+/// Returns a plain request of a client with a persistent connection.
 pub fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: psystrike\r\n\r\n")
 }
 
-/// Makes the connection's close a reset: whatever is still to be sent is thrown away.
+/// Makes the connection's close a reset: unsent bytes are discarded.
 pub fn reset_when_dropped(stream: &TcpStream) {
     socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).expect("a lingering time can be set");
 }

@@ -1,5 +1,5 @@
-//! The image as the Dockerfile makes it, where no base image can be had: its own commands build the binary, buildah
-//! makes the image with an empty base and that binary, and podman runs it.
+//! Builds the image of the Dockerfile without its base image: the Dockerfile's commands build the binary, buildah
+//! builds the image from an empty base and that binary, and podman runs it.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ pub const REVISION: &str = "0123456789ab";
 pub const SOURCE: &str = "https://source.example/psystrike";
 pub const IMAGE: &str = "localhost/psystrike:latest";
 
-/// An instruction's name and what stands behind it, on one line.
+/// The name of an instruction and its arguments, on one line.
 pub type Instruction = (String, String);
 
 /// The instructions of one stage, its `FROM` first.
@@ -50,7 +50,7 @@ impl Dockerfile {
         file
     }
 
-    /// The stage that is called `name`, behind all those that it is based on.
+    /// Returns the stage `name`, after all stages that it is based on.
     pub fn stages_to(&self, name: &str, variables: &BTreeMap<String, String>) -> Vec<&Stage> {
         let named = |stage: &&Stage| stage[0].1.ends_with(&format!(" AS {name}"));
         let Some(stage) = self.stages.iter().find(named) else { return Vec::new() };
@@ -71,7 +71,7 @@ pub fn key_and_value(text: &str) -> (String, String) {
     (key.to_owned(), value.trim_matches('"').to_owned())
 }
 
-/// Puts in the values of `$NAME`, as Docker does.
+/// Replaces `$NAME` by its value, as Docker does.
 pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
     let mut parts = text.split('$');
     let mut expanded = parts.next().unwrap_or_default().to_owned();
@@ -84,7 +84,7 @@ pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
     expanded
 }
 
-/// Where to and from where a `COPY` copies in the build's context.
+/// Returns destination and sources of a `COPY` from the build context.
 pub fn copy(rest: &str) -> (Vec<&str>, &str) {
     let mut words: Vec<&str> = rest.split(' ').collect();
     let to = words.pop().expect("COPY has arguments");
@@ -101,14 +101,14 @@ pub fn only<'s>(stage: &'s Stage, name: &'s str) -> &'s str {
     found[0]
 }
 
-/// This machine's architecture, as Docker and as Rust call it.
+/// Returns this machine's architecture, in the terms of Docker and of Rust.
 pub const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 pub const TARGET: &str =
     if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-musl" } else { "x86_64-unknown-linux-musl" };
 
-/// Does in `folder` what the Dockerfile does in its stage `build`, and gives the binary. The commands and their
-/// variables are the Dockerfile's, and so is the linker. Only its `apt-get` and `rustup` are left to the machine: where
-/// rustup cannot fetch std for musl, `MUSL_RUSTC` names a compiler that has one.
+/// Runs the Dockerfile's stage `build` in `folder`, and returns the binary. Commands, variables and linker are the
+/// Dockerfile's. Only `apt-get` and `rustup` are not run: if rustup cannot fetch std for musl, `MUSL_RUSTC` names a
+/// compiler that has it.
 pub fn build(folder: &Path, cargo_home: &Path) -> PathBuf {
     fs::create_dir_all(folder).expect("a folder can be made");
     let file = Dockerfile::read();
@@ -161,7 +161,7 @@ pub fn build(folder: &Path, cargo_home: &Path) -> PathBuf {
     folder.join("psystrike")
 }
 
-/// Copies a file or a folder as Docker does: with the time of its last change, by which cargo goes.
+/// Copies a file or a folder as Docker does: with its modification time, on which cargo relies.
 pub fn copy_with_age(from: &Path, to: &Path) {
     if from.is_dir() {
         fs::create_dir_all(to).expect("a folder can be made");
@@ -177,7 +177,7 @@ pub fn copy_with_age(from: &Path, to: &Path) {
     copy.set_modified(changed).expect("a time can be set");
 }
 
-/// Runs a command as `RUN` does, and gives what it said.
+/// Runs a command as `RUN` does, and returns its output.
 pub fn shell(command: &str, folder: &Path, environment: &BTreeMap<String, String>) -> String {
     let mut shell = Command::new("sh");
     shell.args(["-c", command]).current_dir(folder).stdin(Stdio::null());
@@ -199,7 +199,7 @@ pub fn shell(command: &str, folder: &Path, environment: &BTreeMap<String, String
     succeed(shell.envs(environment)).1
 }
 
-/// Makes the image of the Dockerfile with this binary: with an empty base image, in which no command can run. Gives
+/// Builds the image of the Dockerfile with this binary and an empty base image, in which no command can run. Returns
 /// its digest.
 pub fn make(podman: &Podman<'_>, binary: &Path, name: &str, format: &str) -> String {
     let context = podman.scratch.path(&format!("context-of-{name}"));
@@ -238,7 +238,7 @@ pub fn make(podman: &Podman<'_>, binary: &Path, name: &str, format: &str) -> Str
     fs::read_to_string(id).expect("buildah names the image")
 }
 
-/// Runs a container of it under an operator's limits.
+/// Runs a container of the image under an operator's limits.
 pub fn run(podman: &Podman<'_>, name: &str, network: &[&str], arguments: &[&str]) -> Program {
     let limits = [
         &["run", "--name", name, "--pull", "never", "--memory", "16m", "--memory-swap", "16m"][..],
@@ -252,14 +252,14 @@ pub fn run(podman: &Podman<'_>, name: &str, network: &[&str], arguments: &[&str]
     program
 }
 
-/// Whether this machine has what it takes. If not, says so, for the caller to return.
+/// Returns whether this machine has the necessary programs. If not, prints that the test is skipped.
 pub fn can_be_made() -> bool {
     const HAS_STD: &str = "test -d \"$(${MUSL_RUSTC:-rustc} --print target-libdir --target \"$0\")\" \
                            || { echo \"no std for $0: rustup target add $0\" >&2; false; }";
     require_programs(&["podman", "buildah", "runc"]) && require_working(&["sh", "-c", HAS_STD, TARGET])
 }
 
-/// Where cargo keeps what it fetched.
+/// Returns the folder of cargo's downloads.
 pub fn cargo_home() -> PathBuf {
     let home = |name| env::var_os(name).map(PathBuf::from);
     home("CARGO_HOME").or_else(|| Some(home("HOME")?.join(".cargo"))).expect("cargo has a home")

@@ -13,19 +13,19 @@ use super::{Scratch, require_programs};
 
 pub const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kubernetes");
 
-/// The objects that a program printed.
+/// The objects in the output of a program.
 #[derive(Debug)]
 pub struct Rendered {
     pub text: String,
     pub objects: Vec<Value>,
 }
 
-/// What kustomize makes of a folder, or nothing where there is no kubectl.
+/// Renders a folder by kustomize; `None` if there is no kubectl.
 pub fn kustomize(folder: &Path) -> Option<Rendered> {
     require_programs(&["kubectl"]).then(|| Rendered::by(Command::new("kubectl").arg("kustomize").arg(folder)))
 }
 
-/// [`kustomize`], of one of ours.
+/// [`kustomize`] for a folder of this repository.
 pub fn render_overlay(name: &str) -> Option<Rendered> {
     kustomize(&Path::new(MANIFESTS).join(name))
 }
@@ -50,7 +50,7 @@ impl Rendered {
         found.unwrap_or_else(|| panic!("no {kind} in\n{}", self.text))
     }
 
-    /// What has a pod template.
+    /// Returns the object with a pod template.
     pub fn workload(&self) -> &Value {
         let found = self.objects.iter().find(|object| object["spec"]["template"].is_object());
         found.unwrap_or_else(|| panic!("no workload in\n{}", self.text))
@@ -64,7 +64,7 @@ impl Rendered {
         &self.pod()["containers"][0]
     }
 
-    /// The variables that the container starts with.
+    /// Returns the environment variables of the container.
     pub fn variables(&self) -> BTreeMap<&str, &str> {
         let from = &self.container()["envFrom"][0]["configMapRef"]["name"];
         let is_it = |object: &&Value| object["kind"] == "ConfigMap" && object["metadata"]["name"] == *from;
@@ -81,8 +81,8 @@ pub fn texts(list: &Value) -> Vec<&str> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
-/// Whether one of a NetworkPolicy's peers is this one: `{ "ip": a range }`, or a pod by its `labels` and those of its
-/// `namespace`, where it is in another than the policy.
+/// Returns whether a NetworkPolicy has this peer: `{ "ip": a range }`, or a pod by its `labels` and, if it is in
+/// another namespace than the policy, those of its `namespace`.
 pub fn admits(peers: &Value, peer: &Value) -> bool {
     let selects = |selector: &Value, labels: &Value| {
         assert!(selector["matchExpressions"].is_null(), "{selector}: not known here");
@@ -102,11 +102,11 @@ pub fn admits(peers: &Value, peer: &Value) -> bool {
     })
 }
 
-/// Kubernetes versions whose schemas manifests have to fit: the oldest that the validator has, and without a number
-/// its newest.
+/// Kubernetes versions by whose schemas manifests are validated: the oldest of the validator and, without a number, its
+/// newest.
 pub const VERSIONS: [&[&str]; 2] = [&["-k", "1.25"], &[]];
 
-/// What kubernetes-validate has against manifests. It must have looked at each object.
+/// Returns the complaints of kubernetes-validate about manifests. It must have validated each object.
 pub fn validate(version: &[&str], manifests: &str) -> Result<(), String> {
     let scratch = Scratch::new(&format!("validate-{}", thread::current().name().unwrap_or_default()));
     let file = scratch.write("manifests.yaml", manifests);
@@ -118,8 +118,8 @@ pub fn validate(version: &[&str], manifests: &str) -> Result<(), String> {
     if output.status.success() && passed == objects { Ok(()) } else { Err(said) }
 }
 
-/// The rules of the Pod Security Standard "restricted" (and so of "baseline") that a pod's specification breaks. Some
-/// allow values that psystrike needs none of; here they do not.
+/// Returns the rules of the Pod Security Standard "restricted" (which include "baseline") that a pod's specification
+/// violates. Some rules allow values that psystrike does not need; those count as violations here.
 /// <https://kubernetes.io/docs/concepts/security/pod-security-standards/>
 pub fn broken_rules(pod: &Value) -> BTreeSet<&'static str> {
     let containers: Vec<&Value> = ["initContainers", "containers", "ephemeralContainers"]

@@ -1,5 +1,4 @@
-//! Markdown as this repository's documents are written: headings, fenced blocks, tables, links, code spans. No more of
-//! CommonMark than that.
+//! Parses Markdown as far as this repository's documents use it: headings, fenced blocks, tables, links, code spans.
 
 use std::{
     fs,
@@ -11,7 +10,7 @@ use super::{read, repository};
 /// One document.
 #[derive(Debug)]
 pub struct Document {
-    /// Below the repository's top, with `/`.
+    /// Relative to the repository's root, with `/`.
     pub path: String,
     pub text: String,
 }
@@ -23,10 +22,10 @@ pub struct Block {
     pub text: String,
 }
 
-/// What stands between two headings, the first included.
+/// A section: a heading and the text up to the next heading.
 #[derive(Debug)]
 pub struct Section {
-    /// 0 before the first heading.
+    /// The level of the heading; 0 before the first heading.
     pub level: usize,
     pub title: String,
     /// Without fenced blocks.
@@ -47,7 +46,7 @@ impl Document {
         paths.iter().filter_map(below).map(|path| Self::read(&path)).collect()
     }
 
-    /// Its lines; with each, whether it is of a fenced block (its fences included).
+    /// Returns its lines, each with whether it belongs to a fenced block (including the fences).
     fn lines(&self) -> impl Iterator<Item = (bool, &str)> {
         let mut inside = false;
         self.text.lines().map(move |line| {
@@ -96,7 +95,7 @@ impl Document {
         found.unwrap_or_else(|| panic!("{}: no section {title:?}", self.path))
     }
 
-    /// What its headings can be linked to as, in order: as GitHub makes them.
+    /// Returns the anchors of its headings, in order, as GitHub generates them.
     pub fn anchors(&self) -> Vec<String> {
         let sections = self.sections();
         let titles = sections.iter().filter(|section| section.level > 0).map(|section| &section.title);
@@ -119,7 +118,7 @@ impl Section {
         text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).map(str::to_owned).collect()
     }
 
-    /// What stands in `` `backticks` ``, in order.
+    /// Returns the texts in `` `backticks` ``, in order.
     pub fn code_spans(&self) -> Vec<String> {
         let spans = self.prose.lines().flat_map(code_spans);
         spans.map(str::to_owned).collect()

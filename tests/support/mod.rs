@@ -1,8 +1,8 @@
-//! What the tests that run the real programs share: starting and stopping them, a client and pods that speak
-//! raw HTTP/1.1, and the text format that is scraped. No file here asserts anything about psystrike itself.
+//! Shared helpers of the tests that run real programs: starting and stopping them, a client and pods that speak raw
+//! HTTP/1.1, and the text format of metrics. No file here asserts anything about psystrike itself.
 //!
-//! Whatever is waited for is an event (a log line, bytes, an end of file) with a limit; whatever fails says
-//! all that was seen.
+//! Every wait is for an event (a log line, bytes, an end of file) and has a limit; every failure prints what was
+//! observed.
 
 // Each test file is a crate of its own and uses its own part of this.
 #![allow(dead_code, unreachable_pub, missing_docs)]
@@ -46,10 +46,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long anything that should happen at once may take on a busy machine before a test gives up.
+/// Time limit of tests for events that should happen at once, on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(10);
 
-/// The repository's top folder.
+/// The root folder of the repository.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -104,8 +104,8 @@ pub fn require_working(command: &[&str]) -> bool {
     output.status.success()
 }
 
-/// Asks `now` again and again until it is `enough`, for what offers no event to wait for: `/proc`, a counter.
-/// `what` names it in the failure.
+/// Polls `now` until it is `enough`, for values without an event to wait for: `/proc`, a counter. `what` names the
+/// value in the failure.
 pub fn poll<T: std::fmt::Debug>(what: &str, now: impl FnMut() -> T, enough: impl Fn(&T) -> bool) -> T {
     poll_within(LIMIT, what, now, enough)
 }
@@ -127,7 +127,7 @@ pub fn poll_within<T: std::fmt::Debug>(
     }
 }
 
-/// What `read` gives when that does not change any more.
+/// Returns the value of `read` once it no longer changes.
 pub fn settled<T: Copy + PartialEq + std::fmt::Debug>(what: &str, read: impl Fn() -> T) -> T {
     let mut last = (read(), Instant::now());
     let now = || {
@@ -140,16 +140,16 @@ pub fn settled<T: Copy + PartialEq + std::fmt::Debug>(what: &str, read: impl Fn(
     poll(what, now, |(_, unchanged)| *unchanged > Duration::from_millis(200)).0
 }
 
-/// Writes past libtest's capture, which would swallow what a passing test says.
+/// Writes directly to the standard error, as libtest captures the output of passing tests.
 pub fn tell(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// A directory of one test's own, removed at its end.
+/// A temporary directory of one test, removed at its end.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// `name` tells it apart from those of the other tests in the same process.
+    /// Creates the directory. `name` distinguishes it from those of other tests in the same process.
     pub fn new(name: &str) -> Self {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir); // of an earlier process with the same id

@@ -1,4 +1,4 @@
-//! A network namespace of a test's own, in which every address is local.
+//! A network namespace of a test, in which every address is local.
 
 use std::{process::Command, thread};
 
@@ -6,8 +6,8 @@ use rustix::thread::UnshareFlags;
 
 use super::require_working;
 
-/// Runs a test in a new network namespace whose every address is local: threads and programs that it starts are in there
-/// too, and nothing leaves it. Where that is not possible, skips as [`require_working`] does.
+/// Runs a test in a new network namespace in which every address is local. Threads and programs that it starts are in
+/// it too, and no packet leaves it. If that is not possible, skips the test as [`require_working`] does.
 pub fn in_new_namespace(test: impl FnOnce() + Send) {
     if !require_working(&["unshare", "--net", "ip", "link"]) {
         return;

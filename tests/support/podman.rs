@@ -1,4 +1,4 @@
-//! Podman and buildah, with settings and storage of a test's own.
+//! Podman and buildah, with their own settings and storage for each test.
 
 use std::{
     env, fs,
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::Scratch;
 
-/// Runs a command, which must succeed; gives its stdout and stderr.
+/// Runs a command, which must succeed; returns its stdout and stderr.
 pub fn succeed(command: &mut Command) -> (String, String) {
     let Output { status, stdout, stderr } =
         command.output().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
@@ -21,10 +21,10 @@ pub fn succeed(command: &mut Command) -> (String, String) {
     (stdout.trim_end().to_owned(), stderr)
 }
 
-/// Podman and buildah. Ends the pods and containers before the storage goes.
+/// Podman and buildah. When dropped, ends the pods and containers before their storage is removed.
 pub struct Podman<'s> {
     pub scratch: &'s Scratch,
-    /// Podman takes no long path for what it keeps while containers run.
+    /// A short path: podman accepts no long one for the state of running containers.
     run: PathBuf,
 }
 
@@ -52,7 +52,7 @@ impl<'s> Podman<'s> {
         Self { scratch, run }
     }
 
-    /// One of the two programs, which a script with the scratch folder in its `PATH` calls `own-podman` and
+    /// Returns one of the two programs. A script with the scratch folder in its `PATH` calls them `own-podman` and
     /// `own-buildah`.
     pub fn command(&self, program: &str) -> Command {
         Command::new(self.scratch.path(&own(program)))

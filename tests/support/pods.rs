@@ -1,5 +1,5 @@
-//! Pods under a test's control: each listens on its own loopback address, answers as its script says, one
-//! thread a connection, and remembers what reached it.
+//! Pods under a test's control: each listens on its own loopback address, responds by a script with one thread for each
+//! connection, and records its requests.
 
 use std::{
     io,
@@ -18,7 +18,7 @@ use super::{
     http::{End, Head, Wire, reset_when_dropped},
 };
 
-/// What a pod does with the connection after an answer.
+/// The action of a pod on the connection after a response.
 #[derive(Clone, Copy, Debug)]
 pub enum Then {
     /// Reads the next request.
@@ -27,12 +27,12 @@ pub enum Then {
     Reset,
 }
 
-/// What has reached a pod so far.
+/// The requests and connections that have reached a pod so far.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// All requests' heads, in the order in which they were whole.
+    /// The heads of all requests, in the order in which they were complete.
     pub heads: Vec<Head>,
-    /// Bytes, escaped, that were no whole head when their connection ended.
+    /// Bytes, escaped, of heads that were incomplete when their connection ended.
     pub scraps: Vec<String>,
     /// Connections accepted.
     pub accepted: usize,
@@ -40,7 +40,7 @@ pub struct Seen {
     pub ended: usize,
 }
 
-/// A pod that serves. Its connections end when it is dropped.
+/// A running pod. Its connections end when it is dropped.
 pub struct Pod {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -58,8 +58,8 @@ struct Shared {
 type Script = dyn Fn(&Head, &mut Wire) -> io::Result<Then> + Send + Sync;
 
 impl Pod {
-    /// Serves on a free port of `ip`. `script` writes the answer to each request; its errors are those of a
-    /// connection whose other side has gone, and end just that.
+    /// Serves on a free port of `ip`. `script` writes the response to each request; its errors mean that the other side
+    /// closed the connection, and end only that connection.
     pub fn serve(
         ip: &str,
         script: impl Fn(&Head, &mut Wire) -> io::Result<Then> + Send + Sync + 'static,
@@ -75,7 +75,7 @@ impl Pod {
         Self { address, shared, acceptor: Some(acceptor) }
     }
 
-    /// Gives the same bytes as its answer to every request.
+    /// Serves the same bytes as the response to every request.
     pub fn answering(ip: &str, answer: impl Into<Vec<u8>>, then: Then) -> Self {
         let answer = answer.into();
         Self::serve(ip, move |_, client| client.send(&answer).map(|()| then))
@@ -174,7 +174,7 @@ fn serve(client: &mut Wire, shared: &Shared, script: &Script) {
     }
 }
 
-/// An address that refuses connections for as long as this lives: its port is taken, but nothing listens.
+/// An address that refuses connections as long as this exists: its port is bound, but nothing listens.
 pub struct Refusing {
     address: SocketAddr,
     _socket: Socket,
@@ -195,8 +195,8 @@ impl Refusing {
     }
 }
 
-/// An address that leaves attempts to connect without any answer for as long as this lives: its listener's queue
-/// is full, and the kernel drops whatever else comes.
+/// An address that does not react to connection attempts as long as this exists: its listener's queue is full, and the
+/// kernel drops further packets.
 pub struct Unanswering {
     address: SocketAddr,
     _listener: Socket,

@@ -1,4 +1,4 @@
-//! What the kernel says of a process, read from `/proc`: its time, its memory, its descriptors, its threads.
+//! The kernel's figures about a process, from `/proc`: time, memory, descriptors, threads.
 
 use std::{
     fs::File,
@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::poll;
 
-/// A process that is running, or has ended and was not waited for.
+/// A process that is running, or has ended and is not reaped yet.
 #[derive(Clone, Copy, Debug)]
 pub struct Process(i32);
 
@@ -40,7 +40,7 @@ impl Process {
         kill_process(pid, signal).unwrap_or_else(|e| panic!("cannot send {signal:?} to {self:?}: {e}"));
     }
 
-    /// Stops it, and waits until it has. [`Signal::CONT`] lets it go on.
+    /// Stops it, and waits until it is stopped. [`Signal::CONT`] continues it.
     pub fn stop(self) {
         self.signal(Signal::STOP);
         let states =
@@ -50,7 +50,7 @@ impl Process {
         });
     }
 
-    /// The only process that it has started, waited for.
+    /// Waits until it has a child process, and returns the only one.
     pub fn child(self) -> Self {
         let children = || -> Vec<i32> {
             let children = self.tasks().into_iter().filter_map(|task| task.children().ok());
@@ -59,7 +59,7 @@ impl Process {
         Self(poll("the children of a process", children, |children| children.len() == 1)[0])
     }
 
-    /// The processor time that all its threads have had.
+    /// Returns the processor time of all its threads.
     pub fn cpu(self) -> Duration {
         let stat = self.read(Procfs::stat);
         Duration::from_secs_f64((stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64)
@@ -70,8 +70,8 @@ impl Process {
         self.read(Procfs::stat).rss_bytes().get()
     }
 
-    /// Its resident memory that is no file's, counted page by page: [`Self::resident_bytes`] may be some 100 KiB off, as
-    /// the kernel adds it up in batches.
+    /// Returns its anonymous resident memory, counted page by page: [`Self::resident_bytes`] may deviate by 100 KiB, as
+    /// the kernel updates it in batches.
     pub fn anonymous_bytes(self) -> u64 {
         let maps = self.read(Procfs::smaps_rollup).memory_map_rollup;
         maps.iter().filter_map(|map| map.extension.map.get("Anonymous")).sum()
@@ -81,13 +81,13 @@ impl Process {
         self.read(Procfs::status)
     }
 
-    /// How often its threads have waited for something so far.
+    /// Returns how often its threads have blocked so far.
     pub fn waits(self) -> u64 {
         let waits = self.tasks().into_iter().filter_map(|task| task.status().ok()?.voluntary_ctxt_switches);
         waits.sum()
     }
 
-    /// The root of the file system as the process sees it, with what is mounted in its namespace.
+    /// Returns the root of the file system in the process's mount namespace.
     pub fn root(self) -> PathBuf {
         format!("/proc/{}/root", self.0).into()
     }
@@ -97,7 +97,7 @@ impl Process {
         self.tasks().iter().filter_map(|task| Some(task.stat().ok()?.comm)).collect()
     }
 
-    /// [`Self::listens_on`], once there are so many.
+    /// Waits until [`Self::listens_on`] has this many addresses.
     pub fn wait_for_listeners(self, count: usize) -> Vec<SocketAddr> {
         poll("what a process listens on", || self.listens_on(), |sockets| sockets.len() >= count)
     }

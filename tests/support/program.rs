@@ -1,5 +1,5 @@
-//! Owns one child process: its output, kept line by line for whoever waits for a line or fails; its signals;
-//! its end, which comes with the test's own at the latest.
+//! A child process: its output, stored line by line for tests that wait for a line or fail; its signals; and its end,
+//! at the end of the test at the latest.
 
 use std::{
     fmt,
@@ -27,7 +27,7 @@ impl Program {
         Self::start_with_stderr(command, Stdio::piped())
     }
 
-    /// The same, but its stderr leads somewhere else: nothing of it is known here.
+    /// Starts it with another stderr, which is not recorded here.
     pub fn start_with_stderr(command: &mut Command, stderr: Stdio) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
         let name = name.rsplit('/').next().unwrap_or_default().to_owned();
@@ -38,12 +38,12 @@ impl Program {
         Self { name, child, stdout, stderr }
     }
 
-    /// The first line on stderr which contains `part`, waited for.
+    /// Waits for the first line on stderr that contains `part`.
     pub fn wait_for_line(&self, part: &str, limit: Duration) -> String {
         self.wait_for_lines(part, 1, limit).remove(0)
     }
 
-    /// The first `count` lines on stderr which contain `part`, waited for.
+    /// Waits for the first `count` lines on stderr that contain `part`.
     pub fn wait_for_lines(&self, part: &str, count: usize, limit: Duration) -> Vec<String> {
         let lines = self.stderr.wait(limit, |output| output.ended || output.matching(part).count() >= count);
         let found: Vec<String> = lines.matching(part).take(count).cloned().collect();
@@ -64,7 +64,7 @@ impl Program {
         self.process().signal(signal);
     }
 
-    /// Waits for the program's end. Its closed stderr is the event, so that there is something to wait on.
+    /// Waits for the program's end. The end of its stderr is the event to wait for.
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
         let lines = self.stderr.wait(limit, |output| output.ended);
         assert!(lines.ended, "{} still runs after {limit:?}; its stderr:\n{lines}", self.name);
@@ -74,17 +74,17 @@ impl Program {
             .expect("it has ended")
     }
 
-    /// What it has written to stdout so far.
+    /// Returns its output to stdout so far.
     pub fn stdout(&self) -> String {
         self.stdout.so_far()
     }
 
-    /// What it has written to stderr so far.
+    /// Returns its output to stderr so far.
     pub fn stderr(&self) -> String {
         self.stderr.so_far()
     }
 
-    /// Everything written to stdout by a program that has ended.
+    /// Returns all output to stdout of a program that has ended.
     pub fn whole_stdout(&self) -> String {
         self.stdout.wait(super::LIMIT, |output| output.ended).to_string()
     }
@@ -133,7 +133,7 @@ impl Output {
         Self { shared, reader: Some(reader) }
     }
 
-    /// What there is when `enough` holds, or when `limit` has passed.
+    /// Returns the output once `enough` holds or `limit` has passed.
     fn wait(&self, limit: Duration, enough: impl Fn(&Lines) -> bool) -> Lines {
         let (lines, changed) = &*self.shared;
         let lines = lines.lock().unwrap();

@@ -1,5 +1,5 @@
-//! The real Prometheus, node exporter and promtool: started on free ports of loopback addresses, and queried
-//! over their own HTTP interfaces.
+//! The real Prometheus, node exporter and promtool: started on free ports of loopback addresses, and queried over their
+//! HTTP interfaces.
 
 use std::{
     env,
@@ -23,16 +23,16 @@ use super::{
 /// Which of two releases of Prometheus to run.
 #[derive(Clone, Copy, Debug)]
 pub enum Release {
-    /// The one in `PATH`: Debian's 2.42 in `.ci/run`.
+    /// The release in `PATH`: Debian's 2.42 in `.ci/run`.
     Installed,
-    /// The one that `.ci/prometheus` builds, in the folder that the variable `NEWEST_PROMETHEUS` names.
+    /// The release that `.ci/prometheus` builds, in the folder that the variable `NEWEST_PROMETHEUS` names.
     Newest,
 }
 
 const NEWEST: &str = "NEWEST_PROMETHEUS";
 
 impl Release {
-    /// Whether its `programs` are there. If not, skips as [`require_programs`] does.
+    /// Returns whether its `programs` are installed. If not, skips as [`require_programs`] does.
     pub fn require(self, programs: &[&str]) -> bool {
         match self {
             Self::Installed => require_programs(programs),
@@ -40,7 +40,7 @@ impl Release {
         }
     }
 
-    /// The releases whose `programs` are there. Skips the others as [`require_programs`] does.
+    /// Returns the releases whose `programs` are installed. Skips the others as [`require_programs`] does.
     pub fn all_with(programs: &[&str]) -> Vec<Self> {
         [Self::Installed, Self::Newest].into_iter().filter(|release| release.require(programs)).collect()
     }
@@ -103,7 +103,7 @@ impl Prometheus {
         page.into_iter().map(with_floats).collect()
     }
 
-    /// The answer's `data` to a `GET` of `path` under /api/v1/, which must succeed.
+    /// Returns `data` of the response to a `GET` of `path` under /api/v1/, which must succeed.
     pub fn api(&self, path: &str) -> Value {
         let response = Client::connect(self.address).get(&format!("/api/v1/{path}"));
         let mut answer: Value = serde_json::from_slice(&response.body)
@@ -112,7 +112,7 @@ impl Prometheus {
         answer["data"].take()
     }
 
-    /// What an instant query that yields a vector yields now.
+    /// Returns the current result of an instant query that yields a vector.
     pub fn query(&self, promql: &str) -> Samples {
         let data = self.api(&format!("query?query={}", percent_encoded(promql)));
         assert_eq!(data["resultType"], "vector", "the result of {promql}: {data:#}");
@@ -127,19 +127,19 @@ impl Prometheus {
         values.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect()
     }
 
-    /// The targets that it scrapes.
+    /// Returns the targets that it scrapes.
     pub fn targets(&self) -> Vec<Target> {
         let data = self.api("targets?state=active");
         let targets = data["activeTargets"].as_array().expect("activeTargets is an array");
         targets.iter().map(Target::from).collect()
     }
 
-    /// How many it has discovered but, after relabelling, does not scrape.
+    /// Returns how many discovered targets it does not scrape after relabelling.
     pub fn dropped_targets(&self) -> usize {
         self.api("targets?state=dropped")["droppedTargets"].as_array().map_or(0, Vec::len)
     }
 
-    /// Asks until `enough` holds: its API offers no event to wait for. Says whether that came within `limit`.
+    /// Polls until `enough` holds, as its API offers no event to wait for. Returns whether that was within `limit`.
     pub fn wait_until(&self, limit: Duration, enough: impl Fn(&Self) -> bool) -> bool {
         let deadline = Instant::now() + limit;
         while !enough(self) {
@@ -156,7 +156,7 @@ impl Prometheus {
     }
 }
 
-/// What the targets page shows of one target.
+/// The entry of one target on the targets page.
 #[derive(Debug)]
 pub struct Target {
     pub labels: Labels,
@@ -197,7 +197,7 @@ impl NodeExporter {
     }
 }
 
-/// The output of `release`'s promtool, which must accept the file.
+/// Returns the output of `release`'s promtool, which must accept the file.
 pub fn promtool(release: Release, arguments: &[&str], file: &Path) -> String {
     let mut command = release.command("promtool");
     command.args(arguments).arg(file);
@@ -223,7 +223,7 @@ pub fn check_metrics(release: Release, page: &Response) -> Output {
     promtool.wait_with_output().expect("promtool can be waited for")
 }
 
-/// The bound address, which Prometheus's programs log as `msg="Listening on" address=127.0.0.1:41234`.
+/// Returns the bound address, which Prometheus's programs log as `msg="Listening on" address=127.0.0.1:41234`.
 fn listening_address(program: &Program) -> SocketAddr {
     let line = program.wait_for_line("msg=\"Listening on\"", LIMIT);
     let address = line.split_once("address=").map(|(_, address)| address.trim());

@@ -1,18 +1,18 @@
-//! What a PromQL expression names: its metrics, its labels, and the values that it asks of them. No parser: whether an
-//! expression is one, promtool says.
+//! Extracts the metrics, the labels and the label values of a PromQL expression. Not a parser: promtool checks the
+//! syntax.
 
 use std::collections::BTreeSet;
 
-/// What an expression names.
+/// The names in an expression.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Names {
     pub metrics: BTreeSet<String>,
     pub labels: BTreeSet<String>,
-    /// Labels with a value that is asked for, alternatives of a regular expression one by one.
+    /// Labels with a selected value, the alternatives of a regular expression one by one.
     pub values: BTreeSet<(String, String)>,
 }
 
-/// Words that name nothing. Functions and aggregations are told by what follows them.
+/// Keywords. Functions and aggregations are recognised by the text after them.
 const WORDS: [&str; 5] = ["bool", "offset", "and", "or", "unless"];
 
 /// Before a list of labels in parentheses.
@@ -60,7 +60,7 @@ impl Names {
     }
 }
 
-/// Whether what stands before `rest` is a function or an aggregation.
+/// Returns whether the word before `rest` is a function or an aggregation.
 fn is_called(rest: &str) -> bool {
     ["(", "by ", "without "].iter().any(|next| rest.trim_start().starts_with(next))
 }

@@ -1,5 +1,5 @@
-//! Runs the real binary: started with the given arguments and no settings of the environment's, ready when
-//! its log says so.
+//! Runs the real binary: with the given arguments and without settings from the environment. It is ready when its log
+//! says so.
 
 use std::{
     env,
@@ -17,38 +17,38 @@ use super::{
     program::{Program, Signal},
 };
 
-/// A psystrike that listens.
+/// A running psystrike.
 pub struct Psystrike {
     program: Program,
     addresses: Vec<SocketAddr>,
 }
 
 impl Psystrike {
-    /// Starts it, on a free port of 127.0.0.1 where `arguments` have no `--listen`.
+    /// Starts it, on a free port of 127.0.0.1 if `arguments` have no `--listen`.
     pub fn start(arguments: &[&str]) -> Self {
         Self::start_with_env(arguments, &[])
     }
 
-    /// The same with variables.
+    /// Starts it with environment variables.
     pub fn start_with_env(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = command();
         command.envs(variables.iter().copied());
         Self::start_command(command, arguments)
     }
 
-    /// Starts it as the last arguments of another command, which runs it.
+    /// Starts it by another command, whose last arguments are its command line.
     pub fn start_under(wrapper: &[&str], arguments: &[&str]) -> Self {
         Self::start_binary_under(Path::new(BINARY), wrapper, arguments)
     }
 
-    /// The same of another build of it.
+    /// Starts another build of it in the same way.
     pub fn start_binary_under(binary: &Path, wrapper: &[&str], arguments: &[&str]) -> Self {
         let mut command = without_settings(wrapper[0]);
         command.args(&wrapper[1..]).arg(binary);
         Self::start_command(command, arguments)
     }
 
-    /// Starts it with at most so many open files.
+    /// Starts it with this open-files limit.
     pub fn start_with_open_files(most: usize, arguments: &[&str]) -> Self {
         let limit = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
         Self::start_under(&["sh", "-c", &limit], arguments)
@@ -68,12 +68,12 @@ impl Psystrike {
         Self { program, addresses }
     }
 
-    /// The first `--listen` address, as bound.
+    /// Returns the first address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.addresses[0]
     }
 
-    /// All the `--listen` addresses, as bound.
+    /// Returns all addresses that it listens on.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -82,12 +82,12 @@ impl Psystrike {
         Client::connect(self.address())
     }
 
-    /// One `GET` on a connection of its own.
+    /// Sends a `GET` on a connection of its own, and returns the response.
     pub fn get(&self, target: &str) -> Response {
         self.client().get(target)
     }
 
-    /// The target by which a scrape of `path` on `pod` is asked for.
+    /// Returns the request target for a scrape of `path` on `pod`.
     pub fn target(pod: SocketAddr, path: &str) -> String {
         match pod {
             SocketAddr::V4(pod) => format!("/pods/{}/{}{path}", pod.ip(), pod.port()),
@@ -107,14 +107,13 @@ impl Psystrike {
         self.program.stderr()
     }
 
-    /// The process that was started: psystrike's own, unless it was started under something that does not
-    /// become it.
+    /// Returns the started process: psystrike's own, unless another command runs psystrike as a child.
     pub fn process(&self) -> Process {
         self.program.process()
     }
 
-    /// What its `/metrics` says now of a series, which is written as `name` or `name{label="value"}`. Asked on a
-    /// connection of its own, which is counted too.
+    /// Returns the current value of a series on its `/metrics`, given as `name` or `name{label="value"}`. Requested on
+    /// a connection of its own, which is counted too.
     pub fn metric(&self, series: &str) -> f64 {
         let page = self.get("/metrics").text();
         let samples = exposition::parse(&page);
@@ -123,7 +122,7 @@ impl Psystrike {
         value.parse().expect("a sample's value is a number")
     }
 
-    /// How many exchanges have ended so.
+    /// Returns how many exchanges have ended with this outcome.
     pub fn outcomes(&self, label: &str) -> f64 {
         self.metric(&format!("psystrike_outcomes_total{{outcome=\"{label}\"}}"))
     }
@@ -136,14 +135,14 @@ impl Psystrike {
         self.program.wait(limit)
     }
 
-    /// SIGTERM, and the status with which it then ends.
+    /// Sends SIGTERM, and returns the exit status.
     pub fn terminate(&mut self, limit: Duration) -> ExitStatus {
         self.signal(Signal::TERM);
         self.wait(limit)
     }
 }
 
-/// Starts it with another stderr, whose reader is told nothing else by it than this address.
+/// Starts it on a free port of 127.0.0.1 with another stderr, which is not read here. Returns its address too.
 pub fn start_with_stderr(arguments: &[&str], stderr: impl Into<Stdio>) -> (Program, SocketAddr) {
     let mut command = command();
     command.args(["--listen", "127.0.0.1:0", "--allow", "127.0.0.0/8"]).args(arguments);
@@ -152,7 +151,7 @@ pub fn start_with_stderr(arguments: &[&str], stderr: impl Into<Stdio>) -> (Progr
     (program, address)
 }
 
-/// The same of another build of it, as the last arguments of another command.
+/// Starts another build of it in the same way, by another command.
 pub fn start_binary_with_stderr(
     binary: &Path,
     wrapper: &[&str],
@@ -166,7 +165,7 @@ pub fn start_binary_with_stderr(
     (program, address)
 }
 
-/// How a run went that was to end by itself: `--help`, `--version`, wrong usage.
+/// The result of a run that ends by itself: `--help`, `--version`, a usage error.
 #[derive(Debug)]
 pub struct Ended {
     pub status: ExitStatus,
@@ -174,26 +173,26 @@ pub struct Ended {
     pub stderr: String,
 }
 
-/// Runs it to its end, which must come by itself.
+/// Runs it until it ends by itself.
 pub fn run(arguments: &[impl AsRef<OsStr>], variables: &[(&str, &str)]) -> Ended {
     let mut program = Program::start(command().args(arguments).envs(variables.iter().copied()));
     let status = program.wait(LIMIT);
     Ended { status, stdout: program.whole_stdout(), stderr: program.stderr() }
 }
 
-/// Runs another program, which runs it, to its end, which must come by itself.
+/// Runs another program, which runs psystrike, until it ends by itself.
 pub fn run_under(wrapper: &str, arguments: &[&str]) -> Ended {
     let mut program = Program::start(without_settings(wrapper).args(arguments));
     let status = program.wait(LIMIT);
     Ended { status, stdout: program.whole_stdout(), stderr: program.stderr() }
 }
 
-/// In the line for each address, in every format of the log.
+/// The text before an address in the log line for it, in every log format.
 const LISTENING: &str = "listening";
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_psystrike");
 
-/// It, with no settings of the environment's.
+/// Returns its command, without settings from the environment.
 pub fn command() -> Command {
     without_settings(BINARY)
 }

@@ -1,5 +1,5 @@
-//! What the tests of forwarding share (`tests/forwarding_*.rs`): a psystrike that forwards to this machine's
-//! own addresses, answers in either framing, and pods that give them.
+//! Shared helpers of the forwarding tests (`tests/forwarding_*.rs`): a psystrike that forwards to this machine's own
+//! addresses, responses in either framing, and pods that send them.
 
 use std::{
     sync::{
@@ -17,7 +17,7 @@ use super::{
 
 pub const PAGE: &str = "# TYPE up gauge\nup 1\n";
 
-/// How long a connection has to stay silent to count as kept.
+/// How long a connection must stay silent to count as persistent.
 pub const QUIET: Duration = Duration::from_millis(50);
 
 pub fn start() -> Psystrike {
@@ -34,12 +34,12 @@ pub fn in_chunks(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n")
 }
 
-/// A pod whose page names the target that it was asked for.
+/// A pod whose page is the request target.
 pub fn echo(ip: &str) -> Pod {
     Pod::serve(ip, |head, client| client.send(with_length(&head.target())).map(|()| Then::Keep))
 }
 
-/// Something that a pod's script waits for before it goes on.
+/// An event that a pod's script waits for before it continues.
 pub struct Gate(Mutex<Receiver<()>>);
 
 impl Gate {

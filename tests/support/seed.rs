@@ -1,4 +1,4 @@
-//! The configuration that readers of the article already run: its relabelling, unchanged but for the address.
+//! The configuration of the article's readers: its relabelling, unchanged except for the address.
 
 /// `relabel_configs` of the article's job, as a block of YAML without indentation.
 pub fn relabel_configs(psystrike: &str) -> String {

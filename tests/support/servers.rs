@@ -1,4 +1,4 @@
-//! Pods in a program of their own, some of which speak TLS.
+//! Pods in a separate program. Some of them speak TLS.
 
 use std::{net::SocketAddr, process::Command};
 

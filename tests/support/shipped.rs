@@ -1,5 +1,5 @@
-//! What deploy/prometheus/ has, as it is shipped, and what must be replaced to run it here: files stand in for the
-//! clusters, because Debian builds its Prometheus without discovery in Kubernetes.
+//! The contents of deploy/prometheus/ as shipped, and the replacements that are needed to run it here: files replace
+//! the clusters, because Debian builds its Prometheus without discovery in Kubernetes.
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{exposition::Labels, prometheus::Prometheus, read};
 
-/// How long Prometheus may take: it has new targets for up to 5 seconds before it scrapes them.
+/// Time limit for Prometheus, which waits up to 5 seconds before it scrapes new targets.
 pub const IN_TIME: Duration = Duration::from_secs(30);
 
 pub const PROMETHEUS: &str = "prometheus.yml";
@@ -33,7 +33,8 @@ pub fn scrape_configs(configuration: &Value) -> Vec<Value> {
     jobs.unwrap_or_else(|| panic!("no scrape_configs in {configuration}")).clone()
 }
 
-/// A configuration as it is shipped, but for what must be replaced to run it here. Each of `replaced` must be there.
+/// Returns a shipped configuration with the replacements that are needed to run it here. Each text of `replaced` must
+/// occur in it.
 pub fn configuration(file: &str, discovered: &[&str], replaced: &[(&str, &str)]) -> String {
     let mut discovered = discovered.iter();
     let mut text = String::new();
@@ -56,7 +57,7 @@ pub fn configuration(file: &str, discovered: &[&str], replaced: &[(&str, &str)])
     text
 }
 
-/// What every configuration needs to run here: it does all of it each second, and its alerts go nowhere.
+/// The replacements in every configuration: all intervals become a second, and alerts are sent nowhere.
 pub const AT_ONCE: [(&str, &str); 4] = [
     ("scrape_interval: 30s", "scrape_interval: 1s"),
     ("scrape_timeout: 10s", "scrape_timeout: 1s"),
@@ -88,13 +89,13 @@ pub fn by_the_chart(mut pod: Value) -> Value {
     pod
 }
 
-/// One that is annotated to be scraped at the port of its address.
+/// Returns a pod that is annotated to be scraped at the port of its address.
 pub fn annotated(app: &str, address: SocketAddr) -> Value {
     let port = address.port().to_string();
     discovered_app(app, &address.to_string(), &[("scrape", "true"), ("port", &port)])
 }
 
-/// All rules: recorded ones by their name, alerts by theirs.
+/// Returns all rules: recording rules and alerts, by their names.
 pub fn rules(kind: &str) -> Vec<(String, Value)> {
     let rules = parsed(RULES);
     let groups = rules["groups"].as_array().expect("it has groups");
@@ -102,7 +103,8 @@ pub fn rules(kind: &str) -> Vec<(String, Value)> {
     all.filter_map(|rule| Some((rule[kind].as_str()?.to_owned(), rule.clone()))).collect()
 }
 
-/// Waits until all of these are scraped, and no others, and all of them are up. Labels: those that `named` are.
+/// Waits until exactly these targets are scraped and all of them are up. They are given by the values of the labels
+/// `named`.
 pub fn wait_for_targets(prometheus: &Prometheus, named: &[&str], expected: &[&[&str]]) {
     let expected: BTreeSet<Vec<String>> =
         expected.iter().map(|values| values.iter().map(|value| (*value).to_owned()).collect()).collect();
@@ -117,7 +119,7 @@ pub fn wait_for_targets(prometheus: &Prometheus, named: &[&str], expected: &[&[&
     assert!(in_time, "not {expected:#?}, but {:#?}\n{}", prometheus.targets(), prometheus.stderr());
 }
 
-/// The rules as Prometheus has them.
+/// Returns the rules that Prometheus has loaded.
 pub fn loaded(prometheus: &Prometheus) -> Vec<Value> {
     let groups = prometheus.api("rules")["groups"].take();
     let groups = groups.as_array().expect("groups are an array");

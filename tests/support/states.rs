@@ -1,5 +1,5 @@
-//! Where the dialogues with an exchange begin (`tests/exchange_*.rs`): the requests that clients send, and an
-//! exchange led to each of its states.
+//! Starting points of the dialogues with an exchange (`tests/exchange_*.rs`): requests of clients, and an exchange in
+//! each of its states.
 
 #![allow(dead_code)] // each test file takes what it needs
 
@@ -10,7 +10,7 @@ use psystrike::proxy::{
 
 use super::talk::{ANSWER, ASK, Talk, reply};
 
-/// Leads a dialogue to where a test begins.
+/// Brings a dialogue into the state in which a test begins.
 pub(crate) type Begin = fn() -> Talk;
 
 pub(crate) const KEEP: UpstreamAction = UpstreamAction::Keep;
@@ -18,7 +18,7 @@ pub(crate) const CLOSE: UpstreamAction = UpstreamAction::Close;
 pub(crate) const CLOSES: &str = "Connection: close\r\n";
 pub(crate) const KEEPS: &str = "Connection: keep-alive\r\n";
 
-/// A scrape by an HTTP/1.0 client, that keeps its connection or does not.
+/// A scrape by an HTTP/1.0 client, with or without a persistent connection.
 pub(crate) const ASK_10: &str = "GET /pods/10.1.2.3/8080/metrics HTTP/1.0\r\n\r\n";
 pub(crate) const ASK_10_KEEPS: &str =
     "GET /pods/10.1.2.3/8080/metrics HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
@@ -27,7 +27,7 @@ pub(crate) const ASK_CLOSES: &str =
     "GET /pods/10.1.2.3/8080/metrics HTTP/1.1\r\nHost: psystrike\r\nConnection: close\r\n\r\n";
 pub(crate) const HEALTHZ: &str = "GET /healthz HTTP/1.1\r\nHost: psystrike\r\n\r\n";
 
-/// How a failure with [`pod`](super::talk::pod) is told.
+/// Returns the response for a failure of [`pod`](super::talk::pod).
 pub(crate) fn failure(status: u16, reason: &str, lines: &str, after: &str) -> String {
     reply(status, reason, lines, &format!("{reason} (pod 10.1.2.3:8080, after {after})\n"))
 }
@@ -39,7 +39,7 @@ pub(crate) fn scrape_with(timeout: &str) -> String {
     )
 }
 
-/// A scrape whose answer's head, which is these bytes, went on as it came.
+/// A scrape whose response head, these bytes, was forwarded unchanged.
 pub(crate) fn relaying(head: &str) -> Talk {
     let mut talk = Talk::awaiting(ASK, false);
     talk.pod(head).gets(head);
@@ -70,7 +70,7 @@ pub(crate) fn relaying_unchunked() -> Talk {
     talk
 }
 
-/// The client has an answer of the pod and has yet to take it.
+/// The pod's response was output, and the client has yet to take it.
 pub(crate) fn replying() -> Talk {
     let mut talk = Talk::awaiting(ASK, false);
     talk.pod(ANSWER).gets(ANSWER).upstream(KEEP);
@@ -100,7 +100,7 @@ pub(crate) fn lingering() -> Talk {
     talk
 }
 
-/// The client has ended its side, and not taken all of the answer.
+/// The client has closed its side, and has not taken all of the response.
 pub(crate) fn lingering_ended() -> Talk {
     let mut talk = lingering();
     talk.client_ended();

@@ -1,9 +1,9 @@
-//! A dialogue with one exchange on a synthetic clock: what the client, the pod and the clock say, and what the
-//! exchange puts out each time.
+//! A dialogue with one exchange on a synthetic clock: the events of the client, the pod and the clock, and the
+//! exchange's output after each.
 //!
-//! Stands where `net/runner` stands, and keeps its promises: input that is not used is presented again with
-//! what follows it, a request only while one is waited for, an answer only while one is waited for. Never opens
-//! a socket and never sleeps. Whatever fails while a [`Talk`] lives, the dialogue so far is printed.
+//! Replaces `net/runner`, and keeps its contract: unused input is presented again together with the bytes that follow
+//! it, a request only while the exchange waits for one, a response only while the exchange waits for one. Opens no
+//! socket and never sleeps. If a test fails while a [`Talk`] exists, the dialogue so far is printed.
 
 #![allow(dead_code)] // each test file takes what it needs
 
@@ -33,20 +33,20 @@ use psystrike::{
 
 use super::bytes::Shown;
 
-/// What the exchange's clock on the wall says all the time.
+/// The constant wall-clock time of the exchange.
 const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 const DATE_SECONDS: u64 = 784_111_777;
 
-/// The pod that [`ASK`] asks.
+/// The pod that [`ASK`] requests.
 pub(crate) fn pod() -> Peer {
     Peer::new([10, 1, 2, 3].into(), 8080)
 }
 
-/// A scrape,
+/// A scrape.
 pub(crate) const ASK: &str = "GET /pods/10.1.2.3/8080/metrics HTTP/1.1\r\nHost: psystrike\r\n\r\n";
-/// and what the pod gets of it.
+/// The request that the pod receives for it.
 pub(crate) const ASKED: &str = "GET /metrics HTTP/1.1\r\nHost: 10.1.2.3:8080\r\nVia: 1.1 psystrike\r\n\r\n";
-/// An answer that goes on as it came.
+/// A response that is forwarded unchanged.
 pub(crate) const ANSWER: &str =
     "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 3\r\n\r\nup\n";
 
@@ -54,7 +54,7 @@ pub(crate) const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// What a test's operator set.
+/// The settings of the tests.
 pub(crate) fn settings() -> Settings {
     let range = |text: &str| text.parse().expect("a range");
     Settings {
@@ -78,7 +78,7 @@ pub(crate) fn settings() -> Settings {
     }
 }
 
-/// An answer in words, as the exchange gives it itself. `lines` stand at the end of its head.
+/// Returns a response of psystrike itself. `lines` are at the end of its head.
 pub(crate) fn reply(status: u16, reason: &str, lines: &str, body: &str) -> String {
     let length = body.len();
     format!(
@@ -87,7 +87,7 @@ pub(crate) fn reply(status: u16, reason: &str, lines: &str, body: &str) -> Strin
     )
 }
 
-/// Pages that say their names.
+/// Pages whose content is their name.
 struct Names;
 
 impl Pages for Names {
@@ -111,17 +111,17 @@ pub(crate) struct Talk {
     recycler: Recycler,
     begin: Timestamp,
     now: Timestamp,
-    /// What the client sent and nobody read yet.
+    /// Bytes that the client sent and that are not read yet.
     wire: Vec<u8>,
-    /// What was read of it and not used yet,
+    /// Bytes that were read from the client and not used yet.
     request: Vec<u8>,
-    /// and not presented yet.
+    /// Whether these bytes are not presented yet.
     request_is_new: bool,
-    /// What was read from the pod and not used yet.
+    /// Bytes that were read from the pod and not used yet.
     answer: Vec<u8>,
-    /// What the pod got on its present connection.
+    /// The bytes that the pod received on its current connection.
     sent: Vec<u8>,
-    /// Everything the client got.
+    /// All bytes that the client received.
     pub(crate) got: Vec<u8>,
     dialogue: String,
 }
@@ -135,7 +135,7 @@ impl Drop for Talk {
 }
 
 impl Talk {
-    /// A new connection. `name` heads the dialogue.
+    /// Begins with a new connection. `name` is the title of the dialogue.
     pub(crate) fn new(name: &str) -> Self {
         Self::with_rules(name, settings(), false)
     }
@@ -200,7 +200,7 @@ impl Talk {
         said
     }
 
-    /// As long as a request is waited for, what the client sent is read, up to the longest head at a time.
+    /// Reads the client's bytes as long as the exchange waits for a request, up to the longest head at a time.
     fn read_request(&mut self, said: &mut Said) {
         while self.exchange.wants() == Wants::Request && (self.request_is_new || !self.wire.is_empty()) {
             let room = REQUEST_HEAD_BYTES_MAX - self.request.len();
@@ -217,12 +217,12 @@ impl Talk {
         }
     }
 
-    /// What the client sent and the exchange did not use.
+    /// Returns the client's bytes that the exchange did not use.
     pub(crate) fn unused(&self) -> Vec<u8> {
         [&self.request[..], &self.wire].concat()
     }
 
-    /// Others need the room of what is held for it, while the client has yet to take something or not.
+    /// The buffers of the exchange are needed for other sessions, whether or not the client has yet to take output.
     #[track_caller]
     pub(crate) fn no_room(&mut self, client_stalled: bool) -> Said {
         self.tell(Event::NoRoom { client_stalled })
@@ -234,7 +234,7 @@ impl Talk {
         self.tell(Event::ClientGone)
     }
 
-    /// The client took all there was. Then its next request is looked at, if it is here.
+    /// The client took all output. Its next request is then processed, if it has arrived.
     #[track_caller]
     pub(crate) fn flushed(&mut self) -> Said {
         let mut said = self.tell(Event::Flushed);
@@ -247,7 +247,7 @@ impl Talk {
         self.tell(Event::Connected { reused })
     }
 
-    /// The pod's connection takes so many bytes of the request.
+    /// The pod's connection takes this many bytes of the request.
     #[track_caller]
     pub(crate) fn sent(&mut self, bytes: usize) -> Said {
         self.sent.extend_from_slice(&self.exchange.unsent()[..bytes]);
@@ -259,7 +259,7 @@ impl Talk {
         self.sent(self.exchange.unsent().len())
     }
 
-    /// What the pod got on its present connection.
+    /// The bytes that the pod received on its current connection.
     #[track_caller]
     pub(crate) fn asked(&self, expected: &str) {
         assert_eq!(self.sent.escape_ascii().to_string(), expected.escape_default().to_string());
@@ -284,7 +284,7 @@ impl Talk {
         said
     }
 
-    /// The pod sends so many bytes that nobody looks at: those of them that are the body's go on.
+    /// The pod sends this many bytes, which are forwarded unread as far as they belong to the body.
     #[track_caller]
     pub(crate) fn passed(&mut self, bytes: u64) -> Said {
         let mut said = Said::new();
@@ -304,7 +304,7 @@ impl Talk {
         self.tell(Event::UpstreamEof { clean: true })
     }
 
-    /// The pod's connection ends, and nothing says that this was meant.
+    /// The pod's connection ends uncleanly: the pod did not announce the end.
     #[track_caller]
     pub(crate) fn pod_stops(&mut self) -> Said {
         self.tell(Event::UpstreamEof { clean: false })
@@ -330,26 +330,26 @@ impl Talk {
         self.tell(Event::ClientEnded)
     }
 
-    /// Time passes, and nobody is told.
+    /// Time passes without an event.
     pub(crate) fn wait(&mut self, time: Duration) {
         self.now = self.now + time;
     }
 
-    /// Time passes, and the exchange is told. The client has taken all there was.
+    /// Time passes until a timeout event. The client has taken all output.
     #[track_caller]
     pub(crate) fn after(&mut self, time: Duration) -> Said {
         self.wait(time);
         self.tell(Event::Timeout { client_stalled: false })
     }
 
-    /// Time passes, and the exchange is told. The client has yet to take something.
+    /// Time passes until a timeout event. The client has yet to take output.
     #[track_caller]
     pub(crate) fn after_stalled(&mut self, time: Duration) -> Said {
         self.wait(time);
         self.tell(Event::Timeout { client_stalled: true })
     }
 
-    /// Nothing happens until `at`, so long after the dialogue began, and then the deadline comes.
+    /// Nothing happens until the deadline, which is `at` after the beginning of the dialogue.
     #[track_caller]
     pub(crate) fn expires(&mut self, at: Duration) -> Said {
         self.due(at);
@@ -359,7 +359,7 @@ impl Talk {
         self.after(left)
     }
 
-    /// As [`expires`](Self::expires), while the client has yet to take something.
+    /// As [`expires`](Self::expires), while the client has yet to take output.
     #[track_caller]
     pub(crate) fn expires_stalled(&mut self, at: Duration) -> Said {
         self.due(at);
@@ -369,7 +369,7 @@ impl Talk {
         self.after_stalled(left)
     }
 
-    /// The deadline is so long after the dialogue began.
+    /// Checks the deadline, as the time since the beginning of the dialogue.
     #[track_caller]
     pub(crate) fn due(&self, at: Duration) {
         let deadline = self.exchange.deadline().map(|deadline| deadline.since(self.begin));
@@ -387,7 +387,7 @@ impl Talk {
         assert_eq!(self.exchange.unsent().is_empty(), expected != Wants::Send, "unsent bytes");
     }
 
-    /// Whether `input` changes the exchange, or makes it put out anything.
+    /// Returns whether `input` changes the exchange or causes output.
     pub(crate) fn changes(&mut self, input: Event<'_>) -> bool {
         let before = format!("{:?}", self.exchange);
         self.advance(input);
@@ -398,7 +398,7 @@ impl Talk {
         !silent || before != format!("{:?}", self.exchange)
     }
 
-    /// Any input that brings no bytes.
+    /// Passes an event without bytes.
     #[track_caller]
     pub(crate) fn tell(&mut self, input: Event<'_>) -> Said {
         let mut said = Said::new();
@@ -433,7 +433,7 @@ impl Talk {
         assert_eq!(ends, is_over && !was_over, "the client's connection is closed once, and then it is over");
     }
 
-    /// Does what the exchange says, and adds it to `said`. `bytes` are those of the input.
+    /// Performs the exchange's output, and adds it to `said`. `bytes` are those of the input.
     fn collect(&mut self, bytes: &[u8], said: &mut Said) {
         let Output { used, head, pass, upstream, client, report, .. } = &mut self.out;
         let passed = &bytes[pass.clone()];
@@ -467,7 +467,7 @@ impl Talk {
     }
 }
 
-/// What the exchange put out. All of it has to be asked for: what is left when this is dropped was not expected.
+/// The output of the exchange. A test must check all of it: output that is left when this is dropped was not expected.
 pub(crate) struct Said {
     pub(crate) bytes: Vec<u8>,
     pub(crate) upstream: UpstreamAction,
@@ -488,7 +488,7 @@ impl Said {
         }
     }
 
-    /// The client gets just these bytes.
+    /// Checks that the client receives exactly these bytes.
     #[track_caller]
     pub(crate) fn gets(mut self, expected: impl AsRef<[u8]>) -> Self {
         let bytes = mem::take(&mut self.bytes);
@@ -515,13 +515,13 @@ impl Said {
         self
     }
 
-    /// The report, for whoever wants to know more of it.
+    /// Returns the report, to check its details.
     #[track_caller]
     pub(crate) fn report(&mut self) -> Report {
         self.report.take().expect("a report")
     }
 
-    /// Whatever it was.
+    /// Ignores the rest of the output.
     pub(crate) fn whatever(mut self) {
         self.take();
     }

@@ -1,7 +1,7 @@
 //! Moves bytes through a tunnel: read and written, or through the worker's pipe if there are many.
 //!
-//! The two directions are independent of each other. Bytes that a side does not take now are kept in its outbox; while
-//! any are, the other side is not read. Never looks at a byte.
+//! The two directions are independent of each other. Bytes that a side does not accept now are held in its outbox;
+//! while it holds any, the other side is not read. Never examines the bytes.
 
 use std::mem;
 
@@ -96,7 +96,7 @@ impl<N: Network> Runner<'_, N> {
         let Some(source) = self.stream_of(from) else { return Moved::Nothing };
         let (is_failed, is_readable) = (source.is_ready(Ready::FAILED), source.is_ready(Ready::READ));
         if self.client.outbox_to(from.other()).is_stalled() || !self.client.session.reads_from(from) {
-            // What it still holds for the other side is lost with it, as by a reset without a tunnel.
+            // Bytes that it holds for the other side are lost with it, as by a reset without a tunnel.
             return if is_failed { Moved::Failed(from) } else { Moved::Nothing };
         }
         if room == 0 {
@@ -111,12 +111,12 @@ impl<N: Network> Runner<'_, N> {
         moved
     }
 
-    /// Writes the bytes that are kept for a side.
+    /// Writes the bytes in a side's outbox.
     fn flush_to(&mut self, to: Side) -> Moved {
         let Self { client, upstream, tools, counters, .. } = self;
         let Some(upstream) = upstream.as_deref_mut() else { return Moved::Nothing };
         if to == Side::Pod && !client.input.is_empty() {
-            // Bytes behind the CONNECT request.
+            // Bytes after the CONNECT request.
             client.input_is_new = false;
             let bytes = mem::take(&mut client.input).into_vec();
             tools.transfer.keep(client.outbox_to(to), bytes);

@@ -1,8 +1,8 @@
 //! How clients enter a worker, and which clients leave when the limit is reached.
 //!
-//! A client that finds all places taken waits for one a while ([`crate::net::places`]). [`crate::proxy::admission`]
-//! decides which client gives up its place and how long the others wait; this file carries it out. A client closed for
-//! its silence first gets a response with the reason.
+//! A client that finds all places taken waits for one for a limited time ([`crate::net::places`]).
+//! [`crate::proxy::admission`] decides which client gives up its place and how long the others wait; this file carries
+//! it out. A client closed for its silence first gets a response with the reason.
 
 use std::{io, mem, time::Duration};
 
@@ -340,7 +340,7 @@ impl<N: Network> Worker<N> {
         self.show_idle();
     }
 
-    /// Closes a tunnel that is silent, or has it closed once it is.
+    /// Closes a silent tunnel; other tunnels are closed once they are silent.
     fn drain_tunnel(&mut self, key: Key) {
         let client_stalled = self.is_behind(key);
         self.step(key, Event::CloseIfIdle { client_stalled });

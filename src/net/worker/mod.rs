@@ -38,11 +38,11 @@ use crate::proxy::{
     timestamp::Timestamp,
 };
 
-/// Most bytes of long responses sent in one turn: copying them takes about a quarter of a millisecond, so that new
-/// events wait no longer. While other clients can run, each long response sends one portion, as much as a pipe holds,
-/// and continues in its next turn.
+/// Maximum number of bytes of long responses sent in one turn: copying them takes about a quarter of a millisecond, so
+/// that new events wait no longer. While other clients can run, each long response sends one portion, as much as a pipe
+/// holds, and continues in its next turn.
 const TURN_BYTES_MAX: usize = 1024 * 1024;
-/// This many clients in one turn, each moving as much as it may, take less than a millisecond.
+/// With at most this many runs, a turn takes less than a millisecond, even if each run moves as much as it may.
 const SHORT_TURN_RUNS: usize = 3;
 /// Reads, writes and transitions in one run, so that one exchange does not starve the others.
 const MOVES_MAX: usize = 16;
@@ -347,7 +347,7 @@ impl<N: Network> Worker<N> {
 
     /// Logs, at a limited rate, that no descriptor is left to accept a connection.
     pub fn report_no_descriptors(&mut self) {
-        let about = "no file descriptor left; new clients have to wait";
+        let about = "no file descriptor left; new clients must wait";
         self.journal.trouble(Outcome::NoDescriptors, self.tools.now, about);
     }
 

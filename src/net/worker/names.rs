@@ -1,7 +1,7 @@
 //! How the clients of a worker get the addresses of names.
 //!
-//! An answer reaches a client by its key, and only while its exchange waits for that name: a client that was answered
-//! otherwise meanwhile, and asks for another name, never gets it.
+//! An answer reaches a client by its key, and only while its exchange waits for that name: a client that got another
+//! response in the meantime and now waits for another name does not receive it.
 
 use super::Worker;
 use crate::{
@@ -31,7 +31,7 @@ impl<N: Network> Worker<N> {
         self.names.add(key, name.into());
     }
 
-    /// Delivers the answers that came since the last turn, or were known.
+    /// Delivers the answers that arrived since the last turn or were cached.
     #[inline]
     pub(super) fn deliver_answers(&mut self, scratch: &mut [u8]) {
         if self.names.is_due() || self.names.has_pending() {
@@ -55,7 +55,7 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// Leaves a look-up to others: the client does not wait for it any more.
+    /// Removes a client from the waiters of its lookup.
     #[inline]
     pub(super) fn stop_resolving(&mut self, key: Key) {
         if self.names.has_pending() {

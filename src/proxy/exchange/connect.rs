@@ -1,7 +1,7 @@
 //! Handles CONNECT (RFC 9110 section 9.3.6): from a request to an open tunnel.
 //!
-//! Owns the rules for CONNECT beside those for every destination, and the response. What happens in the tunnel is up to
-//! [`crate::proxy::tunnel`].
+//! Owns the rules for CONNECT in addition to those for every destination, and the response. The open tunnel is handled
+//! by [`crate::proxy::tunnel`].
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// A response without framing fields: what follows it is the pod's (RFC 9110 section 9.3.6).
+/// A response without framing fields: the bytes after it come from the pod (RFC 9110 section 9.3.6).
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
 impl Transaction {
@@ -30,7 +30,7 @@ impl Transaction {
         out: &mut Output,
     ) -> Exchange {
         self.route = RouteName::Connect;
-        // Without a tunnel, what follows the request is for nobody: it must not be parsed as another request.
+        // If the request is refused, the bytes after it must not be parsed as another request.
         self.terms.persistent = false;
         match self.authorize_tunnel(head, framing, ctx) {
             Ok(Destination::Address(peer)) => self.connect_to(peer, ctx, out),
@@ -58,7 +58,7 @@ impl Transaction {
         Ok(destination)
     }
 
-    /// Opens the tunnel: its connection is established.
+    /// Opens the tunnel once its connection is established.
     #[cold]
     pub(super) fn open_tunnel(mut self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         self.status = Outcome::Tunnel.status();

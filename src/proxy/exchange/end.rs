@@ -154,13 +154,23 @@ impl Transaction {
 
     /// Reports the end of the exchange, and recycles the transaction.
     pub(super) fn report(mut self: Box<Self>, outcome: Outcome, ctx: &mut Context<'_>, out: &mut Output) {
-        let Self { route, status, peer, started, first_byte, detail, within, .. } = *self;
+        let Self { route, status, pod_status, peer, started, first_byte, detail, within, .. } = *self;
         let status = if status == 0 { outcome.status() } else { status };
         let duration = ctx.now.since(started);
         let first_byte = first_byte.map(|at| at.since(started));
         let request = self.line.take();
-        out.report =
-            Some(Report { route, outcome, status, peer, duration, first_byte, detail, within, request });
+        out.report = Some(Report {
+            route,
+            outcome,
+            status,
+            pod_status,
+            peer,
+            duration,
+            first_byte,
+            detail,
+            within,
+            request,
+        });
         ctx.recycler.put_transaction(self);
     }
 }

@@ -20,7 +20,7 @@ impl NamedPod {
         Self { name: name.into(), port, untried: Vec::new() }
     }
 
-    /// Keeps the allowed ones of the name's addresses, in their order.
+    /// Stores those of the name's addresses that are allowed, in their order.
     pub(super) fn set_addresses(&mut self, addresses: &[IpAddr], policy: &Policy) {
         let peers = addresses.iter().rev().map(|&ip| Peer::new(ip, self.port));
         self.untried = peers.filter(|&peer| policy.authorize(peer).is_ok()).collect();

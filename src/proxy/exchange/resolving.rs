@@ -1,7 +1,7 @@
 //! Resolves the name of a pod, and tries its addresses one after another.
 //!
-//! Owns which addresses are tried, and when that ends. No address is connected to but those that were authorized: the
-//! name is resolved once for a request.
+//! Owns which addresses are tried, and until when. A name is resolved once for a request, and only its authorized
+//! addresses are connected to.
 
 use std::time::Duration;
 

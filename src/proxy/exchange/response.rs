@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// The most interim responses (1xx) to one request.
+/// Maximum number of interim responses (1xx) to one request.
 const INTERIM_RESPONSES_MAX: u8 = 8;
 
 impl Transaction {
@@ -108,7 +108,10 @@ impl Transaction {
             101 => Err(Outcome::SwitchedProtocols.into()),
             100..=199 => self.interim(head, out).map(|()| Head::Interim),
             status if self.is_stale(status) => Ok(Head::Stale),
-            _ => self.head(head, ctx, out).map(|()| Head::Final(head.bytes.len())),
+            status => {
+                self.pod_status = Some(status);
+                self.head(head, ctx, out).map(|()| Head::Final(head.bytes.len()))
+            }
         }
     }
 
@@ -149,7 +152,7 @@ impl Transaction {
     /// Forwards an interim response, unless the client's version lacks them (RFC 9110 section 15.2).
     fn interim(&self, head: &ResponseHead<'_, '_>, out: &mut Output) -> Result<(), Failure> {
         if self.interim_responses == INTERIM_RESPONSES_MAX {
-            let detail = Some("too many interim answers");
+            let detail = Some("too many interim responses");
             return Err(Failure { outcome: Outcome::MalformedAnswer, detail });
         }
         out.used = head.bytes.len();
@@ -222,7 +225,7 @@ impl Transaction {
         self.moved((scanned, scanned.bytes), bytes as usize, 0..0, ctx, out)
     }
 
-    /// Forwards the scanned bytes of the body behind `pass`, and uses all `available` ones.
+    /// Forwards the scanned bytes of the body after `pass`, and uses all `available` ones.
     fn moved(
         self: Box<Self>,
         (scanned, kept): (Scan, usize),
@@ -235,7 +238,7 @@ impl Transaction {
         out.used = pass.end + available;
         match scanned.progress {
             Progress::More | Progress::Extension => Exchange::Relaying(self),
-            // Bytes behind the end belong to no response, so the connection is not reused.
+            // Bytes after the end belong to no response, so the connection is not reused.
             Progress::Ended => self.ended(scanned.bytes == available, out),
             Progress::Broken(error) => self.broken(Failure::of_body(error), ctx, out),
         }

@@ -19,7 +19,7 @@ impl Transaction {
     }
 
     /// Returns whether these first bytes on a reused connection are left over from another response: they came before
-    /// the request was sent, or do not begin a response, such as a body behind the response to a HEAD request. They
+    /// the request was sent, or do not begin a response, such as a body after the response to a HEAD request. They
     /// must not become part of this response.
     #[inline]
     pub(super) fn is_left_behind(&self, bytes: &[u8]) -> bool {

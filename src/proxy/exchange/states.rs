@@ -8,7 +8,7 @@ use crate::{
     proxy::{events::Wants, route::RouteName, settings::Settings, timestamp::Timestamp, tunnel::Tunnel},
 };
 
-/// A request that has passed psystrike this often is in a loop.
+/// A request that has passed through psystrike this often is in a loop.
 pub(super) const HOPS_MAX: usize = 3;
 
 /// One request, its pod and its response; between requests, the wait for the next one.

@@ -14,7 +14,7 @@ use crate::{
     proxy::{outcome::Outcome, peer::Peer, route::RouteName, timestamp::Timestamp},
 };
 
-/// The largest request buffer that is kept for reuse.
+/// Maximum capacity of a request buffer that is reused.
 pub(super) const SPARE_REQUEST_BYTES_MAX: usize = 2 * 1024;
 
 /// The constraints of a response that follow from its request.
@@ -45,7 +45,7 @@ pub struct Transaction {
     pub(super) terms: ClientTerms,
     pub(super) line: Option<Box<str>>,
     pub(super) peer: Option<Peer>,
-    /// The pod's name, if the request gives that.
+    /// The pod's name, if the request gives one.
     pub(super) named: Option<Box<NamedPod>>,
     pub(super) started: Timestamp,
     /// The deadline.
@@ -61,9 +61,11 @@ pub struct Transaction {
     pub(super) seen: usize,
     pub(super) interim_responses: u8,
     pub(super) response: Response,
-    // The result, unless something else happens before the end.
+    // The result, unless another event changes it before the end.
     pub(super) outcome: Outcome,
     pub(super) status: u16,
+    /// The status code of the pod's final response, forwarded or not.
+    pub(super) pod_status: Option<u16>,
     pub(super) detail: Option<&'static str>,
     pub(super) within: Duration,
 }
@@ -100,6 +102,7 @@ impl Transaction {
             response: Response::NONE,
             outcome: Outcome::Page,
             status: 0,
+            pod_status: None,
             detail: None,
             within: Duration::ZERO,
         }

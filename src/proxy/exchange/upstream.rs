@@ -102,7 +102,7 @@ impl Transaction {
         }
     }
 
-    /// Connects to the pod in the way of the request's route.
+    /// Connects to the pod in the way that the request's route requires.
     #[inline]
     pub(super) fn connect_to(
         self: Box<Self>,
@@ -112,7 +112,7 @@ impl Transaction {
     ) -> Exchange {
         out.upstream = match self.route {
             RouteName::Connect => UpstreamAction::Open(peer),
-            // As a pod in a path, psystrike may well scrape itself; as a target of a proxy, not through itself.
+            // A path may lead to psystrike itself. A proxy request to its own address is answered without a connection.
             RouteName::Proxy => UpstreamAction::ConnectOther(peer),
             _ => UpstreamAction::Connect(peer),
         };

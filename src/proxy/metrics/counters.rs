@@ -49,10 +49,12 @@ pub(super) const STATUSES: [u16; 66] = [
     523, 524, 525,
 ];
 
-/// Upper bounds of the histograms' buckets, and their label values.
-pub(super) const BUCKETS: [(Duration, &str); 14] = [
+/// Status classes of pods' final responses, as label values. The first digits of the codes are those from 2 on.
+pub(super) const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
+
+/// Upper bounds of the histograms' buckets, and their label values. The last one is the default of `--timeout-max`.
+pub(super) const BUCKETS: [(Duration, &str); 15] = [
     (Duration::from_millis(1), "0.001"),
-    (Duration::from_micros(2500), "0.0025"),
     (Duration::from_millis(5), "0.005"),
     (Duration::from_millis(10), "0.01"),
     (Duration::from_millis(25), "0.025"),
@@ -65,6 +67,8 @@ pub(super) const BUCKETS: [(Duration, &str); 14] = [
     (Duration::from_secs(5), "5"),
     (Duration::from_secs(10), "10"),
     (Duration::from_secs(30), "30"),
+    (Duration::from_secs(60), "60"),
+    (Duration::from_secs(120), "120"),
 ];
 
 /// A histogram of durations.
@@ -88,9 +92,11 @@ impl Histogram {
 pub struct Counters {
     pub(super) requests: [[Counter; STATUSES.len() + 1]; ROUTES],
     pub(super) outcomes: [Counter; OUTCOMES],
+    /// Final responses from pods, by [`CLASSES`].
+    pub(super) pod_responses: [Counter; CLASSES.len()],
     pub(super) scrape_duration: Histogram,
     pub(super) first_byte: Histogram,
-    /// Bytes sent to clients.
+    /// Bytes sent to clients, headers and tunnels included.
     pub client_sent_bytes: Counter,
     /// Current tunnels.
     pub tunnels: Counter,
@@ -111,7 +117,7 @@ pub struct Counters {
     pub upstreams_idle: Counter,
     /// Opened pod connections.
     pub upstreams_opened: Counter,
-    /// Reuses of pooled pod connections.
+    /// Requests that were sent on a pooled pod connection.
     pub upstreams_reused: Counter,
     /// Scrapes retried because their pooled connection was closed or stale.
     pub retries: Counter,
@@ -126,6 +132,7 @@ impl Default for Counters {
         Self {
             requests: std::array::from_fn(|_| std::array::from_fn(|_| Counter::default())),
             outcomes: std::array::from_fn(|_| Counter::default()),
+            pod_responses: <_>::default(),
             scrape_duration: <_>::default(),
             first_byte: <_>::default(),
             client_sent_bytes: <_>::default(),
@@ -154,6 +161,10 @@ impl Counters {
         let status = STATUSES.binary_search(&report.status).unwrap_or(STATUSES.len());
         self.requests[report.route.index()][status].add(1);
         self.outcomes[report.outcome as usize].add(1);
+        let class = report.pod_status.map(|status| usize::from(status / 100).wrapping_sub(2));
+        if let Some(counter) = class.and_then(|class| self.pod_responses.get(class)) {
+            counter.add(1);
+        }
         if report.route.is_scrape() && report.outcome.class() != Class::Refused {
             self.scrape_duration.observe(report.duration);
         }

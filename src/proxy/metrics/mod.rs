@@ -36,6 +36,7 @@ mod tests {
             route: RouteName::Pods,
             outcome,
             status,
+            pod_status: [Outcome::Forwarded, Outcome::BodyMalformed].contains(&outcome).then_some(status),
             peer: Some(Peer::new([10, 0, 0, 1].into(), 80)),
             duration: Duration::from_millis(milliseconds),
             first_byte: (outcome == Outcome::Forwarded).then_some(Duration::from_millis(1)),
@@ -47,7 +48,9 @@ mod tests {
         two.record(&report(Outcome::Forwarded, 200, 30));
         two.record(&report(Outcome::Forwarded, 599, 60_000));
         two.record(&report(Outcome::AddressNotAllowed, 403, 0));
+        two.record(&Report { status: 502, ..report(Outcome::BodyMalformed, 404, 0) });
         two.record(&report(Outcome::AnswerTimeout, 504, 9_500));
+        two.record(&report(Outcome::ClientTimeout, 499, 180_000));
         one.clients.add(3);
         two.clients.add(2);
         two.clients.sub(1);
@@ -59,15 +62,21 @@ mod tests {
             "psystrike_requests_total{route=\"/metrics\",code=\"200\"} 0",
             "psystrike_outcomes_total{outcome=\"forwarded\"} 3",
             "psystrike_outcomes_total{outcome=\"answer_timeout\"} 1",
+            "psystrike_pod_responses_total{class=\"2xx\"} 2",
+            "psystrike_pod_responses_total{class=\"3xx\"} 0",
+            "psystrike_pod_responses_total{class=\"4xx\"} 1",
+            "psystrike_pod_responses_total{class=\"5xx\"} 1",
             "psystrike_refusals_total{reason=\"address_not_allowed\"} 1",
-            "psystrike_scrape_duration_seconds_bucket{le=\"0.001\"} 1",
-            "psystrike_scrape_duration_seconds_bucket{le=\"0.025\"} 1",
-            "psystrike_scrape_duration_seconds_bucket{le=\"0.05\"} 2",
-            "psystrike_scrape_duration_seconds_bucket{le=\"10\"} 3",
-            "psystrike_scrape_duration_seconds_bucket{le=\"30\"} 3",
-            "psystrike_scrape_duration_seconds_bucket{le=\"+Inf\"} 4",
-            "psystrike_scrape_duration_seconds_count 4",
-            "psystrike_scrape_duration_seconds_sum 69.531",
+            "psystrike_scrape_duration_seconds_bucket{le=\"0.001\"} 2",
+            "psystrike_scrape_duration_seconds_bucket{le=\"0.025\"} 2",
+            "psystrike_scrape_duration_seconds_bucket{le=\"0.05\"} 3",
+            "psystrike_scrape_duration_seconds_bucket{le=\"10\"} 4",
+            "psystrike_scrape_duration_seconds_bucket{le=\"30\"} 4",
+            "psystrike_scrape_duration_seconds_bucket{le=\"60\"} 5",
+            "psystrike_scrape_duration_seconds_bucket{le=\"120\"} 5",
+            "psystrike_scrape_duration_seconds_bucket{le=\"+Inf\"} 6",
+            "psystrike_scrape_duration_seconds_count 6",
+            "psystrike_scrape_duration_seconds_sum 249.531",
             "psystrike_pod_first_byte_seconds_count 3",
             "psystrike_client_connections 4",
             "psystrike_client_connections_max 7",

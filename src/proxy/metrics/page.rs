@@ -1,7 +1,7 @@
 //! The page of the counters, in Prometheus's text format 0.0.4.
 //!
-//! Owns the names of metrics and labels, and their help texts. No label value comes from a peer, except status codes out
-//! of a fixed list.
+//! Owns the names of metrics and labels, and their help texts. No label value comes from a peer, except status codes
+//! from a fixed list.
 
 use std::{
     fmt::{self, Display},
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::counters::{BUCKETS, Counter, Counters, Histogram, STATUSES};
+use super::counters::{BUCKETS, CLASSES, Counter, Counters, Histogram, STATUSES};
 use crate::proxy::{
     log_losses::LogLoss,
     outcome::{Class, Outcome},
@@ -20,7 +20,7 @@ use crate::proxy::{
 /// The media type of the page.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The kernel's numbers about this process. Those that are unavailable are left out of the page.
+/// Metrics of this process from the kernel. Unavailable ones are left out of the page.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Process {
     /// Processor time, user and system.
@@ -61,34 +61,34 @@ type Count = fn(&Counters) -> &Counter;
 
 /// Counters and gauges without labels: name, help text and counter.
 const NUMBERS: [(&str, &str, Count); 10] = [
-    ("psystrike_client_sent_bytes_total", "Bytes that were sent to clients, heads included.", |worker| {
+    ("psystrike_client_sent_bytes_total", "Total bytes sent to clients, including headers.", |worker| {
         &worker.client_sent_bytes
     }),
-    ("psystrike_client_connections", "Client connections now.", |worker| &worker.clients),
-    ("psystrike_client_connections_accepted_total", "Client connections that were accepted.", |worker| {
+    ("psystrike_client_connections", "Current client connections.", |worker| &worker.clients),
+    ("psystrike_client_connections_accepted_total", "Total client connections accepted.", |worker| {
         &worker.clients_accepted
     }),
-    ("psystrike_pod_connections_opened_total", "Pod connections that were opened.", |worker| {
+    ("psystrike_pod_connections_opened_total", "Total pod connections opened.", |worker| {
         &worker.upstreams_opened
     }),
-    ("psystrike_pod_connections_reused_total", "Times that a kept pod connection served again.", |worker| {
+    ("psystrike_pod_connections_reused_total", "Total requests sent on a pooled pod connection.", |worker| {
         &worker.upstreams_reused
     }),
     ("psystrike_tunnels", "Current tunnels.", |worker| &worker.tunnels),
     ("psystrike_tunnels_opened_total", "Total tunnels opened.", |worker| &worker.tunnels_opened),
     (
         "psystrike_retries_total",
-        "Scrapes retried because their pooled connection was closed or stale.",
+        "Total scrapes retried because their pooled connection was closed or stale.",
         |worker| &worker.retries,
     ),
     (
         "psystrike_buffered_bytes",
-        "Bytes held for clients and pods now, without the first 4 KiB of each client and its pod.",
+        "Bytes currently buffered for clients and pods, beyond 4 KiB for each client and its pod.",
         |worker| &worker.buffered_bytes,
     ),
     (
         "psystrike_pauses_total",
-        "Times that reading from a client or a pod was paused, because the buffers were full.",
+        "Total times that reading from a client or a pod was paused because the buffers were full.",
         |worker| &worker.pauses,
     ),
 ];
@@ -98,21 +98,22 @@ pub fn render(out: &mut Vec<u8>, workers: &[&Counters], build_info: BuildInfo, p
     let mut page = Text { out, workers };
     page.requests();
     page.outcomes();
+    page.pod_responses();
     page.histogram(
         "psystrike_scrape_duration_seconds",
-        "From a scrape's request head to the last byte of its answer.",
+        "Time from a scrape's request headers to the last byte of the response.",
         |worker| &worker.scrape_duration,
     );
     page.histogram(
         "psystrike_pod_first_byte_seconds",
-        "From a scrape's request head to the first byte of the pod's answer.",
+        "Time from a scrape's request headers to the first byte of the pod's response.",
         |worker| &worker.first_byte,
     );
     for (name, help, count) in NUMBERS {
         let sum = page.sum(count);
         page.single(name, help, sum);
     }
-    page.family("psystrike_pod_connections", "Pod connections now, by state.");
+    page.family("psystrike_pod_connections", "Current pod connections, by state.");
     let (active, idle) =
         (page.sum(|worker| &worker.upstreams_active), page.sum(|worker| &worker.upstreams_idle));
     page.sample("psystrike_pod_connections", format_args!("state=\"active\""), active);
@@ -120,33 +121,33 @@ pub fn render(out: &mut Vec<u8>, workers: &[&Counters], build_info: BuildInfo, p
 
     page.tunnels();
 
-    page.family("psystrike_log_lines_lost_total", "Total lines missing from the log, by reason.");
+    page.family("psystrike_log_lines_lost_total", "Total log lines lost, by reason.");
     for why in LogLoss::ALL {
         let label = format_args!("reason=\"{}\"", why.label());
         page.sample("psystrike_log_lines_lost_total", label, why.counted());
     }
 
     let BuildInfo { version, revision, clients_max, upstreams_idle_max, buffers_max } = build_info;
-    page.single("psystrike_workers", "Event loops, one thread each.", workers.len());
-    page.single("psystrike_client_connections_max", "The most client connections there may be.", clients_max);
+    page.single("psystrike_workers", "Number of event loops, each in its own thread.", workers.len());
+    page.single("psystrike_client_connections_max", "Maximum number of client connections.", clients_max);
     page.single(
         "psystrike_pod_connections_idle_max",
-        "The most pod connections that are kept for later.",
+        "Maximum number of pooled pod connections.",
         upstreams_idle_max,
     );
     page.single(
         "psystrike_buffered_bytes_max",
-        "The most bytes that may be held for clients and pods.",
+        "Maximum number of bytes buffered for clients and pods.",
         buffers_max,
     );
     if let Some(splices) = process.splices {
         page.single(
             "psystrike_splice_enabled",
-            "Whether long answers go through splice(2): 0 after the kernel refused it, and they are copied.",
+            "Whether long responses are forwarded with splice(2): 1, or 0 after the kernel refused it.",
             u8::from(splices),
         );
     }
-    page.family("psystrike_build_info", "What runs here; always 1.");
+    page.family("psystrike_build_info", "A constant 1, labeled with the version and the revision.");
     let labels = format_args!("version=\"{version}\",revision=\"{revision}\"");
     page.sample("psystrike_build_info", labels, 1);
     page.process(process);
@@ -193,8 +194,8 @@ impl Text<'_> {
 
     fn requests(&mut self) {
         const NAME: &str = "psystrike_requests_total";
-        let help = "Exchanges that are over, by route and status code; 499 where the client went away before it \
-                    had one.";
+        let help = "Total finished requests, by route and status code. 499: the client closed the connection before a \
+                    response.";
         self.family(NAME, help);
         for route in RouteName::ALL {
             for status in 0..=STATUSES.len() {
@@ -212,18 +213,23 @@ impl Text<'_> {
     fn outcomes(&mut self) {
         let all = Outcome::ALL.iter().copied();
         let refusals = all.clone().filter(|outcome| outcome.class() == Class::Refused);
-        self.by_outcome(
-            "psystrike_outcomes_total",
-            "outcome",
-            "Exchanges that are over, by how they ended.",
-            all,
-        );
+        self.by_outcome("psystrike_outcomes_total", "outcome", "Total finished requests, by outcome.", all);
         self.by_outcome(
             "psystrike_refusals_total",
             "reason",
-            "Requests that were refused without a word to any pod, by reason. They are among the outcomes too.",
+            "Total requests rejected before contacting a pod, by reason. Also counted in psystrike_outcomes_total.",
             refusals,
         );
+    }
+
+    fn pod_responses(&mut self) {
+        const NAME: &str = "psystrike_pod_responses_total";
+        self.family(NAME, "Total responses from pods, by status class, whether or not they were forwarded.");
+        for (at, class) in CLASSES.into_iter().enumerate() {
+            let count = self.sum(|worker| &worker.pod_responses[at]);
+            self.put(&[NAME, "{class=\"", class, "\"} "]);
+            self.value(count);
+        }
     }
 
     fn tunnels(&mut self) {
@@ -239,9 +245,11 @@ impl Text<'_> {
         self.sample(BYTES, format_args!("direction=\"to_pod\""), to_pods);
         let to_clients = self.sum(|worker| &worker.tunnel_to_clients);
         self.sample(BYTES, format_args!("direction=\"to_client\""), to_clients);
-        self.histogram("psystrike_tunnel_duration_seconds", "Duration of tunnels.", |worker| {
-            &worker.tunnel_duration
-        });
+        self.histogram(
+            "psystrike_tunnel_duration_seconds",
+            "Time from the opening of a tunnel to its end.",
+            |worker| &worker.tunnel_duration,
+        );
     }
 
     fn by_outcome(&mut self, name: &str, label: &str, help: &str, outcomes: impl Iterator<Item = Outcome>) {
@@ -254,12 +262,13 @@ impl Text<'_> {
     }
 
     fn histogram(&mut self, name: &str, help: &str, of: impl Fn(&Counters) -> &Histogram) {
-        let _ = write!(self.out, "# HELP {name} {help}\n# TYPE {name} histogram\n");
+        self.put(&["# HELP ", name, " ", help, "\n# TYPE ", name, " histogram\n"]);
         let mut count = 0;
         for bucket in 0..=BUCKETS.len() {
             count += self.sum(|worker| &of(worker).buckets[bucket]);
             let upper = BUCKETS.get(bucket).map_or("+Inf", |(_, text)| text);
-            let _ = writeln!(self.out, "{name}_bucket{{le=\"{upper}\"}} {count}");
+            self.put(&[name, "_bucket{le=\"", upper, "\"} "]);
+            self.value(count);
         }
         let seconds = Duration::from_nanos(self.sum(|worker| &of(worker).sum_nanoseconds)).as_secs_f64();
         let _ = writeln!(self.out, "{name}_sum {seconds}\n{name}_count {count}");

@@ -18,12 +18,12 @@ const HTTP_PORT: u16 = 80;
 /// # Errors
 /// [`Outcome::BadTarget`], [`Outcome::BadHost`] or [`Outcome::BadPort`].
 pub(super) fn resolve(uri: &str) -> Result<PodRoute<'_>, Failure> {
-    let Some(rest) = strip_scheme(uri) else { return Err(bad("its scheme is not http")) };
+    let Some(rest) = strip_scheme(uri) else { return Err(bad("the scheme is not http")) };
     // As for `before_slash`: near the start, a loop beats a search.
     let end = rest.bytes().position(|byte| matches!(byte, b'/' | b'?'));
     let (authority, rest) = rest.split_at(end.unwrap_or(rest.len()));
     if authority.bytes().any(|byte| byte == b'@') {
-        return Err(bad("userinfo"));
+        return Err(bad("userinfo not allowed"));
     }
     let destination = parse_authority(authority, Some(HTTP_PORT))?;
     let (path, query) = match memchr::memchr(b'?', rest.as_bytes()) {
@@ -50,7 +50,7 @@ pub(super) fn bad(detail: &'static str) -> Failure {
 /// As [`resolve`].
 pub(super) fn resolve_authority(authority: &str) -> Result<Destination<'_>, Failure> {
     if authority.contains('@') {
-        return Err(bad("userinfo"));
+        return Err(bad("userinfo not allowed"));
     }
     Ok(parse_authority(authority, None)?)
 }
@@ -119,12 +119,12 @@ mod tests {
     fn other_absolute_targets_are_refused() {
         let bad_target = |detail| bad(detail);
         for (uri, expected) in [
-            ("https://10.1.2.3/m", bad_target("its scheme is not http")),
-            ("ftp://10.1.2.3/m", bad_target("its scheme is not http")),
-            ("http:/10.1.2.3/m", bad_target("its scheme is not http")),
-            ("http://user@10.1.2.3/m", bad_target("userinfo")),
-            ("http://user:password@10.1.2.3:80/m", bad_target("userinfo")),
-            ("http://@10.1.2.3/m", bad_target("userinfo")),
+            ("https://10.1.2.3/m", bad_target("the scheme is not http")),
+            ("ftp://10.1.2.3/m", bad_target("the scheme is not http")),
+            ("http:/10.1.2.3/m", bad_target("the scheme is not http")),
+            ("http://user@10.1.2.3/m", bad_target("userinfo not allowed")),
+            ("http://user:password@10.1.2.3:80/m", bad_target("userinfo not allowed")),
+            ("http://@10.1.2.3/m", bad_target("userinfo not allowed")),
             ("http://", Outcome::BadHost.into()),
             ("http:///m", Outcome::BadHost.into()),
             ("http://:80/m", Outcome::BadHost.into()),

@@ -10,7 +10,7 @@ use crate::proxy::peer::Peer;
 /// Rewrites a pod's `Location` to a path of psystrike. Returns `None` if it does not lead to the same pod, or leads
 /// nowhere.
 ///
-/// `name` is the pod's name, if the request gives that: it stays in the path, unless `Location` has the address.
+/// `name` is the pod's name, if the request gives one: it stays in the path, unless `Location` has the address.
 /// `asked` is the path of the request to the pod: relative references are resolved against it. Resolved against the
 /// client's own path, a reference with `..` could lead elsewhere.
 pub fn location_through_us(location: &[u8], peer: Peer, name: Option<&str>, asked: &str) -> Option<String> {
@@ -42,7 +42,7 @@ pub fn location_through_us(location: &[u8], peer: Peer, name: Option<&str>, aske
             remove_dot_segments(&format!("{folder}{path}"))
         }
     };
-    // If the path has a `%3F` and no query follows, an empty query keeps it from being taken for a `?`.
+    // If the path has a `%3F` and no query follows, an empty query prevents its decoding to a `?`.
     let query = if encoded_question_mark(&path).is_some() && !suffix.starts_with('?') { "?" } else { "" };
     // Bare IPv6: a path segment may have colons, but no brackets (RFC 3986 section 3.3).
     let port = peer.port();

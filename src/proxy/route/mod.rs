@@ -36,7 +36,7 @@ pub fn resolve(target: Target<'_>) -> Result<Route<'_>, Failure> {
 pub fn resolve_connect(target: Target<'_>) -> Result<Destination<'_>, Failure> {
     match target {
         Target::Other(authority) => forward::resolve_authority(authority),
-        Target::Origin { .. } | Target::Absolute(_) => Err(forward::bad("not a host with a port")),
+        Target::Origin { .. } | Target::Absolute(_) => Err(forward::bad("expected host:port")),
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::proxy::outcome::Outcome;
 
-/// The pod's path if the target has none: Prometheus's default.
+/// The pod's path if the target has no path: Prometheus's default.
 const METRICS_PATH: &str = "/metrics";
 
 /// Returns the pod of a path and a query.

@@ -145,7 +145,7 @@ impl Destination<'_> {
 pub struct PodTarget<'b> {
     /// The path, from its first `/` on.
     pub path: &'b str,
-    /// The query, behind a `?`.
+    /// The query, after the `?`.
     pub query: Option<&'b str>,
 }
 

@@ -1,13 +1,14 @@
 //! The state machine of a tunnel (RFC 9110 section 9.3.6): two directions that end apart, and an idle timeout.
 //!
-//! Owns when a tunnel ends, and how each side learns of it. Never sees a byte: what follows CONNECT belongs to the pod.
+//! Owns when a tunnel ends, and how each side is informed. Never sees the bytes: those after CONNECT belong to the pod.
 //!
 //! ```text
 //! one side closes its sending direction -> the same on the other side; the other direction goes on
 //! both have, and have taken all bytes   -> both connections are closed
 //! one connection fails                  -> the other one is reset
-//! no byte moves for a second, and the process closes  -> both are closed, once both have taken all bytes
-//! no byte moves for the idle timeout; or for a second, and another client needs the place
+//! no byte moves for a second during shutdown
+//!                                       -> both are closed, once both have taken all bytes
+//! no byte moves for the idle timeout, or for a second while another client needs the place
 //!                                       -> both are closed; or reset, if one has not taken all bytes
 //! the buffers are full                  -> both are reset
 //! ```
@@ -22,7 +23,7 @@ use super::{
     timestamp::Timestamp,
 };
 
-/// For how long no byte may have moved in a tunnel that is closed with the process, or for another client.
+/// How long no byte must move before a tunnel is closed for shutdown, or in favour of another client.
 const QUIET: Duration = Duration::from_secs(1);
 /// How often to check whether both sides have taken all bytes. Until then they are in the kernel's buffers, and the
 /// tunnel counts as a client: no limit counts the bytes of connections that are closed.
@@ -35,7 +36,7 @@ pub struct Tunnel {
     /// When a byte last moved.
     active: Timestamp,
     idle_timeout: Duration,
-    /// Whether the process closes: then a shorter timeout holds.
+    /// Whether the process is shutting down, which shortens the idle timeout.
     drains: bool,
     client_ended: bool,
     pod_ended: bool,
@@ -103,7 +104,7 @@ impl Tunnel {
         self.client_ended && self.pod_ended
     }
 
-    /// Handles an event. An event that is no tunnel's changes nothing.
+    /// Handles an event. Events of other states change nothing.
     pub fn on_event(&mut self, event: Event<'_>, ctx: &mut Context<'_>, out: &mut Output) {
         out.clear();
         if self.is_over() {
@@ -135,7 +136,7 @@ impl Tunnel {
         }
     }
 
-    /// A side closed its sending direction, and the other side took all that came before.
+    /// Handles the end of a side's sending direction, once the other side took all bytes before it.
     fn eof(&mut self, side: Side, ctx: &mut Context<'_>, out: &mut Output) {
         self.active = ctx.now;
         match side {
@@ -149,7 +150,7 @@ impl Tunnel {
         }
     }
 
-    /// A side's connection failed: the other side is reset, as it would be without a tunnel between them.
+    /// Handles the failure of a side's connection: resets the other side, as it would be without a tunnel between them.
     fn failed(&mut self, side: Side, out: &mut Output) {
         match side {
             Side::Client => {
@@ -216,7 +217,7 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(60);
 
-    /// Has these events happen to a tunnel, each so many milliseconds after its opening. Returns the last output's
+    /// Passes these events to a tunnel, each at the given milliseconds after its opening. Returns the last output's
     /// actions, and the report.
     fn after(
         events: Vec<(u64, Event<'static>)>,
@@ -321,7 +322,7 @@ mod tests {
             (vec![(10, Event::Tunnelled), (60_000, TIMEOUT_EVENT)], Some(60_010), None),
             (vec![(10, Event::Tunnelled), (60_010, TIMEOUT_EVENT)], None, Some((TunnelEnd::Idle, 60_010))),
             (vec![(10, Event::TunnelEof(Side::Pod))], Some(60_010), None),
-            // As the process closes, a second without a byte is enough.
+            // During shutdown, a second without a byte is enough.
             (vec![(10, CLOSE_IF_IDLE)], Some(1_000), None),
             (vec![(10, CLOSE_IF_IDLE), (500, Event::Tunnelled)], Some(1_500), None),
             (vec![(10, CLOSE_IF_IDLE), (1_000, TIMEOUT_EVENT)], None, Some((TunnelEnd::Drained, 1_000))),

@@ -7,13 +7,13 @@ use std::time::Duration;
 /// The result of a tunnel, for counters and log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunnelReport {
-    /// Why it ended.
+    /// The reason for its end.
     pub end: TunnelEnd,
     /// The time from its opening to its end.
     pub duration: Duration,
 }
 
-/// Why a tunnel ended.
+/// The reason for the end of a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TunnelEnd {
     /// Both sides closed their sending directions.
@@ -24,9 +24,9 @@ pub enum TunnelEnd {
     PodFailed,
     /// No byte moved for too long.
     Idle,
-    /// The process closes, and no byte was moving.
+    /// The process shut down, and no byte was moving.
     Drained,
-    /// The bytes held for others reached their limit.
+    /// The buffers were full.
     BuffersFull,
     /// Another client needed its place, and no byte was moving.
     Evicted,
