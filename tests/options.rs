@@ -3,29 +3,11 @@
 
 mod support;
 
-use std::{env, fs};
-
 use psystrike::config::options::{Fallback, Kind, Opt};
 use serde_json::{Value, json};
-use support::{read, repository};
+use support::generated;
 
-/// Replaces what stands between two lines of a file, or checks that it is this already.
-fn generate(file: &str, (begin, end): (&str, &str), generated: &str) {
-    let text = read(file);
-    let (before, rest) = text.split_once(begin).unwrap_or_else(|| panic!("no {begin:?} in {file}"));
-    let (current, after) = rest.split_once(end).unwrap_or_else(|| panic!("no {end:?} in {file}"));
-    if env::var_os("PSYSTRIKE_WRITE").is_some() {
-        let text = [before, begin, generated, end, after].concat();
-        fs::write(repository().join(file), text).expect("the file is writable");
-        return;
-    }
-    let differs = current.lines().zip(generated.lines()).find(|(current, generated)| current != generated);
-    assert!(
-        current == generated,
-        "{file} is not what src/config/options.rs says; PSYSTRIKE_WRITE=1 cargo test --test options writes it. \
-         The first difference: {differs:#?}"
-    );
-}
+const SOURCE: &str = "src/config/options.rs";
 
 #[test]
 fn the_readme_has_every_option() {
@@ -42,7 +24,7 @@ fn the_readme_has_every_option() {
     }
     let lines =
         ("<!-- Generated from src/config/options.rs -->\n\n", "\n<!-- End of what is generated -->\n");
-    generate("README.md", lines, &table);
+    generated::part_between("README.md", lines, &table, SOURCE);
 }
 
 #[test]
@@ -58,7 +40,7 @@ fn the_charts_schema_has_every_option() {
         "    \"options\": {\n      \"type\": \"object\",\n      \"properties\": {\n",
         "      },\n      \"additionalProperties\": false,\n      \"required\": [\n        \"allow\"\n",
     );
-    generate("deploy/helm/values.schema.json", lines, &generated);
+    generated::part_between("deploy/helm/values.schema.json", lines, &generated, SOURCE);
 }
 
 /// The JSON Schema of a value in the chart. `None`: the chart does not take the option.

@@ -14,6 +14,7 @@ pub mod cluster;
 pub mod dashboard;
 pub mod dns;
 pub mod exposition;
+pub mod generated;
 pub mod http;
 pub mod image;
 pub mod kubernetes;
