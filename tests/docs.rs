@@ -1,6 +1,6 @@
 //! The documents are true as far as a machine can tell: their commands run, or it is said why they cannot here; links lead
-//! somewhere; options, variables and metrics exist; Prometheus shows what they say that it shows; figures, licences and
-//! versions are those of the files that they come from.
+//! somewhere; options, variables and metrics exist; Prometheus shows what they say that it shows; licences and versions
+//! are those of the files that they come from.
 
 mod support;
 
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use psystrike::{config::help, proxy::budget::ALLOWANCE_BYTES};
+use psystrike::config::help;
 use serde_json::{Value, json};
 use support::{
     Scratch,
@@ -91,7 +91,10 @@ const COMMANDS: &[(&str, Fate)] = &[
     ),
     ("kubectl get pods ", Cannot(CLUSTER)),
     (".ci/run\n", Cannot("it is what runs this test")),
-    ("cargo bench --bench side_by_side -- all\n", Cannot("takes more than an hour of an idle machine")),
+    (
+        "cargo bench --bench side_by_side -- all --write\n",
+        Cannot("takes more than an hour of an idle machine"),
+    ),
     ("git tag ", Cannot("needs the right to push, and is done once")),
     ("export SOURCE_DATE_EPOCH=", Cannot(BASE_IMAGES)),
     ("docker buildx build ", Cannot(BASE_IMAGES)),
@@ -231,6 +234,7 @@ fn every_option_and_variable_exists() {
     let mut variables: BTreeSet<String> = ours.iter().map(variable).collect();
     variables.insert("PSYSTRIKE_REVISION".to_owned()); // of src/build.rs
     variables.insert("PSYSTRIKE_".to_owned()); // PSYSTRIKE_*
+    variables.insert("PSYSTRIKE_WRITE".to_owned()); // of tests/support/generated.rs
     for document in Document::all() {
         let unknown = &options(&document.text) - &known;
         assert_eq!(unknown, BTreeSet::new(), "{}: options that nobody has", document.path);
@@ -362,181 +366,6 @@ fn every_alert_has_its_section() {
     let behind = sections.iter().skip_while(|section| section.title != "Alerts").skip(1);
     let described: Vec<&str> = behind.map(|section| section.title.as_str()).collect();
     assert_eq!(described, alerts);
-}
-
-// What the manifests set, and the sizing is for.
-const INTERVAL_SECONDS: f64 = 15.0;
-const CLIENTS_MAX: f64 = 1_000.0;
-const IDLE_MAX: f64 = 2_000.0;
-const MEMORY_KIB: f64 = 32.0 * 1024.0;
-/// Measured once, as deploy/README.md says.
-const KERNEL_KIB_EACH: f64 = 4.1;
-// src/limits.rs and src/proxy/budget.rs: what is held for those that stall, and what each client may hold beside.
-const BUFFERS_PART: f64 = 4.0;
-const ALLOWANCE_KIB: f64 = ALLOWANCE_BYTES as f64 / 1024.0;
-
-/// What as many connections as the manifests allow take, of the process and of the kernel.
-fn used_by_connections_kib(start: f64, each_bytes: f64) -> f64 {
-    start + IDLE_MAX * each_bytes / 1024.0 + (IDLE_MAX + CLIENTS_MAX) * KERNEL_KIB_EACH
-}
-
-/// What there can be at most: all those connections, a pod's for each client too, and full buffers.
-fn used_at_most_kib(start: f64, each_bytes: f64) -> f64 {
-    let for_clients = CLIENTS_MAX * (KERNEL_KIB_EACH + ALLOWANCE_KIB);
-    used_by_connections_kib(start, each_bytes) + for_clients + MEMORY_KIB / BUFFERS_PART
-}
-
-#[test]
-fn the_figures_in_the_manifests_are_what_the_measured_ones_come_to() {
-    let perf = Document::read("PERF.md");
-    let of = |title: &str, row, column| figure(&markdown::table(&perf.section(title).prose), row, column);
-    let scrape_us = of("16 KiB, length", "psystrike musl", "processor µs/scrape");
-    let (start, each) =
-        (of("Memory", "psystrike musl", "start"), of("Memory", "psystrike musl", "bytes per client"));
-    let pods = |cores: f64| cores * 1e6 / scrape_us * INTERVAL_SECONDS;
-    let one_digit = |number: f64| {
-        let scale = 10f64.powf(number.log10().floor());
-        thousands(&format!("{:.0}", (number / scale).round() * scale))
-    };
-    let connections = format!(
-        "With {} kept pod connections they take {:.0} of the {:.0} MiB,",
-        thousands(&IDLE_MAX.to_string()),
-        used_by_connections_kib(start, each) / 1024.0,
-        MEMORY_KIB / 1024.0
-    );
-    let limits = [format!("CLIENTS_MAX={CLIENTS_MAX}"), format!("UPSTREAMS_IDLE_MAX={IDLE_MAX}")];
-    let base = "deploy/kubernetes/base";
-    for (file, expected) in [
-        (
-            format!("{base}/deployment.yaml"),
-            vec![
-                format!(
-                    "cpu: 10m # {} pods of 16 KiB, each scraped every {INTERVAL_SECONDS} s: {scrape_us:.0} µs a scrape",
-                    two_digits(pods(0.01))
-                ),
-                format!(
-                    "memory: 8Mi # 500 pods: {:.1} MiB, and {KERNEL_KIB_EACH} KiB of the kernel's for each connection,",
-                    (start + 500.0 * each / 1024.0) / 1024.0
-                ),
-                format!("memory: {:.0}Mi", MEMORY_KIB / 1024.0),
-            ],
-        ),
-        (format!("{base}/kustomization.yaml"), [&limits[..], std::slice::from_ref(&connections)].concat()),
-        (
-            "deploy/systemd/psystrike.service".to_owned(),
-            [&limits[..], std::slice::from_ref(&connections)].concat(),
-        ),
-        (
-            "deploy/helm/values.yaml".to_owned(),
-            vec![
-                connections,
-                format!("clients-max: {CLIENTS_MAX}"),
-                format!("upstreams-idle-max: {IDLE_MAX}"),
-            ],
-        ),
-        (
-            "deploy/kubernetes/overlays/hpa/kustomization.yaml".to_owned(),
-            vec![format!(
-                "half a core, at which another one is added, is about {} scrapes of 16 KiB a second (PERF.md), or {} \
-                 pods each {INTERVAL_SECONDS} s.",
-                one_digit(pods(0.5) / INTERVAL_SECONDS),
-                one_digit(pods(0.5))
-            )],
-        ),
-    ] {
-        let text = read(&file);
-        let lines = text.lines().map(|line| line.trim_start().trim_start_matches("# "));
-        let said = lines.collect::<Vec<_>>().join(" ");
-        for part in expected {
-            assert!(said.contains(&part), "{file} has to say, by PERF.md: {part}");
-        }
-    }
-}
-
-#[test]
-fn sizing_is_what_the_measured_figures_come_to() {
-    let perf = Document::read("PERF.md");
-    let of = |title: &str, row, column| figure(&markdown::table(&perf.section(title).prose), row, column);
-    let small = of("16 KiB, length", "psystrike musl", "processor µs/scrape");
-    let large = of("256 KiB, length", "psystrike musl", "processor µs/scrape");
-    let (start, each) =
-        (of("Memory", "psystrike musl", "start"), of("Memory", "psystrike musl", "bytes per client"));
-    let memory = markdown::table(&perf.section("Memory").prose);
-    let stalled = figure_in_brackets(&memory, "psystrike musl", "64 stalled");
-    let growth = perf.section("Growth").prose;
-    let growth = markdown::table(growth.split("Growth with clients").nth(1).expect("growth with clients"));
-    let (alone, crowd) = (figure(&growth, "1", "psystrike"), figure(&growth, "64", "psystrike"));
-
-    let most_kib = used_at_most_kib(start, each);
-    assert!(most_kib < MEMORY_KIB, "{most_kib} KiB do not fit into the limit of the manifests");
-    let at_most = format!(
-        "with {} pooled pod connections, {} clients that all scrape, and full buffers, that is {:.0} of the {:.0} MiB: \
-         a pod connection and {ALLOWANCE_KIB} KiB more for each client, and {:.0} MiB of buffers.",
-        thousands(&IDLE_MAX.to_string()),
-        thousands(&CLIENTS_MAX.to_string()),
-        most_kib / 1024.0,
-        MEMORY_KIB / 1024.0,
-        MEMORY_KIB / BUFFERS_PART / 1024.0,
-    );
-
-    let mut expected = Vec::new();
-    for pods in [100.0, 1_000.0, 10_000.0] {
-        let scrapes = pods / INTERVAL_SECONDS;
-        let percent = |us: f64| two_digits(scrapes * us / 1e6 * 100.0);
-        let megabits = |kib: f64| two_digits(scrapes * kib * 1024.0 * 8.0 / 1e6);
-        expected.push(format!(
-            "| {} | {} | {} % of a core | {} % of a core | {} Mbit/s | {} Mbit/s | {:.1} MiB | {:.1} MiB |",
-            thousands(&pods.to_string()),
-            two_digits(scrapes),
-            percent(small),
-            percent(large),
-            megabits(16.0),
-            megabits(256.0),
-            (start + pods * each / 1024.0) / 1024.0,
-            (pods + pods.min(CLIENTS_MAX)) * KERNEL_KIB_EACH / 1024.0,
-        ));
-    }
-    expected.extend([
-        format!("scrapes/s × {small:.1} µs for a page of 16 KiB, or {large:.1} µs for one of 256 KiB,"),
-        format!("{alone:.1} instead of {crowd:.1} µs"),
-        format!("{start} KiB at the start and {each} bytes for each pod"),
-        format!("64 clients that stop reading in the middle of an answer took {stalled} KiB of the process"),
-        at_most,
-        format!("{KERNEL_KIB_EACH} KiB for each open connection"),
-    ]);
-    let said = Document::read("deploy/README.md").section("Sizing").prose;
-    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-    let missing: Vec<_> = expected.iter().filter(|part| !said.contains(part.as_str())).collect();
-    assert!(missing.is_empty(), "deploy/README.md, Sizing, has to say, by PERF.md:\n{}", expected.join("\n"));
-}
-
-/// The number at the beginning of a cell.
-fn figure(table: &[Vec<String>], row: &str, column: &str) -> f64 {
-    numbers(table, row, column)[0]
-}
-
-/// What is more than before: `1900 (+1304)`.
-fn figure_in_brackets(table: &[Vec<String>], row: &str, column: &str) -> f64 {
-    numbers(table, row, column)[1]
-}
-
-fn numbers(table: &[Vec<String>], row: &str, column: &str) -> Vec<f64> {
-    let header = table.first().unwrap_or_else(|| panic!("no table for {row}, {column}"));
-    let at = header.iter().position(|cell| cell == column).unwrap_or_else(|| panic!("{column}: {header:?}"));
-    let cells = table.iter().find(|cells| cells[0] == row).unwrap_or_else(|| panic!("no row {row}"));
-    let words = cells[at].split([' ', '(', ')', '+']).filter(|word| !word.is_empty());
-    words.map_while(|word| word.parse().ok()).collect()
-}
-
-fn two_digits(number: f64) -> String {
-    let scale = 10f64.powi(number.log10().floor() as i32 - 1);
-    let decimals = (-scale.log10()).round().max(0.0) as usize;
-    thousands(&format!("{:.decimals$}", (number / scale).round() * scale))
-}
-
-fn thousands(number: &str) -> String {
-    let whole = number.split('.').next().unwrap_or(number).len();
-    if whole > 3 { format!("{},{}", &number[..whole - 3], &number[whole - 3..]) } else { number.to_owned() }
 }
 
 /// What may be in the binary.
