@@ -1,19 +1,19 @@
-//! Reads answers and checks that each has its status and is whole. Independent of the code that it checks.
+//! Reads responses and checks that each has the expected status and is complete. Shares no code with psystrike.
 
 use crate::pods::PERIOD_BYTES;
 
-/// The longest head of an answer.
+/// The maximum size of a response header.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
-/// Reads answers, one after the other.
+/// Reads responses, one after the other.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// What it has to have; anything else is an error.
+    /// The expected status; any other is an error.
     status: u16,
-    /// The beginning of a head.
+    /// An incomplete header.
     head: Vec<u8>,
     state: State,
-    /// So many bytes of the body are there.
+    /// The bytes of the body that have arrived.
     body_bytes: u64,
     close: bool,
 }
@@ -36,17 +36,17 @@ impl Answer {
         Self { status, head: Vec::new(), state: State::Head, body_bytes: 0, close: false }
     }
 
-    /// Whether it is whole.
+    /// Whether it is complete.
     pub(crate) fn is_whole(&self) -> bool {
         self.state == State::Whole
     }
 
-    /// Whether the connection ends with it.
+    /// Whether the connection closes after it.
     pub(crate) fn closes(&self) -> bool {
         self.close
     }
 
-    /// How long its body was.
+    /// The length of its body.
     pub(crate) fn body_bytes(&self) -> u64 {
         self.body_bytes
     }
@@ -57,7 +57,7 @@ impl Answer {
         (self.state, self.body_bytes, self.close) = (State::Head, 0, false);
     }
 
-    /// More bytes of it. `body` is what a pod's bodies repeat, if every byte is to be compared.
+    /// Takes more bytes of it. If `body` is given, compares every byte of the body with it, over and over.
     pub(crate) fn feed(&mut self, mut bytes: &[u8], body: Option<&[u8]>) -> Result<(), String> {
         while !bytes.is_empty() {
             let used = match &mut self.state {
@@ -71,7 +71,7 @@ impl Answer {
                     self.body_bytes += used as u64;
                     used
                 }
-                State::Whole => return Err(format!("{} bytes behind the end of an answer", bytes.len())),
+                State::Whole => return Err(format!("{} bytes after the end of a response", bytes.len())),
                 coding => {
                     *coding = coding.step(bytes[0])?;
                     1
@@ -100,7 +100,7 @@ impl Answer {
             return Ok(length - before);
         }
         if head.len() > HEAD_BYTES_MAX {
-            return Err("an answer's head without an end".to_owned());
+            return Err("a response header has no end".to_owned());
         }
         self.head = head;
         Ok(bytes.len())
@@ -109,31 +109,32 @@ impl Answer {
     fn read_head(&mut self, bytes: &[u8]) -> Result<Option<usize>, String> {
         let mut fields = [httparse::EMPTY_HEADER; 32];
         let mut head = httparse::Response::new(&mut fields);
-        let parsed = head.parse(bytes).map_err(|error| format!("an answer's head: {error}"))?;
+        let parsed = head.parse(bytes).map_err(|error| format!("a response header: {error}"))?;
         let httparse::Status::Complete(length) = parsed else { return Ok(None) };
         if head.code != Some(self.status) {
             let start = &bytes[..length.min(200)];
-            return Err(format!("an answer that is not {}: {}", self.status, start.escape_ascii()));
+            return Err(format!("response status is not {}: {}", self.status, start.escape_ascii()));
         }
         let mut framing = None;
         for field in &*head.headers {
             let is = |name: &str| field.name.eq_ignore_ascii_case(name);
             if is("content-length") {
                 let length = str::from_utf8(field.value).ok().and_then(|text| text.parse().ok());
-                framing = Some(State::Length { left: length.ok_or("an answer's Content-Length")? });
+                framing =
+                    Some(State::Length { left: length.ok_or("a response has an invalid Content-Length")? });
             } else if is("transfer-encoding") {
                 framing = Some(State::Size { bytes: 0, digits: 0 });
             } else if is("connection") {
                 self.close = field.value.eq_ignore_ascii_case(b"close");
             }
         }
-        self.state = framing.ok_or("an answer without a framing of its own")?;
+        self.state = framing.ok_or("a response has neither Content-Length nor Transfer-Encoding")?;
         Ok(Some(length))
     }
 }
 
 impl State {
-    /// The state behind one byte of the chunked coding.
+    /// The state after one byte of the chunked coding.
     fn step(self, byte: u8) -> Result<Self, String> {
         Ok(match (self, byte) {
             (Self::Size { bytes, digits: digits @ 0..8 }, _) if byte.is_ascii_hexdigit() => {
@@ -141,13 +142,13 @@ impl State {
                 Self::Size { bytes: bytes * 16 + digit, digits: digits + 1 }
             }
             (Self::Size { bytes, digits: 1.. }, b'\r') => Self::SizeLf { bytes },
-            // Trailers are not sent here: behind the last chunk's size there is an empty line.
+            // Pods send no trailers: an empty line follows the size of the last chunk.
             (Self::SizeLf { bytes: 0 }, b'\n') => Self::EndCr { last: true },
             (Self::SizeLf { bytes }, b'\n') => Self::Data { left: bytes },
             (Self::EndCr { last }, b'\r') => Self::EndLf { last },
             (Self::EndLf { last: true }, b'\n') => Self::Whole,
             (Self::EndLf { last: false }, b'\n') => Self::Size { bytes: 0, digits: 0 },
-            _ => return Err(format!("chunked coding broken in {self:?} at {byte:#x}")),
+            _ => return Err(format!("invalid chunked coding: {byte:#x} in state {self:?}")),
         })
     }
 }
@@ -158,7 +159,7 @@ fn compare(bytes: &[u8], offset: u64, period: &[u8]) -> Result<(), String> {
     while !bytes.is_empty() {
         let length = bytes.len().min(period.len() - at);
         if bytes[..length] != period[at..at + length] {
-            return Err(format!("a body that is not the pod's, behind byte {offset}"));
+            return Err(format!("a body differs from the pod's after byte {offset}"));
         }
         bytes = &bytes[length..];
         at = 0;

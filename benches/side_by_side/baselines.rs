@@ -1,11 +1,11 @@
-//! The baselines: what a forwarder on sockets cannot be cheaper than.
+//! The baselines: the minimum that a forwarder on sockets costs.
 //!
-//! They parse nothing. What a client sends goes to the pod connection that rested longest, and what comes from
-//! there goes back, until the client sends again. As many pod connections are kept as there are pods and clients,
-//! so that every scrape finds one, as with a forwarder that looks at its requests.
+//! They parse nothing. Bytes from a client go to the longest-idle pod connection, and bytes from there go back, until
+//! the client sends again. There are as many pod connections as pods and clients together, so that every scrape finds
+//! one, as in a forwarder that parses requests.
 //!
-//! One moves an answer with read and write, the other with splice(2) through a pipe. The latter is told how long
-//! an answer is, as a forwarder knows from `Content-Length`, which saves the call that would only find nothing.
+//! One moves a response with read and write, the other with splice(2) through a pipe. The second is told how long a
+//! response is, which a forwarder knows from `Content-Length`. This saves the call that finds nothing.
 
 use std::{
     collections::VecDeque,
@@ -27,16 +27,16 @@ use slab::Slab;
 
 use crate::pods;
 
-/// Holds a whole answer of up to 256 KiB with its head. Smaller ones take more calls, and larger ones fall out of
-/// the core's own cache.
+/// Holds a complete response of up to 256 KiB with its header. Smaller buffers take more calls, and larger ones do not
+/// fit into the core's own cache.
 const SCRATCH_BYTES: usize = (256 + 4) * 1024;
-/// As large as anybody may have it: the kernel takes no more at once than a pipe has room for.
+/// The maximum for unprivileged processes. The kernel moves no more at once than fits into the pipe.
 pub(crate) const PIPE_BYTES: usize = 1024 * 1024;
 const LISTENER: Token = Token(usize::MAX - 1);
-/// Pods' tokens are above, clients' below.
+/// Tokens of pods start here; those of clients are below.
 const POD: usize = 1 << 32;
 
-/// How an answer moves.
+/// How a response is moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     ReadWrite,
@@ -44,7 +44,7 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    /// What it is called on a command line.
+    /// Its name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::ReadWrite => "read-write",
@@ -52,13 +52,13 @@ impl Way {
         }
     }
 
-    /// The one of this name.
+    /// The way with this name.
     pub(crate) fn named(name: &str) -> Option<Self> {
         [Self::ReadWrite, Self::Splice].into_iter().find(|way| way.name() == name)
     }
 }
 
-/// What a baseline needs to know.
+/// The settings of a baseline.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
     pub(crate) way: Way,
@@ -66,7 +66,7 @@ pub(crate) struct Setup {
     pub(crate) pods_port: u16,
     pub(crate) pods: usize,
     pub(crate) clients: usize,
-    /// How long every answer is, head and body.
+    /// The length of every response, header and body.
     pub(crate) answer_bytes: u64,
 }
 
@@ -118,11 +118,11 @@ struct Client {
     pod: Option<usize>,
     writable: bool,
     kept: Kept,
-    /// So much of the answer has yet to come from the pod.
+    /// The bytes of the response that the pod has yet to send.
     answer_left: u64,
 }
 
-/// What a client has yet to take.
+/// Bytes that the client has yet to read.
 enum Kept {
     Nothing,
     Bytes { bytes: Vec<u8>, taken: usize },
@@ -234,7 +234,7 @@ impl Baseline {
                 }
             };
             client.answer_left = client.answer_left.checked_sub(moved).ok_or(ErrorKind::InvalidData)?;
-            // The event for the whole answer may have come with its first bytes; the next one is for the next.
+            // One event may stand for the complete response. The next event is for the next response.
             pod.readable &= client.answer_left > 0;
         }
         Ok(())
@@ -242,7 +242,7 @@ impl Baseline {
 }
 
 impl Client {
-    /// Has the client take what is kept for it. Says whether nothing is left.
+    /// Writes pending bytes to the client. Returns whether none are left.
     fn take(&mut self) -> io::Result<bool> {
         while self.writable {
             let result = match &mut self.kept {

@@ -34,7 +34,7 @@ impl Bench {
         }
         machine::pin(&[options.load_core])?;
         let pods = Pods::start().map_err(|error| format!("pods: {error}"))?;
-        // Not below target/, which a forwarder that gives up root may not be able to enter.
+        // Not below target/, which a forwarder that drops root privileges may be unable to enter.
         let scratch = std::env::temp_dir().join(format!("psystrike-side-by-side-{}", std::process::id()));
         fs::create_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
         let forwarders = installed(&options.forwarders);
@@ -68,7 +68,7 @@ impl Bench {
         );
     }
 
-    /// What forwarders have to serve in most parts.
+    /// The setup of most parts.
     pub(crate) fn setup(&self) -> Setup {
         Setup {
             scratch: self.scratch.clone(),

@@ -1,4 +1,4 @@
-//! Builds psystrike in other ways than the release build that cargo makes for every bench.
+//! Builds psystrike in other ways than the release build, which cargo makes for every benchmark.
 
 use std::{
     env,
@@ -6,14 +6,14 @@ use std::{
     process::Command,
 };
 
-/// The static binary. Whether a toolchain has what that needs, cargo tells by trying.
+/// The static binary. Fails if the toolchain lacks the target.
 pub(crate) fn static_musl() -> Result<PathBuf, String> {
     let target = format!("{}-unknown-linux-musl", env::consts::ARCH);
     build(&target_folder(), &["--target", &target], &[])?;
     Ok(target_folder().join(target).join("release/psystrike"))
 }
 
-/// The release build with its symbols left in, in a folder of its own.
+/// The release build with symbols, in its own folder.
 pub(crate) fn with_symbols() -> Result<PathBuf, String> {
     let folder = target_folder().join("symbols");
     let left_in =
@@ -22,7 +22,7 @@ pub(crate) fn with_symbols() -> Result<PathBuf, String> {
     Ok(folder.join("release/psystrike"))
 }
 
-/// Where cargo built this.
+/// The target folder of this build.
 fn target_folder() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_psystrike")).ancestors().nth(2).map(PathBuf::from).unwrap_or_default()
 }

@@ -1,8 +1,8 @@
-//! What is scraped: the bodies that the figures are taken with.
+//! The bodies that are scraped.
 
 use std::{fmt, str::FromStr};
 
-/// A body that pods have.
+/// A body that pods serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Body {
     pub(crate) bytes: u64,
@@ -40,7 +40,7 @@ pub(crate) const ALL: [Body; 7] =
     [length(1), length(16), length(64), length(256), length(1024), chunked(16), chunked(256)];
 
 impl Body {
-    /// Where pods have it.
+    /// The path at which pods serve it.
     pub(crate) fn path(self) -> String {
         format!("/{}/{}", self.framing.name(), self.bytes)
     }
@@ -63,7 +63,7 @@ impl FromStr for Framing {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let framing = Self::ALL.into_iter().find(|framing| framing.name() == text);
-        framing.ok_or_else(|| format!("{text:?}: no such framing"))
+        framing.ok_or_else(|| format!("unknown framing {text:?}"))
     }
 }
 
@@ -84,7 +84,7 @@ impl FromStr for Body {
     fn from_str(text: &str) -> Result<Self, String> {
         let (size, framing) = text.split_once('-').unwrap_or((text, Framing::Length.name()));
         let framing = framing.parse()?;
-        let wrong = || format!("{text:?}: a body is written 16k, 1m or 16k-chunked");
+        let wrong = || format!("invalid body {text:?}; expected 16k, 1m or 16k-chunked, for example");
         let (digits, factor) = match size.split_at_checked(size.len().saturating_sub(1)) {
             Some((digits, "k")) => (digits, 1024),
             Some((digits, "m")) => (digits, 1024 * 1024),

@@ -1,4 +1,4 @@
-//! The picture of the processor part: an SVG of bars, one group for each body, readable on light and dark.
+//! The chart of the processor part: an SVG with one group of bars for each body, for light and dark backgrounds.
 
 use std::fmt::Write as _;
 
@@ -17,7 +17,7 @@ const GAP: f64 = 4.0;
 const HEADING: f64 = 30.0;
 const TOP: f64 = 84.0;
 const BOTTOM: f64 = 44.0;
-/// Programs that know no `prefers-color-scheme` show the first of each colour.
+/// Programs without support for `prefers-color-scheme` show the light colours.
 const STYLE: &str = "\
 .back{fill:#fff}.text{fill:#1f2328}.faint{fill:#59636e}.grid{stroke:#d1d9e0}.spread{stroke:#1f2328}
 .value{fill:#59636e;stroke:#fff;stroke-width:4;paint-order:stroke}
@@ -66,7 +66,7 @@ fn relative(case: &Case) -> impl Iterator<Item = (&Measured, Spread)> {
     })
 }
 
-/// Lines at whole multiples, with their numbers above and below.
+/// A line at each whole multiple, with its number above and below.
 fn axis(svg: &mut String, scale: f64, longest: f64, bottom: f64) {
     for multiple in 0..=longest as usize {
         let x = LABELS + multiple as f64 * scale;

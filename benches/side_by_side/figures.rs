@@ -1,25 +1,25 @@
-//! Figures of rounds, and what can be said of them: medians, spreads, and ratios taken round by round.
+//! The figures of rounds, and their medians, quartiles and ratios.
 
 use std::{fmt, time::Duration};
 
-/// What one forwarder did in one round.
+/// The measurement of one forwarder in one round.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
     pub(crate) scrapes: u64,
     pub(crate) body_bytes: u64,
     pub(crate) wall: Duration,
-    /// Of the forwarder.
+    /// Processor time of the forwarder.
     pub(crate) processor: Duration,
-    /// Of that, from 0 to 1.
+    /// The share of user code in it, from 0 to 1.
     pub(crate) user_share: f64,
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
     pub(crate) pss_bytes: u64,
-    /// What others had of the forwarder's core, and what the hypervisor had.
+    /// How much of the forwarder's core other processes and the hypervisor used.
     pub(crate) noise: Noise,
 }
 
-/// What disturbed a turn.
+/// What disturbed a measurement.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Noise {
     pub(crate) others: Duration,
@@ -53,7 +53,7 @@ impl Sample {
     }
 }
 
-/// The middle of some figures, and between which two the middle half of them lies.
+/// The median of some figures, and their quartiles.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -62,7 +62,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// Nothing of no figures.
+    /// `None` if there are no figures.
     pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut figures: Vec<f64> = figures.into_iter().collect();
         figures.sort_by(f64::total_cmp);
@@ -75,7 +75,7 @@ impl Spread {
         Some(Self { median: quartile(2), lower: quartile(1), upper: quartile(3) })
     }
 
-    /// `figure` of each of `ours` over that of `theirs` in the same round.
+    /// The ratio of `ours` to `theirs` in each round.
     pub(crate) fn of_ratios(
         ours: &[Sample],
         theirs: &[Sample],
@@ -94,7 +94,7 @@ impl fmt::Display for Spread {
     }
 }
 
-/// The value below which so many hundredths of `sorted` lie.
+/// A percentile of values that are sorted.
 pub(crate) fn percentile(sorted: &[u64], hundredths: usize) -> u64 {
     let rank = (sorted.len() * hundredths).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()

@@ -1,7 +1,7 @@
-//! The forwarders: how each is configured, started on its core, and ended.
+//! The forwarders: how each is configured, started on its core, and stopped.
 //!
-//! Each runs as a child of the harness that the kernel ends with it ([`become_child`]), and writes what it has to
-//! say into a file of the scratch directory, which is shown if it fails.
+//! Each runs as a child of the harness, and the kernel kills it when the harness exits ([`become_child`]). Its output
+//! goes into a file of the scratch directory, which is printed if it fails.
 
 use std::{
     env,
@@ -27,58 +27,58 @@ use crate::{
     squid, tinyproxy, tunnel_baseline,
 };
 
-/// How long a forwarder may take to start. nginx has thousands of locations to read.
+/// Time limit for a start. nginx has to read thousands of locations.
 const START_MAX: Duration = Duration::from_secs(20);
-/// How long a forwarder may take to end before it is killed.
+/// Time limit for a stop; then the forwarder is killed.
 const END_MAX: Duration = Duration::from_secs(3);
-/// Says to this program that it is to become a forwarder.
+/// The first argument with which this program becomes a forwarder.
 const CHILD: &str = "--child";
 const BASELINE: &str = "--baseline";
 const TUNNEL_BASELINE: &str = "--tunnel-baseline";
 
-/// What forwards.
+/// A kind of forwarder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A binary of ours, and what it gets as `--workers`.
+    /// A psystrike binary, and its `--workers`.
     Psystrike { path: PathBuf, workers: &'static str },
-    /// nginx as a user writes it, which keeps no pod connection.
+    /// nginx as most users configure it; it pools no pod connections.
     NginxSimple,
-    /// nginx tuned.
+    /// nginx with the best settings that were found.
     NginxTuned,
-    /// nginx with settings that were tried to find its best.
+    /// nginx with other settings.
     Nginx(Tuning),
-    /// HAProxy with `set-dst`, which keeps connections.
+    /// HAProxy with `set-dst`; it pools connections.
     Haproxy,
-    /// tinyproxy, which keeps no connection: neither a client's nor a pod's.
+    /// tinyproxy, which closes the connections to client and pod after each response.
     Tinyproxy,
-    /// Squid without a cache, which keeps connections.
+    /// Squid without a cache; it pools connections.
     Squid,
-    /// A baseline of ours.
+    /// A baseline.
     Baseline(Way),
-    /// A baseline of ours for tunnels.
+    /// A baseline for tunnels.
     TunnelBaseline(Way),
 }
 
-/// What forwards, and what it is called in the tables.
+/// A forwarder, and its name in the tables.
 #[derive(Clone, Debug)]
 pub(crate) struct Forwarder {
     pub(crate) name: String,
     pub(crate) kind: Kind,
-    /// How scrapes name their pods to it.
+    /// How a request names its pod.
     pub(crate) form: Form,
 }
 
-/// A forwarder that takes connections.
+/// A running forwarder, which accepts connections.
 pub(crate) struct Running {
     child: Child,
     pub(crate) address: SocketAddr,
     form: Form,
-    /// Whether it closes a connection after every answer without announcing it.
+    /// Whether it closes a connection after every response without announcing it.
     closes: bool,
 }
 
 impl Kind {
-    /// The name of its program, unless that is built here.
+    /// The name of its program; `None` if it is built here.
     fn program(&self) -> Option<&'static str> {
         match self {
             Self::NginxSimple | Self::NginxTuned | Self::Nginx(_) => Some("nginx"),
@@ -91,27 +91,27 @@ impl Kind {
 }
 
 impl Forwarder {
-    /// A forwarder of scrapes that name their pod in the path.
+    /// A forwarder for requests that name the pod in the path.
     pub(crate) fn new(name: &str, kind: Kind) -> Self {
         Self { name: name.to_owned(), kind, form: Form::Pods }
     }
 
-    /// A binary of ours, with one worker.
+    /// A psystrike binary with one worker.
     pub(crate) fn ours(name: &str, path: PathBuf) -> Self {
         Self::new(name, Kind::Psystrike { path, workers: "1" })
     }
 
-    /// The same with scrapes in absolute form.
+    /// The same for requests in absolute form.
     pub(crate) fn in_absolute_form(self) -> Self {
         Self { form: Form::Absolute, ..self }
     }
 
-    /// The same with scrapes in tunnels.
+    /// The same for scrapes in tunnels.
     pub(crate) fn in_tunnels(self) -> Self {
         Self { form: Form::Tunnel, ..self }
     }
 
-    /// Whether it is a binary of ours.
+    /// Whether it is psystrike.
     pub(crate) fn is_ours(&self) -> bool {
         matches!(self.kind, Kind::Psystrike { .. })
     }
@@ -121,7 +121,7 @@ impl Forwarder {
         matches!(self.kind, Kind::Baseline(_) | Kind::TunnelBaseline(_))
     }
 
-    /// Whether its program is there.
+    /// Whether its program is installed.
     pub(crate) fn is_installed(&self) -> bool {
         match &self.kind {
             Kind::Psystrike { path, .. } => path.is_file(),
@@ -134,7 +134,7 @@ impl Forwarder {
         self.kind.program().map(|program| if program == "tinyproxy" { "tinyproxy-bin" } else { program })
     }
 
-    /// Which version it is, as it says itself.
+    /// Its version, as it prints it.
     pub(crate) fn version(&self) -> Option<String> {
         let (program, argument) = match &self.kind {
             Kind::Psystrike { path, .. } => (path.clone(), "--version"),
@@ -146,7 +146,7 @@ impl Forwarder {
         Some(text.lines().next()?.to_owned())
     }
 
-    /// Starts it on a port of its own, and waits until it takes connections.
+    /// Starts it on a free port, and waits until it accepts connections.
     pub(crate) fn start(&self, setup: &Setup) -> Result<Running, String> {
         let address = free_address()?;
         let command = self.command(address, setup)?;
@@ -219,7 +219,7 @@ impl Forwarder {
         }
     }
 
-    /// Starts `command`, which runs this forwarder in whatever way, and waits until it takes connections.
+    /// Starts `command`, which runs this forwarder, and waits until it accepts connections.
     pub(crate) fn spawn(
         &self,
         command: &mut Command,
@@ -234,15 +234,15 @@ impl Forwarder {
         }
         let errors = file.try_clone().map_err(|error| format!("{}: {error}", log.display()))?;
         let child = command.stdin(Stdio::null()).stdout(file).stderr(errors).spawn();
-        let child = child.map_err(|error| format!("{} cannot be started: {error}", self.name))?;
+        let child = child.map_err(|error| format!("cannot start {}: {error}", self.name))?;
         let closes = self.kind == Kind::Tinyproxy;
         let mut running = Running { child, address, form: self.form, closes };
         let until = Instant::now() + START_MAX;
         while TcpStream::connect(address).is_err() {
             let ended = running.child.try_wait().ok().flatten();
             if ended.is_some() || Instant::now() > until {
-                let how = ended.map_or("does not listen".to_owned(), |status| status.to_string());
-                return Err(format!("{} {how}; it said:\n{}", self.name, end_of(log)));
+                let how = ended.map_or("does not accept connections".to_owned(), |status| status.to_string());
+                return Err(format!("{} {how}; its output:\n{}", self.name, end_of(log)));
             }
             thread::sleep(Duration::from_millis(1));
         }
@@ -251,12 +251,12 @@ impl Forwarder {
 }
 
 impl Running {
-    /// The process, whose descendants belong to it.
+    /// Its process. Descendants belong to it.
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
-    /// Connects the clients that it is measured with.
+    /// Connects the clients.
     pub(crate) fn load(&self, setup: &Setup, body: Body) -> Result<Load, String> {
         let scrapes = setup.scrapes(self.address, self.form, body);
         if self.form == Form::Tunnel {
@@ -268,9 +268,9 @@ impl Running {
         Ok(load)
     }
 
-    /// Ends it with SIGTERM, and waits for that.
+    /// Sends SIGTERM, and waits until it exits.
     pub(crate) fn end(&mut self, within: Duration) -> Option<ExitStatus> {
-        // It may have ended already, and then there is nobody to signal.
+        // Fails if it has exited already.
         let _ = kill_process(self.pid(), Signal::TERM);
         let until = Instant::now() + within;
         while Instant::now() < until {
@@ -285,7 +285,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Clients are still connected, and psystrike waits for running scrapes only, HAProxy for all of them.
+        // Clients are still connected. psystrike waits for running scrapes only, but HAProxy waits for all clients.
         if self.end(END_MAX).is_none() {
             let _ = self.child.kill();
             let _ = self.child.wait();
@@ -293,12 +293,12 @@ impl Drop for Running {
     }
 }
 
-/// Where this program was asked to be a forwarder, it becomes one and never returns, but with what went wrong.
+/// Becomes a forwarder if the command line requests it. Then it returns only if that fails, with the error.
 pub(crate) fn become_child() -> Option<String> {
     let mut arguments = env::args_os().skip(1);
     match arguments.next()?.to_str()? {
         CHILD => {
-            // The kernel ends it with the harness, whatever ends that. What it started ends with it in turn.
+            // The kernel kills it when the harness exits, for any reason, and its own children when it exits.
             if let Err(error) = set_parent_process_death_signal(Some(Signal::TERM)) {
                 return Some(error.to_string());
             }
@@ -313,11 +313,11 @@ pub(crate) fn become_child() -> Option<String> {
         }
         BASELINE => Some(match baseline_setup(arguments) {
             Some(setup) => format!("{setup:?}: {:?}", baselines::run(setup)),
-            None => "a baseline's arguments".to_owned(),
+            None => "invalid arguments for a baseline".to_owned(),
         }),
         TUNNEL_BASELINE => Some(match tunnel_baseline_setup(arguments) {
             Some((way, listen)) => format!("{:?}", tunnel_baseline::run(way, listen)),
-            None => "a baseline's arguments".to_owned(),
+            None => "invalid arguments for a baseline".to_owned(),
         }),
         _ => None,
     }
@@ -342,17 +342,17 @@ fn tunnel_baseline_setup(mut arguments: impl Iterator<Item = OsString>) -> Optio
 }
 
 fn myself() -> Result<PathBuf, String> {
-    env::current_exe().map_err(|error| format!("this program's own path: {error}"))
+    env::current_exe().map_err(|error| format!("path of this program: {error}"))
 }
 
 fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    // Debian has servers where only root's PATH leads.
+    // Debian installs servers in folders that only root has in PATH.
     let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
     folders.map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
-/// An address that nobody has, at least now.
+/// An address that is free at the moment.
 pub(crate) fn free_address() -> Result<SocketAddr, String> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())

@@ -11,11 +11,11 @@ use crate::{
     setup::Setup,
 };
 
-/// The most is about what 20,000 open files let a forwarder keep.
+/// The largest number is about what a forwarder can pool with 20,000 open files.
 const PODS: [usize; 4] = [10, 200, 2000, 9000];
 const CLIENTS: [usize; 5] = [1, 8, 64, 512, 2000];
 const KIB: [u64; 6] = [1, 4, 16, 64, 256, 1024];
-/// Where only pods or clients grow.
+/// The body where only pods or clients grow.
 const BODY: Body = length(16);
 
 /// Measures the first psystrike, nginx tuned and the baselines, and prints a table for each of the three.

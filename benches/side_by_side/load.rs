@@ -1,7 +1,7 @@
-//! The load: what a Prometheus does, from one thread, as fast as it is answered.
+//! The load: scrapes like Prometheus, from one thread, as fast as responses arrive.
 //!
-//! Kept connections, each of which sends its next scrape when the last one is answered whole. An answer that is
-//! not 200, not whole, of another length, or late ends the run.
+//! Each connection stays open and sends its next scrape when the last response is complete. A response that is not 200,
+//! incomplete, of another length, or late fails the run.
 
 use std::{
     collections::VecDeque,
@@ -15,21 +15,21 @@ use mio::{Events, Interest, Poll, Token, net::TcpStream};
 
 use crate::{answer::Answer, cases::Body};
 
-/// Nothing here takes as long.
+/// Time limit for everything here.
 pub(crate) const STALL_MAX: Duration = Duration::from_secs(20);
 const READ_BYTES: usize = 256 * 1024;
 
-/// A scrape: what is sent, and what is to come back.
+/// A scrape: the request, and the expected response.
 #[derive(Clone, Debug)]
 pub(crate) struct Scrape {
     pub(crate) request: Vec<u8>,
     pub(crate) status: u16,
-    /// How long the answer's body is, if that is known.
+    /// The length of the body, if it is known.
     pub(crate) body_bytes: Option<u64>,
 }
 
 impl Scrape {
-    /// A scrape of this pod, with the fields that Prometheus 2.42 sends.
+    /// A scrape of this pod, with the headers that Prometheus 2.42 sends.
     pub(crate) fn new(forwarder: SocketAddr, pod: Ipv4Addr, pod_port: u16, body: Body) -> Self {
         Self::of_target(forwarder, &format!("/pods/{pod}/{pod_port}{}", body.path()), 200, Some(body.bytes))
     }
@@ -40,7 +40,7 @@ impl Scrape {
         Self::of_target(host, &format!("http://{host}{}", body.path()), 200, Some(body.bytes))
     }
 
-    /// A scrape of anything.
+    /// A request for any target.
     pub(crate) fn of_target(host: SocketAddr, target: &str, status: u16, body_bytes: Option<u64>) -> Self {
         let request = format!(
             "GET {target} HTTP/1.1\r\n\
@@ -57,7 +57,7 @@ impl Scrape {
     fn check(&self, answer: &Answer) -> Result<(), String> {
         let got = answer.body_bytes();
         match self.body_bytes {
-            Some(expected) if got != expected => Err(format!("a body of {got} bytes and not {expected}")),
+            Some(expected) if got != expected => Err(format!("a body has {got} bytes instead of {expected}")),
             _ => Ok(()),
         }
     }
@@ -66,46 +66,46 @@ impl Scrape {
 /// When a run ends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Until {
-    /// So many scrapes are answered.
+    /// After this number of responses.
     Count(u64),
-    /// So much time has passed, and the scrapes that were begun are answered.
+    /// After this time, when the scrapes that have begun are complete.
     Passed(Duration),
 }
 
-/// How a run went.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
     pub(crate) scrapes: u64,
     pub(crate) body_bytes: u64,
     pub(crate) wall: Duration,
-    /// From a request's write to the last byte of its answer, in nanoseconds; sorted.
+    /// From the write of a request to the last byte of its response, in nanoseconds; sorted.
     pub(crate) latencies: Vec<u64>,
 }
 
-/// Kept connections to one forwarder.
+/// Open connections to one forwarder.
 pub(crate) struct Load {
     poll: Poll,
     events: Events,
     forwarder: SocketAddr,
     connections: Vec<Connection>,
-    /// In turn, whichever connection is free.
+    /// Sent in turn, on the next free connection.
     scrapes: Vec<Scrape>,
     next: usize,
     scratch: Box<[u8]>,
-    /// The most scrapes at a time. The connection that idled longest has the next one.
+    /// The maximum number of scrapes at a time. The longest-idle connection sends the next one.
     under_way_max: usize,
     /// Each connection is a tunnel to the pod of one scrape.
     tunnelled: bool,
-    /// It does not sleep while it waits for answers.
+    /// Polls instead of sleeping while it waits for responses.
     awake: bool,
-    /// Every answer ends its connection, even if it does not announce that.
+    /// Every response closes its connection, even if it does not announce that.
     reconnect: bool,
 }
 
 struct Connection {
     stream: TcpStream,
     answer: Answer,
-    /// What was asked, and when. Nothing: it idles.
+    /// The scrape that is running, and its start. `None`: the connection is idle.
     asked: Option<(usize, Instant)>,
 }
 
@@ -123,7 +123,7 @@ impl Load {
         Ok(load)
     }
 
-    /// Opens a tunnel to each of these pods, which the scrapes are of.
+    /// Opens a tunnel to each of these pods. The scrapes are in the same order.
     pub(crate) fn tunnel(
         forwarder: SocketAddr,
         pods: &[SocketAddr],
@@ -156,7 +156,7 @@ impl Load {
         })
     }
 
-    /// Has it stay awake while it waits for answers.
+    /// Sets whether it polls instead of sleeping while it waits for responses.
     pub(crate) fn keep_awake(&mut self, awake: bool) {
         self.awake = awake;
     }
@@ -196,7 +196,7 @@ impl Load {
             }
             if self.events.is_empty() {
                 if last_event.elapsed() >= STALL_MAX {
-                    return Err(format!("no answer within {STALL_MAX:?}"));
+                    return Err(format!("no response within {STALL_MAX:?}"));
                 }
                 thread::yield_now(); // to the pods, which have the same core
                 continue;
@@ -227,23 +227,23 @@ impl Load {
         connection.asked = Some((scrape, Instant::now()));
         match connection.stream.write(request) {
             Ok(bytes) if bytes == request.len() => Ok(()),
-            // A request is far smaller than a socket's buffer, and nothing else is in it.
-            written => Err(format!("a request was not taken whole: {written:?}")),
+            // A request is far smaller than a socket buffer, which is otherwise empty.
+            written => Err(format!("a request was not written completely: {written:?}")),
         }
     }
 
-    /// Reads what is there. Says whether an answer is whole.
+    /// Reads the available bytes. Returns whether the response is complete.
     fn read(&mut self, index: usize, run: &mut Run, compare: Option<&[u8]>) -> Result<bool, String> {
         let connection = &mut self.connections[index];
         let Some((scrape, asked)) = connection.asked else {
-            return Ok(false); // the first event, or the forwarder closed it: the next write tells
+            return Ok(false); // the first event, or the forwarder closed it, which the next write shows
         };
         loop {
             let bytes = match connection.stream.read(&mut self.scratch) {
                 Ok(0) => return Err(connection.cut_short()),
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(format!("reading an answer: {error}")),
+                Err(error) => return Err(format!("reading a response: {error}")),
             };
             connection.answer.feed(&self.scratch[..bytes], compare)?;
             if connection.answer.is_whole() {
@@ -259,9 +259,9 @@ impl Load {
         run.latencies.push(asked.elapsed().as_nanos() as u64);
         connection.asked = None;
         if connection.answer.closes() || self.reconnect {
-            // Some forwarders end a connection after so many requests.
+            // Some forwarders close a connection after a number of requests.
             *connection = Connection::open(&self.poll, self.forwarder, index)
-                .map_err(|error| format!("connecting again: {error}"))?;
+                .map_err(|error| format!("reconnecting: {error}"))?;
         }
         connection.answer.clear();
         Ok(true)
@@ -283,11 +283,11 @@ impl Connection {
     }
 
     fn cut_short(&self) -> String {
-        format!("an answer was cut short behind {} bytes of its body", self.answer.body_bytes())
+        format!("a response was truncated after {} bytes of its body", self.answer.body_bytes())
     }
 }
 
-/// A connection that is used by hand: one scrape, and then whatever comes next.
+/// A blocking connection for single scrapes.
 pub(crate) fn connect(forwarder: SocketAddr) -> Result<BlockingStream, String> {
     let failed = |error| format!("connecting to {forwarder}: {error}");
     let stream = BlockingStream::connect_timeout(&forwarder, STALL_MAX).map_err(failed)?;
@@ -297,7 +297,7 @@ pub(crate) fn connect(forwarder: SocketAddr) -> Result<BlockingStream, String> {
     Ok(stream)
 }
 
-/// A connection of the same kind that is a tunnel to a pod.
+/// A blocking connection through a tunnel to a pod.
 pub(crate) fn tunnel(forwarder: SocketAddr, pod: SocketAddr) -> Result<BlockingStream, String> {
     const ESTABLISHED: &[u8] = b"HTTP/1.1 200 ";
     let failed = |error| format!("a tunnel to {pod}: {error}");
@@ -306,14 +306,14 @@ pub(crate) fn tunnel(forwarder: SocketAddr, pod: SocketAddr) -> Result<BlockingS
     stream.write_all(request.as_bytes()).map_err(failed)?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0]; // no byte of the tunnel's is read
+        let mut byte = [0]; // not a byte of the tunnel itself
         stream.read_exact(&mut byte).map_err(failed)?;
         head.push(byte[0]);
     }
     if head.starts_with(ESTABLISHED) { Ok(stream) } else { Err(format!("{pod}: {}", head.escape_ascii())) }
 }
 
-/// One scrape on such a connection. Gives the length of the whole answer, head and body.
+/// Scrapes once on such a connection. Returns the length of the response, header and body.
 pub(crate) fn scrape(stream: &mut BlockingStream, scrape: &Scrape) -> Result<u64, String> {
     stream.write_all(&scrape.request).map_err(|error| format!("sending a request: {error}"))?;
     let mut answer = Answer::with_status(scrape.status);
@@ -321,12 +321,12 @@ pub(crate) fn scrape(stream: &mut BlockingStream, scrape: &Scrape) -> Result<u64
     let mut all = 0;
     while !answer.is_whole() {
         match stream.read(&mut scratch) {
-            Ok(0) => return Err("an answer was cut short".to_owned()),
+            Ok(0) => return Err("a response was truncated".to_owned()),
             Ok(bytes) => {
                 answer.feed(&scratch[..bytes], None)?;
                 all += bytes as u64;
             }
-            Err(error) => return Err(format!("reading an answer: {error}")),
+            Err(error) => return Err(format!("reading a response: {error}")),
         }
     }
     scrape.check(&answer).map(|()| all)

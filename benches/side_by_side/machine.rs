@@ -1,4 +1,4 @@
-//! The machine: which core a thread runs on, and what the kernel says a forwarder has used.
+//! The machine: the core of a thread, and the resources of a forwarder as the kernel reports them.
 //!
 //! A forwarder is a process with all its threads and all its descendants.
 
@@ -13,44 +13,44 @@ use rustix::{
     thread::{CpuSet, sched_setaffinity},
 };
 
-/// Has this thread, and whatever it starts from now on, run on these cores only.
+/// Pins this thread, and the threads and processes that it starts later, to these cores.
 pub(crate) fn pin(cores: &[usize]) -> Result<(), String> {
     pin_thread(None, cores)
 }
 
-/// Has all threads of this process run on these cores only.
+/// Pins all threads of this process to these cores.
 pub(crate) fn pin_all(cores: &[usize]) -> Result<(), String> {
     let threads = Process::myself().and_then(|process| process.tasks()?.collect::<ProcResult<Vec<_>>>());
-    let threads = threads.map_err(|error| format!("this process's threads: {error}"))?;
+    let threads = threads.map_err(|error| format!("threads of this process: {error}"))?;
     threads.iter().try_for_each(|thread| pin_thread(Pid::from_raw(thread.tid), cores))
 }
 
 fn pin_thread(thread: Option<Pid>, cores: &[usize]) -> Result<(), String> {
     let mut set = CpuSet::new();
     cores.iter().for_each(|&core| set.set(core));
-    sched_setaffinity(thread, &set).map_err(|error| format!("cores {cores:?} cannot be had: {error}"))
+    sched_setaffinity(thread, &set).map_err(|error| format!("cannot pin to cores {cores:?}: {error}"))
 }
 
-/// Raises the open-files limit as far as it goes, and says how far that is.
+/// Raises the limit on open files to its maximum, which it returns.
 pub(crate) fn raise_open_files() -> Result<u64, String> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-        .map_err(|error| format!("the open-files limit cannot be raised: {error}"))?;
+        .map_err(|error| format!("cannot raise the limit on open files: {error}"))?;
     Ok(maximum.unwrap_or(u64::MAX))
 }
 
 /// Processor time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Processor {
-    /// All of it, in the scheduler's own nanoseconds.
+    /// User and system time, in the scheduler's nanoseconds.
     pub(crate) time: Duration,
-    /// What the clock tick found when it looked: coarse, good for the share of the two only.
+    /// Counted by the clock tick: coarse, used only for the share of user time.
     user_ticks: u64,
     system_ticks: u64,
 }
 
 impl Processor {
-    /// What was used since `before`.
+    /// The time that was used since `before`.
     pub(crate) fn since(self, before: Self) -> Self {
         Self {
             time: self.time.saturating_sub(before.time),
@@ -83,18 +83,18 @@ pub(crate) fn processor(root: Pid) -> Result<Processor, String> {
     Ok(used)
 }
 
-/// What a core did, as the clock tick found it.
+/// The use of a core, counted by the clock tick.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Core {
     pub(crate) busy: Duration,
-    /// The hypervisor gave it to somebody else.
+    /// Time that the hypervisor gave to other machines.
     pub(crate) stolen: Duration,
 }
 
-/// What a core has done since the machine started.
+/// The use of a core since the machine started.
 pub(crate) fn core(number: usize) -> Result<Core, String> {
     let stats = KernelStats::current().map_err(|error| format!("/proc/stat: {error}"))?;
-    let core = stats.cpu_time.get(number).ok_or_else(|| format!("there is no core {number}"))?;
+    let core = stats.cpu_time.get(number).ok_or_else(|| format!("no core {number}"))?;
     let interrupts = core.irq.unwrap_or(0) + core.softirq.unwrap_or(0);
     let busy = ticks(core.user + core.nice + core.system + interrupts);
     Ok(Core { busy, stolen: ticks(core.steal.unwrap_or(0)) })
@@ -111,7 +111,7 @@ pub(crate) fn pss_bytes(root: Pid) -> Result<u64, String> {
     Ok(bytes)
 }
 
-/// How many files a process and its descendants have open.
+/// The number of open files of a process and its descendants.
 pub(crate) fn open_files(root: Pid) -> Result<usize, String> {
     let mut files = 0;
     of_all(root, |process| {
@@ -131,16 +131,16 @@ pub(crate) fn processes(root: Pid) -> Result<Vec<i32>, String> {
     Ok(processes)
 }
 
-/// Whether somebody traces a process.
+/// Whether a process is being traced.
 pub(crate) fn is_traced(process: i32) -> Result<bool, String> {
     let status = Process::new(process).and_then(|process| process.status());
-    Ok(status.map_err(|error| format!("process {process} cannot be read: {error}"))?.tracerpid != 0)
+    Ok(status.map_err(|error| format!("cannot read process {process}: {error}"))?.tracerpid != 0)
 }
 
 fn of_all(root: Pid, mut visit: impl FnMut(&Process) -> ProcResult<()>) -> Result<(), String> {
     let mut waiting = vec![root.as_raw_pid()];
     while let Some(pid) = waiting.pop() {
-        let read = |error| format!("process {pid} cannot be read: {error}");
+        let read = |error| format!("cannot read process {pid}: {error}");
         let process = Process::new(pid).map_err(read)?;
         visit(&process).map_err(read)?;
         waiting.extend(children(&process).map_err(read)?);
@@ -153,7 +153,7 @@ fn children(process: &Process) -> ProcResult<Vec<i32>> {
     Ok(children.into_iter().flatten().map(|pid| pid as i32).collect())
 }
 
-/// Reads something of every thread of a process, except of those that end meanwhile.
+/// Reads a value for every thread of a process, except those that exit meanwhile.
 fn of_threads<T>(process: &Process, read: impl Fn(&Task) -> ProcResult<T>) -> ProcResult<Vec<T>> {
     let mut found = Vec::new();
     for thread in process.tasks()? {

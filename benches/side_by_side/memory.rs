@@ -29,7 +29,7 @@ const STALLED_CLIENTS: usize = 64;
 const STALLED_BODY: Body = length(64 * 1024);
 /// A client reads this much of such a body, and then stops.
 const STALLED_READ_BYTES: usize = 1024 * 1024;
-/// Clients that are connected at a time while connections come and go.
+/// Clients that are connected at a time during churn.
 const CHURN_CLIENTS: usize = 64;
 
 const START_LIMIT_KIB: f64 = 600.0;
@@ -87,7 +87,7 @@ fn verdicts(bench: &Bench, ours: Option<&(Figures, (f64, f64))>) -> Vec<Verdict>
     let verdict = |what: String, limit: f64, kib: &dyn Fn(&Figures, (f64, f64)) -> f64| {
         let kib = ours.map(|(figures, churned)| kib(figures, *churned));
         Verdict {
-            case: format!("memory of the static musl binary: {what}"),
+            case: format!("static binary: {what}"),
             target: format!("≤ {limit} KiB"),
             measured: kib.map_or("-".to_owned(), |kib| format!("{kib:.0} KiB")),
             reached: Reached::of(Limit::AtMost(limit), Spread::of(kib)),
@@ -96,17 +96,19 @@ fn verdicts(bench: &Bench, ours: Option<&(Figures, (f64, f64))>) -> Vec<Verdict>
     let idle = bench.options.idle_max();
     vec![
         verdict("start".to_owned(), START_LIMIT_KIB, &|figures, _| figures.start),
-        verdict(format!("{idle} idle clients, as many pod connections"), IDLE_LIMIT_KIB, &|figures, _| {
-            // A forwarder that closes pod connections misses the target.
-            let with_all = figures.idle.last().filter(|_| figures.pooled >= idle);
-            with_all.map_or(f64::INFINITY, |(_, after)| *after)
-        }),
         verdict(
-            format!("{STALLED_CLIENTS} stalled readers, more than at start"),
-            STALLED_LIMIT_KIB,
-            &|figures, _| figures.stalled.1 - figures.stalled.0,
+            format!("{idle} idle clients, as many pooled pod connections"),
+            IDLE_LIMIT_KIB,
+            &|figures, _| {
+                // A forwarder that closes pod connections misses the target.
+                let with_all = figures.idle.last().filter(|_| figures.pooled >= idle);
+                with_all.map_or(f64::INFINITY, |(_, after)| *after)
+            },
         ),
-        verdict("churn, more than at start".to_owned(), CHURN_LIMIT_KIB, &|_, churned| churned.1 - churned.0),
+        verdict(format!("{STALLED_CLIENTS} stalled readers, increase"), STALLED_LIMIT_KIB, &|figures, _| {
+            figures.stalled.1 - figures.stalled.0
+        }),
+        verdict("churn, increase".to_owned(), CHURN_LIMIT_KIB, &|_, churned| churned.1 - churned.0),
     ]
 }
 
@@ -155,9 +157,9 @@ fn idle_clients(bench: &Bench, running: &Running, clients: usize) -> Result<Vec<
     (0..clients).map(client).collect()
 }
 
-/// Clients that read the beginning of a long answer, and no more.
+/// Clients that read the beginning of a long response and then stop.
 fn stalled(bench: &Bench, running: &Running) -> Result<Vec<TcpStream>, String> {
-    let failed = |error| format!("a client that is going to stall: {error}");
+    let failed = |error| format!("a stalling client: {error}");
     let client = |number| {
         let mut stream = load::connect(running.address)?;
         let scrape = Scrape::new(running.address, pods::address(number), bench.pods.port, STALLED_BODY);
@@ -169,7 +171,7 @@ fn stalled(bench: &Bench, running: &Running) -> Result<Vec<TcpStream>, String> {
     (0..STALLED_CLIENTS).map(client).collect()
 }
 
-/// Every forwarder before and after connections that came and went, and how many scrapes each had.
+/// Pss of every forwarder before and after churn, and the number of scrapes of each.
 fn churned(bench: &Bench, forwarders: &[&Forwarder]) -> Result<(Vec<(f64, f64)>, usize), String> {
     let setup = bench.setup();
     let running: Vec<Running> =
@@ -194,14 +196,14 @@ fn churned(bench: &Bench, forwarders: &[&Forwarder]) -> Result<(Vec<(f64, f64)>,
     Ok((before.into_iter().zip(pss()?).collect(), scrapes))
 }
 
-/// A new connection, which most scrape on and stay for a while; some leave in the middle of an answer.
+/// Opens a connection. Most clients scrape and stay for a while; some disconnect in the middle of a response.
 fn churn(bench: &Bench, running: &Running, number: usize) -> Result<Option<TcpStream>, String> {
     const BODIES: [Body; 5] = [length(1), length(16), chunked(16), length(256), length(1024)];
     let pod = pods::address(number % bench.options.pods);
     let scrape = Scrape::new(running.address, pod, bench.pods.port, BODIES[number % BODIES.len()]);
     let mut stream = load::connect(running.address)?;
     if number % 7 == 6 {
-        let failed = |error| format!("a client that is going to leave: {error}");
+        let failed = |error| format!("a disconnecting client: {error}");
         stream.write_all(&scrape.request).map_err(failed)?;
         stream.read_exact(&mut [0; 512]).map_err(failed)?;
         return Ok(None);

@@ -1,4 +1,4 @@
-//! nginx's configuration: as a user writes it, at its best, and the settings that were tried to find what its best is.
+//! nginx's configuration: simple, tuned, and with the other settings that were tried.
 
 use std::{fmt::Write as _, net::SocketAddr};
 
@@ -9,13 +9,13 @@ use crate::{
     setup::{OPEN_FILES_MAX, Setup},
 };
 
-/// Settings that make a difference, or might.
+/// Settings that affect the cost of a scrape, or might.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tuning {
     pub(crate) name: &'static str,
     /// In `events`.
     events: &'static str,
-    /// Behind the address in `listen`.
+    /// After the address in `listen`.
     listen: &'static str,
     buffering: &'static str,
     buffer_kib: usize,
@@ -23,11 +23,11 @@ pub(crate) struct Tuning {
     more: &'static str,
 }
 
-/// The cheapest over all bodies.
+/// The best settings over all bodies.
 pub(crate) const TUNED: Tuning =
     Tuning { name: "tuned", events: "", listen: "", buffering: "off", buffer_kib: 256, more: "" };
 
-/// What was tried beside it: each differs from it in what its name says.
+/// Other settings. The name of each says how it differs.
 pub(crate) const TRIED: [Tuning; 15] = [
     Tuning { name: "buffers of 4 KiB", buffer_kib: 4, ..TUNED },
     Tuning { name: "buffers of 16 KiB", buffer_kib: 16, ..TUNED },
@@ -46,7 +46,7 @@ pub(crate) const TRIED: [Tuning; 15] = [
     Tuning { name: "request pool of 16 KiB", more: "request_pool_size 16k;", ..TUNED },
 ];
 
-/// What two lines do: a regular expression and `proxy_pass` with variables.
+/// The usual two lines: a regular expression, and `proxy_pass` with variables.
 pub(crate) fn simple(address: SocketAddr, setup: &Setup) -> String {
     const LOCATION: &str = r"
         location ~ ^/pods/(?<pod>[^/]+)/(?<port>[0-9]+)/(?<path>.*)$ {
@@ -55,7 +55,7 @@ pub(crate) fn simple(address: SocketAddr, setup: &Setup) -> String {
     configuration(&address.to_string(), setup, "", "", LOCATION)
 }
 
-/// An `upstream` for each pod, which keeps connections.
+/// An `upstream` for each pod, which pools connections.
 pub(crate) fn tuned(address: SocketAddr, setup: &Setup, tuning: &Tuning) -> String {
     let Setup { pods, pods_port, .. } = setup;
     let Tuning { events, listen, buffering, buffer_kib, more, .. } = tuning;
@@ -94,11 +94,11 @@ pub(crate) fn tuned(address: SocketAddr, setup: &Setup, tuning: &Tuning) -> Stri
     configuration(&format!("{address} {listen}"), setup, events, &http, &server)
 }
 
-/// What any nginx needs to run here, around what is specific to one.
+/// The settings that every nginx here needs, around the specific ones.
 fn configuration(listen: &str, setup: &Setup, events: &str, http: &str, server: &str) -> String {
-    // It allots memory for all of them at its start: as few as the case needs.
+    // nginx allocates memory for all of them at start, so this is the minimum for the case.
     let connections = (2 * (setup.clients + setup.pods) + 512).min(OPEN_FILES_MAX - 100);
-    // Its worker could not write temporary files into our scratch directory as anybody else.
+    // As another user, its worker cannot write temporary files into the scratch directory.
     let user = if geteuid().is_root() { "user root;" } else { "" };
     format!(
         "{user}

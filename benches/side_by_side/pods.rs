@@ -1,9 +1,9 @@
-//! Pods: every 127.x.y.z on one port, answered by one thread as Go's exporters answer.
+//! The pods: all addresses 127.x.y.z on one port. One thread responds for all of them, like Go's exporters.
 //!
-//! A request's path ends in `/length/BYTES`, `/chunked/BYTES` (chunks of 4 KiB) or `/records/BYTES` (a length, and writes
-//! as large as TLS records). A client that speaks HTTP/1.0 or asks to close gets its answer without chunks, and its
-//! connection closed, as from Go. A body is the first bytes of [`line`] repeated, so that whoever reads it can check
-//! every byte by its offset alone.
+//! A request's path ends in `/length/BYTES`, `/chunked/BYTES` (chunks of 4 KiB) or `/records/BYTES` (a length, and
+//! writes as large as TLS records). If a client uses HTTP/1.0 or sends `Connection: close`, the response has no chunks
+//! and the connection is closed, as Go does it. A body repeats [`period`], so that every byte can be checked by its
+//! offset.
 
 use std::{
     collections::HashMap,
@@ -26,15 +26,15 @@ use slab::Slab;
 
 use crate::cases::Framing;
 
-/// After so many bytes a body repeats itself.
+/// A body repeats itself after this many bytes.
 pub(crate) const PERIOD_BYTES: usize = 4096;
-/// What an exporter's chunks hold.
+/// The size of a chunk, as exporters send it.
 const CHUNK_BYTES: usize = 4096;
 /// A TLS 1.3 record as Go's HTTP/1.1 server writes it: its buffer of 4 KiB with 22 bytes around. Each is a write.
 pub(crate) const RECORD_BYTES: usize = 4096 + 22;
-/// What a body with a length is written from.
+/// The size of the buffer that bodies with a length are written from.
 const BLOCK_BYTES: usize = 1024 * 1024;
-/// The largest chunked body, which is kept whole.
+/// The maximum size of a chunked body, which is held in memory.
 const CHUNKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const LISTENER: Token = Token(usize::MAX - 1);
 
@@ -48,12 +48,12 @@ pub(crate) struct Pods {
 struct Shared {
     /// Connections.
     open: AtomicUsize,
-    /// They do not sleep.
+    /// Poll instead of sleeping.
     awake: AtomicBool,
 }
 
 impl Pods {
-    /// Starts them on a thread, which has the caller's cores and ends with the process.
+    /// Starts a thread for them, which has the caller's cores and runs until the process exits.
     pub(crate) fn start() -> io::Result<Self> {
         let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
         let port = listener.local_addr()?.port();
@@ -67,12 +67,12 @@ impl Pods {
         Ok(Self { port, shared })
     }
 
-    /// How many connections they have.
+    /// The number of their connections.
     pub(crate) fn connections(&self) -> usize {
         self.shared.open.load(Ordering::Relaxed)
     }
 
-    /// Keeps them awake from their next event on, or lets them sleep again.
+    /// Sets whether they poll instead of sleeping, from their next event on.
     pub(crate) fn keep_awake(&self, awake: bool) {
         self.shared.awake.store(awake, Ordering::Relaxed);
     }
@@ -83,7 +83,7 @@ pub(crate) fn address(number: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 1, (number / 254) as u8, (number % 254 + 1) as u8)
 }
 
-/// What bodies repeat: lines as exporters write them, cut to [`PERIOD_BYTES`].
+/// The text that bodies repeat: lines like those of exporters, cut to [`PERIOD_BYTES`].
 pub(crate) fn period() -> Vec<u8> {
     let line = |number: usize| {
         format!("http_requests_total{{code=\"200\",handler=\"/api/{number}\"}} {}\n", 7 * number)
@@ -102,7 +102,7 @@ struct Server {
 
 struct Connection {
     stream: TcpStream,
-    /// The beginning of a request.
+    /// An incomplete request.
     input: Vec<u8>,
     answer: Option<Answer>,
     readable: bool,
@@ -113,19 +113,19 @@ struct Answer {
     head: Rc<[u8]>,
     head_sent: usize,
     body: Body,
-    /// The most bytes in one write.
+    /// The maximum number of bytes in one write.
     write_max: usize,
     close: bool,
 }
 
-/// `left` bytes of `bytes`, over and over, from `at` on.
+/// The next `left` bytes of `bytes` repeated, starting at `at`.
 struct Body {
     bytes: Rc<[u8]>,
     at: usize,
     left: u64,
 }
 
-/// What happens to a connection.
+/// What to do next with a connection.
 enum Next {
     Wait,
     Close,
@@ -162,7 +162,7 @@ impl Server {
                 connection.readable |= event.is_readable();
                 connection.writable |= event.is_writable();
                 let next = connection.go_on(&mut self.pages, &mut self.scratch);
-                // A client that went away is the client's business.
+                // A client may disconnect at any time.
                 if !matches!(next, Ok(Next::Wait)) {
                     self.connections.remove(event.token().0);
                     self.shared.open.fetch_sub(1, Ordering::Relaxed);
@@ -190,7 +190,7 @@ impl Server {
 }
 
 impl Connection {
-    /// Answers as long as there is something to do at once.
+    /// Reads and responds until the socket would block.
     fn go_on(&mut self, pages: &mut Pages, scratch: &mut [u8]) -> io::Result<Next> {
         loop {
             if let Some(answer) = &mut self.answer {
@@ -270,22 +270,22 @@ impl Body {
     }
 }
 
-/// What pods answer with, made once.
+/// The pods' responses, built once.
 struct Pages {
     block: Rc<[u8]>,
     chunked: HashMap<u64, Rc<[u8]>>,
-    /// Heads of the current second.
+    /// Headers for the current second, because of `Date`.
     heads: HashMap<Asked, Rc<[u8]>>,
     date: String,
     date_is_of: Option<Instant>,
 }
 
-/// What a request asks for.
+/// The response that a request selects.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Asked {
     bytes: u64,
     framing: Framing,
-    /// In HTTP/1.0, where chunks are unknown.
+    /// HTTP/1.0, which has no chunks.
     old: bool,
     close: bool,
 }
@@ -307,7 +307,7 @@ impl Pages {
 
     fn answer(&mut self, request: &[u8]) -> io::Result<Answer> {
         let asked = Asked::read(request).ok_or_else(|| {
-            let text = format!("a pod cannot read: {}", request.escape_ascii());
+            let text = format!("a pod cannot parse this request: {}", request.escape_ascii());
             eprintln!("{text}");
             io::Error::new(ErrorKind::InvalidData, text)
         })?;
@@ -358,7 +358,7 @@ impl Asked {
     }
 }
 
-/// A body of so many bytes in chunks, as it is sent.
+/// A body of this many bytes in the chunked coding.
 fn chunked(bytes: u64) -> Vec<u8> {
     let body = period().repeat(bytes as usize / PERIOD_BYTES + 1);
     let mut wire = Vec::with_capacity(body.len() + body.len() / 256);
@@ -371,7 +371,7 @@ fn chunked(bytes: u64) -> Vec<u8> {
     wire
 }
 
-/// The next connection that waits, if one does; it sends what it has at once.
+/// Accepts a waiting connection, if there is one, and sets TCP_NODELAY.
 pub(crate) fn accept(listener: &TcpListener) -> io::Result<Option<TcpStream>> {
     match listener.accept() {
         Ok((stream, _)) => stream.set_nodelay(true).map(|()| Some(stream)),

@@ -1,4 +1,4 @@
-//! Processor time per scrape, throughput and latency: every forwarder in turn, round after round.
+//! Processor time per scrape, throughput and latency. In each round, every forwarder is measured in turn.
 
 use std::{mem, time::Duration};
 
@@ -35,7 +35,7 @@ impl Case {
     }
 }
 
-/// Measures all bodies, and prints a table for each as soon as it is known.
+/// Measures all bodies, and prints each table as soon as it is complete.
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
     let what = if bench.options.awake { "Processor time, awake" } else { "Processor time" };
     let cases = bench.options.bodies.iter().map(|&body| {
@@ -48,8 +48,8 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
     Ok(cases)
 }
 
-/// Measures one body. Every turn begins with a forwarder that has just started, so that a lucky or unlucky place
-/// in memory, or a neighbour's thousands of kept connections, do not last.
+/// Measures one body. The forwarder is started anew every time, so that the placement of its memory, or the thousands
+/// of connections of another forwarder, do not affect all rounds.
 pub(crate) fn case(
     bench: &Bench,
     forwarders: &[Forwarder],
@@ -75,7 +75,7 @@ pub(crate) fn case(
     Ok(Case { body, forwarders })
 }
 
-/// One turn of one forwarder.
+/// One measurement of one forwarder.
 fn turn(
     bench: &Bench,
     setup: &Setup,
@@ -87,7 +87,7 @@ fn turn(
     let mut load = forwarder.load(setup, body)?;
     load.keep_awake(options.awake);
     bench.pods.keep_awake(options.awake);
-    // Connections to every pod, and buffers grown; in the first round, every byte compared.
+    // Connects to every pod and grows buffers. In the first round, compares every byte.
     let warm_up = (setup.pods + setup.clients) as u64;
     load.run(Until::Count(warm_up), compare.then(pods::period).as_deref())?;
     let core_before = machine::core(options.forwarder_core)?;
@@ -113,7 +113,7 @@ fn turn(
     })
 }
 
-/// How long a pod's answer is, head and body: the same for all of them.
+/// The length of a response, header and body, which is the same for all pods.
 pub(crate) fn answer_bytes(bench: &Bench, body: Body) -> Result<u64, String> {
     let pod = (pods::address(0), bench.pods.port).into();
     let scrape = Scrape::of_target(pod, &body.path(), 200, Some(body.bytes));

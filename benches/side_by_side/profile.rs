@@ -1,7 +1,6 @@
-//! Where user-space instructions of a scrape go: by function and by source file, counted by callgrind.
+//! User-space instructions of a scrape by function and by source file, counted by callgrind.
 //!
-//! Functions are those that the compiler left; what it inlined counts for the one that it went into. Files are
-//! where each instruction was written.
+//! Inlined code counts for the function that it was inlined into, but for the file in which it was written.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +13,7 @@ use crate::{
 };
 
 const BODY: Body = length(16);
-/// How many are listed.
+/// The number of rows.
 const ROWS: usize = 15;
 
 /// Builds psystrike with symbols, and prints its profile.
@@ -40,7 +39,7 @@ struct Place {
     function: String,
 }
 
-/// The instructions at each place, read from what callgrind wrote without compression.
+/// The instructions at each place, read from callgrind's output without compression.
 fn costs(text: &str) -> BTreeMap<Place, u64> {
     let mut costs = BTreeMap::new();
     let mut place = Place::default();

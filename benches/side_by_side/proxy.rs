@@ -1,4 +1,4 @@
-//! What a scrape in absolute form costs, as Prometheus sends it with `proxy_url`, beside other forward proxies.
+//! Processor time of a scrape in absolute form, as Prometheus sends it with `proxy_url`, beside other forward proxies.
 
 use crate::{
     bench::{self, Bench},
@@ -38,6 +38,9 @@ fn compare_forms(case: &Case) {
     let ours: Vec<_> = case.forwarders.iter().filter(|measured| measured.forwarder.is_ours()).collect();
     let [absolute, pods] = ours[..] else { return };
     if let Some(ratio) = Spread::of_ratios(&absolute.samples, &pods.samples, Sample::processor_us) {
-        println!("{} in absolute form costs {ratio} × /pods/.\n", absolute.forwarder.name);
+        println!(
+            "{} in absolute form takes {ratio} × the processor time of /pods/.\n",
+            absolute.forwarder.name
+        );
     }
 }

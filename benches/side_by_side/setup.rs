@@ -1,10 +1,10 @@
-//! What forwarders have to serve, and with what.
+//! The setup that forwarders are measured with.
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{cases::Body, load::Scrape, pods};
 
-/// As many files as any of them may open.
+/// The maximum number of open files of a forwarder.
 pub(crate) const OPEN_FILES_MAX: usize = 20_000;
 
 /// How a scrape names its pod.
@@ -14,21 +14,21 @@ pub(crate) enum Form {
     Pods,
     /// In an absolute URI, as with `proxy_url`.
     Absolute,
-    /// By the tunnel in which it is sent, as with `proxy_url` and `https`.
+    /// By its tunnel, as with `proxy_url` and `https`.
     Tunnel,
 }
 
-/// What a forwarder is to serve.
+/// The pods and clients of a forwarder.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
-    /// Where configurations and logs go.
+    /// The folder for configurations and logs.
     pub(crate) scratch: PathBuf,
     /// The cores that it may run on.
     pub(crate) cores: Vec<usize>,
     pub(crate) pods: usize,
     pub(crate) pods_port: u16,
     pub(crate) clients: usize,
-    /// How long every answer is, head and body; only the baselines need it.
+    /// The length of every response, header and body; only the baselines need it.
     pub(crate) answer_bytes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Squid's configuration and command line: a plain forward proxy without a cache, at its cheapest.
+//! Squid's configuration and command line: a plain forward proxy without a cache, with the cheapest settings.
 
 use std::{ffi::OsString, net::SocketAddr, path::Path};
 

@@ -1,4 +1,4 @@
-//! From exec to the first forwarded scrape.
+//! Time from exec to the first forwarded scrape.
 
 use std::{process::Command, time::Instant};
 
@@ -14,7 +14,7 @@ use crate::{
 
 const LIMIT_MS: f64 = 10.0;
 
-/// Starts every forwarder but the baselines many times, in turn, and prints how long it took.
+/// Starts every forwarder except the baselines many times, in turn, and prints how long it took.
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Verdict>, String> {
     let forwarders: Vec<&Forwarder> =
         bench.forwarders.iter().filter(|forwarder| !forwarder.is_baseline()).collect();
@@ -46,10 +46,10 @@ fn start(bench: &Bench, forwarder: &Forwarder) -> Result<f64, String> {
     let setup = bench.setup();
     let address = free_address()?;
     let words = forwarder.command(address, &setup)?;
-    let (program, arguments) = words.split_first().ok_or("no program")?;
+    let (program, arguments) = words.split_first().ok_or("no program to start")?;
     let mut command = Command::new(program);
     command.args(arguments);
-    // A child inherits the core of whoever starts it, so that nothing else runs before it does.
+    // A child inherits its parent's core, so it starts on the right one.
     machine::pin(&[bench.options.forwarder_core])?;
     let began = Instant::now();
     let running = forwarder.spawn(&mut command, address, &setup.scratch.join("start.log"));

@@ -1,4 +1,4 @@
-//! System calls per scrape, counted by strace. What they cost is not measured: strace is far too slow for that.
+//! System calls per scrape, counted by strace, which is too slow to measure their time.
 
 use std::{
     collections::BTreeMap,
@@ -16,9 +16,9 @@ use crate::{
 };
 
 const SCRAPES: u64 = 4000;
-/// How long strace may take to attach, and to end.
+/// Time limit for strace to attach, and to exit.
 const STRACE_MAX: Duration = Duration::from_secs(5);
-/// Calls rarer than this in a scrape are left out.
+/// Calls that are rarer than this per scrape are left out.
 const RATE_MIN: f64 = 0.005;
 
 /// Counts for every body and forwarder.
@@ -64,7 +64,7 @@ fn count(bench: &Bench, forwarder: &Forwarder, body: Body) -> Result<BTreeMap<St
     Ok(parse(&text))
 }
 
-/// A strace that is attached. Ends with this.
+/// An attached strace, which is killed on drop.
 struct Strace(Child);
 
 impl Strace {
@@ -99,13 +99,13 @@ impl Strace {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        Err("strace does not end".to_owned())
+        Err("strace does not exit".to_owned())
     }
 }
 
 impl Drop for Strace {
     fn drop(&mut self) {
-        // Where it has ended there is nobody to kill.
+        // Fails if it has exited already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -1,4 +1,4 @@
-//! What processor time per scrape and latency have to reach.
+//! The targets for processor time per scrape and latency.
 
 use crate::{
     baselines::Way,
@@ -9,7 +9,7 @@ use crate::{
     report::{Limit, Reached, Verdict},
 };
 
-/// Whose figures a ratio is of.
+/// A forwarder in a ratio.
 #[derive(Clone, Copy, Debug)]
 enum Of {
     Ours,
@@ -53,7 +53,7 @@ impl Of {
 /// A limit for a ratio of two forwarders' processor time per scrape.
 type Target = (Body, Of, Limit, Of);
 
-/// What processor time per scrape has to reach, as a ratio within one run.
+/// The targets for processor time per scrape, as ratios within one run.
 const TARGETS: [Target; 18] = {
     use Limit::{AtLeast, AtMost};
     use Of::{NginxSimple, NginxTuned, Ours, ReadWrite, Splice};
@@ -79,16 +79,16 @@ const TARGETS: [Target; 18] = {
     ]
 };
 
-/// The same where all requests are in absolute form.
+/// The targets for requests in absolute form.
 const PROXY_TARGETS: [Target; 2] = [
     (length(16), Of::Tinyproxy, Limit::AtLeast(3.0), Of::Ours),
     (length(16), Of::Squid, Limit::AtLeast(3.0), Of::Ours),
 ];
 
-/// The same in tunnels.
+/// The targets for tunnels.
 const TUNNEL_TARGETS: [Target; 1] = [(records(16), Of::Ours, Limit::AtMost(1.15), Of::TunnelSplice)];
 
-/// What the targets for processor time and latency came to.
+/// The verdicts for processor time and latency.
 pub(crate) fn verdicts(cases: &[Case]) -> Vec<Verdict> {
     let latency = cases::ALL.iter().filter_map(|&body| {
         let ratio = ratio(of_body(cases, body)?, Of::Ours, Of::NginxTuned, Sample::p99_us);
@@ -102,12 +102,12 @@ pub(crate) fn verdicts(cases: &[Case]) -> Vec<Verdict> {
     processor(cases, &TARGETS, "processor").chain(latency).collect()
 }
 
-/// What the targets of the proxy part came to.
+/// The verdicts of the proxy part.
 pub(crate) fn proxy_verdicts(cases: &[Case]) -> Vec<Verdict> {
     processor(cases, &PROXY_TARGETS, "processor, absolute form").collect()
 }
 
-/// What the targets of tunnels came to.
+/// The verdicts of the tunnels part.
 pub(crate) fn tunnel_verdicts(cases: &[Case]) -> Vec<Verdict> {
     processor(cases, &TUNNEL_TARGETS, "processor, in a tunnel").collect()
 }

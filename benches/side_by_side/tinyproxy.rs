@@ -1,5 +1,5 @@
-//! tinyproxy's configuration. Few of its settings affect what a scrape costs: it starts a thread for every connection,
-//! and closes the client's and the pod's after each answer.
+//! tinyproxy's configuration. Few of its settings affect the cost of a scrape: it starts a thread for every connection,
+//! and closes the connections to client and pod after each response.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use crate::setup::Setup;
 
 /// No line is logged for a scrape, and no `Via` is added.
 pub(crate) fn configuration(address: SocketAddr, setup: &Setup) -> String {
-    // A client's closed connection may still count when the next one is accepted.
+    // A closed connection may still count when the next one is accepted.
     let connections = 2 * setup.clients + 100;
     format!(
         "Listen {}

@@ -1,4 +1,4 @@
-//! The settings of nginx that were tried beside its best, measured.
+//! Measures nginx with other settings.
 
 use crate::{
     bench::Bench,
@@ -8,7 +8,7 @@ use crate::{
     processor,
 };
 
-/// Measures what was tried beside the best, each body in its own rounds, and prints the ratios.
+/// Measures the other settings beside the tuned ones, each body in its own rounds, and prints the ratios.
 pub(crate) fn run(bench: &Bench) -> Result<(), String> {
     let best = Forwarder::new(TUNED.name, Kind::NginxTuned);
     if !best.is_installed() {

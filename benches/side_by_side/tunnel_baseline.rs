@@ -1,11 +1,12 @@
-//! The baselines of a tunnel: what moving bytes both ways between two sockets costs at least.
+//! The baselines of a tunnel: the minimum cost of moving bytes both ways between two sockets.
 //!
-//! A baseline reads the destination from a CONNECT request, connects, answers 200, and from then on only moves bytes. It has
-//! no limits, timeouts, counters, half-closed connections or urgent data. How a tunnel opens is not measured, so that it
-//! blocks meanwhile.
+//! A baseline reads the destination from a CONNECT request, connects, responds with 200, and then only moves bytes. It
+//! has no limits, timeouts, counters, half-closed connections or urgent data. It blocks while a tunnel opens, because
+//! that is not measured.
 //!
-//! One moves bytes with splice(2) through a pipe, the other with read and write. Neither makes a call that would find
-//! nothing: fewer bytes than were asked for, and than the pipe holds, have emptied the socket, and more bring an event.
+//! One moves bytes with splice(2) through a pipe, the other with read and write. Neither makes a call that finds
+//! nothing: if a call returns fewer bytes than requested, and than the pipe holds, the socket is empty, and more bytes
+//! cause an event.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -29,9 +30,9 @@ use crate::{
 };
 
 const LISTENER: Token = Token(usize::MAX - 1);
-/// As psystrike reads at once.
+/// The size of psystrike's reads.
 const SCRATCH_BYTES: usize = 64 * 1024;
-/// A pipe of 1 MiB has 256 slots, each for a segment. This many bytes never fill them in segments of a loopback.
+/// A pipe of 1 MiB has 256 slots, one for each segment. On loopback, this many bytes never fill them.
 const SURELY_FIT_BYTES: usize = 128 * 1024;
 const FLAGS: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
 
@@ -72,7 +73,7 @@ struct End {
     other: usize,
     readable: bool,
     writable: bool,
-    /// What it has yet to take.
+    /// Bytes that it has yet to read.
     kept: Option<Kept>,
 }
 
@@ -119,7 +120,7 @@ impl Baseline {
         Ok(())
     }
 
-    /// Moves what can be moved now. Says whether more may come.
+    /// Moves bytes until a socket would block. Returns whether more may come.
     fn pump(&mut self, from: usize, to: usize) -> io::Result<bool> {
         let Some((source, sink)) = self.ends.get2_mut(from, to) else { return Ok(true) };
         while sink.take(&mut self.pipes)? && source.readable {
@@ -139,7 +140,7 @@ impl Baseline {
 }
 
 impl End {
-    /// Has it take what is kept for it. Says whether nothing is left.
+    /// Writes pending bytes to it. Returns whether none are left.
     fn take(&mut self, pipes: &mut Vec<Pipe>) -> io::Result<bool> {
         while let Some(kept) = &mut self.kept
             && self.writable
@@ -195,7 +196,7 @@ impl End {
     }
 }
 
-/// Where the CONNECT request that a client sends wants to go; nothing if it sends none.
+/// The destination of a client's CONNECT request; `None` if it sends none.
 fn destination(client: &mut BlockingStream) -> io::Result<Option<SocketAddr>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

@@ -1,4 +1,4 @@
-//! Pss of psystrike with many idle tunnels, and what tunnels that came and went leave behind.
+//! Pss of psystrike with many idle tunnels, and after many tunnels have been closed.
 
 use std::{net::TcpStream, thread, time::Duration};
 
@@ -13,17 +13,17 @@ use crate::{
     setup::Setup,
 };
 
-/// How long a forwarder has to come to rest.
+/// How long to wait before Pss is read.
 const REST: Duration = Duration::from_secs(1);
-/// What is scraped once through each tunnel.
+/// The body that is scraped once through each tunnel.
 const BODY: Body = records(16);
-/// Tunnels that are opened and closed, one after the other.
+/// The number of tunnels that are opened and closed, one after the other.
 const CHURN: usize = 10_000;
-/// After so many of them everything that is kept for a next one is there.
+/// After this many, all memory that is reused has been allocated.
 const CHURN_FIRST: usize = 2000;
 
 const IDLE_LIMIT_KIB: f64 = 5.0 * 1024.0;
-/// Below nine bytes for each tunnel of the churn.
+/// Less than nine bytes for each of these tunnels.
 const CHURN_LIMIT_KIB: f64 = 64.0;
 
 /// Pss in KiB, and open files.
@@ -47,7 +47,7 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Verdict>, String> {
         let forwarder = forwarder.clone().in_tunnels();
         let figures = measure(bench, &forwarder).map_err(|error| format!("{}: {error}", forwarder.name))?;
         rows.push(row(bench, &forwarder, &figures));
-        // The static binary is the one that containers run, and the one the limits are for.
+        // The limits apply to the static binary, which containers run.
         if forwarder.name.contains("musl") {
             ours = Some(figures);
         }
@@ -75,13 +75,13 @@ fn verdicts(bench: &Bench, ours: Option<&Figures>) -> Vec<Verdict> {
     let verdict = |what: String, unit: &str, limit: f64, figure: fn(&Figures) -> f64| {
         let figure = ours.map(figure);
         Verdict {
-            case: format!("static musl binary: {what}"),
+            case: format!("static binary: {what}"),
             target: format!("≤ {limit} {unit}"),
             measured: figure.map_or("-".to_owned(), |figure| format!("{figure:.0} {unit}")),
             reached: Reached::of(Limit::AtMost(limit), Spread::of(figure)),
         }
     };
-    let churned = format!("{CHURN} tunnels one after another, more than after {CHURN_FIRST}");
+    let churned = format!("{CHURN} tunnels opened and closed, increase since {CHURN_FIRST}");
     vec![
         verdict(format!("{} idle tunnels", bench.options.idle_max()), "KiB", IDLE_LIMIT_KIB, |figures| {
             figures.idle.kib
@@ -116,7 +116,7 @@ fn measure(bench: &Bench, forwarder: &Forwarder) -> Result<Figures, String> {
     Ok(Figures { start, idle, churn })
 }
 
-/// A tunnel in which bytes have moved both ways.
+/// Opens a tunnel and scrapes through it once.
 fn tunnel(setup: &Setup, running: &Running, number: usize) -> Result<TcpStream, String> {
     let pod = setup.pod(number);
     let failed = |error| format!("tunnel {number}: {error}");

@@ -1,7 +1,7 @@
-//! What a scrape through a kept tunnel costs, as Prometheus scrapes `https` targets with `proxy_url`.
+//! Processor time of a scrape through an open tunnel, as Prometheus scrapes `https` targets with `proxy_url`.
 //!
-//! The bytes are not encrypted, so that every one can be compared; a forwarder does not look at them. They come in writes
-//! as large as TLS records ([`crate::pods::RECORD_BYTES`]), as from an exporter in Go.
+//! The bytes are not encrypted, so that all of them can be compared; forwarders do not look at them. They arrive in
+//! writes as large as TLS records ([`crate::pods::RECORD_BYTES`]), as from an exporter in Go.
 
 use crate::{
     baselines::Way,
@@ -11,8 +11,8 @@ use crate::{
     setup::Setup,
 };
 
-/// Measures every psystrike and the baselines, with as many scrapes under way as in other parts, and then with one. Prints a
-/// table for each body. Gives the cases with many.
+/// Measures every psystrike and the baselines, with as many scrapes at a time as in other parts, and then with one.
+/// Prints a table for each body. Returns the cases with many.
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
     let forwarders = forwarders(bench);
     let measure = |clients| {

@@ -1,7 +1,7 @@
-//! What workers that share give and cost: `--workers 1` beside `--workers auto`, with two cores for everybody.
+//! The gain and cost of several workers: `--workers 1` beside `--workers auto`, on two shared cores.
 //!
-//! Pods and load have no cores of their own here. They are a thread each, and compete with the forwarder for the
-//! same two cores: what a second worker takes, they lack.
+//! Pods and load have no cores of their own here. Each is a thread and competes with the forwarder for the same two
+//! cores, so a second worker takes time from them.
 
 use crate::{
     bench::Bench,
