@@ -4,11 +4,14 @@ use std::fmt::Write as _;
 
 use crate::{
     baselines::Way,
+    cases::{Body, length},
     figures::{Sample, Spread},
     forwarders::Kind,
     processor::{Case, Measured},
 };
 
+/// A selection: a table has all of them.
+const BODIES: [Body; 3] = [length(16), length(64), length(256)];
 const WIDTH: f64 = 860.0;
 const LABELS: f64 = 140.0;
 const VALUES: f64 = 130.0;
@@ -26,10 +29,12 @@ const STYLE: &str = "\
 
 /// Draws processor time per scrape, for each body relative to the first psystrike's.
 pub(crate) fn draw(cases: &[Case]) -> String {
+    let cases: Vec<&Case> = cases.iter().filter(|case| BODIES.contains(&case.body)).collect();
     let bars = |case: &Case| case.forwarders.len() as f64 * (BAR + GAP);
     let bottom = TOP + cases.iter().map(|case| HEADING + bars(case)).sum::<f64>();
     let height = bottom + BOTTOM;
-    let longest = cases.iter().flat_map(relative).map(|(_, spread)| spread.upper).fold(1.0, f64::max);
+    let longest =
+        cases.iter().flat_map(|case| relative(case)).map(|(_, spread)| spread.upper).fold(1.0, f64::max);
     let scale = (WIDTH - LABELS - VALUES) / longest;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" \

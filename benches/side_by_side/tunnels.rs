@@ -16,10 +16,11 @@ use crate::{
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
     let forwarders = forwarders(bench);
     let measure = |clients| {
+        let what = format!("Tunnels, {clients} scrape{} at a time", if clients == 1 { "" } else { "s" });
         let setup = Setup { clients, ..bench.setup() };
         let cases = bench.options.tunnel_bodies.iter().map(|&body| {
             let case = processor::case(bench, &forwarders, &setup, body, bench.options.rounds)?;
-            processor::print(bench, &format!("Tunnels, {clients} scrapes at a time"), &case)?;
+            processor::print(bench, &what, &case)?;
             Ok(case)
         });
         cases.collect()
