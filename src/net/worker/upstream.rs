@@ -26,7 +26,8 @@ impl<N: Network> Worker<N> {
         self.upstreams.get_mut(upstream)
     }
 
-    /// Returns whether a client is behind ([`crate::net::client::Client::is_behind`]), or a side of its tunnel has yet to take bytes.
+    /// Returns whether a client is behind ([`crate::net::client::Client::is_behind`]), or the pod of its tunnel has yet to
+    /// take bytes.
     pub(super) fn is_behind(&self, key: Key) -> bool {
         let Some(client) = self.clients.get(key) else { return false };
         let is_pod_behind = || {
