@@ -316,7 +316,7 @@ fn runs_and_alerts_nobody(file: &str) {
     scratch.write("prometheus.yml", &configuration(file, &["pods.json"], &replaced));
     let prometheus = Prometheus::start(Release::Installed, &scratch);
 
-    let named = ["cluster", "job", "instance", "app", "kubernetes_pod_name"];
+    let named = ["cluster", "job", "instance", "app", "pod"];
     wait_for_targets(
         &prometheus,
         &named,
@@ -427,7 +427,7 @@ fn several_clusters_are_told_apart() {
     let mut shown = BTreeSet::new();
     for target in &targets {
         let label = |name| target.labels.get(name).map_or("", String::as_str);
-        let line = ["cluster", "job", "instance", "app", "kubernetes_pod_name"].map(label).join(" ");
+        let line = ["cluster", "job", "instance", "app", "pod"].map(label).join(" ");
         shown.insert(format!("{line} {} {}", target.scrape_url, target.health));
         let refused = label("job") == "kubernetes-apiserver";
         assert_eq!(target.last_error.contains("destination not allowed"), refused, "{target:#?}");
@@ -450,8 +450,7 @@ fn several_clusters_are_told_apart() {
         assert!(psystrike.outcomes("forwarded") >= 2.0, "its cluster's pods are scraped through it");
         assert!(psystrike.metric("psystrike_tunnels") >= 2.0, "its pods and kubelets with TLS as well");
     }
-    let of_both =
-        prometheus.query("count by (job) (pod_up{job='kubernetes-pods', kubernetes_namespace='default'})");
+    let of_both = prometheus.query("count by (job) (pod_up{job='kubernetes-pods', namespace='default'})");
     assert_eq!(of_both.values().collect::<Vec<_>>(), ["6"], "three series for each cluster");
 }
 
