@@ -117,7 +117,7 @@ fn its_queries_ask_for_what_psystrike_exports() {
         shown.extend(names.metrics);
     }
     // What is no scrape is the same here as for the alerts.
-    let no_scrapes = "page|head_timeout|http_version|body|method\"";
+    let no_scrapes = "page|head_timeout|http_version|body|method";
     assert_eq!(shipped(RULES).matches(no_scrapes).count(), 1);
     for title in ["Forwarded", "Scrapes that failed, by reason"] {
         let (_, expression) = queries().into_iter().find(|query| query.0 == title).expect("its panel");

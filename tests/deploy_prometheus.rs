@@ -228,6 +228,22 @@ fn every_alert_says_what_to_do() {
     }
 }
 
+/// A rule sees what the rules before it in its group have written in the same evaluation.
+#[test]
+fn an_alert_that_suppresses_others_comes_before_them() {
+    let mut before = BTreeSet::new();
+    let mut suppressed = 0;
+    for (name, alert) in rules("alert") {
+        let names = Names::of(alert["expr"].as_str().expect("an expression"));
+        for (_, other) in names.values.iter().filter(|(label, _)| label == "alertname") {
+            assert!(before.contains(other), "{name} is before {other}, which suppresses it");
+            suppressed += 1;
+        }
+        before.insert(name);
+    }
+    assert!(suppressed > 0);
+}
+
 #[test]
 fn the_kernels_part_of_the_memory_is_that_of_sizing() {
     let sizing = read("deploy/README.md");
@@ -250,6 +266,9 @@ fn the_rules_ask_for_what_psystrike_exports() {
     let exported = |name: &str| page.keys().any(|labels| labels["__name__"] == name);
     let recorded: BTreeSet<String> = rules("record").into_iter().map(|(name, _)| name).collect();
     let of_targets = ["job", "instance", "cluster"];
+    // The series that Prometheus writes for its alerts.
+    let alerts: BTreeSet<String> = rules("alert").into_iter().map(|(name, _)| name).collect();
+    let of_alerts = ["alertname", "alertstate", "severity"];
     let clusters = shipped(CLUSTERS);
     let [psystrike_job, pods_job] = ["psystrike", "kubernetes-pods"];
     for job in [psystrike_job, pods_job] {
@@ -259,16 +278,19 @@ fn the_rules_ask_for_what_psystrike_exports() {
         let names = Names::of(rule["expr"].as_str().expect("a rule has an expression"));
         assert!(!names.metrics.is_empty(), "{name}: {names:?}");
         for metric in &names.metrics {
-            assert!(recorded.contains(metric) || metric == "up" || exported(metric), "{name}: {metric}");
+            let of_prometheus = ["up", "ALERTS"].contains(&metric.as_str());
+            assert!(recorded.contains(metric) || of_prometheus || exported(metric), "{name}: {metric}");
         }
         for label in &names.labels {
-            let known = of_targets.contains(&label.as_str()) || label == "quantile";
+            let known = of_targets.iter().chain(&of_alerts).chain(&["quantile"]).any(|known| known == label);
             assert!(known || page.keys().any(|labels| labels.contains_key(label)), "{name}: {label}");
         }
         for (label, value) in &names.values {
             let known = match label.as_str() {
                 "job" => [psystrike_job, pods_job].contains(&&**value),
                 "quantile" => value == "0.5",
+                "alertname" => alerts.contains(value),
+                "alertstate" => value == "firing",
                 // A page has them once they have occurred.
                 "code" => Outcome::ALL.iter().any(|outcome| outcome.status().to_string() == *value),
                 _ => page.keys().any(|labels| labels.get(label) == Some(value)),
@@ -346,8 +368,8 @@ fn runs_and_alerts_nobody(file: &str) {
     assert_eq!(loaded(&prometheus).len(), rules("record").len() + rules("alert").len());
 }
 
-/// A scrape is every request that Prometheus can be made to send, except for psystrike's own pages and for CONNECT, which
-/// is subtracted by its route.
+/// A scrape is every request that Prometheus can be made to send, except for psystrike's own pages, for outcomes with an
+/// alert of their own, and for CONNECT, which is subtracted by its route.
 #[test]
 fn scrapes_are_what_prometheus_can_send() {
     let (_, rule) = rules("record")
@@ -359,7 +381,8 @@ fn scrapes_are_what_prometheus_can_send() {
         names.values.iter().filter(|(label, _)| label == "outcome").map(|(_, value)| &**value).collect();
     let others = [Outcome::HeadTimeout, Outcome::Version, Outcome::Body, Outcome::Method];
     assert!(others.iter().all(|outcome| outcome.class() == Class::Refused));
-    let others = others.iter().chain([&Outcome::Page]);
+    let with_alerts = [Outcome::TooManyClients, Outcome::NoDescriptors];
+    let others = others.iter().chain(&with_alerts).chain([&Outcome::Page]);
     assert_eq!(excluded, others.map(|outcome| outcome.label()).collect());
     assert!(names.values.contains(&("route".to_owned(), "connect".to_owned())), "{names:?}");
 }
