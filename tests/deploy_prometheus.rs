@@ -75,9 +75,9 @@ fn promtool_accepts_every_configuration() {
     let files: [(&str, &[&str]); 5] = [
         (PROMETHEUS, &["tokyo.json"]),
         (RELABELLING, &["tokyo.json"]),
-        (CLUSTERS, &["tokyo.json"; 6]),
+        (CLUSTERS, &["tokyo.json"; 8]),
         (FILE_SD, &[]),
-        (PROXY_URL, &["tokyo.json", "osaka.json", "osaka.json"]),
+        (PROXY_URL, &["tokyo.json", "osaka.json", "osaka.json", "osaka.json"]),
     ];
     for release in releases {
         for (file, discovered) in files {
@@ -99,9 +99,11 @@ fn pods_are_discovered_by_an_api_server_that_is_authenticated() {
     let mut count = 0;
     for job in jobs.iter().flatten() {
         let Some(discovery) = job["kubernetes_sd_configs"].get(0) else { continue };
-        let role =
-            if job["job_name"].as_str().is_some_and(|name| name.contains("pods")) { "pod" } else { "node" };
+        let roles = [("pods", "pod"), ("nodes", "node"), ("cadvisor", "node"), ("apiserver", "endpoints")];
+        let name = job["job_name"].as_str().expect("a name");
+        let (_, role) = roles.into_iter().find(|(part, _)| name.contains(part)).expect("a role");
         assert_eq!(discovery["role"], role, "{job}");
+        assert_eq!(discovery["namespaces"].is_object(), role == "endpoints", "{job}");
         let server = discovery["api_server"].as_str().unwrap_or_default();
         assert!(server.starts_with("https://"), "{job}");
         let files = [&discovery["tls_config"]["ca_file"], &discovery["authorization"]["credentials_file"]];
@@ -109,14 +111,14 @@ fn pods_are_discovered_by_an_api_server_that_is_authenticated() {
         // An API server is reached without a proxy, or by that of its pods.
         let proxy = &discovery["proxy_url"];
         assert!(proxy.is_null() || *proxy == job["proxy_url"], "{job}");
-        let known = ["role", "api_server", "tls_config", "authorization", "proxy_url"];
+        let known = ["role", "api_server", "tls_config", "authorization", "proxy_url", "namespaces"];
         let mut keys = discovery.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
         assert!(keys.all(|key| known.contains(&key)), "{job}");
         different.extend(files.map(Value::to_string));
         different.insert(proxy.as_str().unwrap_or(server).to_owned());
         count += 1;
     }
-    assert_eq!(count, 1 + 2 * 3);
+    assert_eq!(count, 1 + 2 * 4);
     assert_eq!(different.len(), 3 * 3, "each cluster has its own: {different:?}");
 }
 
@@ -387,6 +389,22 @@ fn scrapes_are_what_prometheus_can_send() {
     assert!(names.values.contains(&("route".to_owned(), "connect".to_owned())), "{names:?}");
 }
 
+/// What discovery finds of Services in the namespace default: an API server that psystrike does not allow, and two others.
+fn api_servers() -> String {
+    let endpoint = |service, port| {
+        json!({
+            "targets": ["10.96.0.1:443"],
+            "labels": {
+                "__meta_kubernetes_namespace": "default",
+                "__meta_kubernetes_service_name": service,
+                "__meta_kubernetes_endpoint_port_name": port,
+            },
+        })
+    };
+    json!([endpoint("kubernetes", "https"), endpoint("kubernetes", "other"), endpoint("other", "https")])
+        .to_string()
+}
+
 #[test]
 fn several_clusters_are_told_apart() {
     if !require_programs(&["prometheus", "openssl", "python3"]) {
@@ -429,13 +447,14 @@ fn several_clusters_are_told_apart() {
     let replaced = [
         ("psystrike.tokyo.example:31000", &*tokyo_address),
         ("psystrike.osaka.example:31000", &*osaka_address),
-        // No look-up leaves this machine, and the certificate is not for this kubelet.
-        ("kubernetes.default.svc:443", "10.96.0.1:443"),
+        // The certificate is not for this kubelet.
         ("ca_file: tokyo/kubernetes-ca.crt", "insecure_skip_verify: true"),
         ("ca_file: osaka/kubernetes-ca.crt", "insecure_skip_verify: true"),
     ];
     let replaced = [&AT_ONCE[..], &replaced[..]].concat();
-    let files = ["tokyo.json", "nodes.json", "nodes.json", "osaka.json", "nodes.json", "nodes.json"];
+    scratch.write("apiservers.json", &api_servers());
+    let files = |pods| [pods, "nodes.json", "nodes.json", "apiservers.json"];
+    let files = [files("tokyo.json"), files("osaka.json")].concat();
     scratch.write("prometheus.yml", &configuration(CLUSTERS, &files, &replaced));
     let prometheus = Prometheus::start(Release::Installed, &scratch);
 
@@ -508,7 +527,6 @@ fn api_servers_are_reached_through_psystrike() {
         let (before, of_cluster) =
             text.split_at(text.find(&format!("- job_name: kubernetes-pods-{name}")).expect("a job"));
         let server = cluster.address().to_string();
-        let of_cluster = of_cluster.replace("[kubernetes.default.svc:443]", &format!("['{server}']"));
         let of_cluster = of_cluster.replace("kubernetes.default.svc:443", &server);
         text = format!("{before}{of_cluster}");
         fs::create_dir(scratch.path(name)).expect("a new folder");
@@ -610,11 +628,10 @@ fn everything_goes_through_proxy_url() {
     let discovered = discovered.chain([annotated("psystrike", psystrike.address())]);
     scratch.write("pods.json", &Value::from_iter(discovered).to_string());
     scratch.write("nodes.json", &json!([{ "targets": [node.address().to_string()] }]).to_string());
-    // No look-up leaves this machine: the API server is given by an address.
-    let given = [("psystrike.example:31000", &*own), ("kubernetes.default.svc:443", "10.96.0.1:443")];
-    let replaced = [&AT_ONCE[..], &given].concat();
+    scratch.write("apiservers.json", &api_servers());
+    let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", &*own)]].concat();
     scratch.write(RULES, &shipped(RULES));
-    let files = ["pods.json", "nodes.json", "nodes.json"];
+    let files = ["pods.json", "nodes.json", "nodes.json", "apiservers.json"];
     scratch.write("prometheus.yml", &configuration(PROXY_URL, &files, &replaced));
     let prometheus = Prometheus::start(Release::Installed, &scratch);
     let in_time = prometheus.wait_until(IN_TIME, |prometheus| {
