@@ -54,6 +54,11 @@ fn start_psystrike() -> Psystrike {
     Psystrike::start(&["--allow", "127.10.0.0/16", "--allow", "127.0.0.1/32", "--allow", "::1/128"])
 }
 
+fn start_psystrike_with_tunnels() -> Psystrike {
+    let allow = ["--allow", "127.10.0.0/16", "--allow", "127.0.0.1/32", "--allow", "::1/128"];
+    Psystrike::start(&[&allow[..], &["--allow-connect"]].concat())
+}
+
 #[test]
 fn promtool_accepts_every_configuration() {
     let releases = Release::all_with(&["promtool"]);
@@ -322,6 +327,46 @@ fn relabelling_runs_and_a_healthy_psystrike_alerts_nobody() {
     runs_and_alerts_nobody(RELABELLING);
 }
 
+/// relabelling.yml says what the targets page shows of a pod with TLS.
+#[test]
+fn a_pod_with_tls_is_down_without_proxy_url() {
+    if !require_programs(&["prometheus", "openssl", "python3"]) {
+        return;
+    }
+    let psystrike = start_psystrike_with_tunnels();
+    let scratch = Scratch::new("prometheus-relabelling-https");
+    make_certificate(&scratch.path("cert.pem"), &scratch.path("key.pem"));
+    let with_tls = Servers::start(&scratch, &[("tls", "127.10.8.1")]);
+    // As many TLS servers answer plain HTTP.
+    let answer = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+    let answering = Pod::answering("127.10.8.2", answer, Then::Close);
+    let pods = [with_tls.addresses[0], answering.address()].map(|address| {
+        let mut pod = annotated("app", address);
+        pod["labels"]["__meta_kubernetes_pod_annotation_prometheus_io_scheme"] = "https".into();
+        pod
+    });
+    scratch.write(RULES, &shipped(RULES));
+    scratch.write("pods.json", &json!(pods).to_string());
+    let own = psystrike.address().to_string();
+    let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", &own)]].concat();
+    scratch.write("prometheus.yml", &configuration(RELABELLING, &["pods.json"], &replaced));
+    let prometheus = Prometheus::start(Release::Installed, &scratch);
+    let are_down = |prometheus: &Prometheus| {
+        let targets = prometheus.targets();
+        targets.len() == 2 && targets.iter().all(|target| target.health == "down")
+    };
+    assert!(prometheus.wait_until(IN_TIME, are_down), "{:#?}", prometheus.targets());
+    let errors: BTreeMap<String, String> = prometheus
+        .targets()
+        .into_iter()
+        .map(|target| (target.labels["instance"].clone(), target.last_error))
+        .collect();
+    assert!(errors[&with_tls.addresses[0].to_string()].contains(" 502 "), "{errors:#?}");
+    assert!(errors[&answering.address().to_string()].contains(" 400 "), "{errors:#?}");
+    let text = shipped(RELABELLING);
+    assert!(text.contains("the status 400") && text.contains("a 502 of psystrike"));
+}
+
 fn runs_and_alerts_nobody(file: &str) {
     if !require_programs(&["prometheus"]) {
         return;
@@ -410,11 +455,7 @@ fn several_clusters_are_told_apart() {
     if !require_programs(&["prometheus", "openssl", "python3"]) {
         return;
     }
-    let start = || {
-        let allow = ["--allow", "127.10.0.0/16", "--allow", "127.0.0.1/32", "--allow", "::1/128"];
-        Psystrike::start(&[&allow[..], &["--allow-connect"]].concat())
-    };
-    let [tokyo, osaka] = [start(), start()];
+    let [tokyo, osaka] = [start_psystrike_with_tunnels(), start_psystrike_with_tunnels()];
     let scratch = Scratch::new("prometheus-clusters");
     make_certificate(&scratch.path("cert.pem"), &scratch.path("key.pem"));
     // Both clusters have pods of these addresses.
@@ -570,14 +611,17 @@ fn pods_of_a_file_are_scraped_by_rewritten_paths() {
     // Neither gets psystrike's own page for its own.
     let dropped =
         "- targets: [127.10.6.9]\n- targets: [127.10.6.9:80]\n  labels: { __metrics_path__: metrics }\n";
-    pods_of_a_file(&format!("{others}{}", job.text), &(shipped(PODS) + dropped));
+    // A path cannot name the scheme.
+    let listed = shipped(PODS);
+    let (listed, _) = listed.split_once("# This pod serves its metrics over TLS.").expect("a pod with TLS");
+    pods_of_a_file(&format!("{others}{}", job.text), &format!("{listed}{dropped}"));
 }
 
 fn pods_of_a_file(configuration: &str, listed: &str) {
-    if !require_programs(&["prometheus"]) {
+    if !require_programs(&["prometheus", "openssl", "python3"]) {
         return;
     }
-    let psystrike = start_psystrike();
+    let psystrike = start_psystrike_with_tunnels();
     let pods = [pod("127.10.6.1"), pod("127.10.6.2"), pod("::1")];
     let [one, two, three] = pods.each_ref().map(|pod| pod.address().to_string());
     let scratch = Scratch::new(&format!("prometheus-file-sd-{}", psystrike.address().port()));
@@ -588,23 +632,28 @@ fn pods_of_a_file(configuration: &str, listed: &str) {
             text.replace(from, to)
         })
     };
+    make_certificate(&scratch.path("cert.pem"), &scratch.path("key.pem"));
+    let with_tls = Servers::start(&scratch, &[("tls", "127.10.6.3")]);
+    let four = with_tls.addresses[0].to_string();
     let addresses = [("10.1.2.3:8080", &*one), ("10.1.2.4:8080", &two), ("[fd00::1:5]:9100", &three)];
+    let tls = ("10.1.2.5:8443", &*four);
+    let lists_tls = listed.contains(tls.0);
+    let addresses = addresses.into_iter().chain(lists_tls.then_some(tls)).collect::<Vec<_>>();
     scratch.write(PODS, &with(listed, &addresses));
     let own = psystrike.address().to_string();
     let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", &own)]].concat();
     scratch.write("prometheus.yml", &with(configuration, &replaced));
     let prometheus = Prometheus::start(Release::Installed, &scratch);
 
-    wait_for_targets(
-        &prometheus,
-        &["job", "instance", "app"],
-        &[
-            &["psystrike", &own, ""],
-            &["pods", &one, "web"],
-            &["pods", &two, "web"],
-            &["pods", &three, "queue"],
-        ],
-    );
+    let mut expected = vec![
+        ["psystrike", &own, ""],
+        ["pods", &one, "web"],
+        ["pods", &two, "web"],
+        ["pods", &three, "queue"],
+    ];
+    expected.extend(lists_tls.then_some(["pods", &four, "api"]));
+    let expected: Vec<&[&str]> = expected.iter().map(|target| &target[..]).collect();
+    wait_for_targets(&prometheus, &["job", "instance", "app"], &expected);
     for (pod, target) in pods.iter().zip(["/metrics", "/metrics", "/stats?format=prometheus"]) {
         let asked = pod.heads();
         assert!(asked.iter().all(|head| head.target() == target) && !asked.is_empty(), "{asked:?}");
@@ -616,8 +665,7 @@ fn everything_goes_through_proxy_url() {
     if !require_programs(&["prometheus", "openssl"]) {
         return;
     }
-    let allow = ["--allow", "127.10.0.0/16", "--allow", "127.0.0.1", "--allow", "::1"];
-    let psystrike = Psystrike::start(&[&allow[..], &["--allow-connect"]].concat());
+    let psystrike = start_psystrike_with_tunnels();
     let pods = [pod("127.10.7.1"), pod("::1")];
     let node = Refusing::on("127.10.7.2");
     let own = psystrike.address().to_string();
