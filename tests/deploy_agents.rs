@@ -83,13 +83,8 @@ fn job_of_alloy(components: &Map<String, Value>, scrape: &Value) -> Value {
         job.insert("relabel_configs".to_owned(), relabel["rule"].take());
         targets = relabel["targets"].take();
     }
-    if let Some(discovery) = component(&targets, ".targets") {
-        job.insert("kubernetes_sd_configs".to_owned(), json!([client_of_alloy(&discovery)]));
-    } else {
-        let addresses = targets.as_array().unwrap_or_else(|| panic!("no targets: {targets}"));
-        let addresses: Vec<&Value> = addresses.iter().map(|target| &target["__address__"]).collect();
-        job.insert("static_configs".to_owned(), json!([{ "targets": addresses }]));
-    }
+    let discovery = component(&targets, ".targets").unwrap_or_else(|| panic!("no targets: {targets}"));
+    job.insert("kubernetes_sd_configs".to_owned(), json!([client_of_alloy(&discovery)]));
     Value::Object(job)
 }
 
@@ -99,8 +94,10 @@ fn client_of_alloy(component: &Value) -> Map<String, Value> {
     if let Some(file) = client.remove("bearer_token_file") {
         client.insert("authorization".to_owned(), json!({ "credentials_file": file }));
     }
-    if let Some(mut tls) = client.remove("tls_config") {
-        client.insert("tls_config".to_owned(), tls[0].take());
+    for block in ["tls_config", "namespaces"] {
+        if let Some(mut blocks) = client.remove(block) {
+            client.insert(block.to_owned(), blocks[0].take());
+        }
     }
     let text = Value::Object(client).to_string().replace("/etc/alloy/", "");
     serde_json::from_str(&text).expect("it still is an object")
@@ -281,7 +278,7 @@ fn vmagent_discovers_and_scrapes_a_cluster_through_psystrike() {
         assert_eq!(head.field("Authorization"), None, "the token is the API server's");
     }
     cluster.wait_until_all_is_answered();
-    // A watch of pods and one of nodes; the API server, the kubelet twice, and the pod with TLS.
+    // Watches of pods, nodes and endpoints; the API server, the kubelet twice, and the pod with TLS.
     let tunnels = || psystrike.metric("psystrike_tunnels");
     poll_within(LIMIT, "tunnels", tunnels, |&tunnels| tunnels >= 6.0);
 }

@@ -53,6 +53,11 @@ fn start_psystrike() -> Psystrike {
     Psystrike::start(&["--allow", "127.10.0.0/16", "--allow", "127.0.0.1/32", "--allow", "::1/128"])
 }
 
+fn start_psystrike_with_tunnels() -> Psystrike {
+    let allow = ["--allow", "127.10.0.0/16", "--allow", "127.0.0.1/32", "--allow", "::1/128"];
+    Psystrike::start(&[&allow[..], &["--allow-connect"]].concat())
+}
+
 #[test]
 fn promtool_accepts_every_configuration() {
     let releases = Release::all_with(&["promtool"]);
@@ -74,9 +79,9 @@ fn promtool_accepts_every_configuration() {
     let files: [(&str, &[&str]); 5] = [
         (PROMETHEUS, &["tokyo.json"]),
         (RELABELLING, &["tokyo.json"]),
-        (CLUSTERS, &["tokyo.json"; 6]),
+        (CLUSTERS, &["tokyo.json"; 8]),
         (FILE_SD, &[]),
-        (PROXY_URL, &["tokyo.json", "osaka.json", "osaka.json"]),
+        (PROXY_URL, &["tokyo.json", "osaka.json", "osaka.json", "osaka.json"]),
     ];
     for release in releases {
         for (file, discovered) in files {
@@ -98,9 +103,11 @@ fn pods_are_discovered_by_an_api_server_that_is_authenticated() {
     let mut count = 0;
     for job in jobs.iter().flatten() {
         let Some(discovery) = job["kubernetes_sd_configs"].get(0) else { continue };
-        let role =
-            if job["job_name"].as_str().is_some_and(|name| name.contains("pods")) { "pod" } else { "node" };
+        let roles = [("pods", "pod"), ("nodes", "node"), ("cadvisor", "node"), ("apiserver", "endpoints")];
+        let name = job["job_name"].as_str().expect("a name");
+        let (_, role) = roles.into_iter().find(|(part, _)| name.contains(part)).expect("a role");
         assert_eq!(discovery["role"], role, "{job}");
+        assert_eq!(discovery["namespaces"].is_object(), role == "endpoints", "{job}");
         let server = discovery["api_server"].as_str().unwrap_or_default();
         assert!(server.starts_with("https://"), "{job}");
         let files = [&discovery["tls_config"]["ca_file"], &discovery["authorization"]["credentials_file"]];
@@ -108,14 +115,14 @@ fn pods_are_discovered_by_an_api_server_that_is_authenticated() {
         // An API server is reached without a proxy, or by that of its pods.
         let proxy = &discovery["proxy_url"];
         assert!(proxy.is_null() || *proxy == job["proxy_url"], "{job}");
-        let known = ["role", "api_server", "tls_config", "authorization", "proxy_url"];
+        let known = ["role", "api_server", "tls_config", "authorization", "proxy_url", "namespaces"];
         let mut keys = discovery.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
         assert!(keys.all(|key| known.contains(&key)), "{job}");
         different.extend(files.map(Value::to_string));
         different.insert(proxy.as_str().unwrap_or(server).to_owned());
         count += 1;
     }
-    assert_eq!(count, 1 + 2 * 3);
+    assert_eq!(count, 1 + 2 * 4);
     assert_eq!(different.len(), 3 * 3, "each cluster has its own: {different:?}");
 }
 
@@ -227,6 +234,22 @@ fn every_alert_says_what_to_do() {
     }
 }
 
+/// A rule sees what the rules before it in its group have written in the same evaluation.
+#[test]
+fn an_alert_that_suppresses_others_comes_before_them() {
+    let mut before = BTreeSet::new();
+    let mut suppressed = 0;
+    for (name, alert) in rules("alert") {
+        let names = Names::of(alert["expr"].as_str().expect("an expression"));
+        for (_, other) in names.values.iter().filter(|(label, _)| label == "alertname") {
+            assert!(before.contains(other), "{name} is before {other}, which suppresses it");
+            suppressed += 1;
+        }
+        before.insert(name);
+    }
+    assert!(suppressed > 0);
+}
+
 #[test]
 fn the_kernels_part_of_the_memory_is_that_of_sizing() {
     let sizing = read("deploy/README.md");
@@ -249,6 +272,9 @@ fn the_rules_ask_for_what_psystrike_exports() {
     let exported = |name: &str| page.keys().any(|labels| labels["__name__"] == name);
     let recorded: BTreeSet<String> = rules("record").into_iter().map(|(name, _)| name).collect();
     let of_targets = ["job", "instance", "cluster"];
+    // The series that Prometheus writes for its alerts.
+    let alerts: BTreeSet<String> = rules("alert").into_iter().map(|(name, _)| name).collect();
+    let of_alerts = ["alertname", "alertstate", "severity"];
     let clusters = shipped(CLUSTERS);
     let [psystrike_job, pods_job] = ["psystrike", "kubernetes-pods"];
     for job in [psystrike_job, pods_job] {
@@ -258,16 +284,21 @@ fn the_rules_ask_for_what_psystrike_exports() {
         let names = Names::of(rule["expr"].as_str().expect("a rule has an expression"));
         assert!(!names.metrics.is_empty(), "{name}: {names:?}");
         for metric in &names.metrics {
-            assert!(recorded.contains(metric) || metric == "up" || exported(metric), "{name}: {metric}");
+            let of_prometheus = ["up", "ALERTS"].contains(&metric.as_str());
+            assert!(recorded.contains(metric) || of_prometheus || exported(metric), "{name}: {metric}");
         }
         for label in &names.labels {
-            let known = of_targets.contains(&label.as_str()) || label == "quantile";
+            let known = of_targets.iter().chain(&of_alerts).chain(&["quantile"]).any(|known| known == label);
             assert!(known || page.keys().any(|labels| labels.contains_key(label)), "{name}: {label}");
         }
         for (label, value) in &names.values {
             let known = match label.as_str() {
                 "job" => [psystrike_job, pods_job].contains(&&**value),
                 "quantile" => value == "0.5",
+                "alertname" => alerts.contains(value),
+                "alertstate" => value == "firing",
+                // A page has them once they have occurred.
+                "code" => Outcome::ALL.iter().any(|outcome| outcome.status().to_string() == *value),
                 _ => page.keys().any(|labels| labels.get(label) == Some(value)),
             };
             assert!(known, "{name}: {label}={value}");
@@ -295,6 +326,46 @@ fn relabelling_runs_and_a_healthy_psystrike_alerts_nobody() {
     runs_and_alerts_nobody(RELABELLING);
 }
 
+/// relabelling.yml says what the targets page shows of a pod with TLS.
+#[test]
+fn a_pod_with_tls_is_down_without_proxy_url() {
+    if !require_programs(&["prometheus", "openssl", "python3"]) {
+        return;
+    }
+    let psystrike = start_psystrike_with_tunnels();
+    let scratch = Scratch::new("prometheus-relabelling-https");
+    make_certificate(&scratch.path("cert.pem"), &scratch.path("key.pem"));
+    let with_tls = Servers::start(&scratch, &[("tls", "127.10.8.1")]);
+    // As many TLS servers answer plain HTTP.
+    let answer = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+    let answering = Pod::answering("127.10.8.2", answer, Then::Close);
+    let pods = [with_tls.addresses[0], answering.address()].map(|address| {
+        let mut pod = annotated("app", address);
+        pod["labels"]["__meta_kubernetes_pod_annotation_prometheus_io_scheme"] = "https".into();
+        pod
+    });
+    scratch.write(RULES, &shipped(RULES));
+    scratch.write("pods.json", &json!(pods).to_string());
+    let own = psystrike.address().to_string();
+    let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", &own)]].concat();
+    scratch.write("prometheus.yml", &configuration(RELABELLING, &["pods.json"], &replaced));
+    let prometheus = Prometheus::start(Release::Installed, &scratch);
+    let are_down = |prometheus: &Prometheus| {
+        let targets = prometheus.targets();
+        targets.len() == 2 && targets.iter().all(|target| target.health == "down")
+    };
+    assert!(prometheus.wait_until(IN_TIME, are_down), "{:#?}", prometheus.targets());
+    let errors: BTreeMap<String, String> = prometheus
+        .targets()
+        .into_iter()
+        .map(|target| (target.labels["instance"].clone(), target.last_error))
+        .collect();
+    assert!(errors[&with_tls.addresses[0].to_string()].contains(" 502 "), "{errors:#?}");
+    assert!(errors[&answering.address().to_string()].contains(" 400 "), "{errors:#?}");
+    let text = shipped(RELABELLING);
+    assert!(text.contains("the status 400") && text.contains("a 502 of psystrike"));
+}
+
 fn runs_and_alerts_nobody(file: &str) {
     if !require_programs(&["prometheus"]) {
         return;
@@ -313,7 +384,7 @@ fn runs_and_alerts_nobody(file: &str) {
     scratch.write("prometheus.yml", &configuration(file, &["pods.json"], &replaced));
     let prometheus = Prometheus::start(Release::Installed, &scratch);
 
-    let named = ["cluster", "job", "instance", "app", "kubernetes_pod_name"];
+    let named = ["cluster", "job", "instance", "app", "pod"];
     wait_for_targets(
         &prometheus,
         &named,
@@ -341,21 +412,41 @@ fn runs_and_alerts_nobody(file: &str) {
     };
     assert!(prometheus.wait_until(IN_TIME, is_quiet), "{:#?}", prometheus.api("alerts"));
     assert_eq!(loaded(&prometheus).len(), rules("record").len() + rules("alert").len());
+}
 
-    // What counts as a scrape: whatever a Prometheus can be made to ask, but for psystrike's own pages.
-    let outcomes = prometheus.query("instance_outcome:psystrike_scrapes:rate5m");
-    let outcomes: BTreeSet<&str> = outcomes.keys().map(|labels| labels["outcome"].as_str()).collect();
-    let others = [
-        Outcome::Page,
-        Outcome::Tunnel,
-        Outcome::HeadTimeout,
-        Outcome::Version,
-        Outcome::Body,
-        Outcome::Method,
-    ];
-    assert!(others[2..].iter().all(|outcome| outcome.class() == Class::Refused));
-    let scrapes = Outcome::ALL.iter().filter(|outcome| !others.contains(outcome));
-    assert_eq!(outcomes, scrapes.map(|outcome| outcome.label()).collect());
+/// A scrape is every request that Prometheus can be made to send, except for psystrike's own pages, for outcomes with an
+/// alert of their own, and for CONNECT, which is subtracted by its route.
+#[test]
+fn scrapes_are_what_prometheus_can_send() {
+    let (_, rule) = rules("record")
+        .into_iter()
+        .find(|(name, _)| name == "instance:psystrike_scrapes:rate5m")
+        .expect("it");
+    let names = Names::of(rule["expr"].as_str().expect("an expression"));
+    let excluded: BTreeSet<&str> =
+        names.values.iter().filter(|(label, _)| label == "outcome").map(|(_, value)| &**value).collect();
+    let others = [Outcome::HeadTimeout, Outcome::Version, Outcome::Body, Outcome::Method];
+    assert!(others.iter().all(|outcome| outcome.class() == Class::Refused));
+    let with_alerts = [Outcome::TooManyClients, Outcome::NoDescriptors];
+    let others = others.iter().chain(&with_alerts).chain([&Outcome::Page]);
+    assert_eq!(excluded, others.map(|outcome| outcome.label()).collect());
+    assert!(names.values.contains(&("route".to_owned(), "connect".to_owned())), "{names:?}");
+}
+
+/// What discovery finds of Services in the namespace default: an API server that psystrike does not allow, and two others.
+fn api_servers() -> String {
+    let endpoint = |service, port| {
+        json!({
+            "targets": ["10.96.0.1:443"],
+            "labels": {
+                "__meta_kubernetes_namespace": "default",
+                "__meta_kubernetes_service_name": service,
+                "__meta_kubernetes_endpoint_port_name": port,
+            },
+        })
+    };
+    json!([endpoint("kubernetes", "https"), endpoint("kubernetes", "other"), endpoint("other", "https")])
+        .to_string()
 }
 
 #[test]
@@ -363,11 +454,7 @@ fn several_clusters_are_told_apart() {
     if !require_programs(&["prometheus", "openssl", "python3"]) {
         return;
     }
-    let start = || {
-        let allow = ["--allow", "127.10.0.0/16", "--allow", "127.0.0.1/32", "--allow", "::1/128"];
-        Psystrike::start(&[&allow[..], &["--allow-connect"]].concat())
-    };
-    let [tokyo, osaka] = [start(), start()];
+    let [tokyo, osaka] = [start_psystrike_with_tunnels(), start_psystrike_with_tunnels()];
     let scratch = Scratch::new("prometheus-clusters");
     make_certificate(&scratch.path("cert.pem"), &scratch.path("key.pem"));
     // Both clusters have pods of these addresses.
@@ -400,13 +487,14 @@ fn several_clusters_are_told_apart() {
     let replaced = [
         ("psystrike.tokyo.example:31000", &*tokyo_address),
         ("psystrike.osaka.example:31000", &*osaka_address),
-        // No lookup leaves this machine, and the certificate is not for this kubelet.
-        ("kubernetes.default.svc:443", "10.96.0.1:443"),
+        // The certificate is not for this kubelet.
         ("ca_file: tokyo/kubernetes-ca.crt", "insecure_skip_verify: true"),
         ("ca_file: osaka/kubernetes-ca.crt", "insecure_skip_verify: true"),
     ];
     let replaced = [&AT_ONCE[..], &replaced[..]].concat();
-    let files = ["tokyo.json", "nodes.json", "nodes.json", "osaka.json", "nodes.json", "nodes.json"];
+    scratch.write("apiservers.json", &api_servers());
+    let files = |pods| [pods, "nodes.json", "nodes.json", "apiservers.json"];
+    let files = [files("tokyo.json"), files("osaka.json")].concat();
     scratch.write("prometheus.yml", &configuration(CLUSTERS, &files, &replaced));
     let prometheus = Prometheus::start(Release::Installed, &scratch);
 
@@ -421,7 +509,7 @@ fn several_clusters_are_told_apart() {
     let mut shown = BTreeSet::new();
     for target in &targets {
         let label = |name| target.labels.get(name).map_or("", String::as_str);
-        let line = ["cluster", "job", "instance", "app", "kubernetes_pod_name"].map(label).join(" ");
+        let line = ["cluster", "job", "instance", "app", "pod"].map(label).join(" ");
         shown.insert(format!("{line} {} {}", target.scrape_url, target.health));
         let refused = label("job") == "kubernetes-apiserver";
         assert_eq!(target.last_error.contains("destination not allowed"), refused, "{target:#?}");
@@ -444,8 +532,7 @@ fn several_clusters_are_told_apart() {
         assert!(psystrike.outcomes("forwarded") >= 2.0, "its cluster's pods are scraped through it");
         assert!(psystrike.metric("psystrike_tunnels") >= 2.0, "its pods and kubelets with TLS as well");
     }
-    let of_both =
-        prometheus.query("count by (job) (pod_up{job='kubernetes-pods', kubernetes_namespace='default'})");
+    let of_both = prometheus.query("count by (job) (pod_up{job='kubernetes-pods', namespace='default'})");
     assert_eq!(of_both.values().collect::<Vec<_>>(), ["6"], "three series for each cluster");
 }
 
@@ -480,7 +567,6 @@ fn api_servers_are_reached_through_psystrike() {
         let (before, of_cluster) =
             text.split_at(text.find(&format!("- job_name: kubernetes-pods-{name}")).expect("a job"));
         let server = cluster.address().to_string();
-        let of_cluster = of_cluster.replace("[kubernetes.default.svc:443]", &format!("['{server}']"));
         let of_cluster = of_cluster.replace("kubernetes.default.svc:443", &server);
         text = format!("{before}{of_cluster}");
         fs::create_dir(scratch.path(name)).expect("a new folder");
@@ -524,14 +610,17 @@ fn pods_of_a_file_are_scraped_by_rewritten_paths() {
     // Neither gets psystrike's own page for its own.
     let dropped =
         "- targets: [127.10.6.9]\n- targets: [127.10.6.9:80]\n  labels: { __metrics_path__: metrics }\n";
-    pods_of_a_file(&format!("{others}{}", job.text), &(shipped(PODS) + dropped));
+    // A path cannot name the scheme.
+    let listed = shipped(PODS);
+    let (listed, _) = listed.split_once("# This pod serves its metrics over TLS.").expect("a pod with TLS");
+    pods_of_a_file(&format!("{others}{}", job.text), &format!("{listed}{dropped}"));
 }
 
 fn pods_of_a_file(configuration: &str, listed: &str) {
-    if !require_programs(&["prometheus"]) {
+    if !require_programs(&["prometheus", "openssl", "python3"]) {
         return;
     }
-    let psystrike = start_psystrike();
+    let psystrike = start_psystrike_with_tunnels();
     let pods = [pod("127.10.6.1"), pod("127.10.6.2"), pod("::1")];
     let [one, two, three] = pods.each_ref().map(|pod| pod.address().to_string());
     let scratch = Scratch::new(&format!("prometheus-file-sd-{}", psystrike.address().port()));
@@ -542,23 +631,28 @@ fn pods_of_a_file(configuration: &str, listed: &str) {
             text.replace(from, to)
         })
     };
+    make_certificate(&scratch.path("cert.pem"), &scratch.path("key.pem"));
+    let with_tls = Servers::start(&scratch, &[("tls", "127.10.6.3")]);
+    let four = with_tls.addresses[0].to_string();
     let addresses = [("10.1.2.3:8080", &*one), ("10.1.2.4:8080", &two), ("[fd00::1:5]:9100", &three)];
+    let tls = ("10.1.2.5:8443", &*four);
+    let lists_tls = listed.contains(tls.0);
+    let addresses = addresses.into_iter().chain(lists_tls.then_some(tls)).collect::<Vec<_>>();
     scratch.write(PODS, &with(listed, &addresses));
     let own = psystrike.address().to_string();
     let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", &own)]].concat();
     scratch.write("prometheus.yml", &with(configuration, &replaced));
     let prometheus = Prometheus::start(Release::Installed, &scratch);
 
-    wait_for_targets(
-        &prometheus,
-        &["job", "instance", "app"],
-        &[
-            &["psystrike", &own, ""],
-            &["pods", &one, "web"],
-            &["pods", &two, "web"],
-            &["pods", &three, "queue"],
-        ],
-    );
+    let mut expected = vec![
+        ["psystrike", &own, ""],
+        ["pods", &one, "web"],
+        ["pods", &two, "web"],
+        ["pods", &three, "queue"],
+    ];
+    expected.extend(lists_tls.then_some(["pods", &four, "api"]));
+    let expected: Vec<&[&str]> = expected.iter().map(|target| &target[..]).collect();
+    wait_for_targets(&prometheus, &["job", "instance", "app"], &expected);
     for (pod, target) in pods.iter().zip(["/metrics", "/metrics", "/stats?format=prometheus"]) {
         let asked = pod.heads();
         assert!(asked.iter().all(|head| head.target() == target) && !asked.is_empty(), "{asked:?}");
@@ -570,8 +664,7 @@ fn everything_goes_through_proxy_url() {
     if !require_programs(&["prometheus", "openssl"]) {
         return;
     }
-    let allow = ["--allow", "127.10.0.0/16", "--allow", "127.0.0.1", "--allow", "::1"];
-    let psystrike = Psystrike::start(&[&allow[..], &["--allow-connect"]].concat());
+    let psystrike = start_psystrike_with_tunnels();
     let pods = [pod("127.10.7.1"), pod("::1")];
     let node = Refusing::on("127.10.7.2");
     let own = psystrike.address().to_string();
@@ -582,11 +675,10 @@ fn everything_goes_through_proxy_url() {
     let discovered = discovered.chain([annotated("psystrike", psystrike.address())]);
     scratch.write("pods.json", &Value::from_iter(discovered).to_string());
     scratch.write("nodes.json", &json!([{ "targets": [node.address().to_string()] }]).to_string());
-    // No lookup leaves this machine: the API server is given by an address.
-    let given = [("psystrike.example:31000", &*own), ("kubernetes.default.svc:443", "10.96.0.1:443")];
-    let replaced = [&AT_ONCE[..], &given].concat();
+    scratch.write("apiservers.json", &api_servers());
+    let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", &*own)]].concat();
     scratch.write(RULES, &shipped(RULES));
-    let files = ["pods.json", "nodes.json", "nodes.json"];
+    let files = ["pods.json", "nodes.json", "nodes.json", "apiservers.json"];
     scratch.write("prometheus.yml", &configuration(PROXY_URL, &files, &replaced));
     let prometheus = Prometheus::start(Release::Installed, &scratch);
     let in_time = prometheus.wait_until(IN_TIME, |prometheus| {

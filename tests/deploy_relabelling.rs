@@ -1,5 +1,5 @@
-//! The shipped relabelling finds the same pods as the article's, with the same labels: by `/pods/`, and by `proxy_url`,
-//! where the pod itself is the target.
+//! The shipped relabelling finds the pods that the article's rules find, with the same labels, three of which have other
+//! names: through `/pods/`, and with `proxy_url`, where the target stays the pod.
 
 mod support;
 
@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use support::{
     Scratch,
+    exposition::Labels,
     prometheus::{Prometheus, Release},
     require_programs, seed,
     shipped::{CLUSTERS, IN_TIME, PROMETHEUS, RELABELLING, discovered_app, parsed},
@@ -98,8 +99,22 @@ fn prometheus_finds_its_targets_as_the_articles_does() {
             })
             .collect()
     };
+    // The article's names of the labels of a pod, and ours, which are those of kube-state-metrics.
+    let renamed = |targets: BTreeMap<String, Labels>| -> BTreeMap<String, Labels> {
+        let ours = |name: String| match &*name {
+            "kubernetes_namespace" => "namespace".to_owned(),
+            "kubernetes_pod_name" => "pod".to_owned(),
+            "kubernetes_pod_node_name" => "node".to_owned(),
+            _ => name,
+        };
+        let labels = |labels: Labels| labels.into_iter().map(|(name, value)| (ours(name), value)).collect();
+        targets.into_iter().map(|(url, of_target)| (url, labels(of_target))).collect()
+    };
+    for labels in of_job("ours").values() {
+        assert!(["namespace", "pod", "node"].iter().all(|name| labels.contains_key(*name)), "{labels:?}");
+    }
     let labels = |name: &str| of_job(name).into_values().collect::<BTreeSet<_>>();
-    assert_eq!(of_job("ours"), of_job("seed"));
+    assert_eq!(of_job("ours"), renamed(of_job("seed")));
     assert_eq!(labels("ours"), labels("proxied"), "the same series");
     let of_tokyo = of_job("rich").into_iter().map(|(url, mut labels)| {
         labels.insert("cluster".to_owned(), "tokyo".to_owned());

@@ -1,4 +1,5 @@
-"""A cluster of one node at one address, over TLS: its API server, which lists what a file has, and its kubelet.
+"""A cluster of one node at one address, over TLS: its API server, which lists what a file has and the Services of the
+namespace default, and its kubelet.
 
 A request without the token `token` gets 401. Every other request is logged.
 """
@@ -25,7 +26,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.headers["Authorization"] != "Bearer token":
             self.answer(401, {"kind": "Status", "status": "Failure", "code": 401})
             return
-        print(f"GET {path}", file=sys.stderr, flush=True)
+        # In one piece, because requests are handled in parallel.
+        sys.stderr.write(f"GET {path}\n")
         if path.startswith("/metrics"):
             self.answer(200, f'of_the_node{{path="{path}"}} 1\n')
         elif "sendInitialEvents=true" in query:
@@ -60,14 +62,33 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def objects(resource):
-    kind = {"pods": "PodList", "nodes": "NodeList"}[resource]
-    items = json.load(open(file))[resource]
+    kinds = {"pods": "PodList", "nodes": "NodeList", "services": "ServiceList", "endpoints": "EndpointsList"}
+    of_services = {"services": service, "endpoints": endpoints}
+    if resource in of_services:
+        items = [of_services[resource](name) for name in ("kubernetes", "other")]
+    else:
+        items = json.load(open(file))[resource]
     for node in items if resource == "nodes" else []:
         node["status"] = {
             "addresses": [{"type": "InternalIP", "address": host}],
             "daemonEndpoints": {"kubeletEndpoint": {"Port": server.server_address[1]}},
         }
-    return {"kind": kind, "metadata": {"resourceVersion": "1"}, "items": items}
+    return {"kind": kinds[resource], "metadata": {"resourceVersion": "1"}, "items": items}
+
+
+def service(name):
+    ports = [{"name": port, "port": 443, "protocol": "TCP"} for port in ("https", "other")]
+    return {"metadata": {"name": name, "namespace": "default", "uid": f"service-{name}"}, "spec": {"ports": ports}}
+
+
+def endpoints(name):
+    """Those of a Service, all of them at the address of the API server."""
+    port = server.server_address[1]
+    ports = [{"name": "https", "port": port, "protocol": "TCP"}, {"name": "other", "port": port, "protocol": "TCP"}]
+    return {
+        "metadata": {"name": name, "namespace": "default", "uid": f"endpoints-{name}"},
+        "subsets": [{"addresses": [{"ip": host}], "ports": ports}],
+    }
 
 
 server = Server((host, 0), Handler)

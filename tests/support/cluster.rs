@@ -32,10 +32,11 @@ impl Cluster {
         self.address
     }
 
-    /// Waits for requests, with the token, for pods, nodes, and the metrics of the kubelet, cAdvisor and the API
-    /// server.
+    /// Waits for requests, with the token, for pods, nodes and endpoints, and for the metrics of the kubelet, cAdvisor
+    /// and the API server.
     pub fn wait_until_all_is_answered(&self) {
-        let paths = ["/api/v1/pods", "/api/v1/nodes", "/metrics", "/metrics/cadvisor"];
+        let endpoints = "/api/v1/namespaces/default/endpoints";
+        let paths = ["/api/v1/pods", "/api/v1/nodes", endpoints, "/metrics", "/metrics/cadvisor"];
         let missing = || {
             let logged = self.program.stderr();
             let is_logged = |path: &&str| logged.lines().any(|line| line == format!("GET {path}"));
