@@ -9,7 +9,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use super::{poll, skip};
+use super::{poll, skipped::skip};
 
 /// Which files a group has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
