@@ -15,7 +15,7 @@ use std::{
 use psystrike::proxy::outcome::{Class, Outcome};
 use serde_json::{Value, json};
 use support::{
-    Scratch,
+    Scratch, assert_same,
     cluster::{self, Cluster},
     dashboard::queries,
     exposition,
@@ -193,8 +193,8 @@ fn every_rule_has_a_test() {
     assert!(!alerts.is_empty());
     for quiet in [false, true] {
         let tested = cases("alert_rule_test").filter(|case| is_empty(&case["exp_alerts"]) == quiet);
-        let tested = tested.filter_map(|case| case["alertname"].as_str().map(str::to_owned)).collect();
-        assert_eq!(alerts, tested, "tested to be quiet: {quiet}");
+        let tested = tested.filter_map(|case| case["alertname"].as_str().map(str::to_owned));
+        assert_same(alerts.clone(), tested, &format!("alerts, and those tested to be quiet: {quiet}"));
     }
     // Two may share a name, and differ in labels.
     for (name, rule) in rules("record") {
@@ -356,7 +356,7 @@ fn runs_and_alerts_nobody(file: &str) {
     ];
     assert!(others[2..].iter().all(|outcome| outcome.class() == Class::Refused));
     let scrapes = Outcome::ALL.iter().filter(|outcome| !others.contains(outcome));
-    assert_eq!(outcomes, scrapes.map(|outcome| outcome.label()).collect());
+    assert_same(outcomes, scrapes.map(|outcome| outcome.label()), "outcomes of the rule, and of scrapes");
 }
 
 #[test]
@@ -440,7 +440,7 @@ fn several_clusters_are_told_apart() {
             format!("{cluster} kubernetes-apiserver 10.96.0.1:443   https://10.96.0.1:443/metrics down"),
         ]);
     }
-    assert_eq!(shown, expected);
+    assert_same(shown, expected, "targets, and those expected");
     for psystrike in [&tokyo, &osaka] {
         assert!(psystrike.outcomes("forwarded") >= 2.0, "its cluster's pods are scraped through it");
         assert!(psystrike.metric("psystrike_tunnels") >= 2.0, "its pods and kubelets with TLS as well");

@@ -17,7 +17,7 @@ use std::{
 use psystrike::{config::help, proxy::budget::ALLOWANCE_BYTES};
 use serde_json::{Value, json};
 use support::{
-    Scratch,
+    Scratch, assert_same,
     markdown::{self, Document},
     pods::{Pod, Refusing, Then, Unanswering},
     prometheus::{Prometheus, Release},
@@ -573,8 +573,8 @@ fn the_licences_are_those_of_what_is_shipped() {
         assert!(accepted, "{name} is under {licence}");
     }
     let rows = Document::read("deploy/licences.md").section("What psystrike is made of").table();
-    let listed = rows.iter().map(|row| (row[0].clone(), row[1].clone(), row[2].clone())).collect();
-    assert_eq!(built, listed, "built, and listed in deploy/licences.md");
+    let listed = rows.iter().map(|row| (row[0].clone(), row[1].clone(), row[2].clone()));
+    assert_same(built, listed, "built, and listed in deploy/licences.md");
 }
 
 #[test]
