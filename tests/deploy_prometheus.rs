@@ -220,7 +220,7 @@ fn every_alert_says_what_to_do() {
         for annotation in ["summary", "description"] {
             assert!(alert["annotations"][annotation].is_string(), "{name} has no {annotation}");
         }
-        let place = "https://git.example/psystrike"; // as the head of the file says
+        let place = env!("CARGO_PKG_REPOSITORY");
         let section = format!("{place}/deploy/troubleshooting.md#{}", name.to_lowercase());
         assert_eq!(alert["annotations"]["runbook_url"], section, "{name}");
         let is_there = troubleshooting.lines().any(|line| line == format!("### {name}"));
