@@ -46,6 +46,9 @@ const SYSTEMD: &str = "needs systemd as process 1; tests/deploy_systemd.rs check
 const COMMANDS: &[(&str, Fate)] = &[
     ("cargo build --release && {", RunByCi("command=$(awk '/^```sh$/")),
     ("cargo test\n", RunByCi("run cargo test")),
+    ("cargo test --test exchange_response\n", RunByCi("run cargo test")),
+    ("cargo doc --no-deps --open\n", RunByCi("run cargo doc --locked --no-deps")),
+    (".ci/fuzz 200000 15\n", RunByCi("run .ci/fuzz 200000 15")),
     ("docker build ", Cannot(BASE_IMAGES)),
     ("kubectl apply -k ", Cannot(CLUSTER)),
     ("curl -fsS http://psystrike.example:31000/readyz\n", Prints(&["curl"], &["ok"])),
@@ -203,7 +206,7 @@ fn every_link_leads_somewhere() {
 
 /// Options of other programs that the documents name.
 const OPTIONS_OF_OTHERS: &str = "
-    cargo, rustc, rustup: --bench --bin --document-private-items --edges --format --locked --no-dedupe --no-deps
+    cargo, rustc, rustup: --all-targets --bench --bin --document-private-items --edges --format --locked --no-dedupe --no-deps
         --nocapture --open --prefix --release --remap-path-prefix --target --test
     curl: --retry --retry-connrefused --retry-delay
     docker, podman: --build-arg --cap-drop --detach --health-cmd --health-interval --memory --name --no-cache
@@ -230,6 +233,8 @@ fn every_option_and_variable_exists() {
     };
     let mut variables: BTreeSet<String> = ours.iter().map(variable).collect();
     variables.insert("PSYSTRIKE_REVISION".to_owned()); // of src/build.rs
+    let of_the_tests = ["PSYSTRIKE_REQUIRE_ALL", "PSYSTRIKE_SEED", "PSYSTRIKE_WRITE"];
+    variables.extend(of_the_tests.map(str::to_owned));
     variables.insert("PSYSTRIKE_".to_owned()); // PSYSTRIKE_*
     for document in Document::all() {
         let unknown = &options(&document.text) - &known;
@@ -633,6 +638,16 @@ fn the_version_is_the_same_everywhere() {
         }
     }
     assert!(deployed > 3, "deployed {deployed} times");
+}
+
+#[test]
+fn the_oldest_rust_is_that_of_the_manifest() {
+    let version = env!("CARGO_PKG_RUST_VERSION");
+    for file in ["README.md", "README.ja.md"] {
+        let text = read(file);
+        let after = text.split_once("[Rust](https://rustup.rs) ").map_or("", |(_, after)| after);
+        assert!(after.starts_with(version), "{file} does not require Rust {version}, as Cargo.toml does");
+    }
 }
 
 /// deploy/releasing.md, "Where a build says what it is".
