@@ -84,6 +84,16 @@ pub fn require_variable(name: &str) -> Option<OsString> {
     value
 }
 
+/// Whether the tests run as root, for containers with limits and users that the image names. If not, skips as
+/// [`require_programs`] does.
+pub fn require_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        skip("needs root");
+    }
+    root
+}
+
 /// Whether this command succeeds here: one may be installed, and not permitted. If not, skips as
 /// [`require_programs`] does.
 pub fn require_working(command: &[&str]) -> bool {
