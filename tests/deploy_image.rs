@@ -39,8 +39,12 @@ const MEMORY_BYTES: u64 = 16 << 20;
 fn the_dockerfile_fits_the_rest() {
     let file = Dockerfile::read();
     let rust = &file.arguments["RUST"];
-    let release = concat!("rust:", env!("CARGO_PKG_RUST_VERSION"), ".");
-    assert!(rust.starts_with(release), "{rust}: the oldest Rust that will do is {release}");
+    let minor = |version: &str| version.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok());
+    let oldest = env!("CARGO_PKG_RUST_VERSION");
+    assert!(
+        rust.starts_with("rust:1.") && minor(rust) >= minor(oldest),
+        "{rust}: Cargo.toml requires {oldest}"
+    );
 
     let all_but_last = &file.stages[..file.stages.len() - 1];
     let copies = all_but_last.iter().flat_map(|stage| all(stage, "COPY"));

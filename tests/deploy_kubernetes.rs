@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Value, json};
 use support::{
-    Scratch,
+    Scratch, assert_same,
     kubernetes::{MANIFESTS, VERSIONS, admits, broken_rules, kustomize, render_overlay, texts, validate},
     markdown::{self, Document},
     podman::Podman,
@@ -63,7 +63,7 @@ fn every_overlay_has_what_it_is_for_and_nothing_else() {
             kinds.insert("Namespace");
             assert_eq!(rendered.kind("Namespace")["metadata"]["name"], namespace, "{overlay}");
         }
-        assert_eq!(rendered.kinds(), kinds, "{overlay}");
+        assert_same(rendered.kinds(), kinds.clone(), overlay);
         assert_eq!(rendered.objects.len(), kinds.len(), "{overlay}");
 
         let version = env!("CARGO_PKG_VERSION");

@@ -14,7 +14,7 @@ use std::{
 use psystrike::proxy::outcome::{Class, Outcome};
 use serde_json::{Value, json};
 use support::{
-    Scratch,
+    Scratch, assert_same,
     cluster::{self, Cluster},
     dashboard::queries,
     exposition,
@@ -199,8 +199,8 @@ fn every_rule_has_a_test() {
     assert!(!alerts.is_empty());
     for quiet in [false, true] {
         let tested = cases("alert_rule_test").filter(|case| is_empty(&case["exp_alerts"]) == quiet);
-        let tested = tested.filter_map(|case| case["alertname"].as_str().map(str::to_owned)).collect();
-        assert_eq!(alerts, tested, "tested to be quiet: {quiet}");
+        let tested = tested.filter_map(|case| case["alertname"].as_str().map(str::to_owned));
+        assert_same(alerts.clone(), tested, &format!("alerts, and those tested to be quiet: {quiet}"));
     }
     // Two may share a name, and differ in labels.
     for (name, rule) in rules("record") {
@@ -226,7 +226,7 @@ fn every_alert_says_what_to_do() {
         for annotation in ["summary", "description"] {
             assert!(alert["annotations"][annotation].is_string(), "{name} has no {annotation}");
         }
-        let place = "https://git.example/psystrike"; // as the head of the file says
+        let place = env!("CARGO_PKG_REPOSITORY");
         let section = format!("{place}/deploy/troubleshooting.md#{}", name.to_lowercase());
         assert_eq!(alert["annotations"]["runbook_url"], section, "{name}");
         let is_there = troubleshooting.lines().any(|line| line == format!("### {name}"));
@@ -429,7 +429,7 @@ fn scrapes_are_what_prometheus_can_send() {
     assert!(others.iter().all(|outcome| outcome.class() == Class::Refused));
     let with_alerts = [Outcome::TooManyClients, Outcome::NoDescriptors];
     let others = others.iter().chain(&with_alerts).chain([&Outcome::Page]);
-    assert_eq!(excluded, others.map(|outcome| outcome.label()).collect());
+    assert_same(excluded, others.map(|outcome| outcome.label()), "outcomes that are no scrapes");
     assert!(names.values.contains(&("route".to_owned(), "connect".to_owned())), "{names:?}");
 }
 
@@ -527,7 +527,7 @@ fn several_clusters_are_told_apart() {
             format!("{cluster} kubernetes-apiserver 10.96.0.1:443   https://10.96.0.1:443/metrics down"),
         ]);
     }
-    assert_eq!(shown, expected);
+    assert_same(shown, expected, "targets, and those expected");
     for psystrike in [&tokyo, &osaka] {
         assert!(psystrike.outcomes("forwarded") >= 2.0, "its cluster's pods are scraped through it");
         assert!(psystrike.metric("psystrike_tunnels") >= 2.0, "its pods and kubelets with TLS as well");

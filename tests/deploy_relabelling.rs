@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use support::{
-    Scratch,
+    Scratch, assert_same,
     exposition::Labels,
     prometheus::{Prometheus, Release},
     require_programs, seed,
@@ -114,13 +114,13 @@ fn prometheus_finds_its_targets_as_the_articles_does() {
         assert!(["namespace", "pod", "node"].iter().all(|name| labels.contains_key(*name)), "{labels:?}");
     }
     let labels = |name: &str| of_job(name).into_values().collect::<BTreeSet<_>>();
-    assert_eq!(of_job("ours"), renamed(of_job("seed")));
-    assert_eq!(labels("ours"), labels("proxied"), "the same series");
+    assert_same(of_job("ours"), renamed(of_job("seed")), "targets of the jobs ours and seed");
+    assert_same(labels("ours"), labels("proxied"), "series of the jobs ours and proxied");
     let of_tokyo = of_job("rich").into_iter().map(|(url, mut labels)| {
         labels.insert("cluster".to_owned(), "tokyo".to_owned());
         (url, labels)
     });
-    assert_eq!(of_job("clusters"), of_tokyo.collect(), "the same series, and one label more");
+    assert_same(of_job("clusters"), of_tokyo, "the job clusters, and the job rich with one label more");
     let forwarded = |path: &str| format!("http://{nobody}{path}");
     for (name, expected) in [
         (
@@ -162,6 +162,6 @@ fn prometheus_finds_its_targets_as_the_articles_does() {
             of_job(name).into_iter().map(|(url, labels)| (url, labels["instance"].clone())).collect();
         let expected: BTreeSet<_> =
             expected.iter().map(|(url, pod)| ((*url).to_owned(), (*pod).to_owned())).collect();
-        assert_eq!(of_job, expected, "{name}");
+        assert_same(of_job, expected, name);
     }
 }

@@ -17,7 +17,7 @@ use std::{
 use psystrike::config::help;
 use serde_json::{Value, json};
 use support::{
-    Scratch,
+    Scratch, assert_same,
     markdown::{self, Document},
     pods::{Pod, Refusing, Then, Unanswering},
     prometheus::{Prometheus, Release},
@@ -46,6 +46,9 @@ const SYSTEMD: &str = "needs systemd as process 1; tests/deploy_systemd.rs check
 const COMMANDS: &[(&str, Fate)] = &[
     ("cargo build --release && {", RunByCi("command=$(awk '/^```sh$/")),
     ("cargo test\n", RunByCi("run cargo test")),
+    ("cargo test --test exchange_response\n", RunByCi("run cargo test")),
+    ("cargo doc --no-deps --open\n", RunByCi("run cargo doc --locked --no-deps")),
+    (".ci/fuzz 200000 15\n", RunByCi("run .ci/fuzz 200000 15")),
     ("docker build ", Cannot(BASE_IMAGES)),
     ("kubectl label node ", Cannot(CLUSTER)),
     ("kubectl apply -k ", Cannot(CLUSTER)),
@@ -212,7 +215,7 @@ fn every_link_leads_somewhere() {
 
 /// Options of other programs in the documents.
 const OPTIONS_OF_OTHERS: &str = "
-    cargo, rustc, rustup: --bench --bin --document-private-items --edges --format --locked --no-dedupe --no-deps
+    cargo, rustc, rustup: --all-targets --bench --bin --document-private-items --edges --format --locked --no-dedupe --no-deps
         --nocapture --open --prefix --release --remap-path-prefix --target --test
     curl: --noproxy --proxy --retry --retry-connrefused --retry-delay
     docker, podman: --build-arg --cap-drop --detach --health-cmd --health-interval --memory --name --no-cache
@@ -239,6 +242,8 @@ fn every_option_and_variable_exists() {
     };
     let mut variables: BTreeSet<String> = ours.iter().map(variable).collect();
     variables.insert("PSYSTRIKE_REVISION".to_owned()); // of src/build.rs
+    let of_the_tests = ["PSYSTRIKE_REQUIRE_ALL", "PSYSTRIKE_SEED", "PSYSTRIKE_WRITE"];
+    variables.extend(of_the_tests.map(str::to_owned));
     variables.insert("PSYSTRIKE_".to_owned()); // PSYSTRIKE_*
     variables.insert("PSYSTRIKE_WRITE".to_owned()); // of tests/support/generated.rs
     for document in Document::all() {
@@ -411,8 +416,8 @@ fn the_licences_are_those_of_what_is_shipped() {
         assert!(accepted, "{name} is under {licence}");
     }
     let rows = Document::read("deploy/licences.md").section("What psystrike is made of").table();
-    let listed = rows.iter().map(|row| (row[0].clone(), row[1].clone(), row[2].clone())).collect();
-    assert_eq!(built, listed, "built, and listed in deploy/licences.md");
+    let listed = rows.iter().map(|row| (row[0].clone(), row[1].clone(), row[2].clone()));
+    assert_same(built, listed, "built, and listed in deploy/licences.md");
 }
 
 #[test]
@@ -471,6 +476,16 @@ fn the_version_is_the_same_everywhere() {
         }
     }
     assert!(deployed > 3, "deployed {deployed} times");
+}
+
+#[test]
+fn the_oldest_rust_is_that_of_the_manifest() {
+    let version = env!("CARGO_PKG_RUST_VERSION");
+    for file in ["README.md", "README.ja.md"] {
+        let text = read(file);
+        let after = text.split_once("[Rust](https://rustup.rs) ").map_or("", |(_, after)| after);
+        assert!(after.starts_with(version), "{file} does not require Rust {version}, as Cargo.toml does");
+    }
 }
 
 /// deploy/releasing.md, "Where a build shows its version".

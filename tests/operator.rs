@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use support::{
-    Scratch,
+    Scratch, assert_same,
     dashboard::unanswered,
     image,
     podman::Podman,
@@ -58,10 +58,8 @@ fn from_the_dockerfile_to_the_dashboard() {
     let names = |kind| rules(kind).into_iter().map(|(name, _)| name);
     let all: BTreeSet<String> = names("record").chain(names("alert")).collect();
     let known = loaded(&prometheus);
-    assert_eq!(
-        known.iter().filter_map(|rule| rule["name"].as_str()).collect::<BTreeSet<_>>().len(),
-        all.len()
-    );
+    let names_known = known.iter().filter_map(|rule| rule["name"].as_str().map(str::to_owned));
+    assert_same(names_known, all, "rules that Prometheus has, and those of the file");
 
     // A pod that refuses, and one that may not be reached.
     let elsewhere = annotated("elsewhere", "127.28.1.1:80".parse().expect("an address"));

@@ -10,6 +10,7 @@ use psystrike::proxy::{
     outcome::Outcome,
 };
 use support::{
+    assert_same,
     markdown::{self, Document, Section},
     shipped,
 };
@@ -36,7 +37,7 @@ fn every_metric_is_there() {
         names.partition(|name| name.starts_with("psystrike_"));
     let section = Document::read("deploy/README.md").section("Metrics");
     let documented = section.column(0);
-    assert_eq!(own, documented.iter().map(String::as_str).collect());
+    assert_same(own, documented.iter().map(String::as_str), "metrics on the page, and in deploy/README.md");
     let spans = section.code_spans();
     for name in standard {
         assert!(spans.iter().any(|span| span == name), "{name}");
@@ -46,9 +47,8 @@ fn every_metric_is_there() {
 #[test]
 fn every_outcome_is_there_with_what_prometheus_shows() {
     let section = Document::read("deploy/troubleshooting.md").section("What an error means");
-    let known: BTreeSet<String> = section.column(1).into_iter().collect();
-    let all: BTreeSet<String> = Outcome::ALL.iter().map(|outcome| outcome.label().to_owned()).collect();
-    assert_eq!(known, all);
+    let all = Outcome::ALL.iter().map(|outcome| outcome.label().to_owned());
+    assert_same(section.column(1), all, "outcomes in deploy/troubleshooting.md, and in src/proxy/outcome.rs");
 
     for row in section.table() {
         let [shown, label, cure] = row.as_slice() else { panic!("three columns: {row:?}") };

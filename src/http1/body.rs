@@ -316,13 +316,15 @@ impl Chunked {
     /// Returns the state after one byte of the coding. Data is never passed here: it is not scanned byte by byte.
     fn step(&self, byte: u8) -> Result<Self, BodyError> {
         let broken = |what| Err(BodyError::Coding(what));
+        if let &Self::Size { bytes, digits } = self
+            && let Some(digit) = hex(byte)
+        {
+            return match digits {
+                SIZE_DIGITS_MAX => broken("chunk size too large"),
+                _ => Ok(Self::Size { bytes: bytes << 4 | digit, digits: digits + 1 }),
+            };
+        }
         Ok(match (self, byte) {
-            (&Self::Size { bytes, digits }, _) if let Some(digit) = hex(byte) => {
-                if digits == SIZE_DIGITS_MAX {
-                    return broken("chunk size too large");
-                }
-                Self::Size { bytes: bytes << 4 | digit, digits: digits + 1 }
-            }
             (Self::Size { digits: 0, .. }, _) => return broken("chunk size"),
             (&Self::Size { bytes, .. } | &Self::Extension { bytes, .. }, b'\r') => Self::SizeLf { bytes },
             (&Self::Size { bytes, .. }, b';') => Self::Extension { bytes, extension_bytes: 0, white: false },

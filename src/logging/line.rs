@@ -11,7 +11,7 @@ use log::{
 };
 
 use super::format::LogFormat;
-use crate::proxy::logged::CUT;
+use crate::proxy::logged::{CUT, prefix};
 
 /// Limit of a line's bytes, its end included. A pipe accepts this many in one atomic write (`PIPE_BUF`, POSIX `write`),
 /// so lines of processes that share a pipe do not mix.
@@ -129,7 +129,7 @@ fn lower_case(level: Level) -> &'static str {
 impl Write for Line {
     /// Appends the text, but leaves room for the line's end; fails if the text had to be cut.
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let fits = &text[..text.floor_char_boundary(self.room())];
+        let fits = prefix(text, self.room());
         self.push(fits.as_bytes());
         if fits.len() == text.len() { Ok(()) } else { Err(fmt::Error) }
     }

@@ -20,18 +20,20 @@ const REQUEST_BYTES_USUAL: usize = 128;
 /// Userinfo in a target, which may hold a password, is replaced by a mark too.
 pub fn request(method: &str, target: Target<'_>) -> String {
     let mut cut = Cut { text: String::with_capacity(REQUEST_BYTES_USUAL), most: REQUEST_BYTES_MAX };
-    let written = match target {
-        Target::Absolute(text) | Target::Other(text) if let Some((before, after)) = around_userinfo(text) => {
-            write!(cut, "{method} {before}{CUT}{after}")
-        }
+    let around = match target {
+        Target::Absolute(text) | Target::Other(text) => around_userinfo(text),
         // Clients that write a URL without its scheme.
-        Target::Origin { path, query }
-            if let Some(("", after)) = path.strip_prefix("//").and_then(around_userinfo) =>
-        {
-            let query = query.map(|query| ["?", query].concat()).unwrap_or_default();
-            write!(cut, "{method} //{CUT}{after}{query}")
+        Target::Origin { path, .. } => {
+            let around = path.strip_prefix("//").and_then(around_userinfo);
+            around.filter(|(before, _)| before.is_empty()).map(|(_, after)| ("//", after))
         }
-        target => write!(cut, "{method} {target}"),
+    };
+    let written = match (around, target) {
+        (Some((before, after)), Target::Origin { query: Some(query), .. }) => {
+            write!(cut, "{method} {before}{CUT}{after}?{query}")
+        }
+        (Some((before, after)), _) => write!(cut, "{method} {before}{CUT}{after}"),
+        (None, target) => write!(cut, "{method} {target}"),
     };
     if written.is_err() {
         cut.text.push_str(CUT);
@@ -68,8 +70,18 @@ fn is_host_and_port(authority: &str) -> bool {
 pub fn cut(text: &str, most: usize) -> Cow<'_, str> {
     match text.len() <= most {
         true => text.into(),
-        false => format!("{}{CUT}", &text[..text.floor_char_boundary(most)]).into(),
+        false => format!("{}{CUT}", prefix(text, most)).into(),
     }
+}
+
+/// Returns at most the first `most` bytes of a text, cut between characters.
+pub fn prefix(text: &str, most: usize) -> &str {
+    // `str::floor_char_boundary` requires Rust 1.91.
+    let mut end = most.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 struct Cut {
@@ -80,9 +92,9 @@ struct Cut {
 impl Write for Cut {
     /// Appends the part that fits; fails if the rest is cut.
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let fits = text.floor_char_boundary(self.most - self.text.len());
-        self.text.push_str(&text[..fits]);
-        if fits == text.len() { Ok(()) } else { Err(fmt::Error) }
+        let fits = prefix(text, self.most - self.text.len());
+        self.text.push_str(fits);
+        if fits.len() == text.len() { Ok(()) } else { Err(fmt::Error) }
     }
 }
 

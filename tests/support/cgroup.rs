@@ -9,7 +9,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use super::{poll, skip};
+use super::{poll, skipped::skip};
 
 /// The version, which determines the files of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use super::{
     LIMIT,
     podman::{Podman, succeed},
     program::Program,
-    read, repository, require_programs, require_working,
+    read, repository, require_programs, require_root, require_working,
 };
 
 pub const REVISION: &str = "0123456789ab";
@@ -256,7 +256,9 @@ pub fn run(podman: &Podman<'_>, name: &str, network: &[&str], arguments: &[&str]
 pub fn can_be_made() -> bool {
     const HAS_STD: &str = "test -d \"$(${MUSL_RUSTC:-rustc} --print target-libdir --target \"$0\")\" \
                            || { echo \"no std for $0: rustup target add $0\" >&2; false; }";
-    require_programs(&["podman", "buildah", "runc"]) && require_working(&["sh", "-c", HAS_STD, TARGET])
+    require_root()
+        && require_programs(&["podman", "buildah", "runc"])
+        && require_working(&["sh", "-c", HAS_STD, TARGET])
 }
 
 /// Returns the folder of cargo's downloads.

@@ -33,9 +33,11 @@ pub mod scrapes;
 pub mod seed;
 pub mod servers;
 pub mod shipped;
+pub mod skipped;
 pub mod tls;
 
 use std::{
+    collections::BTreeSet,
     env,
     ffi::OsString,
     fs,
@@ -45,6 +47,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+use skipped::skip;
 
 /// Time limit of tests for events that should happen at once, on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(10);
@@ -60,20 +64,14 @@ pub fn read(file: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Whether every one of `programs` is installed. If not, says visibly that the test is skipped, for the
-/// caller to return; where `CI=true` promises that they are, fails.
+/// Whether every one of `programs` is installed. If not, the test is skipped ([`skipped::skip`]), and the caller
+/// returns.
 pub fn require_programs(programs: &[&str]) -> bool {
     let missing: Vec<&str> = programs.iter().copied().filter(|program| !is_installed(program)).collect();
     if !missing.is_empty() {
         skip(&format!("not installed: {}", missing.join(", ")));
     }
     missing.is_empty()
-}
-
-/// Says visibly that a test is skipped; where `CI=true` promises that it runs, fails.
-fn skip(why: &str) {
-    assert!(env::var("CI").as_deref() != Ok("true"), "SKIPPED: {why}, and CI=true forbids to skip");
-    tell(&format!("SKIPPED: {why}"));
 }
 
 fn is_installed(program: &str) -> bool {
@@ -89,6 +87,16 @@ pub fn require_variable(name: &str) -> Option<OsString> {
     value
 }
 
+/// Whether the tests run as root, for containers with limits and users that the image names. If not, skips as
+/// [`require_programs`] does.
+pub fn require_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        skip("needs root");
+    }
+    root
+}
+
 /// Whether this command succeeds here: one may be installed, and not permitted. If not, skips as
 /// [`require_programs`] does.
 pub fn require_working(command: &[&str]) -> bool {
@@ -102,6 +110,26 @@ pub fn require_working(command: &[&str]) -> bool {
         skip(&format!("not possible here: {}: {}", command.join(" "), why.trim_end()));
     }
     output.status.success()
+}
+
+/// Fails unless two sets, or lists without repetitions, have the same elements, and then names only those that differ:
+/// what the first has and the second lacks, and the other way round. `what` names the comparison.
+#[track_caller]
+pub fn assert_same<T: Ord + std::fmt::Debug>(
+    left: impl IntoIterator<Item = T>,
+    right: impl IntoIterator<Item = T>,
+    what: &str,
+) {
+    let (left, right): (BTreeSet<T>, BTreeSet<T>) = (left.into_iter().collect(), right.into_iter().collect());
+    let only = |one: &BTreeSet<T>, other: &BTreeSet<T>| {
+        one.difference(other).map(|element| format!("\n    {element:?}")).collect::<String>()
+    };
+    assert!(
+        left == right,
+        "{what}\n  only in the first:{}\n  only in the second:{}",
+        only(&left, &right),
+        only(&right, &left)
+    );
 }
 
 /// Polls `now` until it is `enough`, for values without an event to wait for: `/proc`, a counter. `what` names the

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{exposition::Labels, prometheus::Prometheus, read};
+use super::{assert_same, exposition::Labels, prometheus::Prometheus, read};
 
 /// Time limit for Prometheus, which waits up to 5 seconds before it scrapes new targets.
 pub const IN_TIME: Duration = Duration::from_secs(30);
@@ -116,6 +116,11 @@ pub fn wait_for_targets(prometheus: &Prometheus, named: &[&str], expected: &[&[&
         up == targets.len() && targets.len() == expected.len() && of.collect::<BTreeSet<_>>() == expected
     };
     let in_time = prometheus.wait_until(IN_TIME, found);
+    if !in_time {
+        let targets = prometheus.targets();
+        let of = targets.iter().map(|target| named.iter().map(|name| label(&target.labels, name)).collect());
+        assert_same(of, expected.clone(), &format!("{named:?} of the targets, and of those expected"));
+    }
     assert!(in_time, "not {expected:#?}, but {:#?}\n{}", prometheus.targets(), prometheus.stderr());
 }
 

@@ -123,8 +123,8 @@ pub fn render(out: &mut Vec<u8>, workers: &[&Counters], build_info: BuildInfo, p
 
     page.family("psystrike_log_lines_lost_total", "Total log lines lost, by reason.");
     for why in LogLoss::ALL {
-        let label = format_args!("reason=\"{}\"", why.label());
-        page.sample("psystrike_log_lines_lost_total", label, why.counted());
+        let (name, count) = ("psystrike_log_lines_lost_total", why.counted());
+        page.sample(name, format_args!("reason=\"{}\"", why.label()), count);
     }
 
     let BuildInfo { version, revision, clients_max, upstreams_idle_max, buffers_max } = build_info;
@@ -148,8 +148,7 @@ pub fn render(out: &mut Vec<u8>, workers: &[&Counters], build_info: BuildInfo, p
         );
     }
     page.family("psystrike_build_info", "A constant 1, labeled with the version and the revision.");
-    let labels = format_args!("version=\"{version}\",revision=\"{revision}\"");
-    page.sample("psystrike_build_info", labels, 1);
+    page.sample("psystrike_build_info", format_args!("version=\"{version}\",revision=\"{revision}\""), 1);
     page.process(process);
 }
 

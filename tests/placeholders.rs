@@ -1,0 +1,68 @@
+//! Where this project is published is one address, that of `repository` in Cargo.toml. It is a placeholder until somebody
+//! publishes the project: they change it there, and `PSYSTRIKE_WRITE=1 cargo test --test placeholders` writes it into the
+//! other files.
+
+mod support;
+
+use std::{env, fs, path::Path};
+
+use support::{assert_same, read, repository};
+
+const PLACEHOLDER: &str = "https://git.example/psystrike";
+const PUBLISHED_AT: &str = env!("CARGO_PKG_REPOSITORY");
+
+/// Every file that has the address.
+const FILES: &[&str] = &[
+    ".github/ISSUE_TEMPLATE/config.yml",
+    "Cargo.toml",
+    "SECURITY.md",
+    "deploy/README.md",
+    "deploy/helm/README.md",
+    "deploy/helm/files/psystrike.rules.yml",
+    "deploy/helm/templates/prometheusrule.yaml",
+    "deploy/helm/values.yaml",
+    "deploy/prometheus/operator/prometheusrule.yaml",
+    "deploy/prometheus/psystrike.rules.test.yml",
+    "deploy/prometheus/psystrike.rules.yml",
+];
+
+#[test]
+fn one_address_leads_to_the_project() {
+    assert_eq!(env!("CARGO_PKG_HOMEPAGE"), PUBLISHED_AT, "homepage in Cargo.toml");
+    let documentation = format!("documentation = \"{PUBLISHED_AT}/deploy/README.md\"\n");
+    assert!(read("Cargo.toml").contains(&documentation), "Cargo.toml has no {documentation}");
+
+    if env::var_os("PSYSTRIKE_WRITE").is_some() {
+        for file in FILES {
+            let text = read(file).replace(PLACEHOLDER, PUBLISHED_AT);
+            fs::write(repository().join(file), text).expect("the file is writable");
+        }
+    }
+    let mut found = Vec::new();
+    find(repository(), PUBLISHED_AT, &mut found);
+    let what = "files with the address of Cargo.toml, and those of this test's list; \
+                PSYSTRIKE_WRITE=1 cargo test --test placeholders replaces the placeholder in them";
+    assert_same(found, FILES.iter().map(|file| (*file).to_owned()), what);
+    if PUBLISHED_AT != PLACEHOLDER {
+        let mut left = Vec::new();
+        find(repository(), PLACEHOLDER, &mut left);
+        assert!(left.is_empty(), "{PLACEHOLDER} is left in {left:?}");
+    }
+}
+
+/// Collects the files that contain a text, except for this one and what Git and Cargo keep.
+fn find(folder: &Path, text: &str, found: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name =
+            path.strip_prefix(repository()).expect("below the repository").to_string_lossy().into_owned();
+        if [".git", "target", file!()].contains(&&*name) {
+            continue;
+        }
+        if path.is_dir() {
+            find(&path, text, found);
+        } else if fs::read(&path).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(text)) {
+            found.push(name);
+        }
+    }
+}
