@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, process::Command, thread};
 use serde_json::{Value, json};
 use support::{
     Scratch, generated,
-    helm::{CHANGED, CHART, changed_values, helm, render},
+    helm::{CHART, changed_values, helm, render},
     kubernetes::{Rendered, VERSIONS, admits, broken_rules, render_overlay, texts, validate},
     markdown::Document,
     psystrike::{Psystrike, run as run_psystrike},
@@ -38,7 +38,7 @@ fn helm_finds_nothing_wrong_with_the_chart() {
         return;
     }
     let scratch = Scratch::new("lint");
-    let changed = scratch.write("values.yaml", CHANGED);
+    let changed = scratch.write("values.yaml", &changed_values().to_string());
     for values in [None, Some(changed)] {
         let mut lint = helm(&["lint", "--strict", "--quiet", CHART]);
         if let Some(values) = &values {
@@ -167,13 +167,13 @@ fn what_it_renders_fits_the_schemas_and_selects_its_own_pods() {
     if !require_programs(&["helm", "kubernetes-validate"]) {
         return;
     }
-    let deployment = changed_values();
-    let mut deployment = deployment.as_object().cloned().expect("values are a map");
+    let changed = changed_values();
+    let mut deployment = changed.as_object().cloned().expect("values are a map");
     deployment.insert("kind".to_owned(), "Deployment".into());
     deployment.insert("podDisruptionBudget".to_owned(), json!({ "enabled": true }));
     deployment.insert("serviceAccount".to_owned(), json!({ "create": true }));
     for (values, name) in
-        [("", "psystrike"), (CHANGED, "other"), (&Value::from(deployment).to_string(), "other")]
+        [("", "psystrike"), (&changed.to_string(), "other"), (&Value::from(deployment).to_string(), "other")]
     {
         let rendered = render(values);
         for version in VERSIONS {

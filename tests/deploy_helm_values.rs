@@ -5,11 +5,11 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use psystrike::config::options::{Fallback, Opt};
+use psystrike::config::options::{Fallback, Kind, Opt};
 use serde_json::{Value, json};
 use support::{
     Scratch, generated,
-    helm::{CHANGED, CHART, changed_values, default_values, helm, leaves, render},
+    helm::{CHART, changed_values, default_values, helm, leaves, render},
     psystrike::{Psystrike, run as run_psystrike},
     read, require_programs,
 };
@@ -62,7 +62,7 @@ fn every_value_counts() {
             assert!(after.contains(&value), "{path}: no {value} in\n{after}");
         }
     }
-    // Changed here, because the pods of CHANGED are restricted and have a policy.
+    // Changed here, because the pods of changed_values() are restricted and have a policy.
     const UNCHANGED: [&str; 3] = [
         "/networkPolicy/enabled",
         "/podSecurityContext/runAsNonRoot",
@@ -175,7 +175,7 @@ fn its_options_are_those_of_the_binary() {
     if !require_programs(&["helm"]) {
         return;
     }
-    let rendered = render(CHANGED);
+    let rendered = render(&changed_values().to_string());
     let mut variables = rendered.variables();
     assert_eq!(variables["PSYSTRIKE_ALLOW"], "127.1.0.0/16,fd00::/64");
     assert_eq!(variables["PSYSTRIKE_CLIENTS_MAX"], "1000000");
@@ -193,14 +193,12 @@ fn it_takes_the_durations_that_psystrike_takes() {
     if !require_programs(&["helm"]) {
         return;
     }
-    let changed = changed_values();
-    let options = changed["options"].as_object().expect("options are a map");
-    let is_duration = |value: &&Value| value.as_str().is_some_and(|text| text.ends_with(['s', 'm']));
-    let durations: Vec<&String> =
-        options.iter().filter(|(_, v)| is_duration(v)).map(|(name, _)| name).collect();
-    assert_eq!(durations.len(), 10, "{durations:?}");
+    let kinds = [Kind::Duration, Kind::DurationOrZero];
+    let durations: Vec<Opt> =
+        Opt::ALL.iter().copied().filter(|option| kinds.contains(&option.kind())).collect();
     let (mut taken, mut refused) = (0, 0);
-    for name in durations {
+    for option in &durations {
+        let name = option.name().trim_start_matches('-');
         // The limit on the other side of a contradiction, out of the way.
         let max = ("PSYSTRIKE_TIMEOUT_MAX", if name == "timeout" { "168h" } else { "" });
         for value in [
@@ -217,7 +215,7 @@ fn it_takes_the_durations_that_psystrike_takes() {
             "168h0m1s",
             "1s1m",
         ] {
-            let variable = format!("PSYSTRIKE_{}", name.replace('-', "_").to_uppercase());
+            let variable = option.variable().expect("a duration has a variable");
             // Options are read first, and then nothing is there to be asked.
             let ended = run_psystrike(
                 &["--healthcheck", "http://127.0.0.1:1/"],
@@ -227,12 +225,14 @@ fn it_takes_the_durations_that_psystrike_takes() {
             let output = helm(&["template", "psystrike", CHART, "--set", &set]).output().expect("helm runs");
             let said = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.success(), ended.status.code() == Some(1), "{set}: {ended:?}, {said}");
-            assert!(output.status.success() || said.contains(name.as_str()), "{said}");
+            assert!(output.status.success() || said.contains(name), "{said}");
             *if output.status.success() { &mut taken } else { &mut refused } += 1;
         }
     }
-    // Three may be zero.
-    assert_eq!((taken, refused), (3 * 6 + 7 * 4, 3 * 6 + 7 * 8));
+    // Of these values, psystrike takes six where zero is one, and four otherwise.
+    let may_be_zero = durations.iter().filter(|option| option.kind() == Kind::DurationOrZero).count();
+    let others = durations.len() - may_be_zero;
+    assert_eq!((taken, refused), (may_be_zero * 6 + others * 4, may_be_zero * 6 + others * 8));
 }
 
 #[test]

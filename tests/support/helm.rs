@@ -2,14 +2,15 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf, process::Command, thread};
 
-use serde_json::Value;
+use psystrike::config::options::{Kind, Opt};
+use serde_json::{Value, json};
 
 use super::{Scratch, kubernetes::Rendered};
 
 pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/helm");
 
-/// Every value, set to something else than by default.
-pub const CHANGED: &str = r#"
+/// Every value, set to something else than by default; of the options, those whose values others depend on.
+const CHANGED: &str = r#"
 nameOverride: other
 fullnameOverride: whole
 commonLabels: { department: operations }
@@ -22,27 +23,10 @@ imagePullSecrets: [{ name: pull }]
 options:
   allow: [127.1.0.0/16, "fd00::/64"]
   allow-ports: 1-1023,8080
-  allow-names: [svc, example.com]
   deny: [127.1.2.0/24]
-  workers: 2
-  timeout: 20s
-  timeout-max: 1m
-  connect-timeout: 1s
-  header-timeout: 5s
-  client-idle-timeout: 7m
-  upstream-idle-timeout: 2m
-  resolve-ttl: 3s
-  clients-max: 1000000
-  upstreams-idle-max: 0
-  buffers-max: 2MiB
-  shutdown-delay: 10s
-  allow-connect: true
   connect-ports: 443,8443
-  tunnel-idle-timeout: 5m
-  shutdown-timeout: 20s
-  log-level: debug
-  log-format: json
-  access-log: true
+  timeout: 20s
+  clients-max: 1000000
 extraArgs: [--access-log]
 extraEnv: [{ name: TZ, value: Asia/Tokyo }]
 kind: DaemonSet
@@ -107,8 +91,33 @@ pub fn default_values() -> Value {
     serde_saphyr::from_str(&values).expect("the values are YAML")
 }
 
+/// Every value, set to something else than by default, and every option.
 pub fn changed_values() -> Value {
-    serde_saphyr::from_str(CHANGED).expect("the values are YAML")
+    let mut values: Value = serde_saphyr::from_str(CHANGED).expect("the values are YAML");
+    let options = values["options"].as_object_mut().expect("options are a map");
+    for option in Opt::ALL {
+        if let Some(value) = changed_option(option.kind()) {
+            options.entry(option.name().trim_start_matches('-')).or_insert(value);
+        }
+    }
+    values
+}
+
+/// A value that no option of this kind has by default. None for what the chart does not set.
+fn changed_option(kind: Kind) -> Option<Value> {
+    Some(match kind {
+        Kind::Addresses | Kind::Action | Kind::Url => return None,
+        Kind::Flag => true.into(),
+        Kind::Ranges => json!(["127.1.3.0/24"]),
+        Kind::Ports => "444,8444".into(),
+        Kind::Names => json!(["svc", "example.com"]),
+        Kind::Workers => 2.into(),
+        Kind::Duration | Kind::DurationOrZero => "59s".into(),
+        Kind::Count | Kind::CountOrZero => 999.into(),
+        Kind::Size => "2MiB".into(),
+        Kind::Level => "debug".into(),
+        Kind::Format => "json".into(),
+    })
 }
 
 /// The paths of all that is not a map, and what is there.
