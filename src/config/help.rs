@@ -19,7 +19,7 @@ Usage: psystrike [OPTIONS]
 
 const NOTES: &str = "
 Environment variables set options as well: --connect-timeout is PSYSTRIKE_CONNECT_TIMEOUT. The
-option takes precedence; an empty variable counts as not set. Lists are comma-separated.
+option takes precedence; an empty variable counts as not set. Separate values with commas.
 Exit status: 0 after SIGTERM or SIGINT, 2 for a wrong option, 1 for any other error, 143 if a
 second signal ended psystrike early.
 ";

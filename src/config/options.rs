@@ -180,13 +180,13 @@ options! {
         "Ports that tunnels may reach. They must be in `--allow-ports` as well";
 
     Timeout "--timeout" Duration Timeouts Value("30s")
-        "Time limit for scrapes without an `X-Prometheus-Scrape-Timeout-Seconds` header. The default is at most `--timeout-max`";
+        "Time limit for scrapes without an `X-Prometheus-Scrape-Timeout-Seconds` header. The default is `--timeout-max` if that is lower";
     TimeoutMax "--timeout-max" Duration Timeouts Value("2m")
         "Highest time limit that a request may set with that header";
     ConnectTimeout "--connect-timeout" Duration Timeouts Value("3s")
-        "Time to connect to a pod";
+        "Time limit for connecting to a pod";
     HeaderTimeout "--header-timeout" Duration Timeouts Value("10s")
-        "Time to receive the headers of a request, and for a new client to send its first byte";
+        "Time limit for receiving the headers of a request, and the first byte of a new client";
     ClientIdleTimeout "--client-idle-timeout" Duration Timeouts Value("6m")
         "Close client connections that are idle for this long between two requests. Prometheus closes them after 5 minutes; keep this longer";
     UpstreamIdleTimeout "--upstream-idle-timeout" Duration Timeouts Value("3m")
@@ -198,11 +198,11 @@ options! {
 
     ClientsMax "--clients-max" Count Limits
         Text("as many as half of the open-files limit and a quarter of the cgroup's memory limit allow, at most 16384")
-        "Client connections. At the limit, the longest-idle connection is closed, which may be a tunnel. If none is idle, a new connection waits up to 1.2s and then gets 503. While one waits, a connection that has sent nothing for 1s gets 503 as well";
+        "Client connections. At the limit, the longest-idle connection is closed, which may be a tunnel. If none is idle, a new connection waits up to 1.2s and then gets 503. While it waits, another connection that has sent nothing for 1s gets 503 as well";
     UpstreamsIdleMax "--upstreams-idle-max" CountOrZero Limits Text("as for `--clients-max`")
-        "Pooled pod connections, divided among the workers, at least one each. At the limit, the least recently used one is closed. `0` disables pooling";
+        "Pod connections that are pooled for later scrapes. Divided among the workers, at least one each. At the limit, the least recently used one is closed. `0` disables pooling";
     BuffersMax "--buffers-max" Size Limits Text("`64MiB`, at most a quarter of the cgroup's memory limit")
-        "Bytes buffered for clients and pods (`512KiB`, `8MiB`, `1GiB`), beyond 4 KiB for each client. Divided among the workers, at least `128KiB` each. At the limit, reading pauses; after 100 ms, the session that has held buffers longest is closed";
+        "Bytes buffered for clients and pods (`512KiB`, `8MiB`, `1GiB`), beyond 4 KiB for each client. Divided among the workers, at least `128KiB` each. At the limit, reading pauses. If no room appears within 100 ms, the request or tunnel that has held buffers longest is ended";
 
     ShutdownDelay "--shutdown-delay" DurationOrZero Process Value("0s")
         "After SIGTERM, keep serving for this long while `/readyz` returns 503";
