@@ -107,6 +107,7 @@ const COMMANDS: &[(&str, Fate)] = &[
     ("git tag ", Cannot("needs the right to push, and is done once")),
     ("export SOURCE_DATE_EPOCH=", Cannot(BASE_IMAGES)),
     ("docker buildx build ", Cannot(BASE_IMAGES)),
+    ("skopeo copy ", Cannot("needs an archive with the image, and a registry")),
     ("sha256sum ", Prints(&["sha256sum"], &["psystrike-0.1.0-x86_64: OK", "psystrike-0.1.0-aarch64: OK"])),
     ("cargo tree ", Prints(&["cargo"], &["mio v", " MIT"])),
 ];
@@ -219,13 +220,14 @@ const OPTIONS_OF_OTHERS: &str = "
         --nocapture --open --prefix --release --remap-path-prefix --target --test
     curl: --noproxy --proxy --retry --retry-connrefused --retry-delay
     docker, podman: --build-arg --cap-drop --detach --health-cmd --health-interval --memory --name --no-cache
-        --output --pids-limit --platform --provenance --publish --push --read-only --restart --security-opt --ulimit --user
+        --output --pids-limit --platform --provenance --publish --read-only --restart --security-opt --ulimit --use --user
     git: --annotate --format --message --short
     helm: --create-namespace --set
     kubectl: --all-namespaces --as --clusterrole --duration --flatten --minify --namespace --previous --raw --resource
         --serviceaccount --verb
     otelcol-contrib: --config
     sha256sum: --check
+    skopeo: --all
     systemctl: --now --user
 ";
 
