@@ -3,20 +3,20 @@
 #
 #   docker build --build-arg REVISION=$(git rev-parse --short=12 HEAD) -t registry.example/psystrike:0.1.0 .
 #
-# For both architectures, to a registry of yours, the same bytes each time that the same commit is built:
+# For both architectures, pushed to your registry. The same commit gives the same bytes each time:
 #
 #   SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) docker buildx build --platform linux/amd64,linux/arm64 \
 #     --build-arg REVISION=$(git rev-parse --short=12 HEAD) --provenance=false \
 #     --push -t registry.example/psystrike:0.1.0 .
 #
-# A tag can be moved to other bytes. Who has to rule that out gives the base image by its digest, which
-# `docker buildx imagetools inspect rust:1.95.0-slim-bookworm` tells:
+# A tag can be moved to other bytes. To rule that out, name the base image by its digest, which
+# `docker buildx imagetools inspect rust:1.95.0-slim-bookworm` prints:
 #
 #   --build-arg RUST=rust:1.95.0-slim-bookworm@sha256:...
 ARG RUST=rust:1.95.0-slim-bookworm
 
-# The compiler runs on the builder's own architecture and writes code for either: nothing is emulated. No C is compiled;
-# of the other architecture only the linker is needed, which Debian has for each under such a name.
+# The compiler runs on the builder's own architecture and cross-compiles: nothing is emulated. No C is compiled. The
+# other architecture needs only a linker, which Debian packages under these names.
 FROM --platform=$BUILDPLATFORM $RUST AS toolchain-for-amd64
 ENV CARGO_BUILD_TARGET=x86_64-unknown-linux-musl \
     CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=x86_64-linux-gnu-ld \
@@ -28,14 +28,13 @@ ENV CARGO_BUILD_TARGET=aarch64-unknown-linux-musl \
 
 FROM toolchain-for-$TARGETARCH AS build
 RUN apt-get update && apt-get install -y --no-install-recommends "$BINUTILS" && rm -r /var/lib/apt/lists/*
-# Rust's std, and musl with it.
+# The standard library, which includes musl.
 RUN rustup target add "$CARGO_BUILD_TARGET"
-# No path of the builder gets into the binary.
+# Keeps paths of the builder out of the binary.
 ENV RUSTFLAGS=--remap-path-prefix=$CARGO_HOME=/cargo
 WORKDIR /src
-# A layer of its own for the dependencies, built for a program that does nothing. It stays as it is until one of
-# these two files changes. (Unlike a cache mount it can be kept in a registry, by --cache-to, for builders that start
-# empty.)
+# A layer for the dependencies, built with an empty program. It is rebuilt only if one of these two files changes.
+# (Unlike a cache mount, it can be stored in a registry with --cache-to, for builders that start empty.)
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches/side_by_side \
  && echo 'fn main() {}' | tee src/main.rs src/build.rs >benches/side_by_side/main.rs \
@@ -44,7 +43,7 @@ RUN mkdir -p src benches/side_by_side \
 COPY src ./src
 ARG REVISION=unknown
 ARG SOURCE_DATE_EPOCH=0
-# Cargo takes for changed what is younger than what it built last; files are copied with the age that they had.
+# Cargo rebuilds files that are newer than its last build. COPY keeps their old times, so they are touched.
 RUN find src -type f -exec touch {} + \
  && PSYSTRIKE_REVISION=$REVISION cargo build --release --locked --bin psystrike \
  && cp "target/$CARGO_BUILD_TARGET/release/psystrike" . \
@@ -53,7 +52,7 @@ RUN find src -type f -exec touch {} + \
 FROM scratch
 ARG VERSION=0.1.0
 ARG REVISION=unknown
-# Where you keep the source: registries show it, and some link to it.
+# The address of the source. Registries show it, and some link to it.
 ARG SOURCE=
 LABEL org.opencontainers.image.title="psystrike" \
       org.opencontainers.image.description="A scrape forwarder: lets a Prometheus outside a cluster scrape the pods inside it" \
@@ -62,9 +61,9 @@ LABEL org.opencontainers.image.title="psystrike" \
       org.opencontainers.image.revision="$REVISION" \
       org.opencontainers.image.source="$SOURCE"
 COPY --from=build /src/psystrike /psystrike
-# Nobody in particular: an empty image has no users to name, and Kubernetes trusts but a number not to be root.
+# An ID without a name: an empty image has no user names, and runAsNonRoot accepts only a numeric ID.
 USER 65532:65532
 EXPOSE 8080
-# For Docker and Podman (which Kubernetes does not heed). Asks /healthz where PSYSTRIKE_LISTEN says.
+# For Docker and Podman; Kubernetes ignores it. Queries /healthz at the address in PSYSTRIKE_LISTEN.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=5s CMD ["/psystrike", "--healthcheck"]
 ENTRYPOINT ["/psystrike"]

@@ -125,7 +125,7 @@ fn block(name: &str) -> String {
     }
 }
 
-const COST_HEADER: &str = "| pods | processor: psystrike | nginx tuned | nginx simple | HAProxy | memory: psystrike | nginx tuned | nginx \
+const COST_HEADER: &str = "| pods | CPU: psystrike | nginx tuned | nginx simple | HAProxy | memory: psystrike | nginx tuned | nginx \
      simple | HAProxy |\n";
 const COST_HEADER_JAPANESE: &str = "| Pod数 | CPU: psystrike | nginx(調整した設定) | nginx(一般的な設定) | HAProxy | メモリ: psystrike | \
      nginx(調整した設定) | nginx(一般的な設定) | HAProxy |\n";
@@ -147,9 +147,10 @@ fn cost(header: &str) -> String {
 /// deploy/README.md: resources by the number of pods.
 fn sizing() -> String {
     let (small, large) = (scrape_us(TIME_16_KIB, OURS), scrape_us(TIME_256_KIB, OURS));
-    let mut table = "| pods | scrapes/s | processor: pages of 16 KiB | pages of 256 KiB | traffic, each way: pages of 16 \
+    let mut table =
+        "| pods | scrapes/s | CPU: pages of 16 KiB | pages of 256 KiB | traffic, each way: pages of 16 \
                      KiB | pages of 256 KiB | memory of the process | and of the kernel |\n"
-        .to_owned();
+            .to_owned();
     table += &format!("{}|\n", "| ---: ".repeat(8));
     for pods in PODS {
         let scrapes = pods / INTERVAL_SECONDS;
