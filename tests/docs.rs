@@ -56,7 +56,7 @@ const COMMANDS: &[(&str, Fate)] = &[
     ("kubectl create serviceaccount ", Cannot(CLUSTER)),
     ("kubectl auth can-i ", Cannot(CLUSTER)),
     (
-        "promtool check config deploy/prometheus/prometheus.yml\n",
+        "promtool check config prometheus.yml\n",
         Cannot(
             "Debian builds promtool without discovery in Kubernetes; tests/deploy_prometheus.rs checks it with the newest",
         ),
@@ -82,7 +82,8 @@ const COMMANDS: &[(&str, Fate)] = &[
         ),
     ),
     ("psystrike --healthcheck ", Prints(&[], &[])),
-    ("kubectl create token ", Cannot(CLUSTER)),
+    ("umask 077\nkubectl create token ", Cannot(CLUSTER)),
+    ("curl -sS -o /dev/null -w '%{http_code}\\n' --cacert kubernetes-ca.crt ", Cannot(CLUSTER)),
     ("promtool check rules deploy/prometheus/psystrike.rules.yml\n", Prints(&["promtool"], &["SUCCESS"])),
     ("kubectl rollout undo ", Cannot(CLUSTER)),
     ("psystrike --version\n", Prints(&[], &[concat!("psystrike ", env!("CARGO_PKG_VERSION"), " (")])),
@@ -218,12 +219,12 @@ fn every_link_leads_somewhere() {
 const OPTIONS_OF_OTHERS: &str = "
     cargo, rustc, rustup: --all-targets --bench --bin --document-private-items --edges --format --locked --no-dedupe --no-deps
         --nocapture --open --prefix --release --remap-path-prefix --target --test
-    curl: --noproxy --proxy --retry --retry-connrefused --retry-delay
+    curl: --cacert --noproxy --proxy --retry --retry-connrefused --retry-delay
     docker, podman: --build-arg --cap-drop --detach --health-cmd --health-interval --memory --name --no-cache
         --output --pids-limit --platform --provenance --publish --read-only --restart --security-opt --ulimit --use --user
     git: --annotate --format --message --short
     helm: --create-namespace --set
-    kubectl: --all-namespaces --as --clusterrole --duration --flatten --minify --namespace --previous --raw --resource
+    kubectl: --all-namespaces --as --cluster-cidr --clusterrole --duration --flatten --minify --namespace --previous --raw --resource
         --serviceaccount --verb
     otelcol-contrib: --config
     sha256sum: --check
