@@ -448,6 +448,7 @@ mod tests {
             (&[], &[("PSYSTRIKE_ACCESS_LOG", "yes")], &["PSYSTRIKE_ACCESS_LOG", "\"yes\"", "true"]),
             (&["--nonsense"], &[], &["--nonsense: unknown option; see psystrike --help"]),
             (&["--timout=3s"], &[], &["--timout=3s: unknown option; did you mean --timeout?"]),
+            (&["--listne=x"], &[], &["--listne=x: unknown option; did you mean --listen?"]),
             (&["--client-max", "9"], &[], &["--client-max: unknown option; did you mean --clients-max?"]),
             (&["nonsense"], &[], &["nonsense: unexpected argument; see psystrike --help"]),
             (&["--access-log=true"], &[], &["--access-log takes no value"]),

@@ -180,7 +180,7 @@ fn given_more_than_once(name: &str) -> UsageError {
 /// Returns the known name that is most similar to an unknown one, if any is similar.
 #[cold]
 pub(super) fn similar(unknown: &str, known: impl Iterator<Item = String>) -> Option<String> {
-    let scored = known.map(|name| (strsim::normalized_levenshtein(unknown, &name), name));
+    let scored = known.map(|name| (strsim::normalized_damerau_levenshtein(unknown, &name), name));
     let best = scored.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
     (best.0 >= SIMILAR).then_some(best.1)
 }
