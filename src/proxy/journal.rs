@@ -13,7 +13,7 @@ use log::{Level, Record, debug, kv::Value};
 use super::{
     duration::HumanDuration,
     events::Report,
-    log_rate::LogRate,
+    log_rate::{LogRate, Suppressed},
     logged,
     outcome::{Class, Outcome},
     timestamp::Timestamp,
@@ -57,6 +57,19 @@ impl<'v> Fields<'v> {
         self
     }
 
+    /// Logs a failure: its outcome, and how many such lines were suppressed since the last one.
+    fn log_failure(mut self, outcome: Outcome, suppressed: &Suppressed, message: fmt::Arguments<'_>) {
+        self = self.with("outcome", outcome.label());
+        for (key, lines) in
+            [("suppressed", suppressed.lines), ("suppressed_other_pods", suppressed.other_pods)]
+        {
+            if lines > 0 {
+                self = self.with(key, lines);
+            }
+        }
+        self.log(Level::Warn, module_path!(), message);
+    }
+
     fn log(&self, level: Level, target: &'static str, message: fmt::Arguments<'_>) {
         let metadata = log::Metadata::builder().level(level).target(target).build();
         let fields = self.0.as_slice();
@@ -96,9 +109,11 @@ impl Journal {
         if !matches!(outcome.class(), Class::Pod | Class::Refused) {
             return;
         }
+        let pod = report.peer.map(|peer| peer.socket_addr());
+        // First, as most lines of a flood are suppressed.
+        let Some(suppressed) = self.rate.admit(*outcome, pod, delivery.at) else { return };
         let phrase = report.phrase();
         let fields = Fields::default();
-        let pod = report.peer.map(|peer| peer.socket_addr());
         let after = HumanDuration(*duration);
         let cut = logged::cut(request, LOGGED_BYTES_MAX);
         let fields = match &pod {
@@ -111,7 +126,7 @@ impl Journal {
             }
             None => fields.with_display("client", delivery.client.as_ref()).with("request", &*cut),
         };
-        self.fail(*outcome, pod, delivery.at, (fields, format_args!("{phrase}")));
+        fields.log_failure(*outcome, &suppressed, format_args!("{phrase}"));
     }
 
     /// Logs the end of a tunnel in the access log.
@@ -126,25 +141,7 @@ impl Journal {
 
     /// Logs a failure outside of any exchange, at a limited rate.
     pub fn trouble(&mut self, outcome: Outcome, now: Timestamp, about: impl Display) {
-        self.fail(outcome, None, now, (Fields::default(), format_args!("{about}")));
-    }
-
-    fn fail(
-        &mut self,
-        outcome: Outcome,
-        pod: Option<SocketAddr>,
-        now: Timestamp,
-        (mut fields, message): (Fields<'_>, fmt::Arguments<'_>),
-    ) {
-        let Some(suppressed) = self.rate.admit(outcome, pod, now) else { return };
-        fields = fields.with("outcome", outcome.label());
-        for (key, lines) in
-            [("suppressed", suppressed.lines), ("suppressed_other_pods", suppressed.other_pods)]
-        {
-            if lines > 0 {
-                fields = fields.with(key, lines);
-            }
-        }
-        fields.log(Level::Warn, module_path!(), message);
+        let Some(suppressed) = self.rate.admit(outcome, None, now) else { return };
+        Fields::default().log_failure(outcome, &suppressed, format_args!("{about}"));
     }
 }
