@@ -82,7 +82,7 @@ impl<N: Network> Worker<N> {
             return true;
         }
         let is_here = self.is_alone || places.longest_idle() == Some(self.index);
-        let oldest = self.longest_idle().filter(|_| is_here && !places.is_wanted());
+        let oldest = self.oldest_idle().filter(|_| is_here && !places.is_wanted());
         oldest.is_some_and(|key| {
             self.close_idle(key);
             self.show_idle();
@@ -249,20 +249,22 @@ impl<N: Network> Worker<N> {
 
     /// Publishes since when this worker's longest-idle client has been idle.
     fn show_idle(&self) {
-        let oldest = self.longest_idle().and_then(|key| self.clients.get(key));
+        let oldest = self.oldest_idle().and_then(|key| self.clients.get(key));
         self.shared.places().show_idle(self.index, oldest.map(|client| client.idle_since));
     }
 
-    /// Returns the longest-idle client. If that is a tunnel in which a byte moved a moment ago, there is none.
     fn longest_idle(&self) -> Option<Key> {
-        let oldest = self.admission.longest_idle().and_then(|slot| self.clients.key_at(slot));
-        oldest.filter(|_| self.quiet_at().is_none_or(|at| at <= self.tools.now))
+        self.admission.longest_idle().and_then(|slot| self.clients.key_at(slot))
     }
 
     /// Returns from when on the longest-idle client may be closed, if it is a tunnel.
     fn quiet_at(&self) -> Option<Timestamp> {
-        let oldest = self.admission.longest_idle().and_then(|slot| self.clients.key_at(slot))?;
-        self.clients.get(oldest)?.session.tunnel().map(Tunnel::quiet_at)
+        self.clients.get(self.longest_idle()?)?.session.tunnel().map(Tunnel::quiet_at)
+    }
+
+    /// Returns the longest-idle client. If that is a tunnel in which a byte moved a moment ago, there is none.
+    fn oldest_idle(&self) -> Option<Key> {
+        self.longest_idle().filter(|_| self.quiet_at().is_none_or(|at| at <= self.tools.now))
     }
 
     fn longest_silent(&self) -> Option<Key> {
@@ -297,7 +299,7 @@ impl<N: Network> Worker<N> {
         if self.close_oldest_upstream() {
             return true;
         }
-        let (idle, silent) = (self.longest_idle(), self.oldest_silent());
+        let (idle, silent) = (self.oldest_idle(), self.oldest_silent());
         match (idle, silent) {
             (Some(key), _) => {
                 let is_tunnel = self.clients.get(key).is_some_and(|client| client.session.is_tunnel());

@@ -26,8 +26,8 @@ impl<N: Network> Worker<N> {
         self.upstreams.get_mut(upstream)
     }
 
-    /// Returns whether a client is behind ([`crate::net::client::Client::is_behind`]), or the pod of its tunnel has yet to
-    /// take bytes.
+    /// Returns whether a client is behind ([`crate::net::client::Client::is_behind`]), or the pod of its tunnel has yet
+    /// to take bytes.
     pub(super) fn is_behind(&self, key: Key) -> bool {
         let Some(client) = self.clients.get(key) else { return false };
         let is_pod_behind = || {
@@ -89,15 +89,13 @@ impl<N: Network> Worker<N> {
         let counters = self.shared.counters(self.index);
         let Some(upstream) = self.upstreams.reuse(peer, key, self.tools.now, counters) else {
             // Only where a connection would be opened: to find out takes some system calls.
-            if to_other && self.shared.listens_at(peer) {
+            let is_to_itself = self.shared.listens_at(peer);
+            if is_to_itself && to_other {
                 return Some(Event::UpstreamFailed(UpstreamError::Itself));
             }
             let event = self.open(key, peer);
-            if !to_other
-                && self.shared.listens_at(peer)
-                && let Some(upstream) = self.upstream_of(key)
-            {
-                upstream.is_to_itself = true;
+            if let Some(upstream) = self.upstream_of(key) {
+                upstream.is_to_itself = is_to_itself;
             }
             return event;
         };
