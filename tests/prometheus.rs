@@ -30,7 +30,7 @@ fn newest_prometheus_scrapes_every_kind_of_pod() {
     every_kind_of_pod(Release::Newest, &BY_PATH);
 }
 
-const BY_PATH: Way = Way { name: "by-path", configuration, query: QUERY };
+const BY_PATH: Way = Way { name: "by-path", job, query: QUERY };
 
 #[test]
 fn own_metrics_pass_promtool() {
@@ -66,21 +66,11 @@ fn own_metrics_pass_promtool() {
     exposition::parse(&text);
 }
 
-/// Returns a configuration with the relabelling of the original psystrike's users, at this address.
-fn configuration(psystrike: SocketAddr) -> String {
+/// Returns the job with the relabelling of the original psystrike's users, at this address.
+fn job(psystrike: SocketAddr) -> String {
     let relabel_configs = seed::relabel_configs(&psystrike.to_string()).replace('\n', "\n    ");
     format!(
         r"
-global:
-  scrape_interval: 1s
-  scrape_timeout: 1s
-scrape_configs:
-- job_name: 'psystrike'
-  static_configs:
-    - targets: ['{psystrike}']
-- job_name: 'kubernetes-pods'
-  file_sd_configs:
-    - files: [pods.json]
   relabel_configs:
     {relabel_configs}
 "

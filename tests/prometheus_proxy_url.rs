@@ -47,24 +47,13 @@ fn shown_of_http(failure: Failure) -> String {
 }
 
 /// A proxy must not modify the path (RFC 9110 section 7.7), and Prometheus encodes the `?`.
-const BY_PROXY_URL: Way =
-    Way { name: "by-proxy-url", configuration: proxy_configuration, query: "/metrics%3Fformat=prometheus" };
+const BY_PROXY_URL: Way = Way { name: "by-proxy-url", job: proxy_job, query: "/metrics%3Fformat=prometheus" };
 
-/// Returns a configuration with one line for psystrike; the relabelling would be the same without it.
-fn proxy_configuration(psystrike: SocketAddr) -> String {
+/// Returns the job with one line for psystrike; the relabelling would be the same without it.
+fn proxy_job(psystrike: SocketAddr) -> String {
     format!(
         r"
-global:
-  scrape_interval: 1s
-  scrape_timeout: 1s
-scrape_configs:
-- job_name: 'psystrike'
-  static_configs:
-    - targets: ['{psystrike}']
-- job_name: 'kubernetes-pods'
   proxy_url: http://{psystrike}
-  file_sd_configs:
-    - files: [pods.json]
   relabel_configs:
     - source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_scrape]
       action: keep

@@ -29,9 +29,28 @@ use report::Report;
 /// How Prometheus reaches pods through psystrike.
 pub struct Way {
     pub name: &'static str,
-    pub configuration: fn(SocketAddr) -> String,
+    /// The part of the job for pods that differs, for psystrike at this address.
+    pub job: fn(SocketAddr) -> String,
     /// The target that reaches the pod at [`QUERY`].
     pub query: &'static str,
+}
+
+fn configuration(way: &Way, psystrike: SocketAddr) -> String {
+    let job = (way.job)(psystrike);
+    format!(
+        r"
+global:
+  scrape_interval: 1s
+  scrape_timeout: 1s
+scrape_configs:
+- job_name: 'psystrike'
+  static_configs:
+    - targets: ['{psystrike}']
+- job_name: 'kubernetes-pods'
+  file_sd_configs:
+    - files: [pods.json]
+{job}"
+    )
 }
 
 pub fn every_kind_of_pod(release: Release, way: &Way) {
@@ -49,7 +68,7 @@ pub fn every_kind_of_pod(release: Release, way: &Way) {
     let scratch = Scratch::new(&format!("every-kind-of-pod-{}-{release:?}", way.name));
     let discovered = scraped.iter().map(|pod| pod.discovered("true")).chain([pods.unannotated()]);
     scratch.write("pods.json", &Value::from_iter(discovered).to_string());
-    scratch.write("prometheus.yml", &(way.configuration)(psystrike.address()));
+    scratch.write("prometheus.yml", &configuration(way, psystrike.address()));
     let prometheus = Prometheus::start(release, &scratch);
 
     let settled = format!("count_over_time(up[5m]) >= {SCRAPES}");

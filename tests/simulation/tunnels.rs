@@ -185,6 +185,11 @@ impl Tunnel {
         Ok(Self { sides: [client, pod], ways, reset_by: None })
     }
 
+    /// Returns how psystrike closed each side, if it did.
+    fn closes(&self, sim: &Sim) -> [Option<Close>; 2] {
+        self.sides.map(|side| sim.net().kernel.conns[side].worker_closed)
+    }
+
     /// Returns whether a side may still act.
     fn acts(&self, sim: &Sim, side: usize) -> bool {
         let conn = &sim.net().kernel.conns[self.sides[side]];
@@ -263,7 +268,7 @@ impl Tunnel {
             }
         }
         sim.pass(Duration::from_millis(60)); // both have taken all, which is noticed by and by
-        let closes = self.sides.map(|side| sim.net().kernel.conns[side].worker_closed);
+        let closes = self.closes(sim);
         if let Some(side) = self.reset_by {
             // Where both had ended before, and all had come through, it comes too late to be seen.
             let way = &self.ways[side];
@@ -287,7 +292,7 @@ impl Tunnel {
     fn check_end(&mut self, sim: &mut Sim) {
         for side in [0, 1] {
             while self.take(sim, side, usize::MAX) > 0 {}
-            let close = sim.net().kernel.conns[self.sides[side]].worker_closed;
+            let close = self.closes(sim)[side];
             let way = &self.ways[1 - side];
             let is_whole = way.got == way.sent;
             assert!(
@@ -391,8 +396,7 @@ fn a_silent_tunnel_is_closed_when_its_time_is_over() {
     assert_eq!(silent.take(&mut sim, 1, usize::MAX), silent.ways[0].sent);
     sim.pass(Duration::from_millis(10));
     assert!(sim.net().kernel.held.is_empty());
-    let [client, pod] = silent.sides.map(|side| sim.net().kernel.conns[side].worker_closed);
-    assert_eq!((client, pod), (Some(Close::Fin), Some(Close::Fin)));
+    assert_eq!(silent.closes(&sim), [Some(Close::Fin); 2]);
 }
 
 #[test]
@@ -409,7 +413,7 @@ fn the_tunnel_that_was_silent_longest_gives_its_place_to_a_new_client() {
     sim.send(client, super::PAGE);
     super::assert_starts(&sim.take(client), "HTTP/1.1 200 OK\r\n");
     assert!(!sim.is_held(silent.sides[0]) && !sim.is_held(silent.sides[1]) && sim.is_held(used.sides[0]));
-    assert_eq!(sim.net().kernel.conns[silent.sides[0]].worker_closed, Some(Close::Fin));
+    assert_eq!(silent.closes(&sim)[0], Some(Close::Fin));
     assert_eq!(used.take(&mut sim, 0, 100), 10);
     // The other one is in use, and the new client's response is under way: nobody gives a place.
     used.send(&mut sim, 0, 10);
@@ -430,8 +434,7 @@ fn a_tunnel_that_is_given_up_with_bytes_in_it_is_reset() {
     stalled.send(&mut sim, 1, 1 << 22); // its client takes nothing
     sim.settle();
     sim.pass(IDLE + Duration::from_secs(1));
-    let [client, pod] = stalled.sides.map(|side| sim.net().kernel.conns[side].worker_closed);
-    assert_eq!((client, pod), (Some(Close::Reset), Some(Close::Reset)));
+    assert_eq!(stalled.closes(&sim), [Some(Close::Reset); 2]);
 }
 
 #[test]
