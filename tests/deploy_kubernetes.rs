@@ -180,8 +180,8 @@ fn own(scratch: &Scratch, kustomization: &str) {
     scratch.write("own/kustomization.yaml", kustomization);
 }
 
-/// Prometheus's address is admitted, and so is each psystrike, because its page is scraped through another one. With the
-/// commented line of networkpolicy.yaml, nodes can be scraped.
+/// Prometheus's address is admitted, and so is each psystrike, because its page is scraped through another one. With
+/// the commented line of networkpolicy.yaml, nodes can be scraped.
 #[test]
 fn only_prometheus_and_psystrike_itself_are_admitted() {
     let scratch = Scratch::new("only-prometheus");

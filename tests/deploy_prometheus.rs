@@ -414,8 +414,8 @@ fn runs_and_alerts_nobody(file: &str) {
     assert_eq!(loaded(&prometheus).len(), rules("record").len() + rules("alert").len());
 }
 
-/// A scrape is every request that Prometheus can be made to send, except for psystrike's own pages, for outcomes with an
-/// alert of their own, and for CONNECT, which is subtracted by its route.
+/// A scrape is every request that Prometheus can be made to send, except for psystrike's own pages, for outcomes with
+/// an alert of their own, and for CONNECT, which is subtracted by its route.
 #[test]
 fn scrapes_are_what_prometheus_can_send() {
     let (_, rule) = rules("record")
@@ -433,7 +433,8 @@ fn scrapes_are_what_prometheus_can_send() {
     assert!(names.values.contains(&("route".to_owned(), "connect".to_owned())), "{names:?}");
 }
 
-/// What discovery finds of Services in the namespace default: an API server that psystrike does not allow, and two others.
+/// What discovery finds of Services in the namespace default: an API server that psystrike does not allow, and two
+/// others.
 fn api_servers() -> String {
     let endpoint = |service, port| {
         json!({

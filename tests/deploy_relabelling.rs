@@ -1,5 +1,5 @@
-//! The shipped relabelling finds the pods that the article's rules find, with the same labels, three of which have other
-//! names: through `/pods/`, and with `proxy_url`, where the target stays the pod.
+//! The shipped relabelling finds the pods that the article's rules find, with the same labels, three of which have
+//! other names: through `/pods/`, and with `proxy_url`, where the target stays the pod.
 
 mod support;
 

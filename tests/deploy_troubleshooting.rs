@@ -1,5 +1,5 @@
-//! deploy/troubleshooting.md, "Exporters and clients that need care": a real nginx compresses for psystrike only with the
-//! page's lines, and an exporter that serves one connection at a time is scraped only as the page says.
+//! deploy/troubleshooting.md, "Exporters and clients that need care": a real nginx compresses for psystrike only with
+//! the page's lines, and an exporter that serves one connection at a time is scraped only as the page says.
 
 mod support;
 

@@ -1,6 +1,6 @@
-//! The documents are true as far as a machine can tell: their commands run, or it is said why they cannot here; links lead
-//! somewhere; options, variables and metrics exist; Prometheus shows what they say that it shows; licences and versions
-//! are those of the files that they come from.
+//! The documents are true as far as a machine can tell: their commands run, or it is said why they cannot here; links
+//! lead somewhere; options, variables and metrics exist; Prometheus shows what they say that it shows; licences and
+//! versions are those of the files that they come from.
 
 mod support;
 
@@ -248,7 +248,6 @@ fn every_option_and_variable_exists() {
     let of_the_tests = ["PSYSTRIKE_REQUIRE_ALL", "PSYSTRIKE_SEED", "PSYSTRIKE_WRITE"];
     variables.extend(of_the_tests.map(str::to_owned));
     variables.insert("PSYSTRIKE_".to_owned()); // PSYSTRIKE_*
-    variables.insert("PSYSTRIKE_WRITE".to_owned()); // of tests/support/generated.rs
     for document in Document::all() {
         let unknown = &options(&document.text) - &known;
         assert_eq!(unknown, BTreeSet::new(), "{}: options that nobody has", document.path);

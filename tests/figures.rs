@@ -2,7 +2,8 @@
 //! computed from that is a block which these tests generate: with `PSYSTRIKE_WRITE=1` they write it; without, they fail
 //! where it is not current.
 //!
-//! A measured block begins with `<!-- Measured: TITLE -->`, a generated one with `<!-- Generated from PERF.md: NAME -->`.
+//! A measured block begins with `<!-- Measured: TITLE -->`. A generated one begins with
+//! `<!-- Generated from PERF.md: NAME -->`.
 
 mod support;
 
@@ -30,7 +31,8 @@ const IDLE_MAX: f64 = 2_000.0;
 const MEMORY_MIB: f64 = 32.0;
 /// Measured once, as deploy/README.md says.
 const KERNEL_KIB_EACH: f64 = 4.1;
-// src/limits.rs and src/proxy/budget.rs: the part of the memory that buffers may have, and each client's buffers beside.
+// src/limits.rs and src/proxy/budget.rs: the part of the memory that buffers may have, and each client's buffers
+// beside.
 const BUFFERS_PART: f64 = 4.0;
 const ALLOWANCE_KIB: f64 = ALLOWANCE_BYTES as f64 / 1024.0;
 
@@ -82,8 +84,8 @@ fn percent_of_core(pods: f64, scrape_us: f64) -> String {
     two_digits(pods / INTERVAL_SECONDS * scrape_us / 1e6 * 100.0)
 }
 
-/// The memory of a process that so many clients each scraped a pod through. Beyond what is measured, it continues the line
-/// through the last two measurements.
+/// The memory of a process that so many clients each scraped a pod through. Beyond what is measured, it continues the
+/// line through the last two measurements.
 fn memory_kib(forwarder: &str, pods: f64) -> f64 {
     let memory = Measured::named(MEMORY);
     let at = |pods: f64| memory.figure(forwarder, &format!("{pods} idle clients"));

@@ -1,6 +1,6 @@
-//! Where this project is published is one address, that of `repository` in Cargo.toml. It is a placeholder until somebody
-//! publishes the project: they change it there, and `PSYSTRIKE_WRITE=1 cargo test --test placeholders` writes it into the
-//! other files.
+//! Where this project is published is one address, that of `repository` in Cargo.toml. It is a placeholder until
+//! somebody publishes the project: they change it there, and `PSYSTRIKE_WRITE=1 cargo test --test placeholders` writes
+//! it into the other files.
 
 mod support;
 

@@ -1,7 +1,8 @@
 //! Compares psystrike with nginx, HAProxy, tinyproxy, Squid and two baselines: processor time, latency, memory, start.
 //!
-//! Starts all programs itself, on loopback only, and stops them. Every wait has a time limit, except for cargo's builds.
-//! Prints tables and verdicts as Markdown; `--write` also writes them into PERF.md. See `--help`, and the modules:
+//! Starts all programs itself, on loopback only, and stops them. Every wait has a time limit, except for cargo's
+//! builds. Prints tables and verdicts as Markdown; `--write` also writes them into PERF.md. See `--help`, and the
+//! modules:
 //!
 //! - [`options`]: the command line; [`bench`]: what all parts share; [`setup`]: what a forwarder has to serve;
 //! - [`cases`]: the bodies that are scraped;

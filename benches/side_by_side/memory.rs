@@ -1,8 +1,8 @@
 //! Pss of forwarders: at start, with idle clients, with clients that stop reading, after churn.
 //!
-//! Every phase begins with a forwarder that has just started. Pss does not include socket buffers, which the kernel holds.
-//! Churn runs through all forwarders at the same time, because it takes minutes and no time is measured. Two nginx share
-//! pages meanwhile, so only the increase is printed.
+//! Every phase begins with a forwarder that has just started. Pss does not include socket buffers, which the kernel
+//! holds. Churn runs through all forwarders at the same time, because it takes minutes and no time is measured. Two
+//! nginx share pages meanwhile, so only the increase is printed.
 
 use std::{
     collections::VecDeque,

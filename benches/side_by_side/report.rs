@@ -6,8 +6,8 @@ use crate::figures::Spread;
 
 /// Prints tables, and rewrites the blocks of a document that have their titles.
 ///
-/// A block starts with `<!-- Measured: TITLE -->` and ends with `<!-- End of measured -->`. Only tables with a block are
-/// written.
+/// A block starts with `<!-- Measured: TITLE -->` and ends with `<!-- End of measured -->`. Only tables with a block
+/// are written.
 #[derive(Debug)]
 pub(crate) struct Report {
     document: Option<PathBuf>,

@@ -1,5 +1,5 @@
-//! Tests that are skipped: each prints `SKIPPED name: reason` past libtest's capture, and is noted in a file of this run,
-//! from which the last test file (tests/zz_skipped.rs) prints all of them and their number.
+//! Tests that are skipped: each prints `SKIPPED name: reason` past libtest's capture, and is noted in a file of this
+//! run, from which the last test file (tests/zz_skipped.rs) prints all of them and their number.
 //!
 //! A run is one process of Cargo's: the parent of all test programs, known by its id and its start time.
 
