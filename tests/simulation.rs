@@ -54,10 +54,19 @@ const SEEDS: u64 = 2000;
 /// This many seeds reach every outcome.
 const SEEDS_FOR_ALL: u64 = 1000;
 
+/// Returns how many seeds to run.
+fn seed_count(default: u64) -> u64 {
+    env::var("PSYSTRIKE_SEEDS").map_or(default, |count| count.parse().expect("PSYSTRIKE_SEEDS: a number"))
+}
+
+/// Returns whether so many seeds reach everything that is counted. A single one does not.
+fn reach_all(count: u64, least: u64) -> bool {
+    count >= least && env::var_os("PSYSTRIKE_SEED").is_none()
+}
+
 #[test]
 fn whatever_happens_clients_get_their_own_pods_answers_or_see_that_they_do_not() {
-    let count =
-        env::var("PSYSTRIKE_SEEDS").map_or(SEEDS, |count| count.parse().expect("PSYSTRIKE_SEEDS: a number"));
+    let count = seed_count(SEEDS);
     let met = RefCell::new(([0; OUTCOMES], [0; 5]));
     with_seeds(count, |seed, _| {
         let mut sim = Sim::random(seed, 1);
@@ -69,7 +78,7 @@ fn whatever_happens_clients_get_their_own_pods_answers_or_see_that_they_do_not()
         others.iter_mut().zip(counted).for_each(|(met, counted)| *met += counted);
     });
     let (outcomes, others) = met.into_inner();
-    if count >= SEEDS_FOR_ALL && env::var_os("PSYSTRIKE_SEED").is_none() {
+    if reach_all(count, SEEDS_FOR_ALL) {
         // Nothing drawn asks for these: the grammar of heads has its own tables.
         let elsewhere = [
             Outcome::TargetTooLong,

@@ -1,7 +1,7 @@
 //! Tunnels whose sides act at random: no byte is lost, doubled or misdirected, and each end is passed on as it
 //! happened.
 
-use std::{cell::RefCell, env, net::SocketAddr, time::Duration};
+use std::{cell::RefCell, net::SocketAddr, time::Duration};
 
 use psystrike::{
     net::shared::Phase,
@@ -11,10 +11,11 @@ use rustix::io::Errno;
 
 use super::{
     bytes::{Random, with_seeds},
-    end_of,
+    close_of, end_of,
     kernel::{Close, ConnId, Link},
     names::name_of,
     net::Refusal,
+    reach_all, seed_count,
     sim::Sim,
 };
 
@@ -187,7 +188,7 @@ impl Tunnel {
 
     /// Returns how psystrike closed each side, if it did.
     fn closes(&self, sim: &Sim) -> [Option<Close>; 2] {
-        self.sides.map(|side| sim.net().kernel.conns[side].worker_closed)
+        self.sides.map(|side| close_of(sim, side))
     }
 
     /// Returns whether a side may still act.
@@ -366,15 +367,14 @@ fn tunnels_whatever_happens(seed: u64, random: &mut Random) -> [u64; 5] {
 
 #[test]
 fn whatever_happens_to_tunnels_no_byte_is_lost_doubled_or_crossed() {
-    let count =
-        env::var("PSYSTRIKE_SEEDS").map_or(SEEDS, |count| count.parse().expect("PSYSTRIKE_SEEDS: a number"));
+    let count = seed_count(SEEDS);
     let met = RefCell::new([0; 5]);
     with_seeds(count, |seed, random| {
         let counted = tunnels_whatever_happens(seed, random);
         met.borrow_mut().iter_mut().zip(counted).for_each(|(met, counted)| *met += counted);
     });
     let met = met.into_inner();
-    if count >= SEEDS_FOR_ALL && env::var_os("PSYSTRIKE_SEED").is_none() {
+    if reach_all(count, SEEDS_FOR_ALL) {
         let enough = met.iter().zip([1 << 24, 30, 1 << 20, 50, 50]).all(|(&met, least)| met >= least);
         assert!(enough, "bytes to clients, resets, bytes spliced, names, refusals: {met:?}");
     }

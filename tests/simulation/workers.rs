@@ -1,6 +1,6 @@
 //! Several workers that share places, wakes, and the shutdown of the process.
 
-use std::{cell::RefCell, env, time::Duration};
+use std::{cell::RefCell, time::Duration};
 
 use psystrike::{net::shared::Phase, proxy::outcome::Outcome};
 
@@ -9,6 +9,7 @@ use super::{
     bytes::with_seeds,
     close_of,
     kernel::{Close, ConnId},
+    reach_all, seed_count,
     sim::Sim,
 };
 
@@ -18,8 +19,7 @@ const SEEDS_FOR_ALL: u64 = 300;
 const MANY: usize = 1 << 26;
 
 fn whatever_happens_to(workers: usize) {
-    let count =
-        env::var("PSYSTRIKE_SEEDS").map_or(SEEDS, |count| count.parse().expect("PSYSTRIKE_SEEDS: a number"));
+    let count = seed_count(SEEDS);
     let met = RefCell::new([0; 5]);
     with_seeds(count, |seed, _| {
         let mut sim = Sim::random(seed, workers);
@@ -35,7 +35,7 @@ fn whatever_happens_to(workers: usize) {
         met.borrow_mut().iter_mut().zip(counted).for_each(|(met, counted)| *met += counted);
     });
     let met = met.into_inner();
-    if count >= SEEDS_FOR_ALL && env::var_os("PSYSTRIKE_SEED").is_none() {
+    if reach_all(count, SEEDS_FOR_ALL) {
         let enough = met.iter().zip([500, 50, 50, 500, 50]).all(|(&met, least)| met >= least);
         assert!(enough, "forwarded, turned away, reused, wakes, places after a wait: {met:?}");
     }
