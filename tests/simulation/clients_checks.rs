@@ -63,10 +63,14 @@ impl Net {
         let possibly = self.clients[client].holds_since[1];
         let worker = |client: &Client| client.conn.and_then(|conn| self.kernel.conns[conn].worker);
         let here = worker(&self.clients[client]);
-        // Several may be ended in one turn.
+        // Several may be ended in one turn. One that was ended before holds nothing any more, even if its client took
+        // only a part of the response.
         let lives = |known: &&Client| {
             let held = known.conn.is_some_and(|conn| self.kernel.conns[conn].is_held());
-            held && worker(known) == here && !known.is_over() && known.held_answered == known.answered
+            held && worker(known) == here
+                && !known.is_over()
+                && known.held_answered == known.answered
+                && self.client_holds(known, HOLDS_SURELY) > 0
         };
         for (other, known) in self.clients.iter().enumerate().filter(|(_, known)| lives(known)) {
             if let (Some(possibly), Some(surely)) = (possibly, known.holds_since[0]) {
