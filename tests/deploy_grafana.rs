@@ -125,7 +125,7 @@ fn its_queries_ask_for_what_psystrike_exports() {
         shown.extend(names.metrics);
     }
     // What is no scrape is the same here as for the alerts.
-    let no_scrapes = "page|head_timeout|http_version|body|method";
+    let no_scrapes = "page|request_timeout|http_version|request_body|method_not_allowed";
     assert_eq!(shipped(RULES).matches(no_scrapes).count(), 1);
     for title in ["Successful scrapes", "Failed requests by outcome"] {
         let (_, expression) = queries().into_iter().find(|query| query.0 == title).expect("its panel");

@@ -425,9 +425,10 @@ fn scrapes_are_what_prometheus_can_send() {
     let names = Names::of(rule["expr"].as_str().expect("an expression"));
     let excluded: BTreeSet<&str> =
         names.values.iter().filter(|(label, _)| label == "outcome").map(|(_, value)| &**value).collect();
-    let others = [Outcome::HeadTimeout, Outcome::Version, Outcome::Body, Outcome::Method];
+    let others =
+        [Outcome::RequestTimeout, Outcome::HttpVersion, Outcome::RequestBody, Outcome::MethodNotAllowed];
     assert!(others.iter().all(|outcome| outcome.class() == Class::Refused));
-    let with_alerts = [Outcome::TooManyClients, Outcome::NoDescriptors];
+    let with_alerts = [Outcome::TooManyClients, Outcome::NoFileDescriptors];
     let others = others.iter().chain(&with_alerts).chain([&Outcome::Page]);
     assert_same(excluded, others.map(|outcome| outcome.label()), "outcomes that are no scrapes");
     assert!(names.values.contains(&("route".to_owned(), "connect".to_owned())), "{names:?}");

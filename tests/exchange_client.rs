@@ -41,7 +41,7 @@ fn a_head_that_does_not_end() {
     talk.wants(Wants::Flush);
     let mut said = talk.flushed();
     let report = said.report();
-    assert_eq!((report.route, report.outcome), (RouteName::None, Outcome::HeadTimeout));
+    assert_eq!((report.route, report.outcome), (RouteName::None, Outcome::RequestTimeout));
     assert_eq!((report.status, report.peer), (408, None));
     drop(said.client(ClientAction::Shutdown));
     assert!(talk.unused().is_empty(), "what came of the head is not read as a request");
@@ -210,7 +210,7 @@ fn a_client_that_goes_away_takes_the_pods_connection_with_it() {
         talk.wait(ms(40));
         let mut said = talk.client_gone();
         let report = said.report();
-        assert_eq!((report.route, report.outcome), (RouteName::Pods, Outcome::ClientGone));
+        assert_eq!((report.route, report.outcome), (RouteName::Pods, Outcome::ClientClosedRequest));
         assert_eq!((report.status, report.peer), (status, Some(pod())));
         assert_eq!((report.duration, report.first_byte.is_some()), (ms(40), begun));
         drop(said.upstream(CLOSE).client(ClientAction::Close));
@@ -219,7 +219,7 @@ fn a_client_that_goes_away_takes_the_pods_connection_with_it() {
     for state in [replying_page, replying_refusal] {
         let mut talk = state();
         let mut said = talk.client_gone();
-        assert_eq!(said.report().outcome, Outcome::ClientGone);
+        assert_eq!(said.report().outcome, Outcome::ClientClosedRequest);
         drop(said.upstream(CLOSE).client(ClientAction::Close));
     }
     // Between requests, and within one's head, nobody worked for it.

@@ -235,7 +235,7 @@ fn the_next_address_is_tried_while_time_is_left() {
     let mut talk = resolving(ASK_NAME);
     resolved(&mut talk, &addresses).upstream(UpstreamAction::Connect(pod()));
     talk.pod_fails(UpstreamError::NoDescriptors).upstream(CLOSE).whatever();
-    talk.flushed().reports(Outcome::NoDescriptors, 503);
+    talk.flushed().reports(Outcome::NoFileDescriptors, 503);
 }
 
 #[test]
@@ -291,10 +291,10 @@ fn a_location_leads_to_the_same_pod() {
 #[test]
 fn while_a_name_is_resolved_its_client_may_leave_or_be_ended() {
     let mut talk = resolving(ASK_NAME);
-    talk.client_gone().upstream(CLOSE).client(ClientAction::Close).reports(Outcome::ClientGone, 499);
+    talk.client_gone().upstream(CLOSE).client(ClientAction::Close).reports(Outcome::ClientClosedRequest, 499);
 
     let mut talk = resolving(ASK_NAME);
-    let reason = "psystrike's buffers are full; this scrape has held buffers longest";
+    let reason = "buffer limit reached; this scrape held buffers longest";
     let full = reply(503, reason, CLOSES, &format!("{reason} (pod web.ns.svc:8080, after 0ms)\n"));
     talk.no_room(false).gets(full).upstream(CLOSE);
 

@@ -416,12 +416,12 @@ fn an_end_is_never_faked() {
                 assert!(heard.upstream == CLOSE || *outcome == Outcome::Forwarded, "{context}");
                 match outcome {
                     // A reply of ours, behind whatever interim answers went on.
-                    Outcome::NoAnswer | Outcome::HeadCutShort => {
+                    Outcome::NoResponse | Outcome::ResponseHeadersTruncated => {
                         assert_eq!(heard.status, 502, "{context}");
                         assert!(got.ends_with(b"after 0ms)\n") || way.ask.starts_with("HEAD"), "{context}");
                     }
                     // Seen to be cut: no more than a part, and broken off.
-                    Outcome::BodyCutShort => {
+                    Outcome::ResponseTruncated => {
                         let until_close = String::from_utf8_lossy(got)
                             .contains("\r\nConnection: close\r\n\r\n")
                             && !String::from_utf8_lossy(got).contains("Content-Length");
@@ -460,7 +460,11 @@ fn a_broken_answer_is_never_completed() {
             let sound = format!("{head}{sound}");
             let check = |parts: &[&[u8]]| {
                 let heard = hears(ask, parts, false);
-                assert_eq!((heard.outcome, heard.upstream), (Outcome::BodyMalformed, CLOSE), "{answer:?}");
+                assert_eq!(
+                    (heard.outcome, heard.upstream),
+                    (Outcome::MalformedResponseBody, CLOSE),
+                    "{answer:?}"
+                );
                 if heard.status == 502 {
                     // Its head came with its fault: there was still time to tell.
                     assert!(heard.got.starts_with(b"HTTP/1.1 502 malformed response body from the pod: "));

@@ -60,7 +60,7 @@ fn interim_responses() {
         } else {
             let reason = "malformed response from the pod: too many interim responses";
             said.gets(seen + &failure(502, reason, lines, "0ms")).upstream(CLOSE);
-            talk.flushed().reports(Outcome::MalformedAnswer, 502);
+            talk.flushed().reports(Outcome::MalformedResponse, 502);
         }
         talk.wants(Wants::Request);
     }
@@ -70,7 +70,7 @@ fn interim_responses() {
     talk.expires(ms(30_000))
         .gets(failure(504, "no response from the pod within 30s", "", "30s"))
         .upstream(CLOSE);
-    talk.flushed().reports(Outcome::AnswerTimeout, 504);
+    talk.flushed().reports(Outcome::ResponseTimeout, 504);
     talk.wants(Wants::Request);
     let mut talk = Talk::awaiting(ASK, false);
     talk.pod("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Switching Protocols\r\n\r\n")
@@ -86,7 +86,7 @@ fn interim_responses() {
 fn breaks_off(talk: &mut Talk, breaks: fn(&mut Talk) -> Said, outcome: Outcome, action: ClientAction) {
     let said = breaks(talk).upstream(CLOSE);
     match (outcome, action) {
-        (Outcome::ClientGone, _) => drop(said.client(ClientAction::Close).reports(outcome, 200)),
+        (Outcome::ClientClosedRequest, _) => drop(said.client(ClientAction::Close).reports(outcome, 200)),
         // It had its time.
         (Outcome::ClientTimeout, _) => drop(said.client(ClientAction::Reset).reports(outcome, 200)),
         (_, ClientAction::Reset) => {
@@ -111,12 +111,12 @@ fn breaks_off(talk: &mut Talk, breaks: fn(&mut Talk) -> Said, outcome: Outcome, 
 fn what_breaks_behind_the_head_is_seen_to_be_broken() {
     type Break = fn(&mut Talk) -> Said;
     let cut: &[(Break, Outcome)] = &[
-        (|talk| talk.pod_ends(), Outcome::BodyCutShort),
-        (|talk| talk.pod_fails(UpstreamError::Other), Outcome::BodyCutShort),
-        (|talk| talk.pod_stops(), Outcome::BodyCutShort),
-        (|talk| talk.expires(ms(30_000)), Outcome::BodyTimeout),
+        (|talk| talk.pod_ends(), Outcome::ResponseTruncated),
+        (|talk| talk.pod_fails(UpstreamError::Other), Outcome::ResponseTruncated),
+        (|talk| talk.pod_stops(), Outcome::ResponseTruncated),
+        (|talk| talk.expires(ms(30_000)), Outcome::ResponseBodyTimeout),
         (|talk| talk.expires_stalled(ms(30_000)), Outcome::ClientTimeout),
-        (|talk| talk.client_gone(), Outcome::ClientGone),
+        (|talk| talk.client_gone(), Outcome::ClientClosedRequest),
     ];
     let rows: &[(&str, Begin, ClientAction)] = &[
         ("length", relaying_length, ClientAction::Shutdown),
@@ -143,23 +143,23 @@ fn what_breaks_behind_the_head_is_seen_to_be_broken() {
     ] {
         let mut talk = relaying_chunked();
         let said = talk.pod(came).gets(goes).upstream(CLOSE).client(ClientAction::Shutdown);
-        said.reports(Outcome::BodyMalformed, 200);
+        said.reports(Outcome::MalformedResponseBody, 200);
     }
     let mut talk = relaying_unchunked();
-    talk.pod("p\nX").gets("p\n").upstream(CLOSE).reports(Outcome::BodyMalformed, 200);
+    talk.pod("p\nX").gets("p\n").upstream(CLOSE).reports(Outcome::MalformedResponseBody, 200);
     talk.after(ms(0)).client(ClientAction::Reset);
 }
 
 #[test]
 fn a_broken_answer_waits_no_longer_than_two_seconds() {
     let mut talk = relaying_until_close();
-    talk.pod_fails(UpstreamError::Other).upstream(CLOSE).reports(Outcome::BodyCutShort, 200);
+    talk.pod_fails(UpstreamError::Other).upstream(CLOSE).reports(Outcome::ResponseTruncated, 200);
     talk.after_stalled(ms(1999));
     talk.expires_stalled(ms(2000)).client(ClientAction::Reset);
     talk.wants(Wants::Nothing);
 
     let mut talk = relaying_length();
-    talk.pod_ends().upstream(CLOSE).client(ClientAction::Shutdown).reports(Outcome::BodyCutShort, 200);
+    talk.pod_ends().upstream(CLOSE).client(ClientAction::Shutdown).reports(Outcome::ResponseTruncated, 200);
     talk.expires_stalled(ms(2000)).client(ClientAction::Close);
     talk.wants(Wants::Nothing);
 }
@@ -291,12 +291,12 @@ fn more_than_there_is_to_a_body_is_taken_for_bytes_behind_it() {
 fn what_breaks_behind_what_nobody_looked_at_is_seen_to_be_broken() {
     type Break = fn(&mut Talk) -> Said;
     let cut: &[(Break, Outcome)] = &[
-        (|talk| talk.pod_ends(), Outcome::BodyCutShort),
-        (|talk| talk.pod_fails(UpstreamError::Other), Outcome::BodyCutShort),
-        (|talk| talk.pod_stops(), Outcome::BodyCutShort),
-        (|talk| talk.expires(ms(30_000)), Outcome::BodyTimeout),
+        (|talk| talk.pod_ends(), Outcome::ResponseTruncated),
+        (|talk| talk.pod_fails(UpstreamError::Other), Outcome::ResponseTruncated),
+        (|talk| talk.pod_stops(), Outcome::ResponseTruncated),
+        (|talk| talk.expires(ms(30_000)), Outcome::ResponseBodyTimeout),
         (|talk| talk.expires_stalled(ms(30_000)), Outcome::ClientTimeout),
-        (|talk| talk.client_gone(), Outcome::ClientGone),
+        (|talk| talk.client_gone(), Outcome::ClientClosedRequest),
     ];
     let rows: &[(&str, Begin, &[u64], ClientAction)] = &[
         ("length", relaying_long, &[1, LONG - 1], ClientAction::Shutdown),
@@ -319,7 +319,7 @@ fn what_breaks_behind_what_nobody_looked_at_is_seen_to_be_broken() {
     let mut talk = relaying_long_chunk();
     talk.passed(65_536);
     let said = talk.pod("X\r\n0\r\n\r\n").upstream(CLOSE).client(ClientAction::Shutdown);
-    said.reports(Outcome::BodyMalformed, 200);
+    said.reports(Outcome::MalformedResponseBody, 200);
 }
 
 #[test]

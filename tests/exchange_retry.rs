@@ -31,7 +31,7 @@ fn a_reused_connection_that_died_is_retried_once() {
             talk.sent(sent);
             let reason = "pod closed the connection without a response";
             loss(&mut talk, ends).gets(failure(502, reason, "", "0ms")).upstream(CLOSE);
-            talk.flushed().reports(Outcome::NoAnswer, 502);
+            talk.flushed().reports(Outcome::NoResponse, 502);
 
             let mut talk = Talk::sending(ASK, true);
             talk.wait(ms(100));
@@ -54,7 +54,7 @@ fn a_reused_connection_that_died_is_retried_once() {
                 assert_eq!(report.first_byte, Some(ms(300)));
             } else {
                 loss(&mut talk, ends).gets(failure(502, reason, "", "300ms")).upstream(CLOSE);
-                talk.flushed().reports(Outcome::NoAnswer, 502);
+                talk.flushed().reports(Outcome::NoResponse, 502);
             }
             talk.wants(Wants::Request);
         }
@@ -96,7 +96,7 @@ fn once_an_answer_began_nothing_is_retried() {
                     };
                     said.gets(failure(502, reason, "", "0ms")).upstream(CLOSE);
                     let report = talk.flushed().report();
-                    assert_eq!((report.outcome, report.status), (Outcome::HeadCutShort, 502));
+                    assert_eq!((report.outcome, report.status), (Outcome::ResponseHeadersTruncated, 502));
                     assert_eq!(report.first_byte, Some(ms(0)));
                     talk.wants(Wants::Request);
                 }

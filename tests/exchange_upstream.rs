@@ -35,7 +35,7 @@ fn no_connection_to_the_pod() {
         ),
         (
             UpstreamError::NoDescriptors,
-            Outcome::NoDescriptors,
+            Outcome::NoFileDescriptors,
             503,
             "no file descriptor left for a connection to the pod",
         ),
@@ -91,29 +91,33 @@ fn patience_of(timeout: &str) -> Duration {
 
 /// Invalid responses of pods, before any byte was sent to the client.
 const UNSOUND: &[(&str, Outcome, &str)] = &[
-    ("X", Outcome::MalformedAnswer, "malformed response from the pod: not HTTP/1"),
-    ("\r\nHTTP/1.1 200 OK\r\n\r\n", Outcome::MalformedAnswer, "malformed response from the pod: not HTTP/1"),
+    ("X", Outcome::MalformedResponse, "malformed response from the pod: not HTTP/1"),
+    (
+        "\r\nHTTP/1.1 200 OK\r\n\r\n",
+        Outcome::MalformedResponse,
+        "malformed response from the pod: not HTTP/1",
+    ),
     (
         "HTTP/2.0 200 OK\r\n\r\n",
-        Outcome::MalformedAnswer,
+        Outcome::MalformedResponse,
         "malformed response from the pod: neither HTTP/1.1 nor HTTP/1.0",
     ),
-    ("HTTP/1.1 099 Low\r\n\r\n", Outcome::MalformedAnswer, "malformed response from the pod: status code"),
-    ("HTTP/1.1 600 High\r\n\r\n", Outcome::MalformedAnswer, "malformed response from the pod: status code"),
-    ("HTTP/1.1 200 OK\nno colon\n\n", Outcome::MalformedAnswer, "malformed response from the pod: bare LF"),
+    ("HTTP/1.1 099 Low\r\n\r\n", Outcome::MalformedResponse, "malformed response from the pod: status code"),
+    ("HTTP/1.1 600 High\r\n\r\n", Outcome::MalformedResponse, "malformed response from the pod: status code"),
+    ("HTTP/1.1 200 OK\nno colon\n\n", Outcome::MalformedResponse, "malformed response from the pod: bare LF"),
     (
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-        Outcome::MalformedAnswer,
+        Outcome::MalformedResponse,
         "malformed response from the pod: Content-Length repeated",
     ),
     (
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-        Outcome::MalformedAnswer,
+        Outcome::MalformedResponse,
         "malformed response from the pod: Transfer-Encoding other than chunked",
     ),
     (
         "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        Outcome::MalformedAnswer,
+        Outcome::MalformedResponse,
         "malformed response from the pod: Transfer-Encoding in HTTP/1.0",
     ),
     (
@@ -123,12 +127,12 @@ const UNSOUND: &[(&str, Outcome, &str)] = &[
     ),
     (
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nup\nX",
-        Outcome::BodyMalformed,
+        Outcome::MalformedResponseBody,
         "malformed response body from the pod: chunk is longer than its size",
     ),
     (
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nX",
-        Outcome::BodyMalformed,
+        Outcome::MalformedResponseBody,
         "malformed response body from the pod: chunk size",
     ),
 ];
@@ -138,8 +142,8 @@ fn no_sound_answer() {
     let large = format!("HTTP/1.1 200 OK\r\nA: {}", "b".repeat(64 * 1024));
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(257));
     let more = [
-        (large.as_str(), Outcome::AnswerHeadTooLarge, "response headers from the pod over 64 KiB"),
-        (&many, Outcome::MalformedAnswer, "malformed response from the pod: more than 256 headers"),
+        (large.as_str(), Outcome::ResponseHeadersTooLarge, "response headers from the pod over 64 KiB"),
+        (&many, Outcome::MalformedResponse, "malformed response from the pod: more than 256 headers"),
     ];
     for &(answer, outcome, reason) in UNSOUND.iter().chain(&more) {
         for sent in [10, ASKED.len()] {
@@ -156,7 +160,8 @@ fn no_sound_answer() {
                 let report = said.report();
                 assert_eq!((report.outcome, report.status), (outcome, 502), "{reason}");
                 assert_eq!(report.first_byte, Some(ms(0)));
-                let is_parsed = outcome == Outcome::BodyMalformed || reason.contains("Content-Length");
+                let is_parsed =
+                    outcome == Outcome::MalformedResponseBody || reason.contains("Content-Length");
                 let is_parsed = is_parsed || reason.contains("Transfer-Encoding");
                 assert_eq!(report.pod_status, is_parsed.then_some(200), "{reason}");
                 said.whatever();
@@ -178,18 +183,18 @@ fn every_outcome_of_class_pod_is_met_in_these_tests() {
         Outcome::LookupFailed,
         Outcome::LookupTimeout,
         Outcome::LookupsFull,
-        Outcome::NoDescriptors,
+        Outcome::NoFileDescriptors,
         Outcome::BuffersFull,
         Outcome::ConnectionRefused,
         Outcome::Unreachable,
         Outcome::ConnectFailed,
         Outcome::ConnectTimeout,
-        Outcome::NoAnswer,
-        Outcome::HeadCutShort,
-        Outcome::AnswerTimeout,
-        Outcome::AnswerHeadTooLarge,
-        Outcome::BodyCutShort,
-        Outcome::BodyTimeout,
+        Outcome::NoResponse,
+        Outcome::ResponseHeadersTruncated,
+        Outcome::ResponseTimeout,
+        Outcome::ResponseHeadersTooLarge,
+        Outcome::ResponseTruncated,
+        Outcome::ResponseBodyTimeout,
     ];
     for outcome in Outcome::ALL.iter().filter(|outcome| outcome.class() == Class::Pod) {
         let met = failures.contains(outcome) || UNSOUND.iter().any(|(_, unsound, _)| unsound == outcome);
@@ -213,7 +218,7 @@ fn no_answer_in_time() {
             talk.wants(Wants::Flush);
             talk.due(ms(19_500));
             let report = talk.flushed().report();
-            assert_eq!((report.outcome, report.status), (Outcome::AnswerTimeout, 504));
+            assert_eq!((report.outcome, report.status), (Outcome::ResponseTimeout, 504));
             assert_eq!(report.first_byte, (!begins.is_empty()).then_some(ms(5000)));
             talk.wants(Wants::Request);
         }

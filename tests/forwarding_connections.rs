@@ -301,7 +301,11 @@ fn when_the_client_goes_the_pod_s_connection_goes_at_once() {
             gone += 1;
         }
     }
-    poll("scrapes that ended so", || psystrike.outcomes("client_gone"), |count| *count == f64::from(gone));
+    poll(
+        "scrapes that ended so",
+        || psystrike.outcomes("client_closed_request"),
+        |count| *count == f64::from(gone),
+    );
     let active = || psystrike.metric("psystrike_pod_connections{state=\"active\"}");
     assert_eq!(active(), 0.0);
 }

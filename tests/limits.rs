@@ -162,7 +162,7 @@ fn the_deadline_covers_the_body_however_it_drips() {
         }
         pod.wait_for("the end of its connection", |seen| seen.ended == 1);
     }
-    assert_eq!(psystrike.outcomes("body_timeout"), 3.0);
+    assert_eq!(psystrike.outcomes("response_body_timeout"), 3.0);
 }
 
 #[test]
@@ -199,7 +199,11 @@ fn connecting_has_its_own_timeout_within_the_scrape_s() {
     client.send(get(&Psystrike::target(pod.address(), "/")));
     client.finish_sending();
     assert_eq!(client.end(), End::Eof);
-    poll("clients that went while it connected", || psystrike.outcomes("client_gone"), |gone| *gone == 1.0);
+    poll(
+        "clients that went while it connected",
+        || psystrike.outcomes("client_closed_request"),
+        |gone| *gone == 1.0,
+    );
 }
 
 #[test]

@@ -471,7 +471,7 @@ fn a_client_that_goes_in_the_middle_harms_nobody() {
         assert_same("another's", &response.body, &whole);
         pod.wait_for("the end of its connection", |seen| seen.ended == round);
     }
-    assert_eq!(psystrike.outcomes("client_gone"), 20.0);
+    assert_eq!(psystrike.outcomes("client_closed_request"), 20.0);
     assert_eq!(sound.connections(), 1);
 }
 

@@ -106,7 +106,7 @@ fn without_the_calls_that_spare_copies_answers_are_copied() {
         let psystrike = start_with(case);
         scrape_all(&mut psystrike.client(), &pods, case);
         assert_eq!(psystrike.metric("psystrike_splice_enabled"), 0.0, "{case}");
-        for cut in ["body_cut_short", "client_gone", "connect_failed"] {
+        for cut in ["response_truncated", "client_closed_request", "connect_failed"] {
             assert_eq!(psystrike.outcomes(cut), 0.0, "{case}: {cut}");
         }
         let log = terminate(psystrike);
@@ -144,7 +144,7 @@ fn a_pod_s_own_failure_is_the_pod_s_whatever_call_meets_it() {
         let mut client = psystrike.client();
         client.send(get(&Psystrike::target(pod.address(), "/")));
         client.response().expect_err("it was cut short");
-        assert_eq!(psystrike.outcomes("body_cut_short"), 1.0, "{error}");
+        assert_eq!(psystrike.outcomes("response_truncated"), 1.0, "{error}");
         assert_eq!(psystrike.metric("psystrike_splice_enabled"), 1.0, "{error}");
         terminate(psystrike);
     }

@@ -81,8 +81,8 @@ fn whatever_happens_clients_get_their_own_pods_answers_or_see_that_they_do_not()
     if reach_all(count, SEEDS_FOR_ALL) {
         // Nothing drawn asks for these: the grammar of heads has its own tables.
         let elsewhere = [
-            Outcome::TargetTooLong,
-            Outcome::TooManyFields,
+            Outcome::UriTooLong,
+            Outcome::TooManyRequestHeaders,
             Outcome::BadTarget,
             Outcome::PortNotAllowed,
             Outcome::Tunnel,

@@ -113,15 +113,15 @@ mod tests {
         let mut rate = LogRate::default();
         let end = start() + INTERVAL;
         for (outcome, pod, at, expected) in [
-            (Outcome::NoAnswer, pod(1), start(), suppressed(0, 0)),
-            (Outcome::NoAnswer, pod(1), start(), None),
-            (Outcome::NoAnswer, pod(2), start(), suppressed(0, 0)),
+            (Outcome::NoResponse, pod(1), start(), suppressed(0, 0)),
+            (Outcome::NoResponse, pod(1), start(), None),
+            (Outcome::NoResponse, pod(2), start(), suppressed(0, 0)),
             (Outcome::ConnectionRefused, pod(1), start(), suppressed(0, 0)),
             (Outcome::NotFound, None, start(), suppressed(0, 0)),
             (Outcome::NotFound, None, start(), None),
-            (Outcome::NoAnswer, pod(1), start() + INTERVAL / 2, None),
-            (Outcome::NoAnswer, pod(1), end, suppressed(2, 0)),
-            (Outcome::NoAnswer, pod(1), end, None),
+            (Outcome::NoResponse, pod(1), start() + INTERVAL / 2, None),
+            (Outcome::NoResponse, pod(1), end, suppressed(2, 0)),
+            (Outcome::NoResponse, pod(1), end, None),
             (Outcome::NotFound, None, end, suppressed(1, 0)),
         ] {
             assert_eq!(rate.admit(outcome, pod, at), expected, "{outcome:?} of {pod:?} at {at:?}");
@@ -132,28 +132,28 @@ mod tests {
     fn an_outcome_of_many_pods_has_few_lines() {
         let mut rate = LogRate::default();
         let admitted =
-            (0..100).filter(|&at| rate.admit(Outcome::NoAnswer, pod(at), start()).is_some()).count();
+            (0..100).filter(|&at| rate.admit(Outcome::NoResponse, pod(at), start()).is_some()).count();
         assert_eq!(admitted, LINES_MAX as usize);
         assert_eq!(
             rate.admit(Outcome::ConnectTimeout, pod(0), start()),
             suppressed(0, 0),
             "others have their own"
         );
-        let next = rate.admit(Outcome::NoAnswer, pod(200), start() + INTERVAL);
+        let next = rate.admit(Outcome::NoResponse, pod(200), start() + INTERVAL);
         assert_eq!(next, suppressed(0, 100 - u64::from(LINES_MAX)));
     }
 
     #[test]
     fn what_is_no_longer_remembered_is_still_counted() {
         let mut rate = LogRate::default();
-        assert_eq!(rate.admit(Outcome::NoAnswer, pod(0), start()), suppressed(0, 0));
-        assert_eq!(rate.admit(Outcome::NoAnswer, pod(0), start()), None);
+        assert_eq!(rate.admit(Outcome::NoResponse, pod(0), start()), suppressed(0, 0));
+        assert_eq!(rate.admit(Outcome::NoResponse, pod(0), start()), None);
         let mut now = start();
         for at in 1..=u8::try_from(PODS_MAX).expect("few") {
             now = now + INTERVAL;
-            assert_eq!(rate.admit(Outcome::NoAnswer, pod(at), now), suppressed(0, 0), "{at}");
+            assert_eq!(rate.admit(Outcome::NoResponse, pod(at), now), suppressed(0, 0), "{at}");
         }
         assert_eq!(rate.pods.len(), PODS_MAX);
-        assert_eq!(rate.admit(Outcome::NoAnswer, pod(99), now + INTERVAL), suppressed(0, 1));
+        assert_eq!(rate.admit(Outcome::NoResponse, pod(99), now + INTERVAL), suppressed(0, 1));
     }
 }

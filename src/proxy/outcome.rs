@@ -67,19 +67,19 @@ outcomes! {
     /// The head breaks the grammar.
     MalformedRequest "malformed_request" Refused 400 "malformed request";
     /// The head was not complete in time.
-    HeadTimeout "head_timeout" Refused 408 "request headers not received";
+    RequestTimeout "request_timeout" Refused 408 "request headers not received";
     /// The version is neither HTTP/1.0 nor HTTP/1.1.
-    Version "http_version" Refused 505 "only HTTP/1.1 and HTTP/1.0 are supported";
+    HttpVersion "http_version" Refused 505 "only HTTP/1.1 and HTTP/1.0 are supported";
     /// The request line exceeds its limit.
-    TargetTooLong "target_too_long" Refused 414 "request target over 16 KiB";
+    UriTooLong "uri_too_long" Refused 414 "request target over 16 KiB";
     /// The head exceeds its limit in bytes.
-    HeadTooLarge "head_too_large" Refused 431 "request headers over 16 KiB";
+    RequestHeadersTooLarge "request_headers_too_large" Refused 431 "request headers over 16 KiB";
     /// The head exceeds its limit in fields.
-    TooManyFields "too_many_fields" Refused 431 "more than 100 request headers";
+    TooManyRequestHeaders "too_many_request_headers" Refused 431 "more than 100 request headers";
     /// The request has a body.
-    Body "body" Refused 413 "request body not allowed";
+    RequestBody "request_body" Refused 413 "request body not allowed";
     /// The method is neither GET nor HEAD.
-    Method "method" Refused 405 "only GET and HEAD are allowed";
+    MethodNotAllowed "method_not_allowed" Refused 405 "only GET and HEAD are allowed";
     /// The target is neither a path nor a valid `http` URL.
     BadTarget "bad_target" Refused 400 "invalid request target";
     /// CONNECT, without `--allow-connect`.
@@ -107,10 +107,10 @@ outcomes! {
 
     /// No file descriptor was left for a connection to the pod. In the log also: none was left for a client's
     /// connection.
-    NoDescriptors "no_descriptors" Pod 503 "no file descriptor left for a connection to the pod";
+    NoFileDescriptors "no_file_descriptors" Pod 503 "no file descriptor left for a connection to the pod";
     /// The buffers were full, and this exchange had held buffered bytes longest. The client's connection was aborted if
     /// part of a response was sent.
-    BuffersFull "buffers_full" Pod 503 "psystrike's buffers are full; this scrape has held buffers longest";
+    BuffersFull "buffers_full" Pod 503 "buffer limit reached; this scrape held buffers longest";
     /// The name does not exist, or has no address.
     NoSuchName "no_such_name" Pod 502 "no such name";
     /// The resolver reported a failure.
@@ -128,26 +128,26 @@ outcomes! {
     /// The connection was not established in time.
     ConnectTimeout "connect_timeout" Pod 504 "pod did not accept the connection";
     /// The pod closed the connection before its response began.
-    NoAnswer "no_answer" Pod 502 "pod closed the connection without a response";
+    NoResponse "no_response" Pod 502 "pod closed the connection without a response";
     /// The pod closed the connection within its response's head.
-    HeadCutShort "head_cut_short" Pod 502 "pod closed the connection within the response headers";
+    ResponseHeadersTruncated "response_headers_truncated" Pod 502 "pod closed the connection within the response headers";
     /// The pod's response breaks the grammar.
-    MalformedAnswer "malformed_answer" Pod 502 "malformed response from the pod";
+    MalformedResponse "malformed_response" Pod 502 "malformed response from the pod";
     /// The response's head exceeds its limit.
-    AnswerHeadTooLarge "answer_head_too_large" Pod 502 "response headers from the pod over 64 KiB";
+    ResponseHeadersTooLarge "response_headers_too_large" Pod 502 "response headers from the pod over 64 KiB";
     /// The pod switched protocols, although no request has an `Upgrade` field.
     SwitchedProtocols "switched_protocols" Pod 502 "unexpected 101 Switching Protocols from the pod";
     /// The response's head was not complete in time.
-    AnswerTimeout "answer_timeout" Pod 504 "no response from the pod";
+    ResponseTimeout "response_timeout" Pod 504 "no response from the pod";
     /// The response's body ended too early. The client's connection was aborted.
-    BodyCutShort "body_cut_short" Pod 502 "response from the pod was cut short";
+    ResponseTruncated "response_truncated" Pod 502 "response from the pod was cut short";
     /// The response's body broke its coding. The client's connection was aborted.
-    BodyMalformed "body_malformed" Pod 502 "malformed response body from the pod";
+    MalformedResponseBody "malformed_response_body" Pod 502 "malformed response body from the pod";
     /// The response's body was not complete in time. The client's connection was aborted.
-    BodyTimeout "body_timeout" Pod 504 "response from the pod not complete";
+    ResponseBodyTimeout "response_body_timeout" Pod 504 "response from the pod not complete";
 
     /// The client closed its connection before the end of the response.
-    ClientGone "client_gone" Client 499 "client closed the connection";
+    ClientClosedRequest "client_closed_request" Client 499 "client closed the connection";
     /// The client did not read the response in time. Its connection was reset.
     ClientTimeout "client_timeout" Client 499 "client did not read the response";
 }
@@ -160,11 +160,11 @@ impl Outcome {
     const fn within(self) -> bool {
         matches!(
             self,
-            Self::HeadTimeout
+            Self::RequestTimeout
                 | Self::LookupTimeout
                 | Self::ConnectTimeout
-                | Self::AnswerTimeout
-                | Self::BodyTimeout
+                | Self::ResponseTimeout
+                | Self::ResponseBodyTimeout
         )
     }
 }
@@ -215,10 +215,10 @@ impl Failure {
     pub fn of_request(error: HeadError) -> Self {
         match error {
             HeadError::Malformed(detail) => Self { outcome: Outcome::MalformedRequest, detail: Some(detail) },
-            HeadError::Version => Outcome::Version.into(),
-            HeadError::TargetTooLong => Outcome::TargetTooLong.into(),
-            HeadError::TooLarge => Outcome::HeadTooLarge.into(),
-            HeadError::TooManyFields => Outcome::TooManyFields.into(),
+            HeadError::Version => Outcome::HttpVersion.into(),
+            HeadError::TargetTooLong => Outcome::UriTooLong.into(),
+            HeadError::TooLarge => Outcome::RequestHeadersTooLarge.into(),
+            HeadError::TooManyFields => Outcome::TooManyRequestHeaders.into(),
         }
     }
 
@@ -234,7 +234,7 @@ impl Failure {
             UpstreamError::Refused => Outcome::ConnectionRefused.into(),
             UpstreamError::Unreachable => Outcome::Unreachable.into(),
             UpstreamError::TimedOut => Outcome::ConnectTimeout.into(),
-            UpstreamError::NoDescriptors => Outcome::NoDescriptors.into(),
+            UpstreamError::NoDescriptors => Outcome::NoFileDescriptors.into(),
             UpstreamError::NoLocalPort => connect_failed("no local port left"),
             UpstreamError::Forbidden => connect_failed("blocked by a firewall or a route"),
             UpstreamError::Itself => Outcome::Loop.into(),
@@ -254,24 +254,26 @@ impl Failure {
     /// Returns the failure for an invalid response head.
     pub fn of_response(error: HeadError) -> Self {
         let detail = match error {
-            HeadError::TooLarge | HeadError::TargetTooLong => return Outcome::AnswerHeadTooLarge.into(),
+            HeadError::TooLarge | HeadError::TargetTooLong => return Outcome::ResponseHeadersTooLarge.into(),
             HeadError::Malformed(detail) => detail,
             HeadError::Version => "neither HTTP/1.1 nor HTTP/1.0",
             HeadError::TooManyFields => "more than 256 headers",
         };
-        Self { outcome: Outcome::MalformedAnswer, detail: Some(detail) }
+        Self { outcome: Outcome::MalformedResponse, detail: Some(detail) }
     }
 
     /// Returns the failure for a response with invalid framing.
     pub fn of_response_framing(FramingError(detail): FramingError) -> Self {
-        Self { outcome: Outcome::MalformedAnswer, detail: Some(detail) }
+        Self { outcome: Outcome::MalformedResponse, detail: Some(detail) }
     }
 
     /// Returns the failure for an invalid response body.
     pub fn of_body(error: BodyError) -> Self {
         match error {
-            BodyError::CutShort => Outcome::BodyCutShort.into(),
-            BodyError::Coding(detail) => Self { outcome: Outcome::BodyMalformed, detail: Some(detail) },
+            BodyError::CutShort => Outcome::ResponseTruncated.into(),
+            BodyError::Coding(detail) => {
+                Self { outcome: Outcome::MalformedResponseBody, detail: Some(detail) }
+            }
         }
     }
 }

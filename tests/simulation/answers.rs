@@ -79,7 +79,7 @@ fn when_a_client_goes_its_pod_is_left_at_once() {
             }
             sim.turn();
             assert!(!sim.is_held(pod) && !sim.is_held(client));
-            assert_eq!(sim.count(Outcome::ClientGone), 1);
+            assert_eq!(sim.count(Outcome::ClientClosedRequest), 1);
         }
     }
     let mut sim = sim();
@@ -129,7 +129,7 @@ fn a_client_that_is_gone_as_its_pods_body_breaks_is_gone() {
     sim.net().kernel.conns[client].woken = false;
     sim.send(pod, b"1\r\nx\r\nno size\r\n");
     assert!(sim.net().kernel.held.is_empty());
-    assert_eq!(sim.count(Outcome::BodyMalformed), 1);
+    assert_eq!(sim.count(Outcome::MalformedResponseBody), 1);
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn requests_with_an_end_behind_them_are_answered_but_for_scrapes() {
     sim.settle();
     assert_eq!(sim.take(client).matches("HTTP/1.1 200 OK\r\n").count(), 1);
     assert_eq!((sim.pods(), sim.is_held(client)), (vec![], false));
-    assert_eq!(sim.count(Outcome::ClientGone), 1);
+    assert_eq!(sim.count(Outcome::ClientClosedRequest), 1);
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn a_broken_answer_shows() {
         sim.settle();
         assert_eq!(close_of(&sim, client), None, "what was sent before is still delivered");
         assert_eq!(end_of(&mut sim, client), Some(expected));
-        assert_eq!((sim.pods(), sim.count(Outcome::BodyCutShort)), (vec![], 1));
+        assert_eq!((sim.pods(), sim.count(Outcome::ResponseTruncated)), (vec![], 1));
 
         // A client that does not take it is waited for, and then nothing is left in the kernel.
         let client = sim.client();
@@ -266,6 +266,6 @@ fn a_broken_answer_shows() {
         sim.send(pod, answer);
         sim.pass(Duration::from_secs(3));
         assert_eq!(end_of(&mut sim, client), Some(expected));
-        assert_eq!((sim.pods(), sim.count(Outcome::BodyTimeout)), (vec![], 1));
+        assert_eq!((sim.pods(), sim.count(Outcome::ResponseBodyTimeout)), (vec![], 1));
     }
 }

@@ -55,7 +55,7 @@ fn heads_of_pods_that_never_end_hold_no_more_than_the_budget() {
     let (first, pod) = slow[0];
     assert_starts(
         &sim.take(first),
-        "HTTP/1.1 503 psystrike's buffers are full; this scrape has held buffers longest\r\n",
+        "HTTP/1.1 503 buffer limit reached; this scrape held buffers longest\r\n",
     );
     assert!(!sim.is_held(pod) && sim.net().kernel.conns[first].worker_ended);
     assert!(buffered(&sim) <= SHARE, "{}", buffered(&sim));
@@ -108,12 +108,12 @@ fn heads_of_clients_that_never_end_hold_no_more_than_the_budget() {
     sim.pass(GRACE);
     assert_starts(
         &sim.take(slow[0]),
-        "HTTP/1.1 503 psystrike's buffers are full; this scrape has held buffers longest\r\n",
+        "HTTP/1.1 503 buffer limit reached; this scrape held buffers longest\r\n",
     );
     assert!(sim.net().kernel.conns[slow[0]].worker_ended, "what it says further is no other request");
     // All that have not given way by then are out of time: none waits for ever.
     sim.pass(Duration::from_secs(4));
-    let (gave_way, late) = (sim.count(Outcome::BuffersFull), sim.count(Outcome::HeadTimeout));
+    let (gave_way, late) = (sim.count(Outcome::BuffersFull), sim.count(Outcome::RequestTimeout));
     assert!(gave_way > 3 && gave_way + late == 30, "{gave_way} gave way, {late} were late");
     assert_eq!(buffered(&sim), 0);
 }

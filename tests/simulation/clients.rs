@@ -300,17 +300,17 @@ impl Ask {
                     (Outcome::AddressNotAllowed, "/pods/127.0.0.1/80/s/0"),
                     (Outcome::AddressNotAllowed, "/pods/192.0.2.1/80/s/0"),
                     (Outcome::Loop, "/pods/10.0.0.1/8080/s/0"),
-                    (Outcome::Method, "/pods/10.0.0.1/8080/s/0"),
-                    (Outcome::Body, "/pods/10.0.0.1/8080/s/0"),
-                    (Outcome::Body, "/metrics"),
+                    (Outcome::MethodNotAllowed, "/pods/10.0.0.1/8080/s/0"),
+                    (Outcome::RequestBody, "/pods/10.0.0.1/8080/s/0"),
+                    (Outcome::RequestBody, "/metrics"),
                     (Outcome::MalformedRequest, "/metrics"),
-                    (Outcome::Version, "/metrics"),
-                    (Outcome::HeadTooLarge, "/metrics"),
+                    (Outcome::HttpVersion, "/metrics"),
+                    (Outcome::RequestHeadersTooLarge, "/metrics"),
                 ]);
                 match outcome {
                     Outcome::Loop => fields += "Via: 1.1 psystrike, 1.1 psystrike, 1.1 psystrike\r\n",
-                    Outcome::Method => method = "DELETE",
-                    Outcome::Body => {
+                    Outcome::MethodNotAllowed => method = "DELETE",
+                    Outcome::RequestBody => {
                         fields += "Content-Length: 50\r\n";
                         body = "GET /pods/10.0.0.1/8080/s/0 HTTP/1.1\r\nHost: p\r\n\r\n...";
                         body = &body[..50];
@@ -320,11 +320,11 @@ impl Ask {
                         fields += "No colon\r\n";
                         persists = false;
                     }
-                    Outcome::Version => {
+                    Outcome::HttpVersion => {
                         version = "HTTP/2.0";
                         persists = false;
                     }
-                    Outcome::HeadTooLarge => {
+                    Outcome::RequestHeadersTooLarge => {
                         fields += &format!("X-Long: {}\r\n", "x".repeat(16 * 1024));
                         persists = false;
                     }
@@ -351,7 +351,7 @@ impl Ask {
         // The head that is too large is refused before its method is known; so is no HEAD, nor are the others.
         let unread = matches!(
             kind,
-            Kind::Refused(Outcome::MalformedRequest | Outcome::Version | Outcome::HeadTooLarge)
+            Kind::Refused(Outcome::MalformedRequest | Outcome::HttpVersion | Outcome::RequestHeadersTooLarge)
                 | Kind::Unfinished
         );
         let to_head = method == "HEAD" && !unread;

@@ -175,7 +175,7 @@ impl Net {
                 self.justify_end_for_room(client);
                 closes_expected = true;
             }
-            (_, Outcome::HeadTimeout) => {
+            (_, Outcome::RequestTimeout) => {
                 let begun_at = ask.begun_at.expect("a request had begun").max(this.idle_since);
                 assert!(
                     self.now >= begun_at + self.settings.timeouts.header,
@@ -200,7 +200,7 @@ impl Net {
         let ask = &this.asks[this.answered];
         assert!(closes == closes_expected || (closes && may_close), "client {client}: {head:?}");
         let unread =
-            outcome == Outcome::HeadTimeout || outcome == Outcome::BuffersFull && ask.read_at.is_none();
+            outcome == Outcome::RequestTimeout || outcome == Outcome::BuffersFull && ask.read_at.is_none();
         let to_head = ask.to_head && !unread && !unasked;
         let length: usize = head.one("content-length").unwrap().parse().unwrap();
         let left = if to_head { 0 } else { length };
@@ -348,15 +348,15 @@ impl Net {
         let fault = scrape.fault();
         let justified = match outcome {
             // On a connection that was used before, this is not the end of it.
-            Outcome::NoAnswer => lost.is_none_or(|last| {
+            Outcome::NoResponse => lost.is_none_or(|last| {
                 got(last) == 0 && (!last.reused || self.pod_lost_unasked(scrape.address(), last.pod))
             }),
-            Outcome::HeadCutShort => lost.is_some_and(|last| got(last) > 0),
-            Outcome::MalformedAnswer => fault == Fault::MalformedHead,
+            Outcome::ResponseHeadersTruncated => lost.is_some_and(|last| got(last) > 0),
+            Outcome::MalformedResponse => fault == Fault::MalformedHead,
             Outcome::SwitchedProtocols => fault == Fault::SwitchedProtocols,
-            Outcome::AnswerHeadTooLarge => fault == Fault::HeadTooLarge,
-            Outcome::BodyMalformed => fault == Fault::MalformedBody,
-            Outcome::AnswerTimeout => late,
+            Outcome::ResponseHeadersTooLarge => fault == Fault::HeadTooLarge,
+            Outcome::MalformedResponseBody => fault == Fault::MalformedBody,
+            Outcome::ResponseTimeout => late,
             Outcome::NoSuchName
             | Outcome::LookupFailed
             | Outcome::LookupTimeout

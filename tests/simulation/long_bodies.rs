@@ -158,7 +158,7 @@ fn whatever_comes_behind_a_long_answer_is_read_as_on_a_new_connection() {
                 let fresh = came_of(seed, false, ask, &parts, ends);
                 let kept = came_of(seed, true, ask, &parts, ends);
                 let cut = format!("{name}, {asks}, cut at {cut}");
-                if fresh.outcomes[Outcome::BodyMalformed as usize] > 0 {
+                if fresh.outcomes[Outcome::MalformedResponseBody as usize] > 0 {
                     // Whether its head had gone on by then, and how much else, is a matter of how it was read.
                     let is_sound = kept.got.starts_with("HTTP/1.1 502 ") || answer.starts_with(&kept.got);
                     assert!(is_sound || asks != "GET", "{cut}: {}", kept.got);
@@ -296,7 +296,7 @@ fn a_pod_that_goes_within_a_long_body_leaves_it_visibly_broken() {
                     let shows = expected == Close::Fin && how != 3;
                     assert!(!shows || said[head..].len() == got.len(), "{case}");
                     assert_eq!(end_of(&mut sim, client), Some(expected), "{case}");
-                    assert_eq!((sim.pods(), sim.count(Outcome::BodyCutShort)), (vec![], 1), "{case}");
+                    assert_eq!((sim.pods(), sim.count(Outcome::ResponseTruncated)), (vec![], 1), "{case}");
                     // Nothing of it is left in the way of others.
                     let client = sim.client();
                     scrape(&mut sim, client, &long_answer("after", 40_000));
@@ -366,7 +366,7 @@ fn when_a_client_goes_within_a_long_body_nothing_of_it_is_left() {
                 sim.settle();
             }
             assert!(!sim.is_held(pod) && !sim.is_held(client), "{gone}, seed {seed}");
-            assert_eq!(sim.count(Outcome::ClientGone), 1, "{gone}, seed {seed}");
+            assert_eq!(sim.count(Outcome::ClientClosedRequest), 1, "{gone}, seed {seed}");
             let pod = scrape(&mut sim, other, &long_answer("other", 100_000));
             assert_eq!(scrape(&mut sim, other, &long_answer("another", 100_000)), pod);
         }
@@ -445,6 +445,6 @@ fn a_client_that_stalls_within_a_long_body_for_too_long_is_given_up() {
         sim.pass(Duration::from_millis(3100));
         assert!(!sim.is_held(pod));
         assert_eq!(end_of(&mut sim, client), Some(Close::Fin));
-        assert_eq!((sim.count(Outcome::BodyTimeout), sim.count(Outcome::ClientTimeout)), (1, 1));
+        assert_eq!((sim.count(Outcome::ResponseBodyTimeout), sim.count(Outcome::ClientTimeout)), (1, 1));
     }
 }

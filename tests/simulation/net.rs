@@ -392,7 +392,7 @@ pub(crate) fn connect_outcome(error: &io::Error) -> Outcome {
         UpstreamError::Refused => Outcome::ConnectionRefused,
         UpstreamError::Unreachable => Outcome::Unreachable,
         UpstreamError::TimedOut => Outcome::ConnectTimeout,
-        UpstreamError::NoDescriptors => Outcome::NoDescriptors,
+        UpstreamError::NoDescriptors => Outcome::NoFileDescriptors,
         UpstreamError::NoLocalPort | UpstreamError::Forbidden | UpstreamError::Other => {
             Outcome::ConnectFailed
         }

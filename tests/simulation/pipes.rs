@@ -124,7 +124,7 @@ fn a_pod_that_fails_within_a_long_body_fails_alone() {
     sim.take(client);
     sim.net().kernel.peer_reset(pod, true);
     sim.settle();
-    assert_eq!((sim.count(Outcome::BodyCutShort), sim.shared.splices()), (1, true));
+    assert_eq!((sim.count(Outcome::ResponseTruncated), sim.shared.splices()), (1, true));
 }
 
 #[test]

@@ -442,7 +442,7 @@ mod tests {
         bench.client.stream.add_ready(Ready::WRITE);
         assert_eq!(bench.run(16), ACT);
         assert_eq!(bench.tools.out.client, ClientAction::Close);
-        assert_eq!(bench.tools.out.report.take().expect("it is over").outcome, Outcome::ClientGone);
+        assert_eq!(bench.tools.out.report.take().expect("it is over").outcome, Outcome::ClientClosedRequest);
     }
 
     /// Returns a response with that many `bytes` of content.

@@ -67,7 +67,7 @@ impl<N: Network> Worker<N> {
                     self.give_place_back();
                 }
                 self.journal.trouble(
-                    Outcome::NoDescriptors,
+                    Outcome::NoFileDescriptors,
                     self.tools.now,
                     format_args!("cannot register a client: {error}"),
                 );

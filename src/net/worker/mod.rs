@@ -348,7 +348,7 @@ impl<N: Network> Worker<N> {
     /// Logs, at a limited rate, that no descriptor is left to accept a connection.
     pub fn report_no_descriptors(&mut self) {
         let about = "no file descriptor left; new clients must wait";
-        self.journal.trouble(Outcome::NoDescriptors, self.tools.now, about);
+        self.journal.trouble(Outcome::NoFileDescriptors, self.tools.now, about);
     }
 
     /// Returns whether no client is left.

@@ -48,7 +48,7 @@ impl Transaction {
     ) -> Result<Destination<'a>, Failure> {
         let Some(ports) = &ctx.settings.connect_ports else { return Err(Outcome::ConnectNotAllowed.into()) };
         if framing != Framing::Empty {
-            return Err(Outcome::Body.into());
+            return Err(Outcome::RequestBody.into());
         }
         let destination = route::resolve_connect(head.target)?;
         self.authorize(head, destination, ctx)?;

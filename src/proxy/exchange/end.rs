@@ -95,7 +95,7 @@ impl Transaction {
     #[cold]
     pub(super) fn client_gone(self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         out.upstream = UpstreamAction::Close;
-        self.report(Outcome::ClientGone, ctx, out);
+        self.report(Outcome::ClientClosedRequest, ctx, out);
         Exchange::close(out)
     }
 

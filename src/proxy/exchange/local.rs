@@ -57,7 +57,11 @@ impl Transaction {
             status: self.status,
             reason,
             content_type: local_response::TEXT,
-            fields: if failure.outcome == Outcome::Method { &[("Allow", "GET, HEAD")] } else { &[] },
+            fields: if failure.outcome == Outcome::MethodNotAllowed {
+                &[("Allow", "GET, HEAD")]
+            } else {
+                &[]
+            },
             body: body.as_bytes(),
             persistence: self.terms.persistence(),
             to_head: self.terms.to_head,

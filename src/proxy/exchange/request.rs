@@ -32,7 +32,7 @@ impl Reading {
             Event::Request(bytes) => self.request(bytes, ctx, out),
             Event::Timeout { .. } if self.begun() => {
                 let transaction = Transaction::begin(ClientTerms::UNREAD, ctx);
-                transaction.fail(Outcome::HeadTimeout.into(), ctx.settings.timeouts.header, ctx, out)
+                transaction.fail(Outcome::RequestTimeout.into(), ctx.settings.timeouts.header, ctx, out)
             }
             Event::Timeout { .. } | Event::ClientGone => Exchange::close(out),
             Event::ClientEnded => Exchange::deliver(true, ctx, out),
@@ -132,8 +132,8 @@ impl Reading {
         transaction.route = route;
         match (transaction.route, head.target) {
             (RouteName::None, Target::Origin { .. }) => Err(Outcome::NotFound),
-            _ if !matches!(head.method, "GET" | "HEAD") => Err(Outcome::Method),
-            _ if framing != Framing::Empty => Err(Outcome::Body),
+            _ if !matches!(head.method, "GET" | "HEAD") => Err(Outcome::MethodNotAllowed),
+            _ if framing != Framing::Empty => Err(Outcome::RequestBody),
             _ => Ok(()),
         }
     }

@@ -40,12 +40,14 @@ impl Transaction {
             Event::Response(bytes) => self.body(bytes, ctx, out),
             Event::Spliced(bytes) => self.spliced(bytes, ctx, out),
             Event::UpstreamEof { clean } => match self.response.scanner.end_of_connection() {
-                Ok(()) if !clean => self.broken(Outcome::BodyCutShort.into(), ctx, out),
+                Ok(()) if !clean => self.broken(Outcome::ResponseTruncated.into(), ctx, out),
                 Ok(()) => self.ended(false, out),
                 Err(error) => self.broken(Failure::of_body(error), ctx, out),
             },
-            Event::UpstreamFailed(_) => self.broken(Outcome::BodyCutShort.into(), ctx, out),
-            Event::Timeout { client_stalled: false } => self.broken(Outcome::BodyTimeout.into(), ctx, out),
+            Event::UpstreamFailed(_) => self.broken(Outcome::ResponseTruncated.into(), ctx, out),
+            Event::Timeout { client_stalled: false } => {
+                self.broken(Outcome::ResponseBodyTimeout.into(), ctx, out)
+            }
             Event::Timeout { client_stalled: true } => self.reset(Outcome::ClientTimeout, ctx, out),
             _ => Exchange::Relaying(self),
         }
@@ -70,7 +72,7 @@ impl Transaction {
         }
         let read = head::response(bytes, |head| self.met(&head, ctx, out));
         let read = match read.map_err(Failure::of_response).and_then(Option::transpose) {
-            Err(failure) if failure.outcome == Outcome::MalformedAnswer => {
+            Err(failure) if failure.outcome == Outcome::MalformedResponse => {
                 self.response_leniently(bytes, failure, ctx, out)
             }
             read => read,
@@ -127,7 +129,7 @@ impl Transaction {
         let (normalised, length) = match lenient::normalise(bytes) {
             Lenient::Head { bytes, length } => (bytes, length),
             Lenient::Partial if bytes.len() < head::RESPONSE_HEAD_BYTES_MAX => return Ok(None),
-            Lenient::Partial => return Err(Outcome::AnswerHeadTooLarge.into()),
+            Lenient::Partial => return Err(Outcome::ResponseHeadersTooLarge.into()),
             Lenient::Refused => return Err(failure),
         };
         out.head.clear();
@@ -153,7 +155,7 @@ impl Transaction {
     fn interim(&self, head: &ResponseHead<'_, '_>, out: &mut Output) -> Result<(), Failure> {
         if self.interim_responses == INTERIM_RESPONSES_MAX {
             let detail = Some("too many interim responses");
-            return Err(Failure { outcome: Outcome::MalformedAnswer, detail });
+            return Err(Failure { outcome: Outcome::MalformedResponse, detail });
         }
         out.used = head.bytes.len();
         if self.terms.version == Version::Http11 {

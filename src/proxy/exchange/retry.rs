@@ -38,15 +38,15 @@ impl Transaction {
         match self.first_byte {
             // RFC 9112 section 9.3.1: the pod closed the connection while the request was sent.
             _ if self.is_unanswered() => self.retry(ctx, out),
-            Some(_) => self.give_up(Outcome::HeadCutShort.into(), ctx, out),
-            None => self.give_up(Outcome::NoAnswer.into(), ctx, out),
+            Some(_) => self.give_up(Outcome::ResponseHeadersTruncated.into(), ctx, out),
+            None => self.give_up(Outcome::NoResponse.into(), ctx, out),
         }
     }
 
     /// Sends the request once more on a new connection, as the reused one was stale: GET and HEAD are idempotent.
     #[cold]
     pub(super) fn retry(mut self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
-        let Some(peer) = self.peer else { return self.give_up(Outcome::NoAnswer.into(), ctx, out) };
+        let Some(peer) = self.peer else { return self.give_up(Outcome::NoResponse.into(), ctx, out) };
         out.upstream = UpstreamAction::Retry(peer);
         (self.reused, self.sent, self.seen, self.first_byte) = (false, 0, 0, None);
         self.connect(ctx)

@@ -85,7 +85,7 @@ impl Transaction {
         match event {
             Event::Response(bytes) => self.response(bytes, ctx, out),
             Event::UpstreamEof { .. } | Event::UpstreamFailed(_) => self.upstream_lost(ctx, out),
-            Event::Timeout { .. } => self.give_up(Outcome::AnswerTimeout.into(), ctx, out),
+            Event::Timeout { .. } => self.give_up(Outcome::ResponseTimeout.into(), ctx, out),
             _ => self.wait(),
         }
     }

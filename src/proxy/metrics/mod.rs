@@ -36,7 +36,9 @@ mod tests {
             route: RouteName::Pods,
             outcome,
             status,
-            pod_status: [Outcome::Forwarded, Outcome::BodyMalformed].contains(&outcome).then_some(status),
+            pod_status: [Outcome::Forwarded, Outcome::MalformedResponseBody]
+                .contains(&outcome)
+                .then_some(status),
             peer: Some(Peer::new([10, 0, 0, 1].into(), 80)),
             duration: Duration::from_millis(milliseconds),
             first_byte: (outcome == Outcome::Forwarded).then_some(Duration::from_millis(1)),
@@ -48,8 +50,8 @@ mod tests {
         two.record(&report(Outcome::Forwarded, 200, 30));
         two.record(&report(Outcome::Forwarded, 599, 60_000));
         two.record(&report(Outcome::AddressNotAllowed, 403, 0));
-        two.record(&Report { status: 502, ..report(Outcome::BodyMalformed, 404, 0) });
-        two.record(&report(Outcome::AnswerTimeout, 504, 9_500));
+        two.record(&Report { status: 502, ..report(Outcome::MalformedResponseBody, 404, 0) });
+        two.record(&report(Outcome::ResponseTimeout, 504, 9_500));
         two.record(&report(Outcome::ClientTimeout, 499, 180_000));
         one.clients.add(3);
         two.clients.add(2);
@@ -61,7 +63,7 @@ mod tests {
             "psystrike_requests_total{route=\"/pods\",code=\"403\"} 1",
             "psystrike_requests_total{route=\"/metrics\",code=\"200\"} 0",
             "psystrike_outcomes_total{outcome=\"forwarded\"} 3",
-            "psystrike_outcomes_total{outcome=\"answer_timeout\"} 1",
+            "psystrike_outcomes_total{outcome=\"response_timeout\"} 1",
             "psystrike_pod_responses_total{class=\"2xx\"} 2",
             "psystrike_pod_responses_total{class=\"3xx\"} 0",
             "psystrike_pod_responses_total{class=\"4xx\"} 1",
@@ -86,7 +88,7 @@ mod tests {
         ] {
             assert!(page.lines().any(|known| known == line), "{line} is missing in\n{page}");
         }
-        assert!(!page.contains("answer_timeout\"} 1\npsystrike_refusals"), "a failure is no refusal");
+        assert!(!page.contains("response_timeout\"} 1\npsystrike_refusals"), "a failure is no refusal");
         assert!(!page.contains("10.0.0.1"), "no label names a pod");
         assert!(!page.contains("process_"), "what the kernel does not say is left out");
         assert!(!page.contains("splice_enabled"), "what the kernel does not say is left out");
