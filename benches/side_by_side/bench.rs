@@ -38,7 +38,7 @@ impl Bench {
         let scratch = std::env::temp_dir().join(format!("psystrike-side-by-side-{}", std::process::id()));
         fs::create_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
         let forwarders = installed(&options.forwarders);
-        let report = Report::new(options.document.clone(), origin(&forwarders));
+        let report = Report::new(options.documents.clone(), origin(&forwarders));
         Ok(Self { options, pods, forwarders, report, scratch })
     }
 

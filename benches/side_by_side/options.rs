@@ -52,8 +52,8 @@ Options
   --starts N               number of starts in the start part [default: 50]
   --forwarder-core N       core of the forwarder [default: 0]
   --load-core N            core of pods and load [default: 1]
-  --write                  write the measured tables into PERF.md, where it has a block for them, and draw
-                           PERF.svg if the processor part runs
+  --write                  write the measured tables into PERF.md and benches/HISTORY.md, where they have a
+                           block for them, and draw PERF.svg if the processor part runs
   --svg FILE               draw the chart of the processor part into another file
   --profiles FOLDER        keep callgrind's files of the instructions part, for callgrind_annotate
   -h, --help               print this help
@@ -77,8 +77,11 @@ pub(crate) enum Part {
 
 /// The default of `--idle`.
 const IDLE: [usize; 3] = [100, 1000, 8000];
-/// The document that `--write` writes into.
-const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/PERF.md");
+/// The documents that `--write` writes into.
+const DOCUMENTS: [&str; 2] = [
+    concat!(env!("CARGO_MANIFEST_DIR"), "/PERF.md"),
+    concat!(env!("CARGO_MANIFEST_DIR"), "/benches/HISTORY.md"),
+];
 /// Its chart.
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/PERF.svg");
 
@@ -144,7 +147,7 @@ pub(crate) struct Options {
     pub(crate) starts: usize,
     pub(crate) forwarder_core: usize,
     pub(crate) load_core: usize,
-    pub(crate) document: Option<PathBuf>,
+    pub(crate) documents: Vec<PathBuf>,
     pub(crate) svg: Option<PathBuf>,
     pub(crate) profiles: Option<PathBuf>,
 }
@@ -223,7 +226,7 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
         starts,
         forwarder_core,
         load_core,
-        document: write.then(|| DOCUMENT.into()),
+        documents: if write { DOCUMENTS.map(PathBuf::from).to_vec() } else { Vec::new() },
         svg,
         profiles,
     })))

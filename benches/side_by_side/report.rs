@@ -1,31 +1,38 @@
-//! Tables and verdicts in Markdown: printed, and with `--write` also written into PERF.md.
+//! Tables and verdicts in Markdown: printed, and with `--write` also written into PERF.md and benches/HISTORY.md.
 
-use std::{fmt::Write as _, fs, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::figures::Spread;
 
-/// Prints tables, and rewrites the blocks of a document that have their titles.
+/// Prints tables, and rewrites the blocks of documents that have their titles.
 ///
 /// A block starts with `<!-- Measured: TITLE -->` and ends with `<!-- End of measured -->`. Only tables with a block
 /// are written.
 #[derive(Debug)]
 pub(crate) struct Report {
-    document: Option<PathBuf>,
+    documents: Vec<PathBuf>,
     /// The revision and the command that the figures are from.
     origin: String,
 }
 
 impl Report {
-    /// Without a document, only prints.
-    pub(crate) fn new(document: Option<PathBuf>, origin: String) -> Self {
-        Self { document, origin }
+    /// Without documents, only prints.
+    pub(crate) fn new(documents: Vec<PathBuf>, origin: String) -> Self {
+        Self { documents, origin }
     }
 
-    /// Prints a table, and writes it if the document has a block for it.
+    /// Prints a table, and writes it into the documents that have a block for it.
     pub(crate) fn table(&self, title: &str, head: &[&str], rows: &[Vec<String>]) -> Result<(), String> {
         let table = markdown(head, rows);
         println!("### {title}\n\n{table}");
-        let Some(path) = &self.document else { return Ok(()) };
+        self.documents.iter().try_for_each(|path| self.write(path, title, &table))
+    }
+
+    fn write(&self, path: &Path, title: &str, table: &str) -> Result<(), String> {
         let failed = |error| format!("{}: {error}", path.display());
         let text = fs::read_to_string(path).map_err(failed)?;
         let begin = format!("<!-- Measured: {title} -->\n");
