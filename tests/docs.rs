@@ -44,7 +44,7 @@ const SYSTEMD: &str = "needs systemd as process 1; tests/deploy_systemd.rs check
 
 /// Every shell block of every document, by its first words.
 const COMMANDS: &[(&str, Fate)] = &[
-    ("cargo build --release && {", RunByCi("command=$(awk '/^```sh$/")),
+    ("cargo build --release && (", RunByCi("command=$(awk '/^```sh$/")),
     ("cargo test\n", RunByCi("run cargo test")),
     ("cargo test --test exchange_response\n", RunByCi("run cargo test")),
     ("cargo doc --no-deps --open\n", RunByCi("run cargo doc --locked --no-deps")),

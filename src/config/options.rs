@@ -198,11 +198,11 @@ options! {
 
     ClientsMax "--clients-max" Count Limits
         Text("as many as half of the open-files limit and a quarter of the cgroup's memory limit allow, at most 16384")
-        "Client connections. At the limit, the longest-idle connection is closed, which may be a tunnel. If none is idle, a new connection waits up to 1.2s and then gets 503. While it waits, another connection that has sent nothing for 1s gets 503 as well";
+        "Client connections. At the limit, the longest-idle connection or tunnel is closed. If none is idle, a new client gets 503 after at most 1.2s";
     UpstreamsIdleMax "--upstreams-idle-max" CountOrZero Limits Text("as for `--clients-max`")
-        "Pod connections that are pooled for later scrapes. Divided among the workers, at least one each. At the limit, the least recently used one is closed. `0` disables pooling";
+        "Pod connections that are pooled for later scrapes. At the limit, the least recently used one is closed. `0` disables pooling";
     BuffersMax "--buffers-max" Size Limits Text("`64MiB`, at most a quarter of the cgroup's memory limit")
-        "Bytes buffered for clients and pods (`512KiB`, `8MiB`, `1GiB`), beyond 4 KiB for each client. Divided among the workers, at least `128KiB` each. At the limit, reading pauses. If no room appears within 100 ms, the request or tunnel that has held buffers longest is ended";
+        "Bytes buffered for clients and pods, such as `512KiB`, `8MiB` or `1GiB`. At the limit, reading pauses. If there is no room after 100 ms, the request or tunnel that has held buffers longest is ended";
 
     ShutdownDelay "--shutdown-delay" DurationOrZero Process Value("0s")
         "After SIGTERM, keep serving for this long while `/readyz` returns 503";
