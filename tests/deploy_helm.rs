@@ -395,7 +395,7 @@ fn its_rules_and_its_dashboard_are_those_of_the_repository() {
         rules["groups"].as_array().into_iter().flatten().filter_map(|group| group["rules"].as_array());
     let links: Vec<&str> =
         rules.flatten().filter_map(|rule| rule["annotations"]["runbook_url"].as_str()).collect();
-    let beginning = format!("{elsewhere}/deploy/troubleshooting.md#");
+    let beginning = format!("{elsewhere}/blob/main/deploy/troubleshooting.md#");
     assert!(!links.is_empty() && links.iter().all(|link| link.starts_with(&beginning)), "{links:?}");
 }
 

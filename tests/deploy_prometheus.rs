@@ -227,7 +227,7 @@ fn every_alert_says_what_to_do() {
             assert!(alert["annotations"][annotation].is_string(), "{name} has no {annotation}");
         }
         let place = env!("CARGO_PKG_REPOSITORY");
-        let section = format!("{place}/deploy/troubleshooting.md#{}", name.to_lowercase());
+        let section = format!("{place}/blob/main/deploy/troubleshooting.md#{}", name.to_lowercase());
         assert_eq!(alert["annotations"]["runbook_url"], section, "{name}");
         let is_there = troubleshooting.lines().any(|line| line == format!("### {name}"));
         assert!(is_there, "deploy/troubleshooting.md has no section {name}");

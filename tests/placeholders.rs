@@ -6,7 +6,7 @@ mod support;
 
 use std::{env, fs, path::Path};
 
-use support::{assert_same, read, repository};
+use support::{assert_same, markdown::Document, read, repository};
 
 const PLACEHOLDER: &str = "https://git.example/psystrike";
 const PUBLISHED_AT: &str = env!("CARGO_PKG_REPOSITORY");
@@ -29,7 +29,7 @@ const FILES: &[&str] = &[
 #[test]
 fn one_address_leads_to_the_project() {
     assert_eq!(env!("CARGO_PKG_HOMEPAGE"), PUBLISHED_AT, "homepage in Cargo.toml");
-    let documentation = format!("documentation = \"{PUBLISHED_AT}/deploy/README.md\"\n");
+    let documentation = format!("documentation = \"{PUBLISHED_AT}/blob/main/deploy/README.md\"\n");
     assert!(read("Cargo.toml").contains(&documentation), "Cargo.toml has no {documentation}");
 
     if env::var_os("PSYSTRIKE_WRITE").is_some() {
@@ -48,6 +48,34 @@ fn one_address_leads_to_the_project() {
         find(repository(), PLACEHOLDER, &mut left);
         assert!(left.is_empty(), "{PLACEHOLDER} is left in {left:?}");
     }
+}
+
+/// GitHub shows a file of the main branch below `blob/main/`, and answers 404 to a file's path alone.
+#[test]
+fn links_into_the_repository_have_the_form_of_github() {
+    const PAGES: &[&str] = &["security/advisories/new"];
+    let mut wrong = Vec::new();
+    for file in FILES {
+        for link in read(file).split(PUBLISHED_AT).skip(1).filter_map(|rest| rest.strip_prefix('/')) {
+            let link =
+                link.split(|c: char| c.is_whitespace() || "\"'<>()`".contains(c)).next().unwrap_or(link);
+            if !PAGES.contains(&link) && !leads_to_a_file(link) {
+                wrong.push(format!("{file}: {PUBLISHED_AT}/{link}"));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "not a page, and not a file or heading below blob/main/:\n{}",
+        wrong.join("\n")
+    );
+}
+
+fn leads_to_a_file(link: &str) -> bool {
+    let Some(link) = link.strip_prefix("blob/main/") else { return false };
+    let (path, anchor) = link.split_once('#').map_or((link, None), |(path, anchor)| (path, Some(anchor)));
+    repository().join(path).is_file()
+        && anchor.is_none_or(|anchor| Document::read(path).anchors().iter().any(|known| known == anchor))
 }
 
 /// Collects the files that contain a text, except for this one and what Git and Cargo keep.
