@@ -203,6 +203,18 @@ fn every_rule_has_a_test() {
         assert_same(alerts.clone(), tested, &format!("alerts, and those tested to be quiet: {quiet}"));
     }
     // Two may share a name, and differ in labels.
+    let severities =
+        rules("alert").into_iter().map(|(name, rule)| (name, rule["labels"]["severity"].clone()));
+    let fired = cases("alert_rule_test").flat_map(|case| {
+        let alerts = case["exp_alerts"].as_array().into_iter().flatten();
+        alerts.map(|alert| (case["alertname"].clone(), alert["exp_labels"]["severity"].clone()))
+    });
+    let text = |value: Value| value.as_str().unwrap_or_default().to_owned();
+    assert_same(
+        severities.map(|(name, severity)| (name, text(severity))),
+        fired.map(|(name, severity)| (text(name), text(severity))),
+        "alerts with their severities, and those tested to fire",
+    );
     for (name, rule) in rules("record") {
         let tested = cases("promql_expr_test")
             .filter(|case| case["expr"].as_str().is_some_and(|expression| expression.starts_with(&name)));
@@ -297,6 +309,7 @@ fn the_rules_ask_for_what_psystrike_exports() {
                 "quantile" => value == "0.5",
                 "alertname" => alerts.contains(value),
                 "alertstate" => value == "firing",
+                "severity" => value == "critical",
                 // A page has them once they have occurred.
                 "code" => Outcome::ALL.iter().any(|outcome| outcome.status().to_string() == *value),
                 _ => page.keys().any(|labels| labels.get(label) == Some(value)),
@@ -428,7 +441,7 @@ fn scrapes_are_what_prometheus_can_send() {
     let others =
         [Outcome::RequestTimeout, Outcome::HttpVersion, Outcome::RequestBody, Outcome::MethodNotAllowed];
     assert!(others.iter().all(|outcome| outcome.class() == Class::Refused));
-    let with_alerts = [Outcome::TooManyClients, Outcome::NoFileDescriptors];
+    let with_alerts = [Outcome::TooManyClients, Outcome::NoFileDescriptors, Outcome::BuffersFull];
     let others = others.iter().chain(&with_alerts).chain([&Outcome::Page]);
     assert_same(excluded, others.map(|outcome| outcome.label()), "outcomes that are no scrapes");
     assert!(names.values.contains(&("route".to_owned(), "connect".to_owned())), "{names:?}");

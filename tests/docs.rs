@@ -380,6 +380,7 @@ fn every_alert_has_its_section() {
     let behind = sections.iter().skip_while(|section| section.title != "Alerts").skip(1);
     let mut described: Vec<&str> = behind.map(|section| section.title.as_str()).collect();
     alerts.sort_unstable();
+    alerts.dedup(); // one with two severities has one section
     described.sort_unstable();
     assert_eq!(described, alerts);
 }

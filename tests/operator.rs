@@ -67,7 +67,7 @@ fn from_the_dockerfile_to_the_dashboard() {
     scratch.write("pods.json", &json!([&healthy[..], &trouble].concat()).to_string());
 
     // Both have an alert. (It waits for minutes before it fires.)
-    let expected = BTreeSet::from(["PsystrikePodsFailing", "PsystrikeRefusing"].map(str::to_owned));
+    let expected = BTreeSet::from(["PsystrikePodsFailing", "PsystrikeRejectingRequests"].map(str::to_owned));
     let raised = |prometheus: &Prometheus| -> BTreeSet<String> {
         let rules = loaded(prometheus);
         let alerts = rules.iter().filter(|rule| rule["type"] == "alerting" && rule["state"] != "inactive");
