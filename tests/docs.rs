@@ -491,6 +491,29 @@ fn the_oldest_rust_is_that_of_the_manifest() {
     }
 }
 
+#[test]
+fn the_workflows_use_the_versions_of_the_dockerfile_and_of_ci() {
+    let after = |file: &str, name: &str| {
+        let text = read(file);
+        let (_, rest) = text.split_once(name).unwrap_or_else(|| panic!("{file} has no {name:?}"));
+        rest.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or_default().to_owned()
+    };
+    let rust = after("Dockerfile", "\nARG RUST=rust:");
+    for file in ["ci.yml", "release.yml"].map(|name| format!(".github/workflows/{name}")) {
+        for name in ["rustup toolchain install ", "rustup default "] {
+            assert_eq!(after(&file, name), rust, "{file}: {name}");
+        }
+        // A tag can be moved, so the commit is named, with its tag for the reader.
+        let text = read(&file);
+        for line in text.lines().filter_map(|line| line.split_once("uses: ").map(|(_, action)| action)) {
+            let (commit, tag) = line.split_once(" # v").expect("a tag");
+            let commit = commit.split_once('@').map_or("", |(_, commit)| commit);
+            assert!(commit.len() == 40 && tag.split('.').count() == 3, "{file}: {line}");
+        }
+    }
+    assert_eq!(after(".github/workflows/ci.yml", "go-version: \""), after(".ci/go", "\nversion="));
+}
+
 /// deploy/releasing.md, "Where a build shows its version".
 #[test]
 fn a_build_says_everywhere_what_it_is() {
