@@ -17,9 +17,9 @@ fn main() {
         .or_else(|| git(&["rev-parse", "--short=12", "HEAD"]))
         .unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=PSYSTRIKE_REVISION={revision}");
-    // The kernel maps what a page fault needs and what surrounds it, in aligned pieces of 64 KiB. Where segments start
-    // decides how much of that is never used. On x86_64 these boundaries cost less memory at start than 4 KiB or 64 KiB
-    // (PERF.md). On aarch64 the linker's default stays: kernels may have pages of 64 KiB there.
+    // At a page fault, the kernel maps the page and its neighbours, in aligned blocks of 64 KiB. The start of a segment
+    // decides how many of these pages are never used. On x86_64 these boundaries cost less memory at start than 4 KiB
+    // or 64 KiB (PERF.md). On aarch64 the linker's default stays: kernels may have pages of 64 KiB there.
     let is = |key: &str, value: &str| env::var(key).is_ok_and(|is| is == value);
     if is("CARGO_CFG_TARGET_ENV", "musl") && is("CARGO_CFG_TARGET_ARCH", "x86_64") {
         // Two arguments, which C compilers and bare linkers both accept; only compilers accept `-Wl,`.

@@ -60,7 +60,7 @@ impl Page {
     /// # Errors
     /// The failure, in one line.
     #[cold]
-    pub fn ask(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), String> {
         let until = Instant::now() + TIME_MAX;
         let why = match self.connect(until).and_then(|stream| self.status(stream, until)) {
             Ok(200) => return Ok(()),
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_say_whom_to_ask() {
+    fn urls_are_parsed() {
         for (url, address, otherwise, path) in [
             ("http://127.0.0.1:8080/healthz", "127.0.0.1:8080", None, "/healthz"),
             ("http://10.1.2.3:80/readyz?x=/y", "10.1.2.3:80", None, "/readyz?x=/y"),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_of_ours_is_refused() {
+    fn invalid_urls_are_refused() {
         for url in [
             "",
             "/healthz",

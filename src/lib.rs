@@ -1,7 +1,7 @@
 //! psystrike forwards Prometheus scrapes to pods that Prometheus cannot reach.
 //!
-//! `GET /pods/{host}/{port}/{path}` fetches `http://{host}:{port}/{path}` and streams it back. This page maps the
-//! source: its layers, and one scrape on its way through the files.
+//! `GET /pods/{host}/{port}/{path}` fetches `http://{host}:{port}/{path}` and streams it back. This page describes
+//! the source: its layers, and the path of one scrape through the files.
 //!
 //! # Layers
 //!
@@ -52,8 +52,8 @@
 //! 3. The runner's `tunnel` moves bytes in both directions by [`net::transfer`], and reports events to the tunnel:
 //!    bytes, an end, a failure. Bytes that a side does not accept stay in its `Outbox`; until they are written, the
 //!    other side is not read.
-//! 4. [`proxy::tunnel`] decides how an end or a failure passes on, and when a silent tunnel is closed. Its
-//!    [`TunnelReport`](proxy::tunnel::TunnelReport) is counted by [`proxy::metrics`].
+//! 4. [`proxy::tunnel`] decides how the end or the failure of one side is passed to the other, and when a silent tunnel
+//!    is closed. Its [`TunnelReport`](proxy::tunnel::TunnelReport) is counted by [`proxy::metrics`].
 //!
 //! Every failure is an [`Outcome`](proxy::outcome::Outcome): one enum holds the status and the reason phrase that
 //! Prometheus shows, the word in the log and the label on `/metrics`. Expired deadlines come from [`proxy::timers`];

@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_set_follows_from_open_files_and_memory() {
+    fn default_limits_follow_from_open_files_and_memory() {
         use Basis as B;
         for (arguments, open_files, memory, clients, upstreams_idle, buffers) in [
             (&[][..], 20_000, None, (9_980, B::OpenFiles), (9_980, B::OpenFiles), (64 * MIB, B::Default)),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn each_worker_may_keep_a_pod_connection_unless_none_may() {
+    fn each_worker_may_pool_a_connection_unless_pooling_is_off() {
         for (arguments, expected) in [
             (&["--upstreams-idle-max=0", "--workers=3"][..], 0),
             (&["--upstreams-idle-max=1", "--workers=3"], 3),
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_described_with_what_they_follow_from() {
+    fn limits_are_described_with_their_source() {
         let described = limits(&["--clients-max=7"], 1_000, Some(16 * MIB)).described();
         assert_eq!(
             described,

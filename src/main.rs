@@ -70,7 +70,7 @@ fn print(text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            logging::complain(&error);
+            logging::print_error(&error);
             RUN_TIME.into()
         }
     }
@@ -78,10 +78,10 @@ fn print(text: &str) -> ExitCode {
 
 #[cold]
 fn healthcheck(page: &Page) -> ExitCode {
-    match page.ask() {
+    match page.check() {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            logging::complain(&why);
+            logging::print_error(&why);
             RUN_TIME.into()
         }
     }

@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_sorted_whatever_their_case() {
+    fn names_are_classified_in_any_case() {
         for (name, expected) in [
             ("Connection", Name::Connection),
             ("CONTENT-LENGTH", Name::ContentLength),
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_field_lists_fields_but_never_those_of_the_body() {
+    fn connection_removes_listed_fields_but_never_those_of_the_body() {
         let lines = [
             FieldLine { name: "Connection", value: b"X-Hop, close ,, Content-Length,content-type" },
             FieldLine { name: "connection", value: b"\tX-Second" },
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn via_counts_our_own_entries_only() {
+    fn via_hops_counts_only_our_own_entries() {
         for (value, expected) in [
             (&b""[..], 0),
             (b"1.1 psystrike", 1),
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn digits_take_nothing_but_digits() {
+    fn digits_refuses_anything_but_digits() {
         for (value, expected) in [
             (&b"0"[..], Some(0)),
             (b"007", Some(7)),

@@ -15,8 +15,8 @@ pub enum Framing {
     Length(u64),
     /// The chunked transfer coding.
     Chunked,
-    /// All bytes until the sender closes the connection. Only a reset tells a broken connection from the end of the
-    /// body.
+    /// All bytes until the sender closes the connection. Only a reset distinguishes a broken connection from the
+    /// end of the body.
     UntilClose,
 }
 
@@ -49,7 +49,7 @@ impl FramingFields {
                 Name::TransferEncoding if chunked => {
                     return Err(FramingError("Transfer-Encoding repeated"));
                 }
-                // psystrike forwards no `TE`, so no other coding is on offer.
+                // psystrike forwards no `TE`, so the pod may use no other coding.
                 Name::TransferEncoding if !field.value.eq_ignore_ascii_case(b"chunked") => {
                     return Err(FramingError("Transfer-Encoding other than chunked"));
                 }

@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_means_one_thing_is_written_as_the_grammar_has_it() {
+    fn unambiguous_heads_are_rewritten_to_the_grammar() {
         for (came, expected) in [
             ("HTTP/1.1 200 OK\nA: b\n\n", "HTTP/1.1 200 OK\r\nA: b\r\n\r\n"),
             ("HTTP/1.1 200 OK\r\nA: b\n\r\n", "HTTP/1.1 200 OK\r\nA: b\r\n\r\n"),
@@ -242,14 +242,14 @@ mod tests {
     }
 
     #[test]
-    fn a_head_of_too_many_lines_is_refused_before_it_is_whole() {
+    fn a_head_of_too_many_lines_is_refused_before_it_is_complete() {
         let lines = |count: usize| format!("HTTP/1.1 200 OK\n{}", "a:\n".repeat(count));
         assert_eq!(normalise(lines(RESPONSE_FIELDS_MAX).as_bytes()), Lenient::Partial);
         assert_eq!(normalise(lines(RESPONSE_FIELDS_MAX + 1).as_bytes()), Lenient::Refused);
     }
 
     #[test]
-    fn what_may_mean_more_than_one_thing_stays_refused() {
+    fn ambiguous_heads_are_refused() {
         for came in [
             "220 smtp.example ready\r\n\r\n",
             "HTTP/2.0 200 OK\r\n\r\n",
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_line_that_is_none_is_refused_before_the_head_ends() {
+    fn an_invalid_status_line_is_refused_before_the_head_ends() {
         for came in ["HTTP/1.1 abc\n", "HTTP/1.1\t200 OK\r\n", "HTTP/1.1 200OK\r\nA: b\r\n"] {
             assert_eq!(normalise(came.as_bytes()), Lenient::Refused, "{came:?}");
         }

@@ -83,7 +83,7 @@ pub struct RequestEdit<'e> {
 }
 
 /// The fields that are never forwarded: a scrape has no body, and the pod gets its own `Host`.
-const NEVER_GO_ON: Names =
+const NEVER_FORWARDED: Names =
     Names::NONE.with(Name::Host).with(Name::ContentLength).with(Name::TransferEncoding).with(Name::Trailer);
 
 /// Writes the request head for the pod: the target in origin-form, in any number of parts; the pod's own `Host`; the
@@ -101,7 +101,7 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead<'_, '_>, target: &[&str], e
     }
     out.extend_from_slice(b"\r\n");
     let lines = head.fields.section();
-    let without = NEVER_GO_ON.union(edit.without);
+    let without = NEVER_FORWARDED.union(edit.without);
     let mut copy = HeadCopy { head: head.bytes, at: lines.start, out };
     for (index, (name, line)) in head.fields.iter().enumerate() {
         if without.contains(name) || head.fields.ends_here(name, line, head.connection) {

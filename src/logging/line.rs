@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_quoted_where_they_must_be() {
+    fn values_are_quoted_if_necessary() {
         for (value, expected) in [
             ("", "\"\""),
             ("a", "a"),
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_cut_between_characters_and_closed() {
+    fn a_long_line_is_cut_between_characters_and_closed() {
         // With the bytes that each takes.
         let letters = [("x", 1), ("é", 2), ("\"", 2), ("\u{1}", 6)];
         let cases = FORMATS.into_iter().flat_map(|format| letters.map(|letter| (format, letter)));
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_lines_are_those_of_simple_logger_with_the_time_before_them() {
+    fn plain_lines_equal_those_of_simple_logger_after_the_time() {
         let name = format!("{}::simple_logger_writes", module_path!().split_once("::").expect("a module").1);
         let mut tests = Command::new(env::current_exe().expect("a test runs from a file"));
         let ran = tests.args([name.as_str(), "--exact", "--nocapture"]).output().expect("it starts");

@@ -83,7 +83,7 @@ pub fn fatal(format: LogFormat, why: &dyn Display) {
 
 /// Writes the error of an action to standard error, as command-line programs do.
 #[cold]
-pub fn complain(why: &dyn Display) {
+pub fn print_error(why: &dyn Display) {
     writer::try_write(format!("psystrike: {why}\n").as_bytes(), BLOCKED);
 }
 
@@ -104,25 +104,25 @@ fn write(queue: &Queue, format: LogFormat) {
     loop {
         match queue.take(&mut line) {
             Taken::Line => {
-                if (say_losses(&mut writer, format).and_then(|()| writer.write(&line))).is_err() {
+                if (write_losses(&mut writer, format).and_then(|()| writer.write(&line))).is_err() {
                     writer.lost(LogLoss::WriteFailed, 1);
                     LogLoss::WriteFailed.count();
                 }
             }
             Taken::Gap(lines) => {
                 writer.lost(LogLoss::QueueFull, lines);
-                let _ = say_losses(&mut writer, format); // on failure, retried before the next line
+                let _ = write_losses(&mut writer, format); // on failure, retried before the next line
             }
         }
     }
 }
 
 /// Writes how many lines were lost since the last such line, if any were.
-fn say_losses(writer: &mut Writer<Stderr>, format: LogFormat) -> Result<(), rustix::io::Errno> {
+fn write_losses(writer: &mut Writer<Stderr>, format: LogFormat) -> Result<(), rustix::io::Errno> {
     let Some(losses) = writer.losses() else { return Ok(()) };
     let line = line(format, Level::Warn, TARGET, format_args!("{losses}"), &NO_FIELDS);
     writer.write(line.bytes())?;
-    writer.said();
+    writer.set_logged();
     Ok(())
 }
 

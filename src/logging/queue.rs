@@ -31,7 +31,7 @@ struct Waiting {
     /// Whether the last line or gap taken is still being written.
     one_is_written: bool,
     thread_sleeps: bool,
-    somebody_flushes: bool,
+    is_flushing: bool,
 }
 
 /// An entry taken from the queue.
@@ -51,7 +51,7 @@ impl Default for Queue {
             taken: 0,
             one_is_written: false,
             thread_sleeps: false,
-            somebody_flushes: false,
+            is_flushing: false,
         };
         Self { waiting: Mutex::new(waiting), filled: Condvar::new(), written: Condvar::new() }
     }
@@ -88,7 +88,7 @@ impl Queue {
         let mut waiting = self.waiting();
         loop {
             waiting.one_is_written = false;
-            if waiting.somebody_flushes {
+            if waiting.is_flushing {
                 self.written.notify_all();
             }
             let end = waiting.lines.iter().position(|byte| *byte == b'\n');
@@ -110,7 +110,7 @@ impl Queue {
     pub(super) fn flush(&self, each: Duration) {
         let until = Instant::now() + FLUSH_MAX;
         let mut waiting = self.waiting();
-        waiting.somebody_flushes = true;
+        waiting.is_flushing = true;
         while !waiting.is_done() && Instant::now() < until {
             let before = waiting.taken;
             let goes_on = |waiting: &mut Waiting| waiting.taken == before && !waiting.is_done();
@@ -121,7 +121,7 @@ impl Queue {
                 break;
             }
         }
-        waiting.somebody_flushes = false;
+        waiting.is_flushing = false;
     }
 }
 
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_out_as_they_went_in() {
+    fn lines_are_taken_as_they_were_put() {
         let queue = Queue::default();
         for line in ["one\n", "\n", "three\n"] {
             assert!(queue.put(line.as_bytes()));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_takes_nothing_until_it_is_empty_and_the_gap_is_said() {
+    fn a_full_queue_accepts_nothing_until_all_lines_and_the_gap_are_taken() {
         let queue = Queue::default();
         let long = [&[b'x'; 4095][..], b"\n"].concat();
         let fit = BYTES_MAX / long.len();
@@ -157,14 +157,14 @@ mod tests {
         assert_eq!(taken(&queue).0, Taken::Line);
         assert!(!queue.put(b"there would be room\n"));
         assert!((1..fit).all(|_| taken(&queue).0 == Taken::Line));
-        assert!(!queue.put(b"the gap has not been said\n"));
+        assert!(!queue.put(b"the gap is not taken yet\n"));
         assert_eq!(taken(&queue), (Taken::Gap(4), String::new()));
         assert!((0..fit).all(|_| queue.put(&long)));
         assert!(!queue.put(b"\n"));
     }
 
     #[test]
-    fn it_takes_no_more_memory_than_at_its_start() {
+    fn the_queue_never_allocates_after_its_start() {
         let queue = Queue::default();
         let capacity = queue.waiting().lines.capacity();
         assert_eq!(capacity, BYTES_MAX);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_waits_for_the_last_line_but_not_for_one_that_hangs() {
+    fn a_flush_waits_for_the_last_line_but_not_for_a_blocked_one() {
         const HOUR: Duration = Duration::from_secs(3600);
         let queue = Arc::new(Queue::default());
         queue.flush(HOUR);
@@ -186,15 +186,15 @@ mod tests {
         let of_thread = Arc::clone(&queue);
         let thread = thread::spawn(move || {
             (0..100).for_each(|_| drop(taken(&of_thread)));
-            while !of_thread.waiting().somebody_flushes {
+            while !of_thread.waiting().is_flushing {
                 thread::yield_now();
             }
             (taken(&of_thread), taken(&of_thread)) // of the next two, the second hangs
         });
         queue.flush(HOUR);
-        assert!(queue.waiting().is_done(), "it has waited for the last");
+        assert!(queue.waiting().is_done(), "flush returned before the last line was written");
         assert!(queue.put(b"two\n") && queue.put(b"three\n"));
-        thread.join().expect("it has taken them");
+        thread.join().expect("the thread takes both lines");
         queue.flush(Duration::from_millis(1));
         assert!(!queue.waiting().is_done());
     }

@@ -127,7 +127,7 @@ impl<S: Sink> Writer<S> {
     }
 
     /// Marks the losses as logged.
-    pub(super) fn said(&mut self) {
+    pub(super) fn set_logged(&mut self) {
         self.losses = Losses::default();
     }
 }
@@ -151,14 +151,14 @@ mod tests {
 
     /// Accepts the number of bytes, or fails with the error, next in `next`; then accepts everything.
     #[derive(Default)]
-    struct Told {
+    struct Script {
         next: Vec<Result<usize, Errno>>,
         written: Vec<u8>,
         calls: usize,
         waits: usize,
     }
 
-    impl Sink for Told {
+    impl Sink for Script {
         fn write(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
             self.calls += 1;
             let takes = if self.next.is_empty() { Ok(bytes.len()) } else { self.next.remove(0) };
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_one_call_and_whole_whatever_happens_to_it() {
+    fn a_line_is_one_call_and_is_completed_after_short_writes() {
         use Errno as E;
         // Results of the calls and of the first line; the output after two lines; the number of calls; the number of
         // waits.
@@ -191,10 +191,10 @@ mod tests {
             (vec![Err(E::AGAIN), Ok(3), Err(E::IO)], Err(E::IO), "one\ntwo\n", 4, 1),
         ] {
             let case = format!("{next:?}");
-            let mut writer = Writer::new(Told { next, ..Told::default() });
+            let mut writer = Writer::new(Script { next, ..Script::default() });
             assert_eq!(writer.write(b"one\n"), first, "{case}");
             assert_eq!(writer.write(b"two\n"), Ok(()), "{case}");
-            let Told { written: was, calls: were, waits: waited, .. } = writer.sink;
+            let Script { written: was, calls: were, waits: waited, .. } = writer.sink;
             assert_eq!(
                 (String::from_utf8_lossy(&was).as_ref(), were, waited),
                 (written, calls, waits),
@@ -204,25 +204,25 @@ mod tests {
     }
 
     #[test]
-    fn after_a_part_of_a_line_failures_add_no_more_ends() {
+    fn failures_after_a_partial_line_add_only_one_newline() {
         let next = vec![Ok(2), Err(Errno::NOSPC), Err(Errno::NOSPC), Ok(1), Err(Errno::NOSPC)];
-        let mut writer = Writer::new(Told { next, ..Told::default() });
+        let mut writer = Writer::new(Script { next, ..Script::default() });
         let written: Vec<_> = (0..4).map(|_| writer.write(b"line\n").is_ok()).collect();
         assert_eq!(written, [false, false, false, true]);
         assert_eq!(String::from_utf8_lossy(&writer.sink.written), "li\nline\n");
     }
 
     #[test]
-    fn losses_are_said_with_their_reasons() {
-        let mut writer = Writer::new(Told { next: vec![Err(Errno::NOSPC)], ..Told::default() });
+    fn losses_are_reported_by_reason() {
+        let mut writer = Writer::new(Script { next: vec![Err(Errno::NOSPC)], ..Script::default() });
         assert_eq!(writer.losses(), None);
         writer.lost(LogLoss::QueueFull, 12);
         assert_eq!(writer.losses().as_deref(), Some("12 log lines were lost (queue_full=12 write_failed=0)"));
-        writer.said();
+        writer.set_logged();
         assert_eq!(writer.losses(), None);
         assert!(writer.write(b"line\n").is_err());
         writer.lost(LogLoss::WriteFailed, 1);
-        let said = "1 log line was lost (queue_full=0 write_failed=1; write to stderr: No space left on device (os error 28))";
-        assert_eq!(writer.losses().as_deref(), Some(said));
+        let message = "1 log line was lost (queue_full=0 write_failed=1; write to stderr: No space left on device (os error 28))";
+        assert_eq!(writer.losses().as_deref(), Some(message));
     }
 }

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_limit_on_the_way_up_is_found() {
+    fn the_lowest_limit_of_a_cgroup_and_its_ancestors_is_found() {
         const TWO: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate";
         const ONE: &str = "\
             36 25 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_not_counted_and_socket_buffers_are() {
+    fn socket_buffers_are_counted_and_file_pages_are_not() {
         for (stat, expected) in [
             ("anon 100\nfile 7000\nkernel 30\nkernel_stack 9\npercpu 1\nsock 5\nshmem 0", Some(135)),
             ("anon 100\nfile 7000\nkernel_stack 9\nsock 5", Some(105)),

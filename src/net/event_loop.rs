@@ -1,7 +1,7 @@
 //! One event loop: turns mio's readiness into turns of a worker.
 //!
-//! Owns the poll, the listeners and the waker. [`super::turn`] decides the order of a turn, and the worker what an
-//! event means to a connection.
+//! Owns the poll, the listeners and the waker. [`super::turn`] decides the order of a turn. The worker decides
+//! what an event means for a connection.
 
 use std::{
     io::{self, ErrorKind},

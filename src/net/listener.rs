@@ -89,7 +89,7 @@ impl Listening {
 fn listen(address: SocketAddr, shared: bool) -> io::Result<Listening> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        // `[::]` accepts IPv4 too, whatever net.ipv6.bindv6only is. If the call fails, that setting applies.
+        // `[::]` accepts IPv4 too, regardless of net.ipv6.bindv6only. If the call fails, that setting applies.
         let _ = socket.set_only_v6(false);
     }
     // Allows binding while old connections are in TIME_WAIT. If the call fails, bind(2) reports the consequences.
@@ -174,7 +174,7 @@ impl Listener {
             _ if is_out_of_descriptors(&error) => Ok(Accept::NoDescriptors),
             Some(Errno::BADF | Errno::FAULT | Errno::INVAL | Errno::NOTSOCK) => Err(error),
             // accept(2): errors of a connection that failed while it waited are reported here. They concern that
-            // connection only, and the next one may be sound.
+            // connection only, and the next one may be valid.
             _ => Ok(Accept::Failed),
         }
     }
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listener_is_reached_at_its_address_or_at_every_local_one() {
+    fn a_listener_is_reachable_at_its_address_or_at_every_local_one() {
         for (listening, to, expected) in [
             (&[][..], "127.0.0.1:80", false),
             (&["127.0.0.1:80"], "127.0.0.1:80", true),

@@ -1,6 +1,6 @@
-//! The name lookups that all workers share: waiting clients, queued names, and answers that are not yet collected.
+//! The name lookups that all workers share: waiting clients, queued names, and answers that are not collected yet.
 //!
-//! Owns the lock around [`crate::proxy::resolver`]. [`super::offload`] has the threads that resolve names.
+//! Owns the lock around [`crate::proxy::resolver`]. [`super::offload`] owns the threads that resolve names.
 
 use std::{
     net::IpAddr,
@@ -45,7 +45,7 @@ struct State {
     answers: Vec<(Asker, Arc<str>, Answer)>,
     threads: usize,
     /// Threads that wait for a lookup.
-    resting: usize,
+    idle: usize,
 }
 
 impl Lookups {
@@ -87,9 +87,9 @@ impl Lookups {
             if let Some(name) = state.resolver.begin_next() {
                 return name;
             }
-            state.resting += 1;
+            state.idle += 1;
             state = self.queued.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.resting -= 1;
+            state.idle -= 1;
         }
     }
 
@@ -104,7 +104,7 @@ impl Lookups {
         let mut state = self.state();
         let (answer, askers) = state.resolver.finish(name, found, took, now);
         let mut workers: Vec<usize> = askers.iter().map(|asker| asker.worker).collect();
-        workers.dedup(); // askers are in the order of their workers
+        workers.dedup(); // the waiters are in the order of their workers
         state.answers.extend(askers.into_iter().map(|asker| (asker, Arc::clone(name), answer.clone())));
         workers
     }
@@ -113,7 +113,7 @@ impl Lookups {
     /// progress, up to a limit.
     pub fn add_thread(&self) -> bool {
         let mut state = self.state();
-        let is_needed = state.resolver.queued() > state.resting && state.threads < RUNNING_MAX;
+        let is_needed = state.resolver.queued() > state.idle && state.threads < RUNNING_MAX;
         state.threads += usize::from(is_needed);
         is_needed
     }
@@ -136,12 +136,12 @@ mod tests {
     }
 
     #[test]
-    fn answers_go_to_the_workers_whose_clients_asked() {
+    fn answers_go_to_the_workers_of_the_waiting_clients() {
         let (lookups, now, ttl) = (Lookups::default(), Timestamp::default(), Duration::from_secs(5));
         for asker in [asker(1, 1), asker(0, 2), asker(1, 3)] {
             lookups.ask("A.example", asker, now, ttl);
         }
-        let name = lookups.begin_next().expect("one is queued");
+        let name = lookups.begin_next().expect("a lookup is queued");
         let ip: IpAddr = [10, 0, 0, 1].into();
         assert_eq!(lookups.finish(&name, Ok(vec![ip]), Duration::ZERO, now), [0, 1]);
         let clients = |worker| -> Vec<Key> {
@@ -159,9 +159,9 @@ mod tests {
     }
 
     #[test]
-    fn threads_are_as_many_as_needed_and_few() {
+    fn threads_are_started_as_needed_up_to_a_limit() {
         let (lookups, now, ttl) = (Lookups::default(), Timestamp::default(), Duration::from_secs(5));
-        assert!(!lookups.add_thread(), "nothing is queued");
+        assert!(!lookups.add_thread(), "no lookup is queued");
         for slot in 0..RUNNING_MAX + 2 {
             lookups.ask(&format!("n{slot}"), asker(0, slot), now, ttl);
             assert_eq!(lookups.add_thread(), slot < RUNNING_MAX);
@@ -170,8 +170,8 @@ mod tests {
             assert_eq!(lookups.remove_thread(), left == 0);
         }
         let mut state = lookups.state();
-        state.resting = state.resolver.queued();
+        state.idle = state.resolver.queued();
         drop(state);
-        assert!(!lookups.add_thread(), "enough threads rest");
+        assert!(!lookups.add_thread(), "enough threads are idle");
     }
 }

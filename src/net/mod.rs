@@ -13,9 +13,9 @@
 //!   response from a pod's connection to a client's, its `tunnel` bytes in both directions;
 //! - [`client`]: a client's connection and its state;
 //! - [`upstreams`]: pod connections: opened, pooled, closed;
-//! - [`network`]: where sockets and pipes come from;
+//! - [`network`]: the interface that creates sockets and pipes;
 //! - [`transfer`]: moves bytes to one side of a session, copied or through a pipe;
-//! - `outbox`: the bytes that one side has yet to take;
+//! - `outbox`: the bytes that one side has yet to accept;
 //! - [`stream`]: a socket and its known readiness;
 //! - [`transport`]: transports of bytes: TCP, and a pipe that moves them without copying;
 //! - [`slots`]: the slab of connections, with keys that never reach a later connection in the same slot;
@@ -24,7 +24,7 @@
 //! - [`lookups`]: the name lookups that all workers share;
 //! - `pending_names`: the clients of a worker that wait for addresses;
 //! - [`offload`]: threads for calls that block: the resolver's;
-//! - [`shared`]: what the workers of a process share;
+//! - [`shared`]: state that the workers of a process share;
 //! - [`signals`]: SIGTERM and SIGINT, and the end of a worker, as events;
 //! - [`cgroup`]: the memory limit of this process's cgroup;
 //! - [`process`]: this process's metrics from the kernel, and the open-files limit.

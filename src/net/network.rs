@@ -1,4 +1,4 @@
-//! Where sockets, pipes and addresses of names come from, and how events identify them.
+//! The interface that creates sockets and pipes and resolves names, and the tokens that identify connections in events.
 //!
 //! Owns the interface between a worker and the kernel: [`super::event_loop`] has real sockets, a simulation its own.
 

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_of_the_resolver_say_whether_the_name_exists() {
+    fn resolver_errors_are_classified_by_their_text() {
         let prefix = "failed to lookup address information: ";
         for (text, expected) in [
             ("Name or service not known", LookupError::NoSuchName),
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_system_knows_localhost_and_not_what_is_invalid() {
+    fn localhost_resolves_and_an_invalid_name_does_not() {
         let found = look_up("localhost").expect("its addresses");
         assert!(!found.is_empty() && found.iter().all(IpAddr::is_loopback), "{found:?}");
     }

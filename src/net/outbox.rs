@@ -1,4 +1,4 @@
-//! The bytes that one side of a session has yet to take, and how it took earlier ones.
+//! The bytes that one side of a session has yet to accept, and whether it accepted earlier ones without delay.
 //!
 //! Owns no socket: [`super::transfer`] moves the bytes.
 
@@ -65,7 +65,7 @@ impl Outbox {
         self.kept.take().is_some()
     }
 
-    /// Forgets how the side took earlier data, unless some of it waits.
+    /// Forgets whether the side was slow to accept earlier data, unless some of it waits.
     pub(super) fn rest(&mut self) {
         if !self.is_stalled() {
             (self.is_slow, self.is_long, self.sent_bytes) = (false, false, 0);

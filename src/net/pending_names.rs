@@ -1,6 +1,6 @@
 //! The clients of one worker that wait for the addresses of a name.
 //!
-//! Owns which client waits for which name, and answers from the cache until they are delivered.
+//! Knows which name each client waits for, and holds answers from the cache until they are delivered.
 
 use std::mem;
 

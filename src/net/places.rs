@@ -1,7 +1,8 @@
-//! Places for clients: how many are taken, which clients wait for one, and which worker frees places.
+//! Places for clients: how many are taken, which clients wait for one, and which worker frees places. A place is a
+//! permit to be one of the `--clients-max` clients of the process.
 //!
-//! A client that finds no place leaves a wish. Wishes are fulfilled in the order in which they came, across all
-//! workers, by a place that becomes free or by a place that a worker takes from a client and hands over. Without
+//! If no place is free, the client's worker adds a wish. Wishes are fulfilled in the order in which they came, across
+//! all workers, by a place that becomes free or by a place that a worker takes from a client and hands over. Without
 //! wishes, no lock is taken. A wish is identified by its worker and its client, so that withdrawing it never takes
 //! another client's place.
 
@@ -29,7 +30,7 @@ pub struct Wish {
 #[derive(Debug)]
 #[repr(align(128))]
 struct OfWorker {
-    /// Since when the worker's longest-idle client has been idle, in nanoseconds; [`NONE`]: none is.
+    /// Since when the worker's longest-idle client has been idle, in nanoseconds; [`NONE`]: no client is idle.
     idle_since: AtomicU64,
     /// Its wishes that are fulfilled but not collected yet.
     granted: AtomicUsize,
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_that_is_given_up_takes_no_other_wishs_place() {
+    fn withdrawing_a_wish_takes_no_other_wishs_place() {
         // (withdrawn wishes, wishes that then get the places)
         for (gone, expected) in
             [(&[0][..], &[1, 2][..]), (&[1], &[0, 2]), (&[2], &[0, 1]), (&[0, 1, 2], &[]), (&[7], &[0, 1, 2])]
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_idle_client_is_found_whichever_worker_has_it() {
+    fn the_longest_idle_client_is_found_on_any_worker() {
         let at = |seconds| Some(Timestamp::default() + Duration::from_secs(seconds));
         for (idle, expected) in [
             ([None, None, None], None),

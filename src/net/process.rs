@@ -13,8 +13,8 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// The folder with this process's open files, by descriptor number.
 const FOLDER: &str = "/proc/self/fd";
 
-/// Reads the metrics of this process, which `started` then. Unreadable values are left out, for example without `/proc`
-/// or without a free descriptor.
+/// Reads the metrics of this process; `started` is its start time. Unreadable values are left out, for example without
+/// `/proc` or without a free descriptor.
 pub fn read(started: SystemTime) -> Process {
     let [stat, status] = ["stat", "status"].map(|name| fs::read_to_string(format!("/proc/self/{name}")));
     let (stat, status) = (stat.unwrap_or_default(), status.unwrap_or_default());
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_says_it_all() {
+    fn all_metrics_are_read_from_the_kernel() {
         let started = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_500);
         let process = read(started);
         assert_eq!(process.start_time_seconds, Some(1_700_000_000.5));
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn processor_time_is_found_behind_any_name() {
+    fn processor_time_is_found_after_any_process_name() {
         for (stat, expected) in [
             ("7 (psystrike) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0", Some(200)),
             ("7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0", Some(200)),
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_of_kilobytes_is_left_out() {
+    fn invalid_kilobytes_are_left_out() {
         for (status, expected) in [
             ("Name:\tx\nVmRSS:\t    1234 kB\nVmSize:\t 1 kB\n", Some(1234 * 1024)),
             ("VmRSS:\t1234\n", None),

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_goes_in_order() {
+    fn short_and_bulk_clients_run_in_their_order() {
         let key = |slot: usize| Key::from_bits(crate::net::slots::KEYS_FROM + slot);
         let mut queue = RunQueue::default();
         for (slot, is_bulk) in [(1, true), (2, false), (3, true), (4, false)] {

@@ -1,4 +1,4 @@
-//! What the workers of a process share: settings, counters, and the phase of the process.
+//! State that the workers of a process share: settings, counters, and the phase of the process.
 //!
 //! Locks guard only wishes for a place ([`super::places`]), name lookups, and settings while they are swapped. Each
 //! worker writes its own counters, and any thread reads them.
@@ -48,7 +48,7 @@ struct WorkerShare {
     turn_began: AtomicU64,
 }
 
-/// What the workers share.
+/// State that the workers share.
 #[derive(Debug)]
 pub struct Shared {
     /// Replaced as a whole, never modified in place.
@@ -311,7 +311,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn kept_connections_are_divided_exactly() {
+    fn the_limit_of_pooled_connections_is_divided_exactly() {
         for (most, expected) in [
             (0, &[0][..]),
             (0, &[0, 0, 0]),
@@ -329,14 +329,14 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn settings_are_swapped_whole_and_seen_at_the_next_refresh() {
+    fn new_settings_are_seen_at_the_next_refresh() {
         let shared = shared(1, 1, 1);
         let mut snapshot = shared.settings();
         let before = snapshot.clone();
         shared.refresh(&mut snapshot);
         assert!(!snapshot.access_log, "nothing was swapped");
         shared.swap_settings(Settings { access_log: true, ..(*snapshot).clone() });
-        assert!(!snapshot.access_log, "a turn goes by one snapshot");
+        assert!(!snapshot.access_log, "the settings changed within a turn");
         shared.refresh(&mut snapshot);
         assert!(snapshot.access_log && !before.access_log);
     }

@@ -87,7 +87,7 @@ impl<T> Default for Slots<T> {
 }
 
 impl<T> Slots<T> {
-    /// Inserts what `make` creates for the new key.
+    /// Inserts the value that `make` creates for the new key.
     ///
     /// # Errors
     /// The error of `make`; nothing is inserted then.
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_does_not_reach_whoever_has_its_slot_now() {
+    fn a_key_does_not_reach_a_later_occupant_of_its_slot() {
         let mut slots = Slots::default();
         let insert = |slots: &mut Slots<&'static str>, name| slots.try_insert(|_| Ok::<_, ()>(name)).unwrap();
         let first = insert(&mut slots, "first");
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_fits_into_the_token_of_an_event_beside_one_bit() {
+    fn a_key_leaves_one_bit_of_an_events_token() {
         for width in [32, usize::BITS] {
             let layout = Layout::of(width);
             let (slots, newest) = (layout.slots(), layout.generation(u32::MAX).get());
@@ -168,17 +168,17 @@ mod tests {
                     let key = Key { slot, generation: NonZeroU32::new(generation).unwrap() };
                     let bits = layout.pack(key);
                     assert_eq!(layout.unpack(bits), key, "{width}");
-                    assert!(bits >= slots, "{width}: the numbers below are no key's");
-                    assert_eq!(bits >> (width - 1), 0, "{width}: one bit is left over");
+                    assert!(bits >= slots, "{width}: a key below the reserved numbers");
+                    assert_eq!(bits >> (width - 1), 0, "{width}: the uppermost bit is not free");
                 }
             }
             assert!(slots >= 1 << 20 && newest >= (1 << 11) - 1, "{width}");
-            assert_eq!(layout.generation(newest + 1).get(), 1, "{width}: then they come again");
+            assert_eq!(layout.generation(newest + 1).get(), 1, "{width}: generations do not start again");
         }
     }
 
     #[test]
-    fn what_could_not_be_made_takes_no_slot() {
+    fn a_failed_insertion_takes_no_slot() {
         let mut slots = Slots::<()>::default();
         assert_eq!(slots.try_insert(|_| Err("no")), Err("no"));
         assert!(slots.is_empty());

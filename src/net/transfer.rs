@@ -281,7 +281,7 @@ mod tests {
         }
 
         fn flush(&mut self, transfer: &mut Transfer<FakePipe>) {
-            transfer.flush(&mut self.stream, &mut self.outbox, &self.sent).expect("the connection holds");
+            transfer.flush(&mut self.stream, &mut self.outbox, &self.sent).expect("the connection is open");
         }
 
         fn splice_out(&mut self, transfer: &mut Transfer<FakePipe>, bytes: usize, shared: &Shared) -> bool {
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_taken_is_kept_and_goes_first() {
+    fn bytes_that_are_not_accepted_are_kept_and_sent_first() {
         for takes in 0..=10 {
             let mut side = Side::new(takes);
             let mut transfer = Transfer::new(1000);
@@ -308,7 +308,7 @@ mod tests {
             assert_eq!(transfer.run_bytes, takes.min(8));
             side.takes(100);
             assert!(side.write(&mut transfer, b"", b"more"));
-            assert_eq!(side.outbox.is_stalled(), stalls, "nothing overtakes what waits");
+            assert_eq!(side.outbox.is_stalled(), stalls, "bytes overtook those in the outbox");
             side.takes(3);
             side.flush(&mut transfer);
             side.takes(100);
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_can_be_forgotten() {
+    fn kept_bytes_can_be_dropped() {
         let mut side = Side::new(1);
         let mut transfer = Transfer::new(1000);
         assert!(side.write(&mut transfer, b"head", b""));
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_go_through_the_pipe_and_what_is_not_taken_is_kept() {
+    fn spliced_bytes_that_are_not_accepted_are_kept() {
         let shared = shared(1, 1, 1);
         for takes in [0, 1, 5, 6, 100] {
             let mut side = Side::new(takes);
@@ -352,12 +352,12 @@ mod tests {
             assert_eq!(splice_in(&mut transfer, &side.outbox, b"spliced"), 7);
             let mut seen = [0; 3];
             assert!(matches!(transfer.peek(&mut seen), Some(Ok(3))));
-            assert_eq!(&seen, b"spl", "it stays there");
+            assert_eq!(&seen, b"spl", "a peek removes nothing");
             assert!(side.splice_out(&mut transfer, 6, &shared));
             assert_eq!(
                 (transfer.piped, side.outbox.is_slow),
                 (1, takes < 6),
-                "one byte more than was to go on"
+                "one byte more than was to be forwarded"
             );
             assert!(transfer.drop_unless_empty() && !transfer.drop_unless_empty());
             side.takes(100);
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_side_gets_as_little_through_the_pipe_as_is_read_and_so_does_each_of_many() {
+    fn slow_sides_and_many_stalled_ones_get_one_read_at_a_time() {
         let shared = shared(1, 1, 1);
         let long = vec![0; PASS_BYTES_MAX + 1];
         for (is_slow, stalled, expected) in [
@@ -386,11 +386,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_pipe_or_a_call_there_is_a_way_on() {
+    fn bytes_are_copied_without_a_pipe_or_its_calls() {
         let shared = shared(1, 1, 1);
         let mut transfer: Transfer<FakePipe> = Transfer::new(1000);
         let mut network = FakeNetwork { has_pipes: false, ..FakeNetwork::default() };
-        assert!(!transfer.has_pipe(&mut network, &shared) && shared.splices(), "no descriptor, this time");
+        assert!(
+            !transfer.has_pipe(&mut network, &shared) && shared.splices(),
+            "without a descriptor, for this response only"
+        );
         network.has_pipes = true;
         assert!(transfer.has_pipe(&mut network, &shared));
 
@@ -398,14 +401,17 @@ mod tests {
         assert_eq!(splice_in(&mut transfer, &side.outbox, b"kept"), 4);
         transfer.pipe.as_mut().expect("a pipe").error = Some(ErrorKind::PermissionDenied);
         let error = io::Error::from_raw_os_error(1); // EPERM
-        assert!(refused("splice", &error, &shared) && !shared.splices(), "for good");
+        assert!(
+            refused("splice", &error, &shared) && !shared.splices(),
+            "after a refusal, for all responses"
+        );
         assert!(
             !refused("splice", &io::Error::from_raw_os_error(104), &shared),
-            "ECONNRESET is the socket's"
+            "ECONNRESET concerns the socket"
         );
-        assert!(!side.splice_out(&mut transfer, 4, &shared), "an error without a number is the socket's");
+        assert!(!side.splice_out(&mut transfer, 4, &shared), "an error without a number concerns the socket");
         transfer.piped = 0;
-        assert!(!transfer.has_pipe(&mut network, &shared), "refused once, it is not tried again");
+        assert!(!transfer.has_pipe(&mut network, &shared), "a refused call was tried again");
         assert!(side.write(&mut transfer, b"", b"copied"));
         assert_eq!(side.written(), b"copied");
     }

@@ -101,7 +101,7 @@ mod tests {
 
     impl Steps for Recorder {
         fn on_events(&mut self, is_first: bool) -> io::Result<bool> {
-            self.note(if is_first { "sleep" } else { "hear" })?;
+            self.note(if is_first { "sleep" } else { "fetch" })?;
             let is_full = self.full_fetches > 0;
             self.full_fetches = self.full_fetches.saturating_sub(1);
             Ok(is_full)
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn all_events_are_heard_before_anybody_runs_and_new_clients_come_last() {
+    fn events_are_fetched_before_clients_run_and_accepts_come_last() {
         let closing = |is_idle| Recorder { is_closing: true, is_idle, ..Recorder::default() };
         let failing = |fails| Recorder { fails, ..Recorder::default() };
         for (mut recorder, goes_on, expected) in [
@@ -149,7 +149,7 @@ mod tests {
             (
                 Recorder { full_fetches: 2, is_idle: true, ..Recorder::default() },
                 Some(true),
-                &["sleep", "hear", "hear", "run", "relieve", "accept", "end"],
+                &["sleep", "fetch", "fetch", "run", "relieve", "accept", "end"],
             ),
             (closing(false), Some(true), &["sleep", "run", "relieve", "drain", "accept last", "end"]),
             (closing(true), Some(false), &["sleep", "run", "relieve", "drain", "accept last", "end"]),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn one_turn_has_an_end_however_many_events_come() {
+    fn a_turn_ends_however_many_events_arrive() {
         for (full_fetches, fetches) in
             [(0, 1), (1, 2), (3, 4), (FETCHES_MAX, FETCHES_MAX), (usize::MAX, FETCHES_MAX)]
         {

@@ -1,6 +1,6 @@
 //! Connections to pods: opened, pooled, and closed.
 //!
-//! Owns which connection a scrape uses, except for the order of the pool ([`crate::proxy::pool`]), and whether a
+//! Decides which connection a scrape uses, except for the order of the pool ([`crate::proxy::pool`]), and whether a
 //! connection may be pooled. Moves no bytes, and knows clients only by their keys.
 
 use std::{io, mem, time::Duration};
@@ -53,7 +53,7 @@ pub struct Upstream<S> {
     pub(super) read_mode: ReadMode,
     /// Whether bytes came after the end of a response: it cannot be reused.
     pub(super) has_surplus: bool,
-    /// Whether it leads to this process, which is asked at every connection: it is not pooled.
+    /// Whether it leads to this process. That is checked only when a connection is opened, so it is not pooled.
     pub(super) is_to_itself: bool,
     /// Whether the kernel detects that the pod vanishes ([`Transport::watch`]).
     is_watched: bool,
@@ -255,19 +255,19 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_at_rest_is_pooled_and_used_again() {
+    fn an_idle_connection_is_pooled_and_reused() {
         let (mut network, counters, mut upstreams) =
             (FakeNetwork::default(), Counters::default(), upstreams(8));
         let key = upstreams.open(&mut network, pod(1), client(), &counters).expect("opened");
         assert_eq!(counted(&counters), [1, 1, 0, 0]);
         upstreams.pool(key, ReadMode::Head, at(1), &counters);
-        assert_eq!(network.opened[0].1.0.borrow().calls, ["watch"], "once it is pooled, and not before");
+        assert_eq!(network.opened[0].1.0.borrow().calls, ["watch"], "watched when pooled, and not before");
         assert_eq!(counted(&counters), [1, 0, 1, 0]);
-        assert_eq!(upstreams.reuse(pod(2), client(), at(2), &counters), None, "another pod's");
-        assert_eq!(upstreams.reuse(pod(1), client(), at(1), &counters), None, "in this very turn");
+        assert_eq!(upstreams.reuse(pod(2), client(), at(2), &counters), None, "a connection to another pod");
+        assert_eq!(upstreams.reuse(pod(1), client(), at(1), &counters), None, "pooled in this turn");
         assert_eq!(upstreams.reuse(pod(1), client(), at(2), &counters), Some(key));
         assert_eq!(counted(&counters), [1, 1, 0, 1]);
-        let upstream = upstreams.get(key).expect("it is there");
+        let upstream = upstreams.get(key).expect("the upstream exists");
         assert_eq!((upstream.client, upstream.read_mode), (Some(client()), ReadMode::Head));
         upstreams.pool(key, ReadMode::Read, at(3), &counters);
         assert_eq!(network.opened[0].1.0.borrow().calls, ["watch"], "it is watched already");
@@ -278,15 +278,15 @@ mod tests {
     }
 
     #[test]
-    fn what_more_is_to_be_expected_of_is_not_pooled() {
+    fn a_connection_with_unread_bytes_or_an_end_is_not_pooled() {
         type Spoil = fn(&mut Upstream<Fake>, &Fake);
         let spoils: [(&str, Spoil); 3] = [
             ("bytes stayed in the pipe", |upstream, _| upstream.has_surplus = true),
-            ("bytes are there", |upstream, fake| {
+            ("bytes can be read", |upstream, fake| {
                 fake.0.borrow_mut().incoming.push_back(b'x');
                 upstream.stream.add_ready(Ready::READ);
             }),
-            ("it has ended", |upstream, fake| {
+            ("the pod has closed it", |upstream, fake| {
                 fake.0.borrow_mut().ended = true;
                 upstream.stream.add_ready(Ready::READ.with(Ready::END));
             }),
@@ -295,7 +295,7 @@ mod tests {
             let (mut network, counters, mut upstreams) =
                 (FakeNetwork::default(), Counters::default(), upstreams(8));
             let key = upstreams.open(&mut network, pod(1), client(), &counters).expect("opened");
-            spoil(upstreams.get_mut(key).expect("it is there"), &network.opened[0].1);
+            spoil(upstreams.get_mut(key).expect("the upstream exists"), &network.opened[0].1);
             upstreams.pool(key, ReadMode::Read, at(1), &counters);
             assert!(upstreams.get(key).is_none(), "{name}");
             assert_eq!(counted(&counters), [1, 0, 0, 0], "{name}");
@@ -303,12 +303,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pooled_connection_that_says_something_is_closed() {
+    fn a_readable_pooled_connection_is_closed() {
         let (mut network, counters, mut upstreams) =
             (FakeNetwork::default(), Counters::default(), upstreams(8));
         let key = upstreams.open(&mut network, pod(1), client(), &counters).expect("opened");
         assert_eq!(upstreams.on_ready(key, Ready::READ, &counters), Some(client()));
-        assert!(upstreams.get(key).is_some(), "it serves a client, which reads");
+        assert!(upstreams.get(key).is_some(), "a connection with a client is not closed");
         upstreams.pool(key, ReadMode::Read, at(1), &counters);
         assert_eq!(upstreams.on_ready(key, Ready::WRITE, &counters), None);
         assert!(upstreams.get(key).is_some());
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_descriptor_the_longest_pooled_gives_its_own() {
+    fn without_a_descriptor_the_longest_pooled_connection_is_closed() {
         let (mut network, counters, mut upstreams) =
             (FakeNetwork { descriptors: 2, ..FakeNetwork::default() }, Counters::default(), upstreams(8));
         let keys = [1, 2].map(|last| {
@@ -326,17 +326,21 @@ mod tests {
             upstreams.pool(key, ReadMode::Read, at(last.into()), &counters);
             key
         });
-        let error =
-            upstreams.open(&mut network, pod(3), client(), &counters).expect_err("no descriptor comes free");
+        let error = upstreams
+            .open(&mut network, pod(3), client(), &counters)
+            .expect_err("no descriptor becomes free");
         assert!(is_out_of_descriptors(&error));
-        assert!(keys.iter().all(|key| upstreams.get(*key).is_none()), "both gave theirs in vain");
+        assert!(
+            keys.iter().all(|key| upstreams.get(*key).is_none()),
+            "both are closed, although no descriptor became free"
+        );
         network.descriptors = 1;
         assert!(upstreams.open(&mut network, pod(3), client(), &counters).is_ok());
         assert_eq!(counted(&counters), [3, 1, 0, 0]);
     }
 
     #[test]
-    fn beyond_the_most_and_after_their_time_pooled_connections_are_closed() {
+    fn pooled_connections_are_closed_at_the_limit_and_when_they_expire() {
         let (mut network, counters, mut upstreams) =
             (FakeNetwork::default(), Counters::default(), upstreams(3));
         let keys = [1, 2, 3, 4].map(|last| {
@@ -348,7 +352,7 @@ mod tests {
         assert_eq!(alive(&upstreams), [false, true, true, true]);
         assert_eq!(upstreams.next_expiry(), Some(at(62)));
         upstreams.close_expired(at(63), &counters);
-        assert_eq!(alive(&upstreams), [false, false, false, true], "all whose time is over");
+        assert_eq!(alive(&upstreams), [false, false, false, true], "all expired ones are closed");
         assert!(upstreams.close_oldest(&counters) && !upstreams.close_oldest(&counters));
         assert_eq!(counted(&counters), [4, 0, 0, 0]);
     }

@@ -30,12 +30,12 @@ pub struct Admission {
 /// The action of a worker for a client that waits for a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Eviction {
-    /// Wakes another worker, which has the longest-idle client.
+    /// Wake this other worker, which has the longest-idle client.
     Other(usize),
-    /// Takes the place of this client.
+    /// Take the place of this client.
     Client(u32),
-    /// Waits: no client can give up its place yet.
-    Nobody,
+    /// Wait: no client can give up its place yet.
+    None,
 }
 
 impl Admission {
@@ -106,7 +106,7 @@ impl Admission {
             Some(_) => self.longest_idle(),
             None => self.longest_silent().filter(|_| is_silent_for_too_long(silent_since, now)),
         };
-        gives.map_or(Eviction::Nobody, Eviction::Client)
+        gives.map_or(Eviction::None, Eviction::Client)
     }
 }
 
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_idle_client_gives_its_place_first_and_a_silent_one_after_its_time() {
+    fn the_longest_idle_client_is_evicted_first_and_a_silent_one_after_the_grace_time() {
         let start = Timestamp::default();
         let since = Some(start);
         let early = start + SILENCE / 2;
@@ -128,15 +128,15 @@ mod tests {
         // Idle clients here, silent clients here, the worker with the longest-idle client, the time, the expected
         // eviction.
         for (idle, silent, longest_idle, now, expected) in [
-            (&[][..], &[][..], None, late, Eviction::Nobody),
+            (&[][..], &[][..], None, late, Eviction::None),
             (&[3, 5], &[], Some(0), early, Eviction::Client(3)),
             (&[3, 5], &[], Some(1), early, Eviction::Other(1)),
             (&[], &[7], Some(1), late, Eviction::Other(1)),
             (&[3], &[7], Some(0), late, Eviction::Client(3)),
-            (&[], &[7, 9], None, early, Eviction::Nobody),
+            (&[], &[7, 9], None, early, Eviction::None),
             (&[], &[7, 9], None, late, Eviction::Client(7)),
             // The client is gone, but still published to the other workers.
-            (&[], &[7], Some(0), late, Eviction::Nobody),
+            (&[], &[7], Some(0), late, Eviction::None),
         ] {
             let mut admission = Admission::default();
             idle.iter().for_each(|&slot| assert!(admission.note(slot, true, false)));
@@ -147,20 +147,20 @@ mod tests {
     }
 
     #[test]
-    fn a_client_keeps_its_turn_until_it_does_something() {
+    fn a_client_keeps_its_position_until_it_is_active() {
         let mut admission = Admission::default();
         assert!(admission.note(1, true, false) && admission.note(2, true, false));
-        assert!(!admission.note(1, true, false), "it has idled since before");
+        assert!(!admission.note(1, true, false), "it was idle before");
         assert_eq!(admission.longest_idle(), Some(1));
         assert!(!admission.note(1, false, false));
-        assert!(admission.note(1, true, false), "it idles anew");
+        assert!(admission.note(1, true, false), "it became idle again");
         assert_eq!(admission.longest_idle(), Some(2));
         admission.forget(2);
         assert_eq!((admission.longest_idle(), admission.longest_silent()), (Some(1), None));
     }
 
     #[test]
-    fn so_many_wait_without_a_place_and_no_more() {
+    fn clients_without_a_place_are_limited() {
         let mut admission = Admission::default();
         for _ in 0..WITHOUT_PLACE_MAX {
             assert!(admission.may_linger() && !admission.is_overrun());

@@ -189,7 +189,7 @@ mod tests {
     const KIB: usize = 1024;
 
     #[test]
-    fn what_the_allowance_covers_is_not_counted() {
+    fn bytes_within_the_allowance_are_not_counted() {
         let mut budget = Budget::new(128 * KIB);
         let mut counted = 0;
         for (holds, expected) in
@@ -198,17 +198,21 @@ mod tests {
             assert!(!budget.settle(7, &mut counted, holds));
             assert_eq!((counted as usize, budget.held()), (expected, expected), "{holds}");
         }
-        assert_eq!(budget.room(7, counted, 20 * KIB), (128 - 16 - 1) * KIB, "it is the only one");
+        assert_eq!(
+            budget.room(7, counted, 20 * KIB),
+            (128 - 16 - 1) * KIB,
+            "the only holder may use the reserve"
+        );
         assert_eq!(budget.room(8, 0, 0), (64 - 16 + 4 - 1) * KIB);
-        assert!(budget.settle(7, &mut counted, 133 * KIB), "more than there may be");
+        assert!(budget.settle(7, &mut counted, 133 * KIB), "more than the share");
         assert!(!budget.settle(7, &mut counted, 132 * KIB));
-        assert_eq!(budget.room(8, 0, 0), 3 * KIB, "others go on");
+        assert_eq!(budget.room(8, 0, 0), 3 * KIB, "others still have their allowance");
         budget.forget(7, counted);
         assert_eq!(budget.held(), 0);
     }
 
     #[test]
-    fn who_held_longest_gives_way_after_the_grace_and_those_paused_go_on() {
+    fn the_oldest_holder_is_ended_after_the_grace_time_and_paused_sessions_resume() {
         let start = Timestamp::default();
         let mut budget = Budget::new(256 * KIB);
         let mut counted = [0; 3];
@@ -222,11 +226,15 @@ mod tests {
         assert_eq!(budget.next_wake(), Some(start + GRACE));
         assert_eq!(budget.next_to_end(start + GRACE / 2), None);
         assert_eq!(budget.next_to_resume(0, start), None);
-        assert_eq!(budget.next_to_end(start + GRACE), Some(1), "drops of its own do not make it a newer one");
+        assert_eq!(
+            budget.next_to_end(start + GRACE),
+            Some(1),
+            "a change of its size does not make it the newest"
+        );
         budget.forget(1, counted[1]);
-        assert_eq!(budget.next_to_end(start + GRACE), None, "there is room now");
+        assert_eq!(budget.next_to_end(start + GRACE), None, "there is room");
         let now = start + GRACE;
-        assert_eq!(budget.next_to_resume(0, now), Some(0), "it holds something longest now");
+        assert_eq!(budget.next_to_resume(0, now), Some(0), "it is now the oldest holder");
         assert_eq!(budget.next_to_resume(1, now), Some(2));
         assert_eq!((budget.next_to_resume(2, now), budget.next_wake()), (None, None));
     }

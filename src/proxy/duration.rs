@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_operators_write() {
+    fn durations_are_parsed() {
         for (text, expected) in [
             ("500ms", Some(500)),
             ("0s", Some(0)),
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn shows_what_operators_read() {
+    fn durations_are_displayed() {
         for (microseconds, expected) in [
             (0, "0ms"),
             (440, "0.4ms"),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// The reason why a line is missing from the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLoss {
-    /// Standard error took lines more slowly than they were logged, and the queue was full.
+    /// Standard error accepted lines more slowly than they were logged, and the queue was full.
     QueueFull,
     /// Writing the line failed, on a full disk or a pipe without a reader.
     WriteFailed,

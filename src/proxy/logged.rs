@@ -41,8 +41,9 @@ pub fn request(method: &str, target: Target<'_>) -> String {
     cut.text
 }
 
-/// Splits a target around its userinfo (RFC 3986 section 3.2.1), if it has one: `http://`, and `@` with the rest. A
-/// password with a `/` or a `?` in it leaves an authority that is none; then all up to the last `@` counts as userinfo.
+/// Splits a target around its userinfo (RFC 3986 section 3.2.1), if it has one: `http://`, and `@` with the rest. If
+/// a password contains a `/` or a `?`, the authority before it is invalid; all up to the last `@` then counts as
+/// userinfo.
 fn around_userinfo(target: &str) -> Option<(&str, &str)> {
     let scheme = target.split_once("://").map(|(scheme, _)| scheme);
     let scheme = scheme.filter(|scheme| scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()));
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_cut_and_nothing_comes_after_the_cut() {
+    fn a_long_request_ends_with_the_cut() {
         assert_eq!(request("GET", Target::Other("/path")), "GET /path");
         let whole = "x".repeat(REQUEST_BYTES_MAX - 4);
         for (path, query, expected) in [
@@ -144,7 +145,7 @@ mod tests {
             (Target::Other("10.1.2.3:443"), "10.1.2.3:443"),
             (Target::Absolute("http://[::1]:80/a@b"), "http://[::1]:80/a@b"),
             (Target::Absolute("http://pod/a@b:c"), "http://pod/a@b:c"),
-            // Passwords with a / or a ? in them, and URLs that are none.
+            // Passwords with a / or a ? in them, and invalid URLs.
             (Target::Absolute("https://user:pass/word@10.1.2.3/m"), "https://…@10.1.2.3/m"),
             (Target::Absolute("http://user:pass?word@10.1.2.3/m"), "http://…@10.1.2.3/m"),
             (Target::Absolute("http:///user:password@10.1.2.3"), "http://…@10.1.2.3"),

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn gives_the_oldest_first_whatever_was_taken_out_between() {
+    fn the_oldest_comes_first_after_any_removals() {
         for (removed, expected) in [
             (&[][..], &[3, 0, 7, 5][..]),
             (&[3], &[0, 7, 5]),
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn pushing_again_makes_newest() {
+    fn pushing_again_makes_a_slot_the_newest() {
         let mut list = LruList::default();
         [1, 2, 3, 1].into_iter().for_each(|slot| list.push(slot));
         assert_eq!([1, 2, 0, 9].map(|slot| list.contains(slot)), [true, true, false, false]);

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_told_from_addresses_and_from_neither() {
+    fn names_are_distinguished_from_addresses_and_other_text() {
         let label = "a".repeat(LABEL_BYTES_MAX);
         let longest = [&*label, &label, &label, &label[..61]].join(".");
         assert_eq!(longest.len(), NAME_BYTES_MAX);

@@ -41,7 +41,7 @@ impl Policy {
     pub fn new(allow: Vec<IpNet>, deny: Vec<IpNet>, ports: Ports) -> Self {
         const IPV4: IpNet = special::v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96); // as in `bits`
         let ranges = || allow.iter().chain(&deny).chain(&special::RANGES).chain(&[IPV4]);
-        // No list has a boundary between two neighbouring starts, so the first address of a piece stands for all of it.
+        // No list has a boundary between two neighbouring starts, so a piece is allowed if its first address is.
         let mut starts: Vec<u128> = ranges().map(|range| bits(range.network())).collect();
         starts.extend(ranges().filter_map(|range| bits(range.broadcast()).checked_add(1)));
         starts.push(0);
@@ -373,7 +373,7 @@ mod tests {
 
     /// Checks random lists of nested and adjacent ranges, at every address next to a boundary.
     #[test]
-    fn a_search_finds_what_the_lists_say() {
+    fn the_search_agrees_with_the_lists() {
         const ENTRIES: [&str; 21] = [
             "0.0.0.0/0",
             "0.0.0.0/8",
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_judged_after_the_address() {
+    fn ports_are_checked_after_the_address() {
         let policy = policy("10.0.0.0/8", "", "8080, 9090-9092");
         for (ip, port, expected) in [
             ("10.0.0.1", 8080, Ok(())),
@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_and_ports_are_read_strictly() {
+    fn ranges_and_ports_are_parsed_strictly() {
         for (text, expected) in [
             ("10.0.0.0/8", Some("10.0.0.0/8")),
             ("10.1.2.3", Some("10.1.2.3/32")),
@@ -475,7 +475,7 @@ mod tests {
         }
     }
     #[test]
-    fn names_are_allowed_by_their_ends_and_ports() {
+    fn names_are_allowed_by_suffix_and_port() {
         for (suffixes, name, port, expected) in [
             (&[][..], "any.example", 80, Ok(())),
             (&[], "any.example", 81, Err(Outcome::PortNotAllowed)),

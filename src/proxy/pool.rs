@@ -2,7 +2,7 @@
 //!
 //! Connections are identified by their slot numbers. For each pod, the newest is reused first: the pod is least likely
 //! to have closed it. Over all pods, the longest-idle connection is closed first. Never touches a connection or decides
-//! whether it may be pooled: that, and opening new connections, is up to [`crate::net::upstreams`].
+//! whether it may be pooled: [`crate::net::upstreams`] does, and it opens new ones.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -28,7 +28,7 @@ struct Idle {
     next: u32,
 }
 
-/// The place that holds the slot of a pod's newest connection, or would hold it.
+/// The location of the reference to a pod's newest connection, or of the empty reference where it would be.
 #[derive(Clone, Copy)]
 enum Link {
     Bucket(usize),
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_of_a_pod_is_taken_first_and_the_oldest_of_all_goes_first() {
+    fn the_newest_of_a_pod_is_reused_first_and_the_oldest_of_all_is_closed_first() {
         let start = Timestamp::default();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut pool = Pool::new(3, Duration::from_secs(60));
@@ -267,7 +267,7 @@ mod tests {
 
         assert_eq!(pool.take(pod(1), at(8)), Some(7));
         assert_eq!(pool.take(pod(1), at(8)), Some(2));
-        assert_eq!(pool.take(pod(1), at(8)), None, "slot 0 was forgotten");
+        assert_eq!(pool.take(pod(1), at(8)), None, "slot 0 was removed");
         assert_eq!(pool.take(pod(3), at(8)), None);
         assert_eq!(pool.oldest(), Some(1));
         assert_eq!(pool.take(pod(2), at(8)), Some(1));
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_put_in_this_very_turn_rests() {
+    fn a_connection_is_not_reused_in_the_turn_in_which_it_was_pooled() {
         let now = Timestamp::default();
         let mut pool = Pool::new(10, Duration::from_secs(60));
         pool.put(1, pod(1), now);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn time_runs_out_for_the_oldest_first() {
+    fn the_oldest_connection_expires_first() {
         let start = Timestamp::default();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut pool = Pool::new(10, Duration::from_secs(60));
@@ -305,13 +305,13 @@ mod tests {
     /// Compares every operation with a plain list: with few pods, which have several connections, and with many, which
     /// share buckets.
     #[test]
-    fn a_long_life_agrees_with_a_plain_list() {
+    fn random_operations_agree_with_a_plain_list() {
         for (idle_max, slots, pods) in [(8, 16, 3), (100, 200, 150)] {
-            live_long(idle_max, slots, pods);
+            run_random_operations(idle_max, slots, pods);
         }
     }
 
-    fn live_long(idle_max: usize, slots: u32, pods: u8) {
+    fn run_random_operations(idle_max: usize, slots: u32, pods: u8) {
         let start = Timestamp::default();
         let mut pool = Pool::new(idle_max, Duration::from_secs(60));
         let mut model: Vec<(u32, Peer)> = Vec::new();

@@ -16,19 +16,20 @@ const ADDRESSES_MAX: usize = 16;
 const FAILURE_TTL_MAX: Duration = Duration::from_secs(1);
 /// The duration from which a lookup is slow: names whose DNS servers do not respond must not hold up the others.
 const SLOW: Duration = Duration::from_secs(1);
-/// The most lookups in progress at once. Each takes a thread.
+/// Maximum number of lookups in progress. Each takes a thread.
 pub const RUNNING_MAX: usize = 4;
-/// The most of them for each class or a later one.
+/// Maximum number of lookups in progress, by class: of this class and later ones together. Slow names thus leave
+/// threads to others.
 const RUNNING_MAX_OF: [usize; 3] = [RUNNING_MAX, RUNNING_MAX - 1, RUNNING_MAX - 2];
 
-/// What the last lookup of a name says about the next.
+/// The class of a name, by its last lookup: how likely the next one is to be fast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Class {
-    /// It found addresses soon.
+    /// The last lookup found addresses, and was fast.
     Proven,
-    /// There was none, or it failed soon.
+    /// There was no lookup before, or it failed fast.
     Unproven,
-    /// It took long.
+    /// The last lookup was slow.
     Slow,
 }
 
@@ -170,7 +171,7 @@ impl<W: Ord> Resolver<W> {
         self.queue.len()
     }
 
-    /// Stores the answer of a lookup that took so long, and returns it with those who wait for it.
+    /// Stores the answer of a lookup, which `took` this long, and returns it with its waiters.
     pub fn finish(
         &mut self,
         name: &Arc<str>,
@@ -259,25 +260,29 @@ mod tests {
         found: Result<Vec<IpAddr>, LookupError>,
         now: Timestamp,
     ) -> (String, Vec<u32>) {
-        let name = resolver.begin_next().expect("one is queued");
+        let name = resolver.begin_next().expect("a lookup is queued");
         let (_, waiters) = resolver.finish(&name, found, Duration::ZERO, now);
         (name.to_string(), waiters)
     }
 
     #[test]
-    fn look_ups_are_shared_and_their_answers_kept_for_a_while() {
+    fn lookups_are_shared_and_their_answers_cached() {
         let mut resolver = Resolver::default();
         assert_eq!(resolver.ask("a.example", 1, at(0), TTL), Asked::Queued);
         assert_eq!(resolver.ask("A.Example", 2, at(1), TTL), Asked::Shared);
-        assert_eq!(resolver.ask("a.example.", 3, at(1), TTL), Asked::Queued, "it is not searched for");
-        let name = resolver.begin_next().expect("one is queued");
-        assert_eq!(resolver.ask("a.example", 4, at(2), TTL), Asked::Shared, "it is under way");
+        assert_eq!(
+            resolver.ask("a.example.", 3, at(1), TTL),
+            Asked::Queued,
+            "a trailing dot makes it another name"
+        );
+        let name = resolver.begin_next().expect("a lookup is queued");
+        assert_eq!(resolver.ask("a.example", 4, at(2), TTL), Asked::Shared, "the lookup is in progress");
         let (answer, waiters) = resolver.finish(&name, Ok(vec![ip(1)]), Duration::ZERO, at(10));
         assert_eq!((answer, waiters), (found(1), vec![1, 2, 4]));
         for (milliseconds, expected) in [(5, Asked::Known(found(1))), (5009, Asked::Known(found(1)))] {
             assert_eq!(resolver.ask("a.EXAMPLE", 5, at(milliseconds), TTL), expected);
         }
-        assert_eq!(resolver.ask("a.example", 5, at(5010), TTL), Asked::Queued, "it is too old");
+        assert_eq!(resolver.ask("a.example", 5, at(5010), TTL), Asked::Queued, "the answer has expired");
         assert_eq!(look_up(&mut resolver, Ok(vec![ip(3)]), at(5010)), ("a.example.".to_owned(), vec![3]));
         assert_eq!(look_up(&mut resolver, Ok(vec![ip(2)]), at(5010)), ("a.example".to_owned(), vec![5]));
         assert_eq!(resolver.ask("a.example", 5, at(5011), TTL), Asked::Known(found(2)));
@@ -286,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_kept_for_a_shorter_while() {
+    fn failures_are_cached_for_a_shorter_time() {
         for (ttl, kept) in [(5000, 999), (300, 299), (0, 0)] {
             let ttl = Duration::from_millis(ttl);
             let mut resolver = Resolver::default();
@@ -301,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_away_leaves_the_look_up_to_others() {
+    fn a_cancelled_waiter_leaves_the_lookup_to_others() {
         let mut resolver = Resolver::default();
         resolver.ask("a", 1, at(0), TTL);
         resolver.ask("a", 2, at(0), TTL);
@@ -310,18 +315,22 @@ mod tests {
         resolver.cancel("b", &1);
         resolver.cancel("c", &1);
         assert_eq!(look_up(&mut resolver, Ok(vec![ip(1)]), at(1)), ("a".to_owned(), vec![2]));
-        assert_eq!(resolver.begin_next(), None, "nobody waits for b");
+        assert_eq!(resolver.begin_next(), None, "no client waits for b");
         assert_eq!(resolver.ask("b", 3, at(2), TTL), Asked::Queued);
-        let name = resolver.begin_next().expect("one is queued");
+        let name = resolver.begin_next().expect("a lookup is queued");
         resolver.cancel("b", &3);
-        assert_eq!(resolver.ask("b", 4, at(3), TTL), Asked::Shared, "it is under way, and stays so");
+        assert_eq!(
+            resolver.ask("b", 4, at(3), TTL),
+            Asked::Shared,
+            "a lookup in progress continues without waiters"
+        );
         assert_eq!(resolver.finish(&name, Ok(vec![ip(2)]), Duration::ZERO, at(4)), (found(2), vec![4]));
         resolver.cancel("b", &4);
         assert_eq!(resolver.ask("b", 5, at(5), TTL), Asked::Known(found(2)));
     }
 
     #[test]
-    fn names_that_take_long_leave_threads_to_others() {
+    fn slow_names_leave_threads_to_others() {
         let mut resolver = Resolver::default();
         let begin = |resolver: &mut Resolver<u32>, names: &[&str]| -> Vec<String> {
             for name in names {
@@ -335,12 +344,12 @@ mod tests {
             }
         };
         let (found, failed) = (Ok(vec![ip(1)]), Err(LookupError::Failed));
-        // Of names that are not known one thread is kept free, for a name that resolved before.
+        // Unknown names leave one thread free, for a name that resolved before.
         assert_eq!(begin(&mut resolver, &["good", "s1", "s2", "s3", "s4"]), ["good", "s1", "s2"]);
         finish(&mut resolver, &["good"], &found, 20);
         assert_eq!(begin(&mut resolver, &["good"]), ["s3", "good"]);
         finish(&mut resolver, &["good"], &found, 20);
-        // Of those that took long, another one.
+        // Slow names leave another one free.
         finish(&mut resolver, &["s1", "s2", "s3"], &failed, 10_000);
         assert_eq!(begin(&mut resolver, &["s1", "s2", "s3"]), ["s4", "s1", "s2"]);
         finish(&mut resolver, &["s4", "s1"], &failed, 10_000);
@@ -354,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn queue_and_answers_are_bounded() {
+    fn queue_and_cache_are_limited() {
         let mut resolver = Resolver::default();
         let ask = |resolver: &mut Resolver<u32>, number: usize, now| {
             resolver.ask(&format!("n{number}"), 1, now, TTL)
@@ -378,11 +387,15 @@ mod tests {
             assert!(resolver.names.len() <= ANSWERS_MAX + QUEUE_MAX);
         }
         let newest = 10_000 + 3 * ANSWERS_MAX - 3;
-        assert_eq!(ask(&mut resolver, newest, at(5000)), Asked::Known(found(1)), "the newest are kept");
+        assert_eq!(
+            ask(&mut resolver, newest, at(5000)),
+            Asked::Known(found(1)),
+            "the newest answers are kept"
+        );
     }
 
     #[test]
-    fn addresses_are_canonical_few_and_each_there_once() {
+    fn addresses_are_canonical_limited_and_unique() {
         let mapped: IpAddr = "::ffff:10.0.0.1".parse().unwrap();
         assert_eq!(addresses(vec![ip(2), mapped, ip(1), ip(2)]), Ok([ip(2), ip(1)].into()));
         assert_eq!(addresses(Vec::new()), Err(LookupError::NoSuchName));

@@ -1,6 +1,6 @@
-//! The protocol on a client's connection: HTTP exchanges, one after another, or for good a tunnel.
+//! The protocol on a client's connection: HTTP exchanges, one after another, and after a CONNECT a tunnel.
 //!
-//! Owns the choice of protocol, and passes events on. Never decides for either.
+//! Owns the choice of protocol, and passes events on. Makes no decision of either protocol.
 
 use super::{
     events::{Context, Event, Output, Side, Wants},

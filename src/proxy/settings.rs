@@ -37,7 +37,7 @@ pub struct Timeouts {
     pub upstream_idle: Duration,
     /// How long a tunnel may be silent.
     pub tunnel_idle: Duration,
-    /// For the addresses of a name, from their lookup on.
+    /// For the cached addresses of a name, from their lookup on.
     pub resolve_ttl: Duration,
 }
 

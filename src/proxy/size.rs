@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_and_written() {
+    fn sizes_are_parsed_and_displayed() {
         for (text, expected, written) in [
             ("0", Some(0), "0"),
             ("1", Some(1), "1"),

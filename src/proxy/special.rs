@@ -56,7 +56,7 @@ pub(super) fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 5] {
     const SIX_TO_FOUR: IpNet = v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16); // RFC 3056
     const TEREDO: IpNet = v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32); // RFC 4380 section 4
     if ip.is_unspecified() || ip.is_loopback() {
-        return [None; 5]; // in ::/96, but addresses of their own
+        return [None; 5]; // `::` and `::1` are in ::/96, but embed no IPv4 address
     }
     let is_in = |range: &IpNet| range.contains(&IpAddr::V6(ip));
     let [_, a, b, c, e, f, y, z] = ip.segments();
@@ -72,7 +72,7 @@ pub(super) fn embedded(ip: Ipv6Addr) -> [Option<Ipv4Addr>; 5] {
     } else {
         [None; 4]
     };
-    // An ISATAP interface identifier may stand behind any prefix, those above included.
+    // An ISATAP interface identifier may follow any prefix, including those above.
     [one, two, three, four, v4(y, z).filter(|_| is_isatap(e, f))]
 }
 

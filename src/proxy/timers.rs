@@ -60,7 +60,7 @@ impl SessionTimers {
     }
 }
 
-/// The timers of all owners, each known by a `K`.
+/// The timers of all owners, each identified by a `K`.
 #[derive(Debug)]
 pub struct Timers<K> {
     heap: BinaryHeap<Reverse<(Timestamp, K, Timer)>>,
@@ -96,7 +96,7 @@ impl<K: Copy + Ord> Timers<K> {
     }
 
     /// Limits the heap: removes all entries but the newest of each timer, once there are a quarter more than expected.
-    /// Expected are as many as the last sweep left, but at least one and at most all timers for each of `owners`.
+    /// The expected number is that of the last sweep, but at least one and at most all timers for each of `owners`.
     pub fn sweep(&mut self, owners: usize, timers: impl Fn(K) -> Option<SessionTimers>) {
         let expected = self.swept_len.clamp(owners, owners * Timer::COUNT);
         if self.heap.len() > expected + expected / 4 + STALE_MAX {
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadline_that_moves_away_costs_no_entry() {
+    fn a_later_deadline_adds_no_entry() {
         let start = Timestamp::default();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timers = Timers::default();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_that_comes_closer_overtakes_and_leaves_a_stale_entry() {
+    fn an_earlier_deadline_adds_an_entry_and_leaves_a_stale_one() {
         let start = Timestamp::default();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timers = Timers::default();
@@ -143,12 +143,12 @@ mod tests {
         assert!(a.fire(Timer::Exchange, at(5)));
         assert_eq!(timers.pop_due(at(20)), Some(('b', Timer::Exchange, at(7))));
         assert_eq!(timers.pop_due(at(20)), Some(('a', Timer::Exchange, at(10))));
-        assert!(!a.fire(Timer::Exchange, at(10)), "that entry was overtaken");
+        assert!(!a.fire(Timer::Exchange, at(10)), "a stale entry fired");
         assert_eq!((timers.pop_due(at(20)), timers.next()), (None, None));
     }
 
     #[test]
-    fn the_heap_stays_bounded_by_its_owners() {
+    fn the_heap_is_limited_by_the_number_of_owners() {
         let start = Timestamp::default();
         let mut timers = Timers::default();
         let mut armed = SessionTimers::default();
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn several_timers_of_one_owner_come_up_apart() {
+    fn timers_of_one_owner_fire_independently() {
         let start = Timestamp::default();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut timers = Timers::default();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_are_all_in_use_are_not_swept_again_and_again() {
+    fn entries_in_use_are_swept_only_once() {
         let start = Timestamp::default();
         let mut timers = Timers::default();
         let mut armed = [SessionTimers::default(); 1000];
@@ -190,18 +190,18 @@ mod tests {
                 timers.arm(owner, timer, armed, start + Duration::from_secs(seconds));
             }
         }
-        let asked = std::cell::Cell::new(0);
+        let checks = std::cell::Cell::new(0);
         for _ in 0..10 {
             timers.sweep(armed.len(), |owner| {
-                asked.set(asked.get() + 1);
+                checks.set(checks.get() + 1);
                 Some(armed[owner])
             });
         }
-        assert_eq!((timers.heap.len(), asked.get()), (3000, 3000), "one sweep finds that all are in use");
+        assert_eq!((timers.heap.len(), checks.get()), (3000, 3000), "the heap was swept more than once");
     }
 
     #[test]
-    fn the_entries_of_owners_that_are_gone_are_swept_however_many_there_were() {
+    fn entries_of_removed_owners_are_swept() {
         let start = Timestamp::default();
         let mut timers = Timers::default();
         let mut armed = [SessionTimers::default(); 1000];

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_lost_and_nothing_wraps() {
+    fn arithmetic_is_exact_and_does_not_wrap() {
         let (start, week) = (Timestamp::default(), Duration::new(7 * 24 * 3600, 1));
         let at = start + week;
         assert_eq!((at.since(start), start.since(at)), (week, Duration::ZERO));

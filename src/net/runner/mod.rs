@@ -1,9 +1,9 @@
 //! Runs one client's session until nothing moves, its turn is over, or the worker has to act.
 //!
-//! Does what the session wants if a socket is ready for it, and passes the result to the session. Touches only its own
-//! client and its own upstream. Bytes are read into the worker's scratch buffer and written from there; `response`
-//! moves those of a response. Only bytes that the other side does not take now are held with its connection; while any
-//! are, their source is not read.
+//! Makes the move that the session waits for, if a socket is ready for it, and passes the result to the session.
+//! Touches only its own client and its own upstream. Bytes are read into the worker's scratch buffer and written from
+//! there; `response` moves those of a response. Only bytes that the other side does not accept now are held with its
+//! connection; while any are held, their source is not read.
 
 mod response;
 mod tunnel;
@@ -39,7 +39,7 @@ use crate::{
 /// Size up to which a request, with everything held for it, is within each session's allowance.
 const SETTLED_BYTES_MAX: usize = ALLOWANCE_BYTES - REWRITE_BYTES;
 
-/// A client's connection, its pod's connection, and what the worker lends for one run.
+/// A client's connection, its pod's connection, and the tools that the worker lends for one run.
 pub(super) struct Runner<'w, N: Network> {
     pub(super) client: &'w mut Client<N::Socket>,
     pub(super) upstream: Option<&'w mut Upstream<N::Socket>>,
@@ -50,7 +50,7 @@ pub(super) struct Runner<'w, N: Network> {
     pub(super) tools: &'w mut Tools<N>,
 }
 
-/// What each run needs, and only one run at a time.
+/// Tools that each run borrows. Only one run uses them at a time.
 pub(super) struct Tools<N: Network> {
     pub(super) network: N,
     /// As of this turn.
@@ -304,10 +304,10 @@ mod tests {
         },
     };
 
-    const ASK: &[u8] = b"GET /pods/127.0.0.1/80/m HTTP/1.1\r\nHost: p\r\n\r\n";
+    const REQUEST: &[u8] = b"GET /pods/127.0.0.1/80/m HTTP/1.1\r\nHost: p\r\n\r\n";
     const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 3\r\n\r\nup\n";
 
-    /// What a worker lends, and one client with its upstream.
+    /// The tools of a worker, and one client with its upstream.
     struct Bench {
         client: Client<Fake>,
         fake: Fake,
@@ -370,7 +370,7 @@ mod tests {
             let key = self.upstreams.open(&mut self.tools.network, peer, client, self.shared.counters(0));
             let key = key.expect("opened");
             self.client.upstream = Some(key);
-            let upstream = self.upstreams.get_mut(key).expect("it is there");
+            let upstream = self.upstreams.get_mut(key).expect("the upstream exists");
             upstream.stream.add_ready(Ready::READ.with(Ready::WRITE));
             let pod = self.tools.network.opened[0].1.clone();
             pod.0.borrow_mut().incoming.extend(response);
@@ -381,8 +381,8 @@ mod tests {
     const ACT: Action = Action::Act { delivered: true };
 
     #[test]
-    fn a_run_ends_wherever_the_worker_has_to_act() {
-        let mut bench = Bench::new(ASK);
+    fn a_run_ends_when_the_worker_has_to_act() {
+        let mut bench = Bench::new(REQUEST);
         assert_eq!(bench.run(16), ACT);
         let pod = bench.connect(RESPONSE);
         assert_eq!(bench.run(16), ACT, "connected, sent, and received in one run");
@@ -393,14 +393,14 @@ mod tests {
         );
         assert_eq!(bench.fake.0.borrow().written, RESPONSE);
         assert_eq!(bench.run(16), ACT);
-        let report = bench.tools.out.report.take().expect("it is over");
+        let report = bench.tools.out.report.take().expect("the exchange is over");
         assert_eq!((report.outcome, report.status), (Outcome::Forwarded, 200));
         assert_eq!(bench.run(16), Action::Wait, "for the next request");
     }
 
     #[test]
-    fn a_run_has_so_many_moves_and_bytes() {
-        let mut bench = Bench::new(ASK);
+    fn a_run_is_limited_in_moves_and_bytes() {
+        let mut bench = Bench::new(REQUEST);
         assert_eq!(bench.run(0), Action::Yield);
         assert_eq!(bench.run(1), ACT);
         bench.connect(RESPONSE);
@@ -413,8 +413,8 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_takes_nothing_has_its_pod_wait() {
-        let mut bench = Bench::new(ASK);
+    fn a_pod_is_not_read_while_its_client_stalls() {
+        let mut bench = Bench::new(REQUEST);
         assert_eq!(bench.run(16), ACT);
         let pod = bench.connect(&RESPONSE[..RESPONSE.len() - 1]);
         bench.fake.0.borrow_mut().takes = 5;
@@ -422,18 +422,18 @@ mod tests {
         assert!(bench.client.is_stalled());
         pod.0.borrow_mut().incoming.push_back(b'\n');
         assert_eq!(bench.run(16), Action::Wait);
-        assert_eq!(pod.0.borrow().incoming.len(), 1, "nothing is read while something is kept");
+        assert_eq!(pod.0.borrow().incoming.len(), 1, "the pod was read while the client stalled");
         bench.fake.0.borrow_mut().takes = usize::MAX;
         bench.client.stream.add_ready(Ready::WRITE);
         let upstream = bench.client.upstream.and_then(|key| bench.upstreams.get_mut(key));
-        upstream.expect("it is there").stream.add_ready(Ready::READ);
+        upstream.expect("the upstream exists").stream.add_ready(Ready::READ);
         assert_eq!(bench.run(16), ACT);
         assert_eq!(bench.fake.0.borrow().written, RESPONSE);
     }
 
     #[test]
-    fn a_client_that_cannot_be_written_to_is_gone() {
-        let mut bench = Bench::new(ASK);
+    fn a_failed_write_to_a_client_ends_its_exchange() {
+        let mut bench = Bench::new(REQUEST);
         assert_eq!(bench.run(16), ACT);
         bench.connect(&RESPONSE[..RESPONSE.len() - 1]);
         bench.fake.0.borrow_mut().takes = 5;
@@ -442,7 +442,10 @@ mod tests {
         bench.client.stream.add_ready(Ready::WRITE);
         assert_eq!(bench.run(16), ACT);
         assert_eq!(bench.tools.out.client, ClientAction::Close);
-        assert_eq!(bench.tools.out.report.take().expect("it is over").outcome, Outcome::ClientClosedRequest);
+        assert_eq!(
+            bench.tools.out.report.take().expect("the exchange is over").outcome,
+            Outcome::ClientClosedRequest
+        );
     }
 
     /// Returns a response with that many `bytes` of content.
@@ -452,9 +455,9 @@ mod tests {
     }
 
     #[test]
-    fn long_bodies_go_through_the_pipe_where_both_sides_can() {
+    fn long_bodies_are_spliced_if_both_sides_can() {
         for (client_can, pod_can) in [(true, true), (true, false), (false, true)] {
-            let mut bench = Bench::new(ASK);
+            let mut bench = Bench::new(REQUEST);
             assert_eq!(bench.run(16), ACT);
             let response = long_response(4 * READ_BYTES_MAX);
             let pod = bench.connect(&response);
@@ -468,19 +471,19 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_behind_a_response_keeps_its_connection_from_being_used_again() {
+    fn bytes_after_a_response_prevent_reuse_of_its_connection() {
         for surplus in [&b""[..], b"x"] {
-            let mut bench = Bench::new(ASK);
+            let mut bench = Bench::new(REQUEST);
             assert_eq!(bench.run(16), ACT);
             let response = long_response(4 * READ_BYTES_MAX);
             let pod = bench.connect(&[&response, surplus].concat());
-            let key = bench.client.upstream.expect("it is there");
-            let upstream = bench.upstreams.get_mut(key).expect("it is there");
+            let key = bench.client.upstream.expect("the upstream exists");
+            let upstream = bench.upstreams.get_mut(key).expect("the upstream exists");
             upstream.read_mode = ReadMode::Head; // all of it enters the pipe at once
             assert_eq!(bench.run(16), ACT);
             assert!(bench.fake.0.borrow().written == response);
             assert!(pod.0.borrow().incoming.is_empty());
-            let upstream = bench.upstreams.get(key).expect("it is there");
+            let upstream = bench.upstreams.get(key).expect("the upstream exists");
             assert_eq!(upstream.has_surplus, !surplus.is_empty());
         }
     }

@@ -111,7 +111,7 @@ impl<N: Network> Runner<'_, N> {
         }
     }
 
-    /// Writes what the exchange forwards of `bytes`, and passes the unused bytes to the exchange again.
+    /// Writes the part of `bytes` that the exchange forwards, and passes the unused bytes to the exchange again.
     fn relay(&mut self, mut bytes: &mut [u8]) -> Move {
         loop {
             let used = self.tools.out.used;

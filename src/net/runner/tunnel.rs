@@ -35,16 +35,16 @@ enum Moved {
 }
 
 /// One direction of a tunnel.
-struct Way<'c, S> {
+struct Direction<'c, S> {
     source: &'c mut Stream<S>,
     sink: &'c mut Stream<S>,
-    /// What the sink has yet to take.
+    /// Bytes that the sink has yet to accept.
     outbox: &'c mut Outbox,
-    /// Counts what the sink took.
+    /// Counts the bytes that the sink accepted.
     sent: &'c Counter,
 }
 
-impl<'c, S> Way<'c, S> {
+impl<'c, S> Direction<'c, S> {
     fn from(
         source: Side,
         client: &'c mut Client<S>,
@@ -121,7 +121,7 @@ impl<N: Network> Runner<'_, N> {
             let bytes = mem::take(&mut client.input).into_vec();
             tools.transfer.keep(client.outbox_to(to), bytes);
         }
-        let Way { sink, outbox, sent, .. } = Way::from(to.other(), client, upstream, counters);
+        let Direction { sink, outbox, sent, .. } = Direction::from(to.other(), client, upstream, counters);
         if !outbox.is_stalled() {
             return Moved::Nothing;
         }
@@ -137,7 +137,7 @@ impl<N: Network> Runner<'_, N> {
     fn copy_from(&mut self, from: Side, scratch: &mut [u8]) -> Moved {
         let Self { client, upstream, tools, counters, .. } = self;
         let Some(upstream) = upstream.as_deref_mut() else { return Moved::Nothing };
-        let Way { source, sink, outbox, sent } = Way::from(from, client, upstream, counters);
+        let Direction { source, sink, outbox, sent } = Direction::from(from, client, upstream, counters);
         let bytes = match source.read(scratch) {
             Ok(Received::Bytes(bytes)) => bytes,
             Ok(Received::NotReady) => return Moved::Nothing,
@@ -159,7 +159,7 @@ impl<N: Network> Runner<'_, N> {
     fn splice_from(&mut self, from: Side, room: usize) -> Option<Moved> {
         let Self { client, upstream, tools, counters, shared, .. } = self;
         let upstream = upstream.as_deref_mut()?;
-        let Way { source, sink, outbox, sent } = Way::from(from, client, upstream, counters);
+        let Direction { source, sink, outbox, sent } = Direction::from(from, client, upstream, counters);
         let can_splice = source.socket().can_splice() && sink.socket().can_splice();
         // At a mark of urgent data splice(2) returns EAGAIN, although there is more after it.
         let is_urgent = source.is_ready(Ready::URGENT);

@@ -1,8 +1,8 @@
 //! How clients enter a worker, and which clients leave when the limit is reached.
 //!
 //! A client that finds all places taken waits for one for a limited time ([`crate::net::places`]).
-//! [`crate::proxy::admission`] decides which client gives up its place and how long the others wait; this file carries
-//! it out. A client closed for its silence first gets a response with the reason.
+//! [`crate::proxy::admission`] decides which client gives up its place and how long the others wait; this file
+//! performs it. A client closed for its silence first gets a response with the reason.
 
 use std::{io, mem, time::Duration};
 
@@ -30,7 +30,7 @@ use crate::{
 /// How soon a worker checks again whether to make room when another worker has to do so first.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// How long the kernel tries to deliver the response to a client that is closed at once.
-const TOLD_WITHIN: Duration = Duration::from_secs(2);
+const REJECTION_DELIVERED_WITHIN: Duration = Duration::from_secs(2);
 
 impl<N: Network> Worker<N> {
     /// Accepts a new client.
@@ -156,7 +156,7 @@ impl<N: Network> Worker<N> {
         true
     }
 
-    /// Turns away a client that waited in vain and has sent nothing, without waiting for its request.
+    /// Turns away a client that got no place in time and has sent nothing, without waiting for its request.
     pub(super) fn turn_away_if_silent(&mut self, key: Key) {
         let is_silent = |client: &Client<_>| !client.has_place && client.session.idles() && !client.queued;
         if self.clients.get(key).is_some_and(is_silent) {
@@ -178,7 +178,7 @@ impl<N: Network> Worker<N> {
                 self.tools.now,
             ) {
                 Eviction::Client(slot) => self.clients.key_at(slot),
-                Eviction::Nobody => None,
+                Eviction::None => None,
                 Eviction::Other(worker) => {
                     self.shared.wake(worker);
                     None
@@ -205,7 +205,7 @@ impl<N: Network> Worker<N> {
         self.admission.note(key.slot(), false, true);
         self.step(key, Event::TurnAway);
         if self.admission.is_overrun() {
-            self.close_told(key);
+            self.close_rejected(key);
         } else {
             self.enqueue(key);
         }
@@ -233,17 +233,17 @@ impl<N: Network> Worker<N> {
     /// with a reset, which destroys no response that the client's kernel has received.
     fn turn_away_at_once(&mut self, key: Key) {
         if let Some(client) = self.clients.get_mut(key) {
-            client.stream.add_ready(Ready::WRITE); // a new connection's send buffer fits more than that
+            client.stream.add_ready(Ready::WRITE); // the response fits into a new connection's send buffer
         }
         self.step(key, Event::TurnAway);
-        self.close_told(key);
+        self.close_rejected(key);
     }
 
     /// Closes a client that was just turned away, whether or not all of the response was sent.
-    fn close_told(&mut self, key: Key) {
+    fn close_rejected(&mut self, key: Key) {
         self.step(key, Event::Flushed);
         if let Some(client) = self.take_client(key) {
-            client.stream.close_delivering(TOLD_WITHIN);
+            client.stream.close_delivering(REJECTION_DELIVERED_WITHIN);
         }
     }
 
@@ -308,7 +308,7 @@ impl<N: Network> Worker<N> {
             }
             (None, Some(key)) => {
                 self.step(key, Event::TurnAway);
-                self.close_told(key);
+                self.close_rejected(key);
             }
             (None, None) => {}
         }

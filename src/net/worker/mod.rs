@@ -407,13 +407,13 @@ mod tests {
     };
 
     #[test]
-    fn a_turn_goes_by_the_settings_that_are_in_force_when_it_begins() {
+    fn a_turn_uses_the_settings_in_effect_when_it_begins() {
         let shared = Arc::new(shared(1, 1, 1));
         let mut worker = Worker::new(FakeNetwork::default(), Arc::clone(&shared), 0);
         worker.run_once(Timestamp::default());
         let before = worker.tools.settings.access_log;
         shared.swap_settings(Settings { access_log: !before, ..(*shared.settings()).clone() });
-        assert_eq!(worker.tools.settings.access_log, before, "not within a turn");
+        assert_eq!(worker.tools.settings.access_log, before, "the settings changed within a turn");
         worker.run_once(Timestamp::default());
         assert_eq!(worker.tools.settings.access_log, !before);
     }

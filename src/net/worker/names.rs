@@ -1,4 +1,4 @@
-//! How the clients of a worker get the addresses of names.
+//! Requests the addresses of names for the clients of a worker, and delivers the answers.
 //!
 //! An answer reaches a client by its key, and only while its exchange waits for that name: a client that got another
 //! response in the meantime and now waits for another name does not receive it.

@@ -1,6 +1,6 @@
-//! What a worker does with the pod's connection of a session: it takes one from the pool, opens, pools or closes it.
+//! Performs a session's actions on its pod's connection: takes one from the pool, opens, pools or closes it.
 //!
-//! Never decides which of these: that is up to the session. [`crate::net::upstreams`] owns the connections.
+//! The session decides on the action. [`crate::net::upstreams`] owns the connections.
 
 use log::debug;
 
@@ -88,7 +88,7 @@ impl<N: Network> Worker<N> {
     fn connect(&mut self, key: Key, peer: Peer, to_other: bool) -> Option<Event<'static>> {
         let counters = self.shared.counters(self.index);
         let Some(upstream) = self.upstreams.reuse(peer, key, self.tools.now, counters) else {
-            // Only where a connection would be opened: to find out takes some system calls.
+            // Checked only before a connection is opened, because the check takes some system calls.
             let is_to_itself = self.shared.listens_at(peer);
             if is_to_itself && to_other {
                 return Some(Event::UpstreamFailed(UpstreamError::Itself));

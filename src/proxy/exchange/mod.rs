@@ -63,7 +63,7 @@ impl Exchange {
         match (self, input) {
             (state, Event::Timeout { .. }) if state.deadline().is_none_or(|at| ctx.now < at) => state,
             (state @ (Self::Closed | Self::Tunnel(_)), _) => state,
-            (state, Event::NoRoom { client_stalled }) => state.give_way(client_stalled, ctx, out),
+            (state, Event::NoRoom { client_stalled }) => state.free_buffers(client_stalled, ctx, out),
             (
                 Self::Resolving { transaction, .. }
                 | Self::Connecting { transaction, .. }
@@ -88,7 +88,7 @@ impl Exchange {
 
     /// Frees all buffers of the exchange. The client gets a response if none has begun.
     #[cold]
-    fn give_way(self, client_stalled: bool, ctx: &mut Context<'_>, out: &mut Output) -> Self {
+    fn free_buffers(self, client_stalled: bool, ctx: &mut Context<'_>, out: &mut Output) -> Self {
         let outcome = Outcome::BuffersFull;
         match self {
             Self::Reading(reading) if reading.begun() => {

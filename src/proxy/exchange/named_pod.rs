@@ -1,6 +1,6 @@
 //! A pod that a request gives by name: its name, and those of its addresses that may be tried.
 //!
-//! Owns which addresses may be connected to: each of them was authorized.
+//! Contains only authorized addresses.
 
 use std::{fmt, net::IpAddr};
 

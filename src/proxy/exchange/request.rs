@@ -125,7 +125,7 @@ impl Reading {
         transaction: &mut Transaction,
     ) -> Result<(), Outcome> {
         let route = RouteName::of(head.target);
-        // Probes and metrics are answered at the client limit too: a restart would help nobody.
+        // Probes and metrics are answered at the client limit too: a restart would not help.
         if self.turned_away && !matches!(route, RouteName::Page(_)) {
             return Err(Outcome::TooManyClients);
         }

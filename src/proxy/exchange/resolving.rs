@@ -1,6 +1,6 @@
 //! Resolves the name of a pod, and tries its addresses one after another.
 //!
-//! Owns which addresses are tried, and until when. A name is resolved once for a request, and only its authorized
+//! Decides which addresses are tried, and until when. A name is resolved once for a request, and only its authorized
 //! addresses are connected to.
 
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Handles the pod's response, from its first byte to the end of its body.
 //!
-//! Owns which bytes are forwarded and which heads are refused. Where a body ends is up to
-//! [`http1::body`](crate::http1::body).
+//! Decides which bytes are forwarded and which heads are refused. [`http1::body`](crate::http1::body) finds the end of
+//! a body.
 
 use std::ops::Range;
 

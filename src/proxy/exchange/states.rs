@@ -74,8 +74,8 @@ pub struct Lingering {
 }
 
 impl Exchange {
-    /// Waits for the first request of a new connection. If it is `turned_away`, the only response is psystrike's own
-    /// page or that there are too many clients.
+    /// Waits for the first request of a new connection. If it is `turned_away`, the response is one of
+    /// psystrike's own pages, or a 503 because there are too many clients.
     pub fn new(now: Timestamp, settings: &Settings, turned_away: bool) -> Self {
         Self::Reading(Reading { until: now + settings.timeouts.header, seen: 0, turned_away })
     }

@@ -41,7 +41,8 @@ impl Counter {
     }
 }
 
-/// Status codes with a label value of their own: IANA's, and some that servers made up. All others are `other`.
+/// Status codes with a label value of their own: IANA's, and some unregistered ones that servers send. All others are
+/// `other`.
 pub(super) const STATUSES: [u16; 66] = [
     200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304, 305, 307, 308, 400, 401, 402,
     403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 421, 422, 423, 424, 425,

@@ -88,15 +88,15 @@ mod tests {
         ] {
             assert!(page.lines().any(|known| known == line), "{line} is missing in\n{page}");
         }
-        assert!(!page.contains("response_timeout\"} 1\npsystrike_refusals"), "a failure is no refusal");
-        assert!(!page.contains("10.0.0.1"), "no label names a pod");
-        assert!(!page.contains("process_"), "what the kernel does not say is left out");
-        assert!(!page.contains("splice_enabled"), "what the kernel does not say is left out");
+        assert!(!page.contains("response_timeout\"} 1\npsystrike_refusals"), "a failure counts as a refusal");
+        assert!(!page.contains("10.0.0.1"), "a label contains a pod's address");
+        assert!(!page.contains("process_"), "a value that the kernel did not provide");
+        assert!(!page.contains("splice_enabled"), "a value that the kernel did not provide");
     }
 
     #[test]
     fn the_tables_are_in_order() {
-        assert!(STATUSES.is_sorted(), "they are searched by halves");
+        assert!(STATUSES.is_sorted(), "binary search needs sorted codes");
         for (at, &outcome) in Outcome::ALL.iter().enumerate() {
             assert_eq!(outcome as usize, at);
             let known = outcome.status() == 0 || STATUSES.contains(&outcome.status());

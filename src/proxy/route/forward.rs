@@ -66,7 +66,7 @@ fn parse_authority(authority: &str, default_port: Option<u16>) -> Result<Destina
             let end = authority.bytes().position(|byte| byte == b':');
             let (text, port) = authority.split_at(end.unwrap_or(authority.len()));
             if port.bytes().skip(1).any(|byte| byte == b':') {
-                return Err(Outcome::BadHost); // an IPv6 address without brackets, or nothing known
+                return Err(Outcome::BadHost); // an IPv6 address without brackets, or another unknown form
             }
             let ip = text.parse::<Ipv4Addr>().map(|ip| Host::Address(ip.into()));
             (ip.or_else(|_| parse_name(text))?, port)

@@ -1,6 +1,6 @@
 //! Hosts and ports in a request target.
 //!
-//! Owns which spellings of an address are accepted. [`name`](crate::proxy::name) owns the syntax of names.
+//! Decides which spellings of an address are accepted. [`name`](crate::proxy::name) owns the syntax of names.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

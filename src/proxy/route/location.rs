@@ -1,6 +1,6 @@
 //! Rewrites a pod's `Location` to a path of psystrike.
 //!
-//! Owns which references lead to the same pod.
+//! Decides which references lead to the same pod.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -11,9 +11,14 @@ use crate::proxy::peer::Peer;
 /// nowhere.
 ///
 /// `name` is the pod's name, if the request gives one: it stays in the path, unless `Location` has the address.
-/// `asked` is the path of the request to the pod: relative references are resolved against it. Resolved against the
+/// `requested` is the path of the request to the pod: relative references are resolved against it. Resolved against the
 /// client's own path, a reference with `..` could lead elsewhere.
-pub fn location_through_us(location: &[u8], peer: Peer, name: Option<&str>, asked: &str) -> Option<String> {
+pub fn location_through_us(
+    location: &[u8],
+    peer: Peer,
+    name: Option<&str>,
+    requested: &str,
+) -> Option<String> {
     let location = str::from_utf8(location).ok()?;
     let mut name = name;
     let reference = match location.split_once("//") {
@@ -35,10 +40,10 @@ pub fn location_through_us(location: &[u8], peer: Peer, name: Option<&str>, aske
     let path = match path {
         // Only another fragment: the same page, and no request.
         "" if !suffix.starts_with('?') => return None,
-        "" => asked.to_owned(),
+        "" => requested.to_owned(),
         _ if path.starts_with('/') => remove_dot_segments(path),
         _ => {
-            let folder = asked.rfind('/').map_or("/", |at| &asked[..=at]);
+            let folder = requested.rfind('/').map_or("/", |at| &requested[..=at]);
             remove_dot_segments(&format!("{folder}{path}"))
         }
     };
@@ -106,8 +111,8 @@ mod tests {
     }
 
     #[test]
-    fn locations_into_the_pod_lead_through_us() {
-        for (asked, location, expected) in [
+    fn locations_on_the_same_pod_lead_through_psystrike() {
+        for (requested, location, expected) in [
             ("/metrics", "/m", Some("/pods/10.1.2.3/8080/m")),
             ("/metrics", "/m?a=/../b#c", Some("/pods/10.1.2.3/8080/m?a=/../b#c")),
             ("/metrics", "/a/../../m/.", Some("/pods/10.1.2.3/8080/m/")),
@@ -134,8 +139,8 @@ mod tests {
             ("/metrics", "mailto:a@b", None),
             ("/metrics", "a:b/c", None),
         ] {
-            let got = location_through_us(location.as_bytes(), pod("10.1.2.3:8080"), None, asked);
-            assert_eq!(got.as_deref(), expected, "{location:?} from {asked}");
+            let got = location_through_us(location.as_bytes(), pod("10.1.2.3:8080"), None, requested);
+            assert_eq!(got.as_deref(), expected, "{location:?} from {requested}");
         }
         for (location, expected) in [
             ("http://[fd00::1]/m", Some("/pods/fd00::1/80/m")),
@@ -147,11 +152,11 @@ mod tests {
             assert_eq!(got.as_deref(), expected, "{location:?}");
         }
         let not_text = location_through_us(b"/\xff", pod("10.1.2.3:8080"), None, "/metrics");
-        assert_eq!(not_text, None, "what cannot be read is not rewritten");
+        assert_eq!(not_text, None, "bytes that are not text were rewritten");
     }
 
     #[test]
-    fn locations_keep_the_name_that_was_asked_for() {
+    fn locations_keep_the_requested_name() {
         for (address, location, expected) in [
             ("10.1.2.3:8080", "/m", Some("/pods/web.svc/8080/m")),
             ("10.1.2.3:8080", "n?q", Some("/pods/web.svc/8080/n?q")),

@@ -1,9 +1,9 @@
-//! The state machine of a tunnel (RFC 9110 section 9.3.6): two directions that end apart, and an idle timeout.
+//! The state machine of a tunnel (RFC 9110 section 9.3.6): two directions that end independently, and an idle timeout.
 //!
 //! Owns when a tunnel ends, and how each side is informed. Never sees the bytes: those after CONNECT belong to the pod.
 //!
 //! ```text
-//! one side closes its sending direction -> the same on the other side; the other direction goes on
+//! one side closes its sending direction -> the same on the other side; the other direction continues
 //! both have, and have taken all bytes   -> both connections are closed
 //! one connection fails                  -> the other one is reset
 //! no byte moves for a second during shutdown
@@ -104,7 +104,7 @@ impl Tunnel {
         self.client_ended && self.pod_ended
     }
 
-    /// Handles an event. Events of other states change nothing.
+    /// Handles an event. Ignores events that belong to other states.
     pub fn on_event(&mut self, event: Event<'_>, ctx: &mut Context<'_>, out: &mut Output) {
         out.clear();
         if self.is_over() {
@@ -173,7 +173,7 @@ impl Tunnel {
         self.give_up(end, stalled, out);
     }
 
-    /// Ends the tunnel. If a side is `stalled`, bytes for it are lost, and an end in order would hide that.
+    /// Ends the tunnel. If a side is `stalled`, bytes for it are lost, and an orderly close would hide that.
     fn give_up(&mut self, end: TunnelEnd, stalled: bool, out: &mut Output) {
         if !stalled {
             return self.close(end, out);
@@ -203,7 +203,7 @@ mod tests {
 
     impl Pages for NoPages {
         fn render(&self, _: Page, _: &mut Vec<u8>) -> PageHead {
-            unreachable!("a tunnel has no page")
+            unreachable!("a tunnel renders no page")
         }
 
         fn date(&self) -> std::time::SystemTime {
@@ -266,18 +266,20 @@ mod tests {
     }
 
     #[test]
-    fn each_direction_ends_apart_and_both_end_the_tunnel() {
+    fn directions_end_independently_and_both_end_the_tunnel() {
         use {ClientAction as C, UpstreamAction as U};
-        let told = [(Side::Client, (U::Shutdown, C::None)), (Side::Pod, (U::None, C::Shutdown))];
-        for ((first, tells_first), (_, tells_second)) in [(told[0], told[1]), (told[1], told[0])] {
+        let shutdowns = [(Side::Client, (U::Shutdown, C::None)), (Side::Pod, (U::None, C::Shutdown))];
+        for ((first, after_first), (_, after_second)) in
+            [(shutdowns[0], shutdowns[1]), (shutdowns[1], shutdowns[0])]
+        {
             let (tunnel, to_pod, to_client, report) = after(vec![(5, Event::TunnelEof(first))]);
-            assert_eq!(((to_pod, to_client), report), (tells_first, None));
+            assert_eq!(((to_pod, to_client), report), (after_first, None));
             assert!(!tunnel.reads_from(first) && tunnel.reads_from(first.other()) && !tunnel.is_over());
 
             // Once both have taken all bytes, their connections are closed.
             let ended = || vec![(5, Event::TunnelEof(first)), (9, Event::TunnelEof(first.other()))];
             let (tunnel, to_pod, to_client, report) = after(ended());
-            assert_eq!(((to_pod, to_client), report), (tells_second, None));
+            assert_eq!(((to_pod, to_client), report), (after_second, None));
             assert_eq!(tunnel.deadline(), Some(at(9)));
             for (more, actions, deadline, end) in [
                 (vec![(9, timeout(false))], (U::CloseDelivering, C::CloseDelivering), None, Some(9)),
@@ -347,7 +349,7 @@ mod tests {
             let (_, to_pod, to_client, report) = after_in(draining, vec![event]);
             assert_eq!((to_pod, to_client, report), (U::Reset, C::Reset, Some((end, at))));
         }
-        // As the process closes, there is time for it.
+        // During shutdown, a side that has not taken all bytes gets time for them.
         let closes = || Event::CloseIfIdle { client_stalled: true };
         for (events, deadline) in [
             (vec![(1_000, closes())], 1_050),
@@ -362,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_tunnel_gives_its_place_to_another_client() {
+    fn a_quiet_tunnel_is_evicted_for_another_client() {
         for (events, deadline, end) in [
             (vec![(1_000, CLOSE_IF_IDLE)], None, Some((TunnelEnd::Evicted, 1_000))),
             (vec![(999, CLOSE_IF_IDLE)], Some(60_000), None),
