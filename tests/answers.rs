@@ -1,4 +1,4 @@
-//! Odd responses of pods: what Go's client, and so Prometheus, accepts from a pod, it also gets through psystrike.
+//! Odd responses of pods: what Go's client, and thus Prometheus, accepts from a pod also arrives through psystrike.
 //!
 //! A table of responses. Each is served by a real pod to Go's net/http (`answers/oracle.go`) and to psystrike: whole,
 //! byte by byte, and cut. Status and body are the same, or both refuse the response; where they differ, the row gives
@@ -35,10 +35,10 @@ enum Rule {
 
 use Rule::{AsGo, Refused, Taken};
 
-const TWO_READERS: &str = "two readers may find its end in two places";
-const OLDER_GO: &str = "a Prometheus that was built with an older Go takes control bytes in values; as spaces they mean one thing";
+const TWO_READERS: &str = "parsers disagree on where its end is";
+const OLDER_GO: &str = "older Go accepts control bytes in values; replaced by spaces, they are unambiguous";
 const NOT_A_SCRAPE: &str = "no scrape succeeds with this status";
-const OTHER_PROTOCOL: &str = "what follows is another protocol";
+const OTHER_PROTOCOL: &str = "the bytes after the head are of another protocol";
 
 /// Complete heads, with the body `up 1\n` after them.
 const HEADS: &[(&str, Rule)] = &[
@@ -145,7 +145,7 @@ const HEADS: &[(&str, Rule)] = &[
     ("HTTP/1.1 200 OK\r\n\r\n", AsGo),
     ("HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\n", AsGo),
     ("HTTP/1.1 304 Same\r\nContent-Length: 5\r\n\r\n", AsGo),
-    // Codings, with a body that is in none of them.
+    // Transfer codings, with a body that uses none of them.
     ("HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 5\r\n\r\n", AsGo),
     ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", AsGo),
     ("HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\nContent-Length: 5\r\n\r\n", AsGo),
@@ -271,7 +271,7 @@ fn strictly(bytes: &[u8], end: End) -> Outcome {
     while answer.status < 200 {
         (answer, rest) = strict::answer(rest, &end)?;
     }
-    assert!(answer.is_last && rest.is_empty(), "the request asked to close: {}", bytes.escape_ascii());
+    assert!(answer.is_last && rest.is_empty(), "the request had Connection: close: {}", bytes.escape_ascii());
     Ok((answer.status, answer.body))
 }
 
@@ -283,7 +283,7 @@ fn through_psystrike(psystrike: &Psystrike, pod: &Pod) -> Outcome {
     let (bytes, end) = client.rest(LIMIT);
     match strictly(&bytes, end) {
         Ok((502, body)) => Err(String::from_utf8_lossy(&body).into_owned()),
-        // What leaves is ours, and sound as far as it goes: the only refusals are a 502 and to break off.
+        // Every forwarded byte is valid: a refusal is a 502 or a truncated response.
         Err(why) => {
             assert_eq!(why, strict::CUT_SHORT, "{}", bytes.escape_ascii());
             Err(why)
@@ -293,7 +293,7 @@ fn through_psystrike(psystrike: &Psystrike, pod: &Pod) -> Outcome {
 }
 
 #[test]
-fn what_gos_client_takes_comes_through() {
+fn responses_that_gos_client_accepts_are_forwarded() {
     let is_new =
         "go version | grep -E 'go1[.](2[6-9]|[3-9][0-9])' || { echo 'older than Go 1.26' >&2; exit 1; }";
     if !require_programs(&["go"]) || !require_working(&["sh", "-c", is_new]) {
@@ -341,7 +341,7 @@ fn what_gos_client_takes_comes_through() {
 /// Long bodies go through a pipe: the second one on a connection before all of it is read. Chunk extensions are not
 /// forwarded there either.
 #[test]
-fn no_extension_leaves_a_long_body() {
+fn no_extension_of_a_long_body_is_forwarded() {
     let mut content = Vec::new();
     let mut answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     let sizes = [70_000, 1, 300_000, 4096, 16_384, 200_000, 7];
@@ -356,7 +356,7 @@ fn no_extension_leaves_a_long_body() {
     let pod = Pod::answering("127.30.1.2", answer, Next::Keep);
     let psystrike = Psystrike::start(&["--allow", "127.0.0.0/8"]);
     for _ in 0..4 {
-        let (status, body) = through_psystrike(&psystrike, &pod).expect("a sound answer");
+        let (status, body) = through_psystrike(&psystrike, &pod).expect("a valid response");
         assert!(status == 200 && body == content, "{status} and {} bytes", body.len());
     }
     assert_eq!(pod.connections(), 1, "its connection is reused");

@@ -66,7 +66,7 @@ fn assert_alive(attack: &str, group: &Cgroup, address: SocketAddr) {
     assert_eq!(group.kills(), 0, "{attack}");
     let pod = Pod::answering("127.41.0.1", PAGE, Then::Keep);
     let target = Psystrike::target(pod.address(), "/");
-    // What the attack left may take a moment to go.
+    // The kernel may need a moment to release the attack's memory.
     let scrape = || -> io::Result<String> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(LIMIT))?;
@@ -89,7 +89,7 @@ fn hold(psystrike: &Psystrike, connections: usize, bytes: &[u8]) -> Vec<TcpStrea
         .map(|_| {
             let mut stream = TcpStream::connect(psystrike.address()).expect("a connection");
             stream.set_write_timeout(Some(HOLD)).expect("a time limit");
-            let _ = stream.write_all(bytes); // one that is turned away takes no more
+            let _ = stream.write_all(bytes); // a client that is turned away accepts no more
             stream
         })
         .collect()
@@ -149,7 +149,7 @@ fn bulk() {
                         let mut left = 32 << 20;
                         let mut sink = vec![0; 1 << 16];
                         while left > 0 {
-                            let bytes = client.stream().read(&mut sink).expect("it goes on");
+                            let bytes = client.stream().read(&mut sink).expect("the response continues");
                             assert!(bytes > 0, "an end");
                             left -= bytes.min(left);
                         }
@@ -182,7 +182,7 @@ fn resets() {
     });
 }
 
-/// 127.0.0.0/8 has an address for each: one listener serves them all.
+/// One listener serves all addresses of 127.0.0.0/8: one for each pod.
 #[test]
 fn a_hundred_thousand_distinct_pods() {
     const PODS: u32 = 100_000;
@@ -232,7 +232,7 @@ fn pipelining() {
 }
 
 #[test]
-fn an_access_log_into_a_pipe_that_nobody_reads() {
+fn an_access_log_into_a_blocked_pipe() {
     let (Some(binary), Some(group)) = (binary(), Cgroup::with_memory(16 * MIB)) else { return };
     let wrapper = group.wrapper();
     let (reader, writer) = std::io::pipe().expect("a pipe");

@@ -28,7 +28,7 @@ use support::{
 struct Setting {
     option: &'static str,
     value: &'static str,
-    /// The value of the variable in a test of the option's precedence.
+    /// The value of the variable when the option overrides it.
     other: &'static str,
     /// Other arguments that are needed to observe it.
     with: &'static [&'static str],
@@ -131,7 +131,7 @@ const SETTINGS: &[Setting] = &[
         in_force: |psystrike| {
             let mut client = psystrike.client();
             client.send("GET / HT");
-            let answer = client.response().expect("it is told why");
+            let answer = client.response().expect("a response with the reason");
             (answer.status(), answer.reason().as_str()) == (408, "request headers not received within 160ms")
         },
     },
@@ -154,7 +154,7 @@ const SETTINGS: &[Setting] = &[
         in_force: |psystrike| {
             let pod = Pod::answering("127.21.1.3", ANSWER, Then::Keep);
             psystrike.get(&Psystrike::target(pod.address(), ""));
-            pod.wait_for("its kept connection's end", |seen| seen.ended == 1).accepted == 1
+            pod.wait_for("the end of its pooled connection", |seen| seen.ended == 1).accepted == 1
         },
     },
     Setting {
@@ -226,7 +226,7 @@ fn variable(option: &str) -> String {
 }
 
 #[test]
-fn every_option_does_what_it_says_as_an_argument_and_as_a_variable() {
+fn every_option_has_its_effect_as_an_argument_and_as_a_variable() {
     thread::scope(|scope| SETTINGS.iter().for_each(|setting| drop(scope.spawn(|| check_setting(setting)))));
 }
 
@@ -244,7 +244,7 @@ fn check_setting(&Setting { option, value, other, with, in_force }: &Setting) {
 }
 
 #[test]
-fn the_access_log_is_asked_for_by_a_flag_or_a_variable() {
+fn the_access_log_is_enabled_by_a_flag_or_a_variable() {
     for (arguments, value, expected) in [
         (&["--access-log"][..], "", true),
         (&["--access-log"], "false", true),
@@ -263,7 +263,7 @@ fn the_access_log_is_asked_for_by_a_flag_or_a_variable() {
 }
 
 #[test]
-fn the_log_level_bounds_what_is_logged() {
+fn the_log_level_selects_the_lines() {
     let dead = "127.21.2.1:1".parse().expect("an address");
     for (level, info, warn) in
         [("off", false, false), ("error", false, false), ("WARN", false, true), ("debug", true, true)]
@@ -284,7 +284,7 @@ fn the_log_level_bounds_what_is_logged() {
 }
 
 #[test]
-fn lists_may_repeat_and_variables_have_commas() {
+fn lists_are_repeated_options_or_comma_separated_variables() {
     let pods: Vec<Pod> =
         ["127.21.3.1", "127.21.3.2", "127.21.3.3"].map(|ip| Pod::answering(ip, ANSWER, Then::Keep)).into();
     let statuses = |psystrike: &Psystrike| -> Vec<u16> {
@@ -315,11 +315,11 @@ fn lists_may_repeat_and_variables_have_commas() {
 }
 
 #[test]
-fn variables_that_are_empty_or_not_ours_change_nothing() {
+fn empty_and_foreign_variables_are_ignored() {
     let options = SETTINGS.iter().map(|setting| setting.option).chain(["--log-level", "--access-log"]);
     let empty: Vec<String> = options.filter(|option| *option != "--listen").map(variable).collect();
     let empty = empty.iter().map(|name| (name.as_str(), ""));
-    // What Kubernetes sets in every pod of a namespace with a Service called psystrike.
+    // Kubernetes sets these in every pod of a namespace with a Service named psystrike.
     let kubernetes = [
         ("PSYSTRIKE_PORT", "tcp://10.0.0.11:8080"),
         ("PSYSTRIKE_PORT_8080_TCP", "tcp://10.0.0.11:8080"),
@@ -342,12 +342,12 @@ fn variables_that_are_empty_or_not_ours_change_nothing() {
 }
 
 #[test]
-fn a_misspelled_variable_is_told() {
+fn a_misspelled_variable_is_logged() {
     let misspelled = ["PSYSTRIKE_ALOW", "PSYSTRIKE_DENNY", "PSYSTRIKE_ALLOW_PORT", "PSYSTRIKE_HEALTHCHECK"];
     let variables = misspelled.map(|name| (name, "8080"));
     let variables = [&variables[..], &[("PSYSTRIKE_DENY", "10.0.0.1")]].concat();
     let psystrike = Psystrike::start_with_env(&[], &variables);
-    psystrike.wait_for_line("allowed destinations"); // said after it
+    psystrike.wait_for_line("allowed destinations"); // this line is logged after it
     let said = psystrike.stderr();
     let warnings: Vec<&str> = said.lines().filter(|line| line.contains("level=warn")).collect();
     assert_eq!(warnings.len(), misspelled.len(), "{said}");
@@ -392,21 +392,21 @@ fn version_gives_version_and_revision() {
 }
 
 #[test]
-fn help_and_version_never_panic_where_nobody_reads() {
+fn help_and_version_never_panic_without_a_reader() {
     for option in ["--help", "--version"] {
-        let full = File::options().write(true).open("/dev/full").expect("it is there");
+        let full = File::options().write(true).open("/dev/full").expect("/dev/full exists");
         let output = psystrike::command().arg(option).stdout(full).output().expect("it starts");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code().is_some_and(|code| code <= 2), "{option}: {}: {stderr}", output.status);
         assert!(!stderr.contains("panic"), "{option}: {stderr}");
     }
-    let full = File::options().write(true).open("/dev/full").expect("it is there");
+    let full = File::options().write(true).open("/dev/full").expect("/dev/full exists");
     let status = psystrike::command().arg("--nonsense").stderr(full).status().expect("it starts");
-    assert_eq!(status.code(), Some(2), "a usage error that cannot be told");
+    assert_eq!(status.code(), Some(2), "a usage error that cannot be printed");
 }
 
 #[test]
-fn wrong_usage_is_told_in_one_line_and_ends_it() {
+fn a_usage_error_is_one_line_and_ends_the_process() {
     for (arguments, variables, expected) in [
         (&["--timeout", "9"][..], &[][..], &["--timeout", "\"9\"", "500ms"][..]),
         (&["--timeout=-1s"], &[], &["--timeout", "\"-1s\"", "500ms"]),
@@ -459,7 +459,7 @@ fn wrong_usage_is_told_in_one_line_and_ends_it() {
     check_usage_error(
         &run(&["--timeout".into(), not_text()], &[]),
         &["--timeout"],
-        "a value that is no text",
+        "a value that is not valid UTF-8",
     );
     check_usage_error(&run(&[not_text()], &[]), &["1s"], "an argument that is no text");
     let output = psystrike::command().env("PSYSTRIKE_TIMEOUT", not_text()).output().expect("it starts");
@@ -479,23 +479,23 @@ fn check_usage_error(Ended { status, stdout, stderr }: &Ended, expected: &[&str]
 }
 
 #[test]
-fn an_address_that_is_taken_or_not_ours_ends_it() {
+fn an_address_that_cannot_be_bound_ends_the_process() {
     let taken = TcpListener::bind("127.21.4.1:0").expect("a free port");
     let single = Psystrike::start(&["--listen", "127.21.4.2:0"]);
     let shared = Psystrike::start(&["--listen", "127.21.4.3:0", "--workers", "2"]);
     let all = Psystrike::start(&["--listen", "0.0.0.0:0"]);
     let within_all = SocketAddr::new([127, 21, 4, 4].into(), all.address().port());
-    // Of documentation (RFC 5737): nobody has it, and binding it sends nothing.
+    // An address for documentation (RFC 5737): no machine has it, and binding it sends nothing.
     let not_ours = "192.0.2.1:0".parse().expect("an address");
     for (address, reason) in [
-        (taken.local_addr().expect("it is bound"), "in use"),
+        (taken.local_addr().expect("the listener is bound"), "in use"),
         (single.address(), "in use"),
         (shared.address(), "in use"),
         (within_all, "in use"),
         (not_ours, "assign"),
     ] {
         for workers in ["1", "2"] {
-            // One that can be had comes first: nothing must be left of it.
+            // The first address can be bound: it must be released.
             let arguments =
                 ["--listen", "127.21.4.5:0", "--listen", &address.to_string(), "--workers", workers];
             let Ended { status, stderr, .. } = run(&arguments, &[]);
@@ -512,7 +512,7 @@ fn an_address_that_is_taken_or_not_ours_ends_it() {
 }
 
 #[test]
-fn port_0_is_one_port_for_all_workers() {
+fn port_0_becomes_one_port_for_all_workers() {
     let psystrike = Psystrike::start(&[
         "--listen=127.21.5.1:0",
         "--listen=127.21.5.2:0",
@@ -526,21 +526,21 @@ fn port_0_is_one_port_for_all_workers() {
     bound.sort();
     assert_eq!(bound, expected, "one socket for each worker and address");
     for &address in addresses {
-        // Enough for the kernel to have led some to every worker.
+        // Enough connections for the kernel to give every worker some.
         let mut clients: Vec<_> = (0..24).map(|_| Client::connect(address)).collect();
         assert!(clients.iter_mut().all(|client| client.get("/healthz").status() == 200));
     }
 }
 
 #[test]
-fn auto_is_a_worker_for_each_core_that_is_granted() {
-    let granted = thread::available_parallelism().expect("it is known").get();
+fn auto_is_a_worker_for_each_available_core() {
+    let granted = thread::available_parallelism().expect("the parallelism is known").get();
     let psystrike = Psystrike::start(&["--workers", "auto"]);
     poll("its worker threads", || workers(&psystrike), |workers| *workers == granted.min(256));
 }
 
 #[test]
-fn listening_on_all_ipv6_addresses_takes_ipv4_too() {
+fn listening_on_all_ipv6_addresses_accepts_ipv4_too() {
     for workers in ["1", "2"] {
         let psystrike = Psystrike::start(&["--listen", "[::]:0", "--workers", workers]);
         let port = psystrike.address().port();
@@ -552,8 +552,8 @@ fn listening_on_all_ipv6_addresses_takes_ipv4_too() {
 }
 
 #[test]
-fn without_listen_it_is_port_8080_of_all_addresses() {
-    // In a network of its own, where nobody else can have it.
+fn the_default_address_is_port_8080_of_all_addresses() {
+    // In its own network namespace, where no other process can use the port.
     if !require_working(&["unshare", "--user", "--map-root-user", "--net", "true"]) {
         return;
     }

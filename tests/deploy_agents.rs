@@ -38,7 +38,7 @@ fn jobs(jobs: Vec<Value>) -> Jobs {
     jobs.into_iter().map(|job| (name(&job), job)).collect()
 }
 
-/// The receiver's configuration, with the `$$` that the Collector takes for `$`.
+/// The receiver's configuration, with the `$$` that the Collector reads as `$`.
 fn collector() -> Value {
     let text = shipped(OPENTELEMETRY).replace("$$", "$");
     let whole: Value = serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{OPENTELEMETRY}: {e}"));
@@ -100,7 +100,7 @@ fn client_of_alloy(component: &Value) -> Map<String, Value> {
         }
     }
     let text = Value::Object(client).to_string().replace("/etc/alloy/", "");
-    serde_json::from_str(&text).expect("it still is an object")
+    serde_json::from_str(&text).expect("the result is an object")
 }
 
 const PODS: &str = "kubernetes-pods";
@@ -114,9 +114,9 @@ fn every_agent_has_the_jobs_of_prometheus() {
     }
 }
 
-/// Neither vmagent nor the Collector accepts settings that it does not use: rules and Alertmanagers.
+/// Without rules and Alertmanagers: vmagent and the Collector refuse settings that they do not use.
 #[test]
-fn every_agent_scrapes_as_often_as_prometheus_and_writes_somewhere() {
+fn every_agent_scrapes_as_often_as_prometheus_and_writes_samples() {
     let prometheus = parsed(PROXY_URL);
     let mut global = prometheus["global"].clone();
     global.as_object_mut().expect("it has some").remove("evaluation_interval");
@@ -135,9 +135,9 @@ fn every_agent_scrapes_as_often_as_prometheus_and_writes_somewhere() {
     assert_eq!(collector["service"], json!({ "pipelines": { "metrics": pipeline } }));
 }
 
-/// A single `$` before a brace or a name would start a variable.
+/// The Collector expands a single `$` before a brace or a name as a variable.
 #[test]
-fn the_collector_takes_no_part_of_a_rule_for_a_variable() {
+fn the_collector_expands_no_part_of_a_rule_as_a_variable() {
     let text = shipped(OPENTELEMETRY);
     let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
     let left: Vec<&str> = lines.filter(|line| line.replace("$$", "").contains('$')).collect();
@@ -163,7 +163,7 @@ fn promtool_accepts_the_collectors_receiver() {
 }
 
 #[test]
-fn the_readme_checks_each_file_as_its_head_does() {
+fn the_readme_has_the_check_in_each_files_comment() {
     for row in Document::read("deploy/README.md").section("Configurations").table() {
         let file = code_spans(&row[1]).next().expect("a file").to_owned();
         let command = code_spans(&row[2]).next().expect("a command").to_owned();

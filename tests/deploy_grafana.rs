@@ -33,12 +33,12 @@ fn variables() -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn grafanas_schema_allows_it() {
+fn grafanas_schema_accepts_the_dashboard() {
     let Some(folders) = require_variable("GRAFANA_FOUNDATION_SDK") else { return };
     let script = repository().join("tests/deploy_grafana.py");
     let dashboard = repository().join(DASHBOARD);
     for sdk in env::split_paths(&folders) {
-        assert!(sdk.is_dir(), "{} is no folder", sdk.display());
+        assert!(sdk.is_dir(), "{} is not a folder", sdk.display());
         let mut python = Command::new("python3");
         python.arg("-B").arg(&script).arg(&dashboard).env("PYTHONPATH", &sdk);
         let output = python.output().expect("python3 runs");
@@ -48,7 +48,7 @@ fn grafanas_schema_allows_it() {
 }
 
 #[test]
-fn every_panel_has_a_place_a_unit_and_words() {
+fn every_panel_has_a_position_a_unit_and_a_description() {
     const WIDTH: u64 = 24;
     let (rows, panels) = panels();
     let mut taken = BTreeMap::new();
@@ -61,7 +61,7 @@ fn every_panel_has_a_place_a_unit_and_words() {
         assert!(w > 0 && h > 0 && x + w <= WIDTH, "{title}: {}", panel["gridPos"]);
         for place in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
             let other = taken.insert(place, title);
-            assert_eq!(other, None, "{title} lies on it at {place:?}");
+            assert_eq!(other, None, "{title} overlaps it at {place:?}");
         }
     }
     let height = taken.keys().map(|(_, y)| y + 1).max().unwrap_or_default();
@@ -77,7 +77,7 @@ fn every_panel_has_a_place_a_unit_and_words() {
         let targets = panel["targets"].as_array().expect("it has targets");
         let names: BTreeSet<_> = targets.iter().filter_map(|target| target["refId"].as_str()).collect();
         assert_eq!(names.len(), targets.len(), "{title}: a refId twice");
-        // An override for a series that no legend has would style nothing.
+        // Every override matches the legend of a series.
         let overrides = panel["fieldConfig"]["overrides"].as_array().into_iter().flatten();
         for matcher in overrides.map(|one| &one["matcher"]).filter(|matcher| matcher["id"] == "byRegexp") {
             let begin =
@@ -95,7 +95,7 @@ fn every_panel_has_a_place_a_unit_and_words() {
 }
 
 #[test]
-fn its_queries_ask_for_what_psystrike_exports() {
+fn queries_use_only_exported_metrics() {
     let psystrike = Psystrike::start(&[]);
     let page = exposition::parse(&psystrike.get("/metrics").text());
     let exported = |name: &str| page.keys().any(|labels| labels["__name__"] == name);
@@ -119,12 +119,12 @@ fn its_queries_ask_for_what_psystrike_exports() {
             assert_eq!(
                 expression.matches(&chosen).count(),
                 selectors,
-                "{title}: {label} is not chosen in {expression}"
+                "{title}: {label} is not selected in {expression}"
             );
         }
         shown.extend(names.metrics);
     }
-    // What is no scrape is the same here as for the alerts.
+    // The dashboard excludes the same outcomes from scrapes as the alerts do.
     let no_scrapes = "page|request_timeout|http_version|request_body|method_not_allowed";
     assert_eq!(shipped(RULES).matches(no_scrapes).count(), 1);
     for title in ["Successful scrapes", "Failed requests by outcome"] {
@@ -150,7 +150,7 @@ fn a_real_prometheus_answers_every_query() {
     let queries: Vec<(String, String)> =
         queries().into_iter().map(|(title, expression)| (title, interpolated(&expression))).collect();
 
-    // As rules, so that promtool reads them; their names matter to nobody.
+    // As rules, because promtool reads those. Their names do not matter.
     let rule = |(at, (_, expression)): (usize, &(String, String))| json!({ "record": format!("query:{at}"), "expr": expression });
     let rules: Vec<Value> = queries.iter().enumerate().map(rule).collect();
     let rules = json!({ "groups": [{ "name": "dashboard", "rules": rules }] });
@@ -165,7 +165,7 @@ fn a_real_prometheus_answers_every_query() {
     let fields = "Content-Type: text/plain; version=0.0.4\r\n";
     let answer = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {}\r\n\r\n{page}", page.len());
     let (pod, refusing) = (Pod::answering("127.11.0.1", answer, Then::Keep), Refusing::on("127.11.0.2"));
-    // One that answers, one that does not, one that may not be asked, and psystrike's own page.
+    // A pod that responds, one that does not, one that is not allowed, and psystrike's own page.
     let own = psystrike.address().to_string();
     let pods = [
         Psystrike::target(pod.address(), "/metrics"),
@@ -195,7 +195,7 @@ fn a_real_prometheus_answers_every_query() {
     let unanswered = unanswered(&prometheus);
     assert!(unanswered.is_empty(), "no data for\n{}\n{}", unanswered.join("\n"), prometheus.stderr());
 
-    // What its variables offer.
+    // The values that its variables offer.
     let variables = variables();
     for (name, offered) in [("job", &["psystrike"][..]), ("instance", &[&*own]), ("cluster", &[])] {
         let query = variables[name]["query"]["query"].as_str().expect("a variable has a query");

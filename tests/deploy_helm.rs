@@ -20,7 +20,7 @@ use support::{
 /// The group and version of the Prometheus Operator's kinds.
 const OPERATOR: &str = "apiVersion: monitoring.coreos.com/v1\n";
 
-/// What Helm prints after an installation with these values.
+/// Returns the notes that Helm prints after an installation with these values.
 fn notes(values: &str) -> String {
     let scratch = Scratch::new(&format!("notes-{}", thread::current().name().unwrap_or_default()));
     let file = scratch.write("values.yaml", values);
@@ -33,7 +33,7 @@ fn notes(values: &str) -> String {
 }
 
 #[test]
-fn helm_finds_nothing_wrong_with_the_chart() {
+fn helm_lint_accepts_the_chart() {
     if !require_programs(&["helm"]) {
         return;
     }
@@ -74,7 +74,7 @@ fn comparable(rendered: &Rendered) -> BTreeMap<String, Value> {
             _ => {}
         }
     }
-    // A namespace is created by an option of Helm's.
+    // Helm creates the namespace by an option, not from a template.
     let objects = rendered.objects.iter().filter(|object| object["kind"] != "Namespace").map(|object| {
         let mut object = object.clone();
         strip(&mut object);
@@ -91,14 +91,14 @@ fn documented_overlays() -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn its_commands_are_what_a_shell_takes() {
+fn commands_in_the_readme_are_valid_in_a_shell() {
     if !require_programs(&["helm"]) {
         return;
     }
     for document in ["deploy/README.md", "deploy/helm/README.md"] {
         let blocks = Document::read(document).blocks();
         let command = blocks.iter().find(|block| block.text.starts_with("helm install ")).expect("a command");
-        // With two ranges, which braces without quotes would take apart.
+        // With two ranges: a shell expands braces that are not quoted.
         let command = command.text.replace("helm install ", "helm template --skip-tests ");
         let command = command.replace("/16}", "/16,fd00::/64}");
         assert!(command.contains(",fd00::/64}"), "{command}");
@@ -112,7 +112,7 @@ fn its_commands_are_what_a_shell_takes() {
 
 /// Prometheus's address alone would make Prometheus see only one replica up. An ipBlock needs the client's address.
 #[test]
-fn only_named_clients_and_the_release_itself_are_admitted() {
+fn only_listed_clients_and_the_release_itself_are_admitted() {
     if !require_programs(&["helm"]) {
         return;
     }
@@ -123,7 +123,7 @@ fn only_named_clients_and_the_release_itself_are_admitted() {
         render("{ replicaCount: 3, networkPolicy: { from: [{ ipBlock: { cidr: 192.0.2.10/32 } }] } }");
     assert_eq!(rendered.kind("Service")["spec"]["externalTrafficPolicy"], "Local");
     let ingress = &rendered.kind("NetworkPolicy")["spec"]["ingress"];
-    assert_eq!(ingress.as_array().map(Vec::len), Some(1), "one rule: another would let in more");
+    assert_eq!(ingress.as_array().map(Vec::len), Some(1), "there is more than one ingress rule");
     let from = &ingress[0]["from"];
     assert!(admits(from, &json!({ "ip": "192.0.2.10/32" })), "Prometheus: {from}");
     let pod_labels = &rendered.workload()["spec"]["template"]["metadata"]["labels"];
@@ -135,7 +135,7 @@ fn only_named_clients_and_the_release_itself_are_admitted() {
 }
 
 #[test]
-fn it_renders_what_the_overlays_are() {
+fn the_chart_renders_the_same_objects_as_the_overlays() {
     if !require_programs(&["helm"]) {
         return;
     }
@@ -163,7 +163,7 @@ fn it_renders_what_the_overlays_are() {
 }
 
 #[test]
-fn what_it_renders_fits_the_schemas_and_selects_its_own_pods() {
+fn rendered_objects_fit_the_schemas_and_select_their_own_pods() {
     if !require_programs(&["helm", "kubernetes-validate"]) {
         return;
     }
@@ -203,7 +203,7 @@ fn what_it_renders_fits_the_schemas_and_selects_its_own_pods() {
 }
 
 #[test]
-fn objects_have_the_names_that_charts_give_them() {
+fn objects_have_the_usual_names_of_charts() {
     if !require_programs(&["helm"]) {
         return;
     }
@@ -226,12 +226,12 @@ fn objects_have_the_names_that_charts_give_them() {
         let own = rendered.objects.iter().find(|object| object["kind"] == "ServiceAccount");
         assert_eq!(own.is_some(), !values.contains("create=false"), "{release}, {values}");
         assert!(own.is_none_or(|own| own["metadata"]["name"] == account), "{release}, {values}");
-        rendered.variables(); // from a ConfigMap that is there
+        rendered.variables(); // fails unless the ConfigMap exists
     }
 }
 
 #[test]
-fn labels_and_a_digest_do_not_break_what_selects() {
+fn labels_and_a_digest_do_not_break_selectors() {
     if !require_programs(&["helm"]) {
         return;
     }
@@ -262,7 +262,7 @@ fn test_pod(values: &str) -> Value {
 }
 
 #[test]
-fn helm_test_asks_psystrike_through_its_service() {
+fn helm_test_queries_psystrike_through_its_service() {
     if !require_programs(&["helm"]) {
         return;
     }
@@ -272,7 +272,7 @@ fn helm_test_asks_psystrike_through_its_service() {
         assert_eq!(pod["spec"]["enableServiceLinks"], true, "which sets the variables");
         assert!(broken_rules(&pod["spec"]).is_empty());
         let psystrike = Psystrike::start(&[]);
-        // As the kubelet replaces them.
+        // Replaces variables in arguments as the kubelet does.
         let address = psystrike.address();
         let arguments: Vec<String> = texts(&pod["spec"]["containers"][0]["args"])
             .iter()
@@ -291,7 +291,7 @@ fn helm_test_asks_psystrike_through_its_service() {
         ];
         let ended = run_psystrike(&arguments, &variables);
         assert!(ended.status.success(), "{arguments:?}: {ended:?}");
-        // It is not behind the Service, and no replica is counted that is none.
+        // The Service does not select it, so it does not count as a replica.
         let rendered = render("");
         let selector = &rendered.kind("Service")["spec"]["selector"];
         let labels = &pod["metadata"]["labels"];
@@ -301,7 +301,7 @@ fn helm_test_asks_psystrike_through_its_service() {
 }
 
 #[test]
-fn notes_say_what_to_run_next_and_warn() {
+fn notes_have_the_next_commands_and_warnings() {
     if !require_programs(&["helm"]) {
         return;
     }
@@ -366,7 +366,7 @@ fn notes_say_what_to_run_next_and_warn() {
 
 /// A chart reads no files outside of its folder.
 #[test]
-fn its_rules_and_its_dashboard_are_those_of_the_repository() {
+fn the_charts_rules_and_dashboard_are_current() {
     for (file, original) in [
         ("deploy/helm/files/psystrike.rules.yml", "deploy/prometheus/psystrike.rules.yml"),
         ("deploy/helm/files/psystrike.json", "deploy/grafana/psystrike.json"),

@@ -38,7 +38,7 @@ fn with(values: &Value, path: &str, value: &Value) -> Value {
 }
 
 #[test]
-fn every_value_counts() {
+fn every_value_has_an_effect() {
     if !require_programs(&["helm"]) {
         return;
     }
@@ -56,13 +56,13 @@ fn every_value_counts() {
         let [before, after] = [precondition.clone(), with(&precondition, path, &value)]
             .map(|values| render(&values.to_string()).text);
         assert_ne!(before, after, "{path} changes nothing");
-        // What is no switch, list or map arrives as it is.
+        // Values other than switches, lists and maps are rendered unchanged.
         if value.is_string() || value.is_number() {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             assert!(after.contains(&value), "{path}: no {value} in\n{after}");
         }
     }
-    // Changed here, because the pods of changed_values() are restricted and have a policy.
+    // Changed here: changed_values() has restricted pods and a NetworkPolicy.
     const UNCHANGED: [&str; 3] = [
         "/networkPolicy/enabled",
         "/podSecurityContext/runAsNonRoot",
@@ -111,14 +111,14 @@ fn kind_of(schema: &Value) -> String {
 }
 
 #[test]
-fn its_readme_has_every_value() {
+fn the_charts_readme_has_every_value() {
     let default = default_values();
     let schema: Value = serde_json::from_str(&read("deploy/helm/values.schema.json")).expect("it is JSON");
     let comments = comments();
     let is_group = |path: &str| comments.iter().any(|(other, _)| other.starts_with(&format!("{path}/")));
     let mut table = "| value | type | default | meaning |\n| --- | --- | --- | --- |\n".to_owned();
     for (path, meaning) in &comments {
-        let value = default.pointer(&format!("/{path}")).unwrap_or_else(|| panic!("{path} is no value"));
+        let value = default.pointer(&format!("/{path}")).unwrap_or_else(|| panic!("{path} is not a value"));
         let of_schema = schema.pointer(&format!("/properties/{}", path.replace('/', "/properties/")));
         let kind = kind_of(of_schema.unwrap_or_else(|| panic!("{path} is not in the schema")));
         let default = if is_group(path) { String::new() } else { format!("`{value}`") };
@@ -136,7 +136,7 @@ fn its_readme_has_every_value() {
         };
         assert!(comments.iter().any(|(path, _)| described(path)), "{leaf} has no comment in values.yaml");
     }
-    // And what can be set is in values.yaml, but for options that have their own default.
+    // Every property of the schema is in values.yaml, except for options with a default of the binary.
     for (path, properties) in schema_properties(&schema, "") {
         let is_known = path.starts_with("/options/") || path == "/global" || default.pointer(&path).is_some();
         assert!(is_known, "{path} is not in values.yaml: {properties}");
@@ -156,7 +156,7 @@ fn schema_properties(schema: &Value, path: &str) -> Vec<(String, Value)> {
 }
 
 #[test]
-fn its_readme_has_every_option() {
+fn the_charts_readme_has_every_option() {
     let mut table = "| option | psystrike's default | meaning |\n| --- | --- | --- |\n".to_owned();
     for option in Opt::ALL.iter().filter(|option| **option != Opt::Listen && option.variable().is_some()) {
         let default = match option.default() {
@@ -171,7 +171,7 @@ fn its_readme_has_every_option() {
 }
 
 #[test]
-fn its_options_are_those_of_the_binary() {
+fn the_charts_options_are_those_of_the_binary() {
     if !require_programs(&["helm"]) {
         return;
     }
@@ -179,7 +179,7 @@ fn its_options_are_those_of_the_binary() {
     let mut variables = rendered.variables();
     assert_eq!(variables["PSYSTRIKE_ALLOW"], "127.1.0.0/16,fd00::/64");
     assert_eq!(variables["PSYSTRIKE_CLIENTS_MAX"], "1000000");
-    // All but --listen, as it listens where the manifests say.
+    // All but --listen: the chart sets the address.
     let options = Opt::ALL.iter().filter_map(|option| option.variable());
     assert_eq!(variables.len(), options.count() - 1, "{variables:?}");
     variables.insert("PSYSTRIKE_LISTEN", "127.0.0.1:0");
@@ -189,7 +189,7 @@ fn its_options_are_those_of_the_binary() {
 }
 
 #[test]
-fn it_takes_the_durations_that_psystrike_takes() {
+fn the_schema_accepts_the_same_durations_as_psystrike() {
     if !require_programs(&["helm"]) {
         return;
     }
@@ -199,7 +199,7 @@ fn it_takes_the_durations_that_psystrike_takes() {
     let (mut taken, mut refused) = (0, 0);
     for option in &durations {
         let name = option.name().trim_start_matches('-');
-        // The limit on the other side of a contradiction, out of the way.
+        // The other limit, set so that it does not contradict this one.
         let max = ("PSYSTRIKE_TIMEOUT_MAX", if name == "timeout" { "168h" } else { "" });
         for value in [
             "0s",
@@ -216,7 +216,7 @@ fn it_takes_the_durations_that_psystrike_takes() {
             "1s1m",
         ] {
             let variable = option.variable().expect("a duration has a variable");
-            // Options are read first, and then nothing is there to be asked.
+            // Options are parsed first; the health check then fails, as nothing listens.
             let ended = run_psystrike(
                 &["--healthcheck", "http://127.0.0.1:1/"],
                 &[(variable.as_str(), value), max][..1 + usize::from(!max.1.is_empty())],
@@ -229,14 +229,14 @@ fn it_takes_the_durations_that_psystrike_takes() {
             *if output.status.success() { &mut taken } else { &mut refused } += 1;
         }
     }
-    // Of these values, psystrike takes six where zero is one, and four otherwise.
+    // psystrike accepts six of these values for options that may be zero, and four for others.
     let may_be_zero = durations.iter().filter(|option| option.kind() == Kind::DurationOrZero).count();
     let others = durations.len() - may_be_zero;
     assert_eq!((taken, refused), (may_be_zero * 6 + others * 4, may_be_zero * 6 + others * 8));
 }
 
 #[test]
-fn what_contradicts_itself_is_refused() {
+fn contradictory_values_are_refused() {
     if !require_programs(&["helm"]) {
         return;
     }
@@ -251,7 +251,7 @@ fn what_contradicts_itself_is_refused() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("minReplicas is above maxReplicas"), "{said}");
 
-    // The ranges would have no effect, and the release would be open.
+    // The ranges would have no effect, and any client could connect.
     let ranges =
         ["template", "psystrike", CHART, "--set", "service.loadBalancerSourceRanges={192.0.2.10/32}"];
     let output = helm(&ranges).output().expect("helm runs");
@@ -260,7 +260,7 @@ fn what_contradicts_itself_is_refused() {
 }
 
 #[test]
-fn what_is_no_value_is_refused() {
+fn unknown_and_invalid_values_are_refused() {
     if !require_programs(&["helm"]) {
         return;
     }

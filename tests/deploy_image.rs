@@ -36,7 +36,7 @@ const IMAGE_BYTES_MAX: u64 = 1 << 20;
 const MEMORY_BYTES: u64 = 16 << 20;
 
 #[test]
-fn the_dockerfile_fits_the_rest() {
+fn the_dockerfile_matches_the_manifest_and_the_sources() {
     let file = Dockerfile::read();
     let rust = &file.arguments["RUST"];
     let minor = |version: &str| version.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok());
@@ -75,7 +75,7 @@ fn the_dockerfile_fits_the_rest() {
 fn build_twice(scratch: &Scratch) -> [PathBuf; 2] {
     let cargo_home = image::cargo_home();
     let other_home = scratch.path("another-home");
-    std::os::unix::fs::symlink(&cargo_home, &other_home).expect("a link can be made");
+    std::os::unix::fs::symlink(&cargo_home, &other_home).expect("a link is created");
     let folders = ["first", "second/in/a/deeper/folder"].map(|name| scratch.path(name));
     let began = Instant::now();
     let binaries = thread::scope(|scope| {
@@ -88,9 +88,9 @@ fn build_twice(scratch: &Scratch) -> [PathBuf; 2] {
     for place in [&cargo_home, &other_home, &folders[0], &folders[1], &repository().to_owned()] {
         let place = place.display().to_string();
         let found = first.windows(place.len()).any(|window| window == place.as_bytes());
-        assert!(!found, "the binary tells where it was built: {place}");
+        assert!(!found, "the binary contains a path of its build: {place}");
     }
-    // What src/build.rs asks of the linker is asked of this one, and by the real src/build.rs.
+    // The linker gets the arguments of the real src/build.rs.
     let parts = alignments(&first);
     let expected = if cfg!(target_arch = "x86_64") { 16 << 10 } else { 64 << 10 };
     assert!(!parts.is_empty() && parts.iter().all(|bytes| *bytes == expected), "{parts:?}");
@@ -114,7 +114,7 @@ fn alignments(elf: &[u8]) -> Vec<u64> {
 }
 
 #[test]
-fn the_image_is_small_the_same_each_time_and_serves_under_tight_limits() {
+fn the_image_is_small_reproducible_and_serves_under_tight_limits() {
     if !image::can_be_made() {
         return;
     }
@@ -124,7 +124,7 @@ fn the_image_is_small_the_same_each_time_and_serves_under_tight_limits() {
     let [one, other] =
         [(&first, "one"), (&second, "other")].map(|(binary, name)| image::make(&podman, binary, name, "oci"));
     assert_eq!(one, other, "two images of one source");
-    // The OCI's format has no health checks; into Docker's buildah writes the name of the container it builds in.
+    // OCI's format has no health checks. In Docker's format, buildah writes the name of its build container.
     image::make(&podman, &first, "latest", "docker");
     let layers = |name: &str| podman.inspect("image", name)["RootFS"]["Layers"].clone();
     assert_eq!(layers(IMAGE), layers("localhost/psystrike:one"));
@@ -217,7 +217,7 @@ fn it_serves_under_tight_limits(podman: &Podman<'_>) {
 
     let began = Instant::now();
     podman.podman(&["stop", "--time", "10", NAME]);
-    assert_eq!(running.wait(LIMIT).code(), Some(0), "it was not killed: {}", running.stderr());
+    assert_eq!(running.wait(LIMIT).code(), Some(0), "it was killed: {}", running.stderr());
     let took = began.elapsed();
     tell(&format!("image: it ended {took:?} after `podman stop`"));
     assert!(took < Duration::from_secs(5), "{took:?}");
@@ -285,7 +285,7 @@ fn its_binary_resolves_names(scratch: &Scratch, binary: &Path) {
             ("web.ns", 200, "OK"), // 10.60.0.1 refuses
             ("gone.example", 502, "no such name"),
             ("empty.example", 502, "no such name"),
-            ("failing.example", 504, "name not resolved within 2s"), // musl asks again
+            ("failing.example", 504, "name not resolved within 2s"), // musl queries again
             ("silent.example", 504, "name not resolved within 2s"),
         ] {
             let response = psystrike.get(&format!("/pods/{host}/{}/m", pod.address().port()));

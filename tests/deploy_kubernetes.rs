@@ -37,13 +37,13 @@ fn every_overlay_fits_the_schemas_of_the_oldest_and_the_newest_kubernetes() {
         for version in VERSIONS {
             assert_eq!(validate(version, &rendered.text), Ok(()), "{overlay}, {version:?}");
             let wrong = rendered.text.replace("automountServiceAccountToken", "autoMountServiceAccountToken");
-            assert!(validate(version, &wrong).is_err(), "{version:?} takes a field that there is not");
+            assert!(validate(version, &wrong).is_err(), "{version:?} accepts an unknown field");
         }
     }
 }
 
 #[test]
-fn every_overlay_has_what_it_is_for_and_nothing_else() {
+fn overlays_differ_only_in_their_purpose() {
     for overlay in ALL {
         let Some(rendered) = render_overlay(overlay) else { return };
         let workload = if overlay == DAEMONSET { "DaemonSet" } else { "Deployment" };
@@ -88,7 +88,8 @@ fn every_overlay_has_what_it_is_for_and_nothing_else() {
         assert_eq!(rendered.container()["image"], image, "{overlay}");
         assert_eq!(rendered.variables()["PSYSTRIKE_ALLOW"], "10.244.0.0/16", "{overlay}");
 
-        // Everything selects the pods, and by what the Java psystrike's users have: it cannot be changed in place.
+        // All selectors match the pods, by the label of the Java psystrike's manifest: a selector cannot be changed in
+        // place.
         let app = json!({ "app": "psystrike" });
         assert_eq!(pod_labels["app"], "psystrike", "{overlay}");
         assert_eq!(rendered.workload()["spec"]["selector"]["matchLabels"], app, "{overlay}");
@@ -116,7 +117,7 @@ fn every_overlay_has_what_it_is_for_and_nothing_else() {
 }
 
 #[test]
-fn there_are_as_many_as_the_overlay_says_and_one_may_go_at_a_time() {
+fn replicas_are_those_of_the_overlay_and_one_may_be_evicted_at_a_time() {
     for (overlay, replicas) in
         [(BASE, Value::Null), (NODEPORT, Value::Null), (REPLICAS, json!(3)), (HPA, Value::Null)]
     {
@@ -153,7 +154,7 @@ fn there_are_as_many_as_the_overlay_says_and_one_may_go_at_a_time() {
 }
 
 #[test]
-fn the_network_lets_out_to_pods_and_in_at_the_scrape_port() {
+fn the_network_policy_allows_pods_and_the_scrape_port() {
     for overlay in ALL {
         let Some(rendered) = render_overlay(overlay) else { return };
         let policy = &rendered.kind("NetworkPolicy")["spec"];
@@ -165,7 +166,7 @@ fn the_network_lets_out_to_pods_and_in_at_the_scrape_port() {
             ingress[0]["from"] = json!([{ "ipBlock": { "cidr": "192.0.2.10/32" } }, itself]);
         }
         assert_eq!(policy["ingress"], ingress, "{overlay}: closed but for Prometheus and psystrike itself");
-        // All pods, and the cluster's DNS; a range here would have to be one of --allow, too.
+        // All pods, and the cluster's DNS. A range here would have to be in --allow as well.
         let ports = json!([{ "protocol": "TCP" }, { "protocol": "UDP", "port": 53 }]);
         let pods = json!([{ "to": [{ "namespaceSelector": {} }], "ports": ports }]);
         assert_eq!(policy["egress"], pods, "{overlay}");
@@ -219,9 +220,10 @@ fn only_prometheus_and_psystrike_itself_are_admitted() {
 
 /// deploy/README.md, "Security".
 #[test]
-fn what_pods_are_told_to_admit_is_psystrike() {
+fn the_policy_for_pods_admits_psystrike() {
     let blocks = Document::read("deploy/README.md").blocks();
-    let block = blocks.iter().find(|block| block.text.starts_with("ingress:")).expect("it is said");
+    let block =
+        blocks.iter().find(|block| block.text.starts_with("ingress:")).expect("the page has the policy");
     let rule: Value = serde_saphyr::from_str(&block.text).expect("YAML");
     let from = &rule["ingress"][0]["from"];
     let Some(rendered) = render_overlay(NODEPORT) else { return };
@@ -247,7 +249,7 @@ fn the_migration_overlay_replaces_the_java_psystrike() {
 
 /// The image and the version are set in the base only, so that an upgrade changes one file.
 #[test]
-fn the_image_is_in_one_place() {
+fn the_image_is_set_in_one_file() {
     let scratch = Scratch::new("one-place");
     let copied = Command::new("cp").arg("-R").arg(MANIFESTS).arg(scratch.path("kubernetes")).status();
     assert!(copied.expect("cp runs").success());
@@ -267,7 +269,7 @@ fn the_image_is_in_one_place() {
 
 /// deploy/README.md, "From one overlay to another".
 #[test]
-fn what_another_overlay_leaves_is_named() {
+fn objects_left_by_another_overlay_are_documented() {
     let table = markdown::table(&Document::read("deploy/README.md").section("Kubernetes").prose);
     let spans = |cell: &str| markdown::code_spans(cell).map(str::to_owned).collect::<Vec<_>>();
     let overlays = [NODEPORT, REPLICAS, HPA, DAEMONSET];
@@ -284,7 +286,7 @@ fn what_another_overlay_leaves_is_named() {
 }
 
 #[test]
-fn every_overlay_runs_the_binary_as_it_is() {
+fn the_binary_accepts_the_options_of_every_overlay() {
     for overlay in ALL {
         let Some(rendered) = render_overlay(overlay) else { return };
         let (pod, container) = (rendered.pod(), rendered.container());
@@ -314,7 +316,7 @@ fn every_overlay_runs_the_binary_as_it_is() {
 
         let delay =
             variables["PSYSTRIKE_SHUTDOWN_DELAY"].strip_suffix('s').and_then(|s| s.parse::<u64>().ok());
-        let shutdown_timeout = 30; // its default, which nothing here sets
+        let shutdown_timeout = 30; // the default, which the manifests keep
         let grace = pod["terminationGracePeriodSeconds"].as_u64();
         assert!(
             delay.is_some() && grace > delay.map(|delay| delay + shutdown_timeout),
@@ -324,7 +326,7 @@ fn every_overlay_runs_the_binary_as_it_is() {
         for (what, unit) in [("requests", "cpu"), ("requests", "memory"), ("limits", "memory")] {
             assert!(container["resources"][what][unit].is_string(), "{overlay}: {what} of {unit}");
         }
-        // Nothing of the API server's is there to be stolen.
+        // The pod has no token of the API server.
         assert_eq!(pod["automountServiceAccountToken"], false, "{overlay}");
         assert_eq!(rendered.kind("ServiceAccount")["automountServiceAccountToken"], false, "{overlay}");
         assert_eq!(pod["serviceAccountName"], "psystrike", "{overlay}");
@@ -333,9 +335,9 @@ fn every_overlay_runs_the_binary_as_it_is() {
 }
 
 #[test]
-fn what_is_yours_to_set_is_set_in_a_folder_of_your_own() {
+fn settings_can_be_made_in_a_separate_folder() {
     let scratch = Scratch::new("own");
-    // In a namespace that exists, so without the object that would create and delete it.
+    // In an existing namespace, so without the object that would create and delete it.
     own(
         &scratch,
         r"
@@ -363,7 +365,7 @@ fn what_is_yours_to_set_is_set_in_a_folder_of_your_own() {
     let variables = rendered.variables();
     assert_eq!(variables["PSYSTRIKE_ALLOW"], "127.1.0.0/16,fd00::/64");
     assert_eq!(variables["PSYSTRIKE_WORKERS"], "2");
-    // Another name, so that its pods are replaced when they are to read something else.
+    // A new name at each change, so that pods are replaced when their options change.
     assert_ne!(rendered.kind("ConfigMap")["metadata"]["name"], shipped.kind("ConfigMap")["metadata"]["name"]);
     let image = &rendered.container()["image"];
     assert_eq!(*image, "registry.example.org/team/psystrike:9.9.9");
@@ -380,7 +382,7 @@ fn every_pod_is_restricted() {
 }
 
 #[test]
-fn a_pod_that_breaks_a_rule_is_told() {
+fn a_pod_that_violates_a_rule_is_detected() {
     let Some(rendered) = render_overlay(BASE) else { return };
     for (at, value, rule) in [
         ("/securityContext/windowsOptions", json!({ "hostProcess": true }), "HostProcess"),
@@ -419,11 +421,11 @@ fn script(scratch: &Scratch, text: &str, arguments: &[&str]) -> String {
     let script = format!("set -eu\nPATH=\"$1:$PATH\"; dir=$1; shift\nip link set lo up\n{text}");
     let mut command = Command::new("unshare");
     command.args(["--net", "sh", "-c", &script, "sh"]).arg(scratch.path("")).args(arguments);
-    // Into files: what stays behind to serve the pod would keep a pipe open.
+    // Into files: processes that stay to serve the pod would keep a pipe open.
     let [out, err] = ["out", "err"].map(|name| scratch.write(name, ""));
-    let to = |path| OpenOptions::new().append(true).open(path).expect("it is ours");
+    let to = |path| OpenOptions::new().append(true).open(path).expect("the file is writable");
     let status = command.stdout(to(&out)).stderr(to(&err)).status().expect("unshare runs");
-    let [stdout, stderr] = [out, err].map(|path| fs::read_to_string(path).expect("it is ours"));
+    let [stdout, stderr] = [out, err].map(|path| fs::read_to_string(path).expect("the file is writable"));
     assert!(status.success(), "{text}: {status}\n{stdout}{stderr}");
     stdout
 }
@@ -431,7 +433,7 @@ fn script(scratch: &Scratch, text: &str, arguments: &[&str]) -> String {
 /// Podman supports Deployments and ConfigMaps, so it replaces the node: with the kubelet's limits, another seccomp
 /// profile and network, and no probes.
 #[test]
-fn the_pod_runs_as_it_is_rendered() {
+fn the_rendered_pod_runs() {
     const PROGRAMS: [&str; 8] =
         ["podman", "buildah", "runc", "catatonit", "slirp4netns", "nsenter", "ip", "curl"];
     if !require_programs(&PROGRAMS) || !require_working(&["unshare", "--net", "true"]) {
@@ -449,8 +451,8 @@ fn the_pod_runs_as_it_is_rendered() {
     let grace = &rendered.pod()["terminationGracePeriodSeconds"];
     scratch.write("Dockerfile", "FROM scratch\nCOPY . /\nENTRYPOINT [\"/psystrike\"]\n");
 
-    // The image has what this build of psystrike is linked to in it, too. The scrape is of psystrike itself, by an
-    // address of the pod range; the pod's address is another.
+    // The image also contains the libraries that this build is linked to. psystrike scrapes itself, by an address of
+    // the pod range that is not the pod's own.
     let said = script(
         &scratch,
         r#"

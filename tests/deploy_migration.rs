@@ -43,7 +43,7 @@ fn get(forwarder: SocketAddr, target: &str) -> Result<Response, Broken> {
 }
 
 #[test]
-fn nginx_takes_the_same_paths() {
+fn nginx_accepts_the_same_paths() {
     if !require_programs(&["nginx"]) {
         return;
     }
@@ -59,7 +59,8 @@ fn nginx_takes_the_same_paths() {
         let answer = get(forwarder, target).unwrap_or_else(|broken| panic!("{target}: {broken:?}"));
         (answer.status(), answer.text())
     };
-    // The target, and what nginx and psystrike make of it: 200 and what the pod was asked for, or another status.
+    // The target, and the result of nginx and of psystrike: 200 and the target that the pod received, or another
+    // status.
     for (target, by_nginx, by_psystrike) in [
         (format!("{v4_pod}/metrics"), Ok("/metrics"), Ok("/metrics")),
         (format!("{v4_pod}/a/b?c=d&e=f%20g"), Ok("/a/b?c=d&e=f%20g"), Ok("/a/b?c=d&e=f%20g")),
@@ -90,7 +91,7 @@ fn nginx_takes_the_same_paths() {
 }
 
 #[test]
-fn a_broken_answer_is_one_with_both() {
+fn a_broken_response_is_broken_with_both() {
     if !require_programs(&["nginx"]) {
         return;
     }
@@ -100,12 +101,12 @@ fn a_broken_answer_is_one_with_both() {
     let pod = Pod::answering("127.12.0.2", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf", Then::Close);
     let target = Psystrike::target(pod.address(), "/metrics");
     for forwarder in [nginx.address, psystrike.address()] {
-        assert!(get(forwarder, &target).is_err(), "{forwarder} made it look whole");
+        assert!(get(forwarder, &target).is_err(), "{forwarder} made the response look complete");
     }
 }
 
 #[test]
-fn the_job_that_was_pushproxs_runs() {
+fn the_job_that_replaces_pushproxs_runs() {
     if !require_programs(&["prometheus"]) {
         return;
     }
@@ -117,7 +118,7 @@ fn the_job_that_was_pushproxs_runs() {
     let jobs: Vec<_> = blocks("yaml").into_iter().filter(|block| block.contains("job_name:")).collect();
     let [before, by_name, by_address] = &jobs[..] else { panic!("the job before, and two after") };
     let [pushprox, ours] = ["http://pushprox.example:8080/", "http://psystrike.example:31000"];
-    assert_eq!(before.replace(pushprox, ours), *by_name, "nothing else changes");
+    assert_eq!(before.replace(pushprox, ours), *by_name, "the jobs differ in more than the proxy");
     let own = psystrike.address().to_string();
     let [name, address] = [format!("localhost:{}", node.address().port()), node.address().to_string()];
     let with = |job: &str, replacements: [(&str, &str); 2]| {

@@ -1,5 +1,5 @@
-//! The examples for the Prometheus Operator are what Prometheus's own configuration is: the PrometheusRule is generated
-//! from the rules, and the ScrapeConfig has the job of prometheus.yml in the Operator's spelling.
+//! The examples for the Prometheus Operator match Prometheus's own configuration: the PrometheusRule is generated from
+//! the rules, and the ScrapeConfig has the job of prometheus.yml in the Operator's spelling.
 //!
 //! Their fields were decoded strictly by the Operator's own types (v0.95.2) once, which is not part of the tests.
 

@@ -97,7 +97,7 @@ fn promtool_accepts_every_configuration() {
 }
 
 #[test]
-fn pods_are_discovered_by_an_api_server_that_is_authenticated() {
+fn discovery_authenticates_the_api_server() {
     let jobs = [PROMETHEUS, CLUSTERS].map(|file| scrape_configs(&parsed(file)));
     let mut different = BTreeSet::new();
     let mut count = 0;
@@ -137,7 +137,7 @@ fn clusters() -> BTreeMap<String, Vec<Value>> {
 }
 
 #[test]
-fn clusters_differ_in_their_name_alone() {
+fn clusters_differ_only_in_their_name() {
     let clusters = clusters();
     assert_eq!(clusters.keys().collect::<Vec<_>>(), ["osaka", "tokyo"]);
     let osaka = json!(clusters["osaka"]).to_string();
@@ -202,7 +202,7 @@ fn every_rule_has_a_test() {
         let tested = tested.filter_map(|case| case["alertname"].as_str().map(str::to_owned));
         assert_same(alerts.clone(), tested, &format!("alerts, and those tested to be quiet: {quiet}"));
     }
-    // Two may share a name, and differ in labels.
+    // Two alerts may share a name and differ in labels.
     let severities =
         rules("alert").into_iter().map(|(name, rule)| (name, rule["labels"]["severity"].clone()));
     let fired = cases("alert_rule_test").flat_map(|case| {
@@ -230,7 +230,7 @@ fn every_rule_has_a_test() {
 }
 
 #[test]
-fn every_alert_says_what_to_do() {
+fn every_alert_has_an_action() {
     let troubleshooting = read("deploy/troubleshooting.md");
     for (name, alert) in rules("alert") {
         let severity = alert["labels"]["severity"].as_str().unwrap_or_default();
@@ -263,9 +263,9 @@ fn an_alert_that_suppresses_others_comes_before_them() {
 }
 
 #[test]
-fn the_kernels_part_of_the_memory_is_that_of_sizing() {
+fn the_kernels_memory_per_connection_is_that_of_sizing() {
     let sizing = read("deploy/README.md");
-    let (before, _) = sizing.split_once(" KiB for each open connection").expect("Sizing says it");
+    let (before, _) = sizing.split_once(" KiB for each open connection").expect("Sizing has the figure");
     let kib: f64 = before.rsplit(' ').next().and_then(|figure| figure.parse().ok()).expect("a figure");
     let bytes = format!("{:.0} * (", (kib * 1024.0 / 100.0).round() * 100.0);
     let (_, memory) =
@@ -279,12 +279,12 @@ fn the_kernels_part_of_the_memory_is_that_of_sizing() {
 }
 
 #[test]
-fn the_rules_ask_for_what_psystrike_exports() {
+fn rules_use_only_exported_metrics() {
     let page = exposition::parse(&start_psystrike().get("/metrics").text());
     let exported = |name: &str| page.keys().any(|labels| labels["__name__"] == name);
     let recorded: BTreeSet<String> = rules("record").into_iter().map(|(name, _)| name).collect();
     let of_targets = ["job", "instance", "cluster"];
-    // The series that Prometheus writes for its alerts.
+    // Prometheus itself writes these series for its alerts.
     let alerts: BTreeSet<String> = rules("alert").into_iter().map(|(name, _)| name).collect();
     let of_alerts = ["alertname", "alertstate", "severity"];
     let clusters = shipped(CLUSTERS);
@@ -310,14 +310,14 @@ fn the_rules_ask_for_what_psystrike_exports() {
                 "alertname" => alerts.contains(value),
                 "alertstate" => value == "firing",
                 "severity" => value == "critical",
-                // A page has them once they have occurred.
+                // The page has these series only after the first event.
                 "code" => Outcome::ALL.iter().any(|outcome| outcome.status().to_string() == *value),
                 _ => page.keys().any(|labels| labels.get(label) == Some(value)),
             };
             assert!(known, "{name}: {label}={value}");
         }
     }
-    // And every limit has its rule.
+    // Every limit has a rule.
     let asked: BTreeSet<String> = rules("record")
         .into_iter()
         .flat_map(|(_, rule)| Names::of(rule["expr"].as_str().unwrap_or_default()).metrics)
@@ -330,16 +330,16 @@ fn the_rules_ask_for_what_psystrike_exports() {
 }
 
 #[test]
-fn the_configuration_runs_and_a_healthy_psystrike_alerts_nobody() {
+fn the_configuration_runs_and_a_healthy_psystrike_raises_no_alert() {
     runs_and_alerts_nobody(PROMETHEUS);
 }
 
 #[test]
-fn relabelling_runs_and_a_healthy_psystrike_alerts_nobody() {
+fn relabelling_runs_and_a_healthy_psystrike_raises_no_alert() {
     runs_and_alerts_nobody(RELABELLING);
 }
 
-/// relabelling.yml says what the targets page shows of a pod with TLS.
+/// relabelling.yml describes the errors of pods with TLS on the targets page.
 #[test]
 fn a_pod_with_tls_is_down_without_proxy_url() {
     if !require_programs(&["prometheus", "openssl", "python3"]) {
@@ -349,7 +349,7 @@ fn a_pod_with_tls_is_down_without_proxy_url() {
     let scratch = Scratch::new("prometheus-relabelling-https");
     make_certificate(&scratch.path("cert.pem"), &scratch.path("key.pem"));
     let with_tls = Servers::start(&scratch, &[("tls", "127.10.8.1")]);
-    // As many TLS servers answer plain HTTP.
+    // The response of many TLS servers to plain HTTP.
     let answer = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
     let answering = Pod::answering("127.10.8.2", answer, Then::Close);
     let pods = [with_tls.addresses[0], answering.address()].map(|address| {
@@ -408,7 +408,7 @@ fn runs_and_alerts_nobody(file: &str) {
     );
     assert_eq!(prometheus.query("pod_up{job='kubernetes-pods'}").len(), 1);
 
-    // Long enough for rates: every rule has been evaluated with something to evaluate.
+    // Long enough for rates: every rule has been evaluated with data.
     let recorded: BTreeSet<String> = rules("record").into_iter().map(|(name, _)| name).collect();
     let has_all = |prometheus: &Prometheus| {
         recorded.iter().all(|name| !prometheus.query(&format!("{name} >= 0")).is_empty())
@@ -430,7 +430,7 @@ fn runs_and_alerts_nobody(file: &str) {
 /// A scrape is every request that Prometheus can be made to send, except for psystrike's own pages, for outcomes with
 /// an alert of their own, and for CONNECT, which is subtracted by its route.
 #[test]
-fn scrapes_are_what_prometheus_can_send() {
+fn scrape_outcomes_are_those_that_prometheus_can_cause() {
     let (_, rule) = rules("record")
         .into_iter()
         .find(|(name, _)| name == "instance:psystrike_scrapes:rate5m")
@@ -443,11 +443,11 @@ fn scrapes_are_what_prometheus_can_send() {
     assert!(others.iter().all(|outcome| outcome.class() == Class::Refused));
     let with_alerts = [Outcome::TooManyClients, Outcome::NoFileDescriptors, Outcome::BuffersFull];
     let others = others.iter().chain(&with_alerts).chain([&Outcome::Page]);
-    assert_same(excluded, others.map(|outcome| outcome.label()), "outcomes that are no scrapes");
+    assert_same(excluded, others.map(|outcome| outcome.label()), "outcomes that are not scrapes");
     assert!(names.values.contains(&("route".to_owned(), "connect".to_owned())), "{names:?}");
 }
 
-/// What discovery finds of Services in the namespace default: an API server that psystrike does not allow, and two
+/// The endpoints that discovery finds in the namespace default: an API server that psystrike does not allow, and two
 /// others.
 fn api_servers() -> String {
     let endpoint = |service, port| {
@@ -465,7 +465,7 @@ fn api_servers() -> String {
 }
 
 #[test]
-fn several_clusters_are_told_apart() {
+fn several_clusters_are_distinguished() {
     if !require_programs(&["prometheus", "openssl", "python3"]) {
         return;
     }
@@ -575,7 +575,7 @@ fn api_servers_are_reached_through_psystrike() {
     for (from, to) in AT_ONCE {
         text = text.replace(from, to);
     }
-    // From the last cluster to the first, as what follows the beginning of one is replaced.
+    // From the last cluster to the first, because everything after a cluster's beginning is replaced.
     for (name, (cluster, psystrike)) in clusters.iter().rev() {
         text = text.replace(&format!("psystrike.{name}.example:31000"), &psystrike.address().to_string());
         // The name of the API server is the same in all of them.
@@ -622,7 +622,7 @@ fn pods_of_a_file_are_scraped_by_rewritten_paths() {
     let (others, _) = file.split_once("  - job_name: pods\n").expect("the job");
     let blocks = Document::read("deploy/relabelling.md").blocks();
     let job = blocks.iter().find(|block| block.text.contains("file_sd_configs")).expect("the job");
-    // Neither gets psystrike's own page for its own.
+    // Neither address receives psystrike's own page.
     let dropped =
         "- targets: [127.10.6.9]\n- targets: [127.10.6.9:80]\n  labels: { __metrics_path__: metrics }\n";
     // A path cannot name the scheme.
@@ -704,7 +704,7 @@ fn everything_goes_through_proxy_url() {
     for target in targets {
         let reason = match target.labels["job"].as_str() {
             "psystrike" | "kubernetes-pods" => "",
-            // Through a tunnel, or not through one, with psystrike's reason.
+            // The errors with and without a tunnel; both contain psystrike's reason.
             "kubernetes-nodes" | "kubernetes-cadvisor" => "pod refused the connection",
             _ => "destination not allowed",
         };

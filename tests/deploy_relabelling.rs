@@ -20,13 +20,13 @@ fn discovered(address: &str, annotations: &[(&str, &str)]) -> Value {
 }
 
 #[test]
-fn prometheus_finds_its_targets_as_the_articles_does() {
+fn relabelling_finds_the_same_targets_as_the_articles() {
     if !require_programs(&["prometheus"]) {
         return;
     }
     let scratch = Scratch::new("prometheus-relabelling");
-    // The rules over pods as they should be, ours and the article's, which agree; and ours over odd ones. Nobody
-    // answers the scrapes.
+    // Ours and the article's rules over ordinary pods, where they agree; and ours over odd pods. No pod answers the
+    // scrapes.
     let nobody = "127.0.0.1:1";
     let rules_of = |file| parsed(file)["scrape_configs"][0]["relabel_configs"].take();
     let mut ours = rules_of(RELABELLING);
@@ -64,7 +64,7 @@ fn prometheus_finds_its_targets_as_the_articles_does() {
     ];
     scratch.write("pods.json", &json!(pods).to_string());
     let odd = [
-        // No port is annotated: whatever is to be scraped, it is not psystrike in this pod's name.
+        // Without an annotated port, the pod is dropped: psystrike must not be scraped under its name.
         discovered("127.9.1.1:8080", &[("scrape", "true")]),
         // No container declares a port.
         discovered("127.9.1.2", &[("scrape", "true"), ("port", "8080")]),
@@ -73,7 +73,7 @@ fn prometheus_finds_its_targets_as_the_articles_does() {
         discovered("127.9.1.3:8443", &[("scrape", "true"), ("port", "8080")]),
     ];
     scratch.write("odd.json", &json!(odd).to_string());
-    // TLS and parameters: a path at psystrike has no room for them.
+    // TLS and query parameters, which a path at psystrike cannot express.
     let annotations = [
         ("scrape", "true"),
         ("port", "8443"),

@@ -72,7 +72,7 @@ fn systemd_takes_the_unit() {
         return;
     }
     let verify = ["verify", "--man=no", "--generators=no"];
-    // What it does not know it only warns of.
+    // systemd-analyze only warns about unknown settings.
     assert_eq!(analyze(&verify, &unit()), Ok(String::new()));
     let misspelt = unit().replace("ProtectSystem=", "ProtectSystems=");
     assert_ne!(analyze(&verify, &misspelt), Ok(String::new()), "a setting that there is not");
@@ -85,7 +85,7 @@ fn the_unit_exposes_little() {
     if !require_programs(&["systemd-analyze"]) {
         return;
     }
-    // Of 100, and less is better. What is left is that it speaks IP, to addresses that the unit cannot know.
+    // The score is at most 100; lower is better. The rest is for IP, to addresses that the unit cannot know.
     let security = ["security", "--no-pager", "--offline=true", "--threshold=11"];
     let said = analyze(&security, &unit()).unwrap_or_else(|said| panic!("{said}"));
     println!("{said}");
@@ -103,12 +103,12 @@ fn the_unit_runs_the_binary_as_it_is() {
     psystrike.wait_for_line(&format!("allow={} deny=", given["PSYSTRIKE_ALLOW"]));
     let clients_max: u64 = given["PSYSTRIKE_CLIENTS_MAX"].parse().expect("a number");
     assert_eq!(psystrike.metric("psystrike_client_connections_max"), clients_max as f64);
-    // Every client and its pod, every kept connection, and psystrike's own few.
+    // Every client and its pod, every pooled connection, and psystrike's own few.
     let kept: u64 = given["PSYSTRIKE_UPSTREAMS_IDLE_MAX"].parse().expect("a number");
     let descriptors: u64 = setting("LimitNOFILE").parse().expect("a number");
     assert!(descriptors > 2 * clients_max + kept + 100, "{descriptors} descriptors");
     assert!(psystrike.terminate(LIMIT).success());
-    let shutdown_timeout = 30; // its default, which nothing here sets
+    let shutdown_timeout = 30; // the default, which the unit keeps
     assert!(!given.contains_key("PSYSTRIKE_SHUTDOWN_TIMEOUT") && arguments.is_empty());
     assert!(seconds("TimeoutStopSec") > shutdown_timeout);
     assert!(settings("KillSignal").is_empty(), "SIGTERM is the default");
@@ -133,7 +133,7 @@ fn the_page_says_of_the_unit_what_is_so() {
     );
     assert!(said.contains(&limits), "{limits}: {said}");
 
-    // The file that its commands write is one that psystrike starts with, where Prometheus's configurations ask.
+    // psystrike starts with the file that the page's commands write, at the address in Prometheus's configurations.
     let blocks = page.blocks();
     let block = blocks.iter().find(|block| block.text.contains("> /etc/psystrike.env")).expect("commands");
     let line = block.text.lines().find(|line| line.ends_with("> /etc/psystrike.env")).expect("a line");
@@ -223,8 +223,8 @@ fn psystrike_calls_nothing_that_the_unit_forbids() {
         ["--allow=127.0.0.0/8", "--allow=::1", "--workers=auto", "--access-log", "--connect-timeout=1s"];
     let mut psystrike = Psystrike::start_under(&strace, &options);
 
-    // A life: answers of every kind and length, pods that fail, a client that does not read for a while, its own
-    // pages, and an end in the middle of a scrape.
+    // A full run: responses of every kind and length, pods that fail, a client that does not read for a while,
+    // psystrike's own pages, and a shutdown in the middle of a scrape.
     let length = |bytes: usize| {
         let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n").into_bytes();
         answer.resize(answer.len() + bytes, b'x');
@@ -269,7 +269,7 @@ fn psystrike_calls_nothing_that_the_unit_forbids() {
     assert!(psystrike.wait(Duration::from_secs(60)).success());
 
     let trace = fs::read_to_string(&trace).expect("strace has written it");
-    // `1234 recvfrom(9, ...`; what goes on after another thread's is there before, unfinished.
+    // `1234 recvfrom(9, ...`; a call that another thread interrupts has an earlier line, marked unfinished.
     let calls = trace.lines().filter_map(|line| line.split_once(' ')?.1.trim_start().split_once('('));
     let calls: Vec<(&str, &str)> = calls.filter(|(name, _)| !name.starts_with(['<', '+', '-'])).collect();
     let called: BTreeSet<&str> = calls.iter().map(|(name, _)| *name).collect();
@@ -280,7 +280,7 @@ fn psystrike_calls_nothing_that_the_unit_forbids() {
     let forbidden: Vec<_> = called.iter().filter(|name| !allowed.contains(**name)).collect();
     assert!(forbidden.is_empty(), "{forbidden:?} of {called:?}");
 
-    // The kinds of sockets: what socketpair makes is not judged (systemd.exec(5)).
+    // The socket families: RestrictAddressFamilies does not apply to socketpair (systemd.exec(5)).
     let families = setting("RestrictAddressFamilies");
     let families: Vec<&str> = families.split(' ').collect();
     for (_, arguments) in calls.iter().filter(|(name, _)| *name == "socket") {

@@ -48,7 +48,7 @@ fn nginx_compresses_for_psystrike_with_the_lines_of_the_page() {
     }
 }
 
-/// Answers requests on one connection until that ends, and only then accepts the next one.
+/// Serves one connection until it ends, and only then accepts the next one.
 fn serve_one_connection_at_a_time() -> SocketAddr {
     let listener = TcpListener::bind("127.12.0.3:0").expect("a free port");
     let address = listener.local_addr().expect("it has an address");

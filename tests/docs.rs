@@ -1,6 +1,6 @@
-//! The documents are true as far as a machine can tell: their commands run, or it is said why they cannot here; links
-//! lead somewhere; options, variables and metrics exist; Prometheus shows what they say that it shows; licences and
-//! versions are those of the files that they come from.
+//! The documents are true as far as a machine can tell: their commands run, or the reason why they cannot run here is
+//! given; links lead somewhere; options, variables and metrics exist; Prometheus shows the errors that they describe;
+//! licences and versions are those of the files that they come from.
 
 mod support;
 
@@ -114,12 +114,12 @@ const COMMANDS: &[(&str, Fate)] = &[
 ];
 
 #[test]
-fn every_command_runs_or_it_is_said_why_not() {
+fn every_command_runs_or_has_a_reason_why_not() {
     let ci = read(".ci/run");
     let (mut used, mut seen) = (BTreeSet::new(), BTreeSet::new());
     for document in Document::all() {
         for block in document.blocks() {
-            // So that no command hides from this test behind another name for the shell.
+            // A block of an unknown language could contain commands that this test misses.
             let known = ["sh", "yaml", "text", "nginx", "promql"].contains(&block.language.as_str());
             assert!(known, "{}: a block of {:?}:\n{}", document.path, block.language, block.text);
             if block.language != "sh" {
@@ -131,7 +131,7 @@ fn every_command_runs_or_it_is_said_why_not() {
             };
             used.insert(beginning);
             match fate {
-                _ if !seen.insert(block.text.clone()) => {} // in both READMEs, say
+                _ if !seen.insert(block.text.clone()) => {} // for example in both READMEs
                 Prints(programs, parts) if require_programs(programs) => run(&block.text, parts),
                 Prints(..) => {}
                 RunByCi(line) => {
@@ -143,7 +143,7 @@ fn every_command_runs_or_it_is_said_why_not() {
     }
     let unused: Vec<_> =
         COMMANDS.iter().map(|(beginning, _)| beginning).filter(|b| !used.contains(b)).collect();
-    assert_eq!(unused, Vec::<&&str>::new(), "in no document any more");
+    assert_eq!(unused, Vec::<&&str>::new(), "not in any document");
 }
 
 /// Runs a block in a copy of the repository's folder. A psystrike that has scraped one pod replaces the one in the
@@ -250,9 +250,9 @@ fn every_option_and_variable_exists() {
     variables.insert("PSYSTRIKE_".to_owned()); // PSYSTRIKE_*
     for document in Document::all() {
         let unknown = &options(&document.text) - &known;
-        assert_eq!(unknown, BTreeSet::new(), "{}: options that nobody has", document.path);
+        assert_eq!(unknown, BTreeSet::new(), "{}: unknown options", document.path);
         let named = tokens(&document.text, "PSYSTRIKE_", |c| c.is_ascii_uppercase() || c == '_');
-        assert_eq!(&named - &variables, BTreeSet::new(), "{}: variables that nobody reads", document.path);
+        assert_eq!(&named - &variables, BTreeSet::new(), "{}: unknown variables", document.path);
     }
 }
 
@@ -270,7 +270,7 @@ fn every_metric_exists() {
         .flat_map(|document| ["psystrike_", "process_"].map(|prefix| (document, prefix)))
     {
         let named = tokens(&document.text, prefix, |c| c.is_ascii_lowercase() || c == '_');
-        assert_eq!(&named - &known, BTreeSet::new(), "{}: metrics that psystrike has not", document.path);
+        assert_eq!(&named - &known, BTreeSet::new(), "{}: unknown metrics", document.path);
     }
 }
 
@@ -282,7 +282,7 @@ fn tokens(text: &str, prefix: &str, goes_on: impl Fn(char) -> bool) -> BTreeSet<
         let rest = &text[at + prefix.len()..];
         let length = rest.find(|c| !goes_on(c)).unwrap_or(rest.len());
         let in_a_word = before.is_some_and(|c| c.is_alphanumeric() || "-_|:".contains(c));
-        // `---` is a rule of a table, and so is what has nothing behind it.
+        // `---` is part of a table, and so are dashes without a word after them.
         if !in_a_word && (prefix != "--" || rest.starts_with(|c: char| c.is_ascii_lowercase())) {
             found.insert(format!("{prefix}{}", rest[..length].trim_end_matches('-')));
         }
@@ -291,12 +291,12 @@ fn tokens(text: &str, prefix: &str, goes_on: impl Fn(char) -> bool) -> BTreeSet<
 }
 
 #[test]
-fn prometheus_shows_errors_without_a_status_as_the_table_has_them() {
+fn errors_without_a_status_are_those_of_the_table() {
     let releases = Release::all_with(&["prometheus"]);
     let table = Document::read("deploy/troubleshooting.md").section("Errors without a status").table();
     let refusing = Refusing::on("127.32.0.1");
     let unanswering = Unanswering::on("127.32.0.2");
-    // The kernel accepts, and nobody answers.
+    // The kernel accepts connections; no program responds.
     let silent = TcpListener::bind("127.32.0.7:0").expect("a free port");
     let cut_short = Pod::answering(
         "127.32.0.3",
@@ -317,7 +317,7 @@ fn prometheus_shows_errors_without_a_status_as_the_table_has_them() {
     let through = |pod: &Pod| (psystrike.address(), Psystrike::target(pod.address(), "/metrics"));
     let metrics = || "/metrics".to_owned();
     let not_a_page = "is not a valid start token";
-    // What Prometheus 2 and Prometheus 3 show.
+    // The errors of Prometheus 2 and Prometheus 3.
     let both = |error| [error, error];
     let cases = [
         (both("connect: connection refused"), "http", (refusing.address(), metrics())),
@@ -359,7 +359,7 @@ fn prometheus_shows_errors_without_a_status_as_the_table_has_them() {
             let error = errors[usize::from(prometheus.major_version() >= 3)];
             let target =
                 targets.iter().find(|target| target.labels["job"] == job(at)).expect("it is a target");
-            // While it connects, it depends on who is first to see that time is up.
+            // While connecting, the error depends on which side's timeout expires first.
             let either = error == "i/o timeout" && target.last_error.contains("context deadline exceeded");
             assert!(either || target.last_error.contains(error), "not {error:?}, but {target:#?}");
             let in_table = table
@@ -385,11 +385,11 @@ fn every_alert_has_its_section() {
     assert_eq!(described, alerts);
 }
 
-/// What may be in the binary.
+/// The licences that the binary's dependencies may have.
 const LICENCES: &[&str] = &["MIT", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "Unlicense"];
 
 #[test]
-fn the_licences_are_those_of_what_is_shipped() {
+fn the_licences_are_those_of_the_shipped_crates() {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut built = BTreeSet::new();
     for target in ["x86_64", "aarch64"].iter().flat_map(|cpu| ["musl", "gnu"].map(|c| (cpu, c))) {
@@ -414,7 +414,7 @@ fn the_licences_are_those_of_what_is_shipped() {
     }
     assert!(built.len() > 10, "{built:?}");
     for (name, _, licence) in &built {
-        // Either all of an AND, which none has, or any of an OR.
+        // One alternative of an OR is enough. No crate has an AND.
         let accepted = licence.split(" OR ").any(|licence| LICENCES.contains(&licence));
         assert!(accepted, "{name} is under {licence}");
     }
@@ -441,7 +441,7 @@ fn the_changelog_keeps_its_format() {
         let known = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"];
         assert!(known.contains(&section.title.as_str()), "{}", section.title);
     }
-    // Released, or to be.
+    // Released, or about to be.
     let version = env!("CARGO_PKG_VERSION");
     let newest = versions.get(1).map_or("", |section| section.title.as_str());
     let is_known = newest.contains(version) || versions[0].prose.contains(version);
@@ -463,8 +463,8 @@ fn the_version_is_the_same_everywhere() {
             }
         }
     }
-    assert!(named > 5, "named {named} times");
-    // And in what is deployed, under whichever of these names.
+    assert!(named > 5, "only {named} occurrences");
+    // Also in the deployed files, under any of these names.
     let mut deployed = 0;
     for file in files(&["Dockerfile", "deploy/helm/Chart.yaml", "deploy/kubernetes"]) {
         let text = fs::read_to_string(&file).expect("a text");
@@ -478,7 +478,7 @@ fn the_version_is_the_same_everywhere() {
             }
         }
     }
-    assert!(deployed > 3, "deployed {deployed} times");
+    assert!(deployed > 3, "only {deployed} occurrences");
 }
 
 #[test]
@@ -516,7 +516,7 @@ fn the_workflows_use_the_versions_of_the_dockerfile_and_of_ci() {
 
 /// deploy/releasing.md, "Where a build shows its version".
 #[test]
-fn a_build_says_everywhere_what_it_is() {
+fn a_build_shows_its_version_and_revision_everywhere() {
     let stdout = run_psystrike(&["--version"], &[]).stdout;
     let (version, revision) =
         stdout.trim_end_matches(")\n").split_once(" (").unwrap_or_else(|| panic!("{stdout:?}"));

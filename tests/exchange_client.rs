@@ -27,7 +27,7 @@ use talk::{ANSWER, ASK, ASKED, Talk, ms, pod, reply, settings};
 
 #[test]
 fn a_head_that_does_not_end() {
-    // However it drips, from its first byte on.
+    // The deadline counts from the first byte, however slowly the rest arrives.
     let mut talk = Talk::new("drips");
     talk.due(ms(10_000));
     talk.wait(ms(4000));
@@ -44,10 +44,10 @@ fn a_head_that_does_not_end() {
     assert_eq!((report.route, report.outcome), (RouteName::None, Outcome::RequestTimeout));
     assert_eq!((report.status, report.peer), (408, None));
     drop(said.client(ClientAction::Shutdown));
-    assert!(talk.unused().is_empty(), "what came of the head is not read as a request");
+    assert!(talk.unused().is_empty(), "a part of the head was read as a request");
 
-    // A connection that says nothing is closed without a word: new, after a request, and turned away.
-    let mut talk = Talk::new("says nothing");
+    // A connection that sends nothing is closed without a response: new, after a request, and turned away.
+    let mut talk = Talk::new("silent");
     talk.expires(ms(10_000)).client(ClientAction::Close);
     let mut talk = replying_page();
     talk.flushed().reports(Outcome::Page, 200);
@@ -64,8 +64,8 @@ fn a_head_that_does_not_end() {
 }
 
 #[test]
-fn empty_lines_before_a_request_are_no_request() {
-    // RFC 9112 section 2.2, of clients that send one behind a body.
+fn empty_lines_before_a_request_are_skipped() {
+    // RFC 9112 section 2.2: some clients send an empty line after a body.
     for parts in [&["\r\n"][..], &["\r", "\n"], &["\r\n\r", "\n"], &["\r\n\r\n", "\r", "\n"]] {
         let mut talk = replying_page();
         talk.flushed().reports(Outcome::Page, 200);
@@ -80,7 +80,7 @@ fn empty_lines_before_a_request_are_no_request() {
         talk.due(ms(10_000));
         talk.client("\n\r\n").gets(reply(200, "OK", "", "Healthz\n"));
     }
-    // They win no time: a connection that sends nothing else is closed as one that sends nothing.
+    // They do not extend the deadline: a connection that sends nothing else counts as silent.
     let mut talk = Talk::new("empty lines only");
     for _ in 0..50 {
         talk.client("\r\n\r");
@@ -102,11 +102,11 @@ fn pipelined_requests_are_answered_in_order() {
     talk.connected(false);
     talk.sent_all();
     talk.asked(ASKED);
-    talk.client("dy"); // who goes on meanwhile is not heard yet
+    talk.client("dy"); // not read while a request is in progress
     talk.pod(ANSWER).gets(ANSWER).upstream(KEEP);
     talk.wait(ms(100));
     talk.flushed().reports(Outcome::Forwarded, 200).upstream(UpstreamAction::Connect(pod()));
-    talk.due(ms(3100)); // its time begins as it is read
+    talk.due(ms(3100)); // its time limit starts when it is read
     talk.connected(true);
     talk.sent_all();
     talk.asked(&ASKED.replace("/metrics", "/second"));
@@ -124,7 +124,7 @@ fn pipelined_requests_are_answered_in_order() {
     assert!(talk.unused().is_empty());
     assert!(talk.exchange.idles());
 
-    // Behind an answer that is the connection's last, nothing is read.
+    // After the connection's last response, nothing is read.
     let mut talk = Talk::new("the first is the last");
     talk.client(format!("{ASK_CLOSES}{HEALTHZ}")).upstream(UpstreamAction::Connect(pod()));
     talk.connected(false);
@@ -138,8 +138,8 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn many_small_requests_and_one_of_the_longest_head() {
-    // More than is read at once.
+fn many_small_requests_and_one_with_the_longest_head() {
+    // More bytes than one read returns.
     let mut talk = Talk::new("1000 requests");
     let page = reply(200, "OK", "", "Healthz\n");
     talk.client(HEALTHZ.repeat(1000)).gets(&page);
@@ -151,7 +151,7 @@ fn many_small_requests_and_one_of_the_longest_head() {
 
     let fill = 16 * 1024 - "GET /healthz HTTP/1.1\r\nHost: a\r\nA: \r\n\r\n".len();
     let head = |fill: usize| format!("GET /healthz HTTP/1.1\r\nHost: a\r\nA: {}\r\n\r\n", "b".repeat(fill));
-    let mut talk = Talk::new("the longest head, behind empty lines");
+    let mut talk = Talk::new("the longest head, after empty lines");
     talk.client("\r\n".repeat(20_000) + &head(fill) + HEALTHZ).gets(&page);
     talk.flushed().reports(Outcome::Page, 200).gets(&page);
     let mut talk = Talk::new("one byte more");
@@ -159,10 +159,10 @@ fn many_small_requests_and_one_of_the_longest_head() {
     talk.client(head(fill + 1)).gets(reply(431, reason, CLOSES, &format!("{reason}\n")));
 }
 
-// ------------------------------------------------------------------------------- answers not taken
+// ------------------------------------------------------------------------------ responses not read
 
 #[test]
-fn an_answer_that_is_not_taken_in_time_is_reset() {
+fn a_response_that_is_not_read_in_time_is_reset() {
     let rows: &[(Begin, u64, u16)] =
         &[(replying, 30_000, 200), (replying_page, 30_000, 200), (replying_refusal, 30_000, 400)];
     for &(replying, at, status) in rows {
@@ -171,7 +171,7 @@ fn an_answer_that_is_not_taken_in_time_is_reset() {
         said.reports(Outcome::ClientTimeout, status);
         talk.wants(Wants::Nothing);
     }
-    // A failure that came late is waited for longer.
+    // A client gets extra time to take a late failure.
     let mut talk = Talk::awaiting(ASK, false);
     talk.after(ms(30_000))
         .gets(failure(504, "no response from the pod within 30s", "", "30s"))
@@ -180,8 +180,8 @@ fn an_answer_that_is_not_taken_in_time_is_reset() {
 }
 
 #[test]
-fn an_answer_that_was_taken_in_time_is_not_reset() {
-    // The worker's turn was over before it could say so.
+fn a_response_that_was_read_in_time_is_not_reset() {
+    // The timeout comes before the event that all output was taken.
     for (stalled, outcome) in [(false, Outcome::Forwarded), (true, Outcome::ClientTimeout)] {
         let mut talk = replying();
         talk.wait(ms(29_999));
@@ -193,7 +193,7 @@ fn an_answer_that_was_taken_in_time_is_not_reset() {
 }
 
 #[test]
-fn a_client_that_goes_away_takes_the_pods_connection_with_it() {
+fn when_a_client_disconnects_the_pods_connection_is_closed() {
     let rows: &[(Begin, u16, bool)] = &[
         (|| Talk::connecting(ASK), 499, false),
         (|| Talk::sending(ASK, true), 499, false),
@@ -222,7 +222,7 @@ fn a_client_that_goes_away_takes_the_pods_connection_with_it() {
         assert_eq!(said.report().outcome, Outcome::ClientClosedRequest);
         drop(said.upstream(CLOSE).client(ClientAction::Close));
     }
-    // Between requests, and within one's head, nobody worked for it.
+    // Between requests and within a head, no exchange is in progress to report.
     for mut talk in [Talk::new("new"), reading_begun(), lingering()] {
         talk.client_gone().client(ClientAction::Close);
         talk.wants(Wants::Nothing);
@@ -230,7 +230,7 @@ fn a_client_that_goes_away_takes_the_pods_connection_with_it() {
 }
 
 #[test]
-fn for_room_that_others_need_it_is_told_or_visibly_broken() {
+fn an_exchange_ended_for_room_gets_a_503_or_is_visibly_broken() {
     let reason = Outcome::BuffersFull.reason();
     for state in
         [|| Talk::connecting(ASK), sending_part, || Talk::awaiting(ASK, true), awaiting_begun] as [Begin; 4]
@@ -240,7 +240,7 @@ fn for_room_that_others_need_it_is_told_or_visibly_broken() {
         assert_eq!(
             talk.exchange.held_bytes().min(4096),
             talk.exchange.held_bytes(),
-            "nothing to speak of is held"
+            "more than 4 KiB are held"
         );
         let mut said = talk.flushed();
         let report = said.report();
@@ -250,7 +250,8 @@ fn for_room_that_others_need_it_is_told_or_visibly_broken() {
         );
         drop(said.client(ClientAction::Shutdown));
     }
-    // A client that takes nothing is not told. One that does gets what was sent before, and sees that it is not all.
+    // A client that reads nothing is reset. One that reads gets the bytes sent before, and notices that they are
+    // incomplete.
     for (state, status, stalled, action, wants) in [
         (awaiting_begun as Begin, 503, true, ClientAction::Reset, Wants::Nothing),
         (relaying_length, 200, true, ClientAction::Reset, Wants::Nothing),
@@ -265,7 +266,7 @@ fn for_room_that_others_need_it_is_told_or_visibly_broken() {
         drop(said.upstream(CLOSE).client(action));
         talk.wants(wants);
     }
-    // What is handed over whole is whole, but no other request follows.
+    // A response that is completely output is delivered, but the connection then ends.
     let mut talk = replying();
     talk.no_room(false).reports(Outcome::Forwarded, 200).client(ClientAction::Shutdown);
     talk.wants(Wants::Discard);
@@ -278,7 +279,7 @@ fn for_room_that_others_need_it_is_told_or_visibly_broken() {
     }
 }
 
-// --------------------------------------------------------------------------------- the last answer
+// ------------------------------------------------------------------------------- the last response
 
 #[test]
 fn lingering_ends() {
@@ -288,9 +289,9 @@ fn lingering_ends() {
     let mut talk = lingering();
     talk.client_gone().client(close);
     let mut talk = lingering();
-    talk.drain(); // at the process's end too: what was refused there is to be read as well
+    talk.drain(); // lingering continues during shutdown: the response must be readable
     talk.due(ms(2000));
-    // What comes is read, up to a bound, and wins no time.
+    // Received bytes are discarded, up to a limit, and do not extend the deadline.
     let mut talk = lingering();
     talk.wait(ms(1000));
     for _ in 0..4 {
@@ -305,8 +306,8 @@ fn lingering_ends() {
 }
 
 #[test]
-fn a_last_answer_is_delivered_before_its_connection_closes() {
-    // Behind it the client's end, or nothing at all: looked at every 50 ms, until it is delivered.
+fn a_last_response_is_delivered_before_its_connection_closes() {
+    // Whether or not the client has ended its side, delivery is checked every 50 ms.
     for ends in [true, false] {
         let mut talk = lingering();
         if ends {
@@ -320,11 +321,11 @@ fn a_last_answer_is_delivered_before_its_connection_closes() {
         talk.after(ms(50)).client(ClientAction::Close);
         talk.wants(Wants::Nothing);
     }
-    // No longer than the scrape may take. (The close is a reset then: src/net/stream.rs.)
+    // At most for the time limit of a scrape. (The close is a reset then: src/net/stream.rs.)
     let mut talk = lingering();
     talk.after_stalled(ms(29_999));
     talk.expires_stalled(ms(30_000)).client(ClientAction::Close);
-    // What is sent on is read all the while.
+    // Further bytes of the client are still discarded.
     let mut talk = lingering();
     talk.after_stalled(ms(10_000));
     talk.wants(Wants::Discard);
@@ -332,7 +333,7 @@ fn a_last_answer_is_delivered_before_its_connection_closes() {
 }
 
 #[test]
-fn who_ends_between_requests_still_gets_the_answer_before() {
+fn a_client_that_ends_between_requests_still_gets_the_last_response() {
     let mut talk = replying();
     talk.flushed().reports(Outcome::Forwarded, 200);
     talk.client_ended().client(ClientAction::Shutdown);
@@ -346,7 +347,7 @@ fn who_ends_between_requests_still_gets_the_answer_before() {
 
 #[test]
 fn draining() {
-    // From the moment it begins, every answer whose head is still to come says that it is the last.
+    // During shutdown, every response whose head is not sent yet has Connection: close.
     let closes = |answer: &str| answer.replacen("\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1);
     let states: &[Begin] = &[
         || Talk::new("draining"),
@@ -372,7 +373,7 @@ fn draining() {
         talk.flushed().client(ClientAction::Shutdown).reports(Outcome::Forwarded, 200);
         talk.wants(Wants::Discard);
     }
-    // Also the failures, the pages and the refusals.
+    // This includes failures, pages and refusals.
     let mut talk = Talk::connecting(ASK_10_KEEPS);
     talk.draining = true;
     talk.pod_fails(UpstreamError::Refused)
@@ -388,7 +389,7 @@ fn draining() {
         said.report();
         drop(said.client(ClientAction::Shutdown));
     }
-    // A head that went out before cannot say it any more; who idles then is told to leave.
+    // A head that was already sent cannot have it; once idle, the connection is closed.
     let mut talk = relaying_length();
     talk.draining = true;
     talk.drain();
@@ -396,7 +397,7 @@ fn draining() {
     talk.flushed().reports(Outcome::Forwarded, 200);
     talk.wants(Wants::Request);
     talk.drain().client(ClientAction::Close);
-    // A request that has begun is not cut off.
+    // A request that has begun is still answered.
     let mut talk = reading_begun();
     talk.draining = true;
     talk.drain();

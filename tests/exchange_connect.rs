@@ -35,7 +35,7 @@ fn connecting() -> Talk {
 fn a_connection_of_its_own_becomes_a_tunnel() {
     let mut talk = Talk::new("CONNECT");
     let fields = "Proxy-Authorization: Basic eA==\r\nUser-Agent: Go-http-client/1.1\r\n";
-    // What follows the head is the pod's, even if it looks like a request.
+    // Bytes after the head are for the pod, even if they look like a request.
     let request = connect("10.1.2.3:8080", fields) + HEALTHZ;
     talk.client(request).upstream(UpstreamAction::Open(pod()));
     let mut said = talk.connected(false);
@@ -43,7 +43,7 @@ fn a_connection_of_its_own_becomes_a_tunnel() {
     drop(said.gets(ESTABLISHED));
     assert_eq!((report.route, report.outcome, report.status), (RouteName::Connect, Outcome::Tunnel, 200));
     assert_eq!((report.peer, report.request.as_deref()), (Some(pod()), Some("CONNECT 10.1.2.3:8080")));
-    assert_eq!(talk.unused(), HEALTHZ.as_bytes(), "nothing of it is read as a request");
+    assert_eq!(talk.unused(), HEALTHZ.as_bytes(), "it was read as a request");
     talk.wants(Wants::Tunnel);
     talk.due(ms(360_000));
 }
@@ -58,7 +58,7 @@ fn without_the_option_it_is_refused_and_the_option_is_named() {
     let mut said = talk.flushed();
     let report = said.report();
     drop(said.client(ClientAction::Shutdown));
-    assert!(talk.unused().is_empty(), "what follows is for nobody, and is not read as a request");
+    assert!(talk.unused().is_empty(), "bytes after a refused CONNECT were read as a request");
     assert_eq!(
         (report.route, report.outcome, report.peer),
         (RouteName::Connect, Outcome::ConnectNotAllowed, None)
@@ -66,7 +66,7 @@ fn without_the_option_it_is_refused_and_the_option_is_named() {
 }
 
 #[test]
-fn destinations_are_judged_as_for_scrapes_and_ports_once_more() {
+fn destinations_are_checked_as_for_scrapes_and_ports_once_more() {
     let via = "Via: 1.1 psystrike\r\n".repeat(3);
     for (target, fields, outcome, reason) in [
         ("10.9.0.1:8080", "", Outcome::AddressNotAllowed, "destination not allowed"),
@@ -106,7 +106,7 @@ fn destinations_are_judged_as_for_scrapes_and_ports_once_more() {
 }
 
 #[test]
-fn what_fails_before_the_tunnel_is_reported_as_for_scrapes() {
+fn failures_before_the_tunnel_are_reported_as_for_scrapes() {
     for (error, status, reason) in [
         (UpstreamError::Refused, 502, "pod refused the connection"),
         (UpstreamError::Unreachable, 502, "pod is unreachable"),

@@ -91,7 +91,7 @@ fn a_name_is_resolved_and_the_pod_gets_it_as_host() {
         talk.pod(ANSWER).gets(ANSWER).upstream(KEEP);
         let report = talk.flushed().report();
         assert_eq!((report.route, report.outcome, report.peer), (route, Outcome::Forwarded, Some(pod())));
-        assert!(report.request.is_some(), "the log has to say which name it was");
+        assert!(report.request.is_some(), "the log must contain the name");
     }
     let mut talk = resolving(&get("http://Web.ns.svc"));
     let port_80 = Peer::new([10, 1, 2, 3].into(), 80);
@@ -135,10 +135,10 @@ fn a_name_takes_two_seconds_at_most_and_no_longer_than_its_scrape() {
         let reason = format!("name not resolved within {within}");
         talk.expires(ms(due)).gets(failure(504, &reason, "", within)).upstream(CLOSE);
         talk.flushed().reports(Outcome::LookupTimeout, 504);
-        // An answer that comes now is nobody's.
+        // An answer that arrives now is ignored.
         assert!(!talk.changes(Event::Resolved(&found(&["10.1.2.3"]))));
     }
-    // What resolving took is missing later.
+    // The time for resolving counts towards the scrape's limit.
     let mut talk = resolving(&with("3"));
     talk.wait(ms(1900));
     resolved(&mut talk, &found(&["10.1.2.3"])).upstream(UpstreamAction::Connect(pod()));
@@ -223,7 +223,7 @@ fn the_next_address_is_tried_while_time_is_left() {
     let refused = failure(502, "pod refused the connection", " at 10.1.2.5:8080", "0ms");
     talk.pod_fails(UpstreamError::Refused).gets(refused).upstream(CLOSE);
     talk.flushed().reports(Outcome::ConnectionRefused, 502);
-    // An address that does not respond takes the time for one connection, and all together that for the scrape.
+    // Each unresponsive address takes one connect timeout; all together take at most the scrape's time limit.
     let with_timeout = ASK_NAME
         .replace("Host: psystrike\r\n", "Host: psystrike\r\nX-Prometheus-Scrape-Timeout-Seconds: 5.5\r\n");
     let mut talk = resolving(&with_timeout);
@@ -231,7 +231,7 @@ fn the_next_address_is_tried_while_time_is_left() {
     talk.expires(ms(3000)).upstream(next("10.1.2.4"));
     let late = failure(504, "pod did not accept the connection within 5s", " at 10.1.2.4:8080", "5s");
     talk.expires(ms(5000)).gets(late).upstream(CLOSE);
-    // Without a descriptor, no other address is any better.
+    // Without a descriptor, trying another address is useless.
     let mut talk = resolving(ASK_NAME);
     resolved(&mut talk, &addresses).upstream(UpstreamAction::Connect(pod()));
     talk.pod_fails(UpstreamError::NoDescriptors).upstream(CLOSE).whatever();
@@ -345,7 +345,7 @@ fn a_tunnel_goes_to_an_allowed_address_of_its_name() {
 }
 
 #[test]
-fn names_of_tunnels_are_judged_before_they_are_resolved() {
+fn names_of_tunnels_are_checked_before_they_are_resolved() {
     let mut rules = settings();
     rules.policy = rules.policy.with_names(vec![parse_suffix("svc").expect("a suffix")]);
     for (target, outcome) in [

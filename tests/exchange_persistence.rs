@@ -33,7 +33,7 @@ struct Way {
 
 const WAYS: &[Way] = &[
     Way { ask: ASK, answer: ANSWER, ends: false, gets: ANSWER, upstream: KEEP, persists: true },
-    // The pod's connection. Its own wish, in its own version:
+    // The pod's connection, by the pod's own version and Connection field:
     Way {
         ask: ASK,
         answer: "HTTP/1.1 200 OK\r\nDate: x\r\nConnection: close\r\nContent-Length: 3\r\n\r\nup\n",
@@ -66,7 +66,7 @@ const WAYS: &[Way] = &[
         upstream: KEEP,
         persists: true,
     },
-    // Bytes behind the end are an answer to nothing.
+    // Bytes after the end belong to no response.
     Way {
         ask: ASK,
         answer: "HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 3\r\n\r\nup\nH",
@@ -116,7 +116,7 @@ const WAYS: &[Way] = &[
         upstream: CLOSE,
         persists: false,
     },
-    // Answers without a body, whatever they say of one.
+    // Responses without a body, whatever their fields are.
     Way {
         ask: ASK_HEAD,
         answer: "HTTP/1.1 200 OK\r\nDate: x\r\n\r\n",
@@ -157,7 +157,7 @@ const WAYS: &[Way] = &[
         upstream: KEEP,
         persists: true,
     },
-    // Chunked, with all that belongs to it.
+    // Chunked, with extensions and trailers.
     Way {
         ask: ASK,
         answer: "HTTP/1.1 200 OK\r\nDate: x\r\nTrailer: B\r\nTransfer-Encoding: chunked\r\n\r\n\
@@ -168,7 +168,7 @@ const WAYS: &[Way] = &[
         upstream: KEEP,
         persists: true,
     },
-    // The client's connection. Its own wish, in its own version:
+    // The client's connection, by the client's own version and Connection field:
     Way {
         ask: ASK_CLOSES,
         answer: "HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 3\r\n\r\nup\n",
@@ -193,7 +193,8 @@ const WAYS: &[Way] = &[
         upstream: KEEP,
         persists: true,
     },
-    // HTTP/1.0 knows no chunks: the content alone, until the connection's end. The pod need not know.
+    // HTTP/1.0 has no chunked coding: the client gets the content alone, until close. The pod's connection is
+    // unaffected.
     Way {
         ask: ASK_10_KEEPS,
         answer: "HTTP/1.1 200 OK\r\nDate: x\r\nTrailer: B\r\nTransfer-Encoding: chunked\r\n\r\n\
@@ -219,7 +220,7 @@ const WAYS: &[Way] = &[
         upstream: CLOSE,
         persists: true,
     },
-    // Behind interim answers.
+    // After interim responses.
     Way {
         ask: ASK,
         answer: "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n\
@@ -240,7 +241,7 @@ const WAYS: &[Way] = &[
         upstream: KEEP,
         persists: false,
     },
-    // Where the pod redirects to itself, the way leads through us.
+    // A redirect to the same pod leads through psystrike.
     Way {
         ask: ASK,
         answer: "HTTP/1.1 302 Found\r\nDate: x\r\nlocation: /m?a=b\r\nContent-Length: 3\r\n\r\nup\n",
@@ -250,7 +251,7 @@ const WAYS: &[Way] = &[
         upstream: KEEP,
         persists: true,
     },
-    // No date, an odd version, fields that end here: none of it touches the body.
+    // No date, no reason phrase, hop-by-hop fields: the body is unaffected.
     Way {
         ask: ASK,
         answer: "HTTP/1.1 200\r\nA:b\r\nProxy-X: y\r\nConnection: C\r\nC: d\r\n\
@@ -285,8 +286,8 @@ fn which_connections_persist() {
 }
 
 #[test]
-fn a_pod_that_did_not_get_the_whole_request_is_not_asked_another() {
-    // It may answer before; but what it then makes of the rest is not known.
+fn a_pod_that_did_not_get_the_whole_request_gets_no_other() {
+    // A pod may respond early; how it then reads the rest of the request is unknown.
     for sent in [1, ASKED.len() - 1, ASKED.len()] {
         for parts in [&[ANSWER][..], &["HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 3\r\n\r\n", "up\n"]] {
             let mut talk = Talk::sending(ASK, false);
@@ -295,7 +296,7 @@ fn a_pod_that_did_not_get_the_whole_request_is_not_asked_another() {
             for part in first {
                 talk.pod(part).gets(part);
                 talk.wants(Wants::Response);
-                talk.tell(Event::Sent(5)); // nobody sends on
+                talk.tell(Event::Sent(5)); // ignored: no more of the request is sent
             }
             let keep = if sent == ASKED.len() { KEEP } else { CLOSE };
             talk.pod(last).gets(last).upstream(keep);
@@ -307,7 +308,7 @@ fn a_pod_that_did_not_get_the_whole_request_is_not_asked_another() {
 
 /// cheroot, waitress and civetweb send the body of a GET after their response to HEAD.
 #[test]
-fn a_connection_is_pooled_after_head_only_where_no_body_can_follow() {
+fn a_connection_is_pooled_after_head_only_if_no_body_can_follow() {
     for (head, pooled) in [
         ("HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 0\r\n\r\n", KEEP),
         ("HTTP/1.1 204 No Content\r\nDate: x\r\n\r\n", KEEP),
@@ -323,7 +324,7 @@ fn a_connection_is_pooled_after_head_only_where_no_body_can_follow() {
     }
 }
 
-// --------------------------------------------------------------------------- bytes in any portions
+// ---------------------------------------------------------------------- bytes in parts of any size
 
 /// The result of a response: the client's bytes, the actions on both connections, and the report.
 #[derive(Debug, PartialEq)]
@@ -348,7 +349,7 @@ fn hears(ask: &str, parts: &[&[u8]], ends: bool) -> Heard {
     let mut note = |said: &mut Said| {
         said.bytes.clear();
         if said.upstream != UpstreamAction::None {
-            assert_eq!(heard.upstream, UpstreamAction::None, "the pod's connection is done with once");
+            assert_eq!(heard.upstream, UpstreamAction::None, "the pod's connection has one final action");
             heard.upstream = std::mem::take(&mut said.upstream);
         }
         if said.client != ClientAction::None {
@@ -374,9 +375,9 @@ fn hears(ask: &str, parts: &[&[u8]], ends: bool) -> Heard {
 }
 
 #[test]
-fn answers_come_in_any_portions() {
+fn responses_arrive_in_parts_of_any_size() {
     for way in WAYS {
-        // Surplus bytes that come on their own find an idle connection, which is not for the exchange to see.
+        // Surplus bytes that arrive separately reach an idle connection, which has no exchange.
         let surplus = way.upstream == CLOSE && {
             let shorter = &way.answer[..way.answer.len() - 1];
             hears(way.ask, &[shorter.as_bytes()], false).outcome == Outcome::Forwarded
@@ -403,8 +404,8 @@ fn answers_come_in_any_portions() {
 }
 
 #[test]
-fn an_end_is_never_faked() {
-    // Every answer, ended by the pod after every byte of it.
+fn a_truncated_response_never_looks_complete() {
+    // Every response, cut by the pod after each of its bytes.
     for way in WAYS {
         let whole = hears(way.ask, &[way.answer.as_bytes()], true);
         for end in 0..way.answer.len() {
@@ -415,12 +416,12 @@ fn an_end_is_never_faked() {
                 let context = format!("{:?}, {end} bytes of it, by {chunk}: {heard:?}", way.answer);
                 assert!(heard.upstream == CLOSE || *outcome == Outcome::Forwarded, "{context}");
                 match outcome {
-                    // A reply of ours, behind whatever interim answers went on.
+                    // psystrike's own response, after the forwarded interim responses.
                     Outcome::NoResponse | Outcome::ResponseHeadersTruncated => {
                         assert_eq!(heard.status, 502, "{context}");
                         assert!(got.ends_with(b"after 0ms)\n") || way.ask.starts_with("HEAD"), "{context}");
                     }
-                    // Seen to be cut: no more than a part, and broken off.
+                    // Visibly truncated: a part, and then an abort.
                     Outcome::ResponseTruncated => {
                         let until_close = String::from_utf8_lossy(got)
                             .contains("\r\nConnection: close\r\n\r\n")
@@ -430,7 +431,7 @@ fn an_end_is_never_faked() {
                         assert!(whole.got.starts_with(got), "{context}");
                         assert!(until_close || got.len() < whole.got.len(), "{context}");
                     }
-                    // All of it was there, but for surplus bytes; or its end is the connection's.
+                    // All of it was received, except for surplus bytes; or it ends with the connection.
                     Outcome::Forwarded if way.ends => assert!(whole.got.starts_with(got), "{context}"),
                     Outcome::Forwarded => assert_eq!(*got, whole.got, "{context}"),
                     _ => panic!("{context}"),
@@ -441,8 +442,8 @@ fn an_end_is_never_faked() {
 }
 
 #[test]
-fn a_broken_answer_is_never_completed() {
-    // The answer, what of it is sound, and how the client is broken off.
+fn a_malformed_body_is_never_completed() {
+    // The body, its valid part on the wire, and its valid content.
     let chunked = "HTTP/1.1 200 OK\r\nDate: x\r\nTransfer-Encoding: chunked\r\n\r\n";
     let unchunked = "HTTP/1.1 200 OK\r\nDate: x\r\nConnection: close\r\n\r\n";
     for (body, sound, content) in [
@@ -466,7 +467,7 @@ fn a_broken_answer_is_never_completed() {
                     "{answer:?}"
                 );
                 if heard.status == 502 {
-                    // Its head came with its fault: there was still time to tell.
+                    // The head came together with the fault, so a 502 was still possible.
                     assert!(heard.got.starts_with(b"HTTP/1.1 502 malformed response body from the pod: "));
                     assert_eq!(heard.client, ClientAction::None);
                 } else {

@@ -42,7 +42,7 @@ fn host_and_path_come_from_the_target() {
         ("http://10.1.2.3", "", "10.1.2.3:80", "GET / HTTP/1.1\r\nHost: 10.1.2.3\r\n"),
         ("http://10.1.2.3:80?a=b", "", "10.1.2.3:80", "GET /?a=b HTTP/1.1\r\nHost: 10.1.2.3:80\r\n"),
         ("HTTP://[fd00::A]:8080/m?", "", "[fd00::a]:8080", "GET /m? HTTP/1.1\r\nHost: [fd00::A]:8080\r\n"),
-        // Only `/pods/` takes an encoded `?` for a query, and no path for `/metrics`.
+        // Only `/pods/` treats an encoded `?` as a query, and an empty path as `/metrics`.
         ("http://10.1.2.3/m%3Fa=b", "", "10.1.2.3:80", "GET /m%3Fa=b HTTP/1.1\r\nHost: 10.1.2.3\r\n"),
         (
             "http://10.1.2.3/m",
@@ -62,17 +62,17 @@ fn host_and_path_come_from_the_target() {
 }
 
 #[test]
-fn a_location_goes_on_untouched() {
+fn a_location_is_forwarded_unchanged() {
     const REDIRECT: &str =
         "HTTP/1.1 302 Found\r\nDate: x\r\nLocation: http://10.1.2.3:8080/m\r\nContent-Length: 0\r\n\r\n";
     Talk::awaiting(ASK_PROXY, false).pod(REDIRECT).gets(REDIRECT).upstream(KEEP);
-    // By `/pods/` it leads through psystrike.
+    // With `/pods/`, it leads through psystrike.
     let through = REDIRECT.replace("http://10.1.2.3:8080/m", "/pods/10.1.2.3/8080/m");
     Talk::awaiting(ASK, false).pod(REDIRECT).gets(through).upstream(KEEP);
 }
 
 #[test]
-fn policy_loops_and_deadlines_hold() {
+fn policy_loops_and_deadlines_apply() {
     let via = "Via: 1.1 psystrike\r\n".repeat(3);
     for (uri, fields, outcome, status, reason) in [
         ("http://10.9.0.1:8080/m", "", Outcome::AddressNotAllowed, 403, "destination not allowed"),

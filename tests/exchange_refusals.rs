@@ -40,7 +40,7 @@ fn refusals() -> Vec<Refusal> {
     let get = |path: &str| request(&format!("GET {path}"), "");
     let via = "Via: 1.1 psystrike\r\n".repeat(3);
     let rows = [
-        // Where it is unclear where the next request begins, none follows.
+        // If the start of the next request is ambiguous, the connection is closed.
         ("GET\r\n\r\n".into(), Outcome::MalformedRequest, 400, "malformed request: request line", CLOSES),
         ("GET / HTTP/1.1\n\n".into(), Outcome::MalformedRequest, 400, "malformed request: bare LF", CLOSES),
         (
@@ -102,7 +102,7 @@ fn refusals() -> Vec<Refusal> {
             NO_BODY,
             CLOSES,
         ),
-        // Elsewhere it does, if the client likes.
+        // Otherwise it persists if the client wants that.
         (request("POST /metrics", ""), Outcome::MethodNotAllowed, 405, ONLY, ALLOW),
         (
             request("POST /metrics", "Content-Length: 5\r\n"),
@@ -218,9 +218,9 @@ impl Refusal {
 }
 
 #[test]
-fn refusals_say_what_is_wrong_and_reach_no_pod() {
+fn refusals_have_a_reason_and_reach_no_pod() {
     let refusals = refusals();
-    // These have their tests elsewhere (`exchange_client.rs`, `exchange_connect.rs`, `exchange_names.rs`).
+    // These are tested elsewhere (`exchange_client.rs`, `exchange_connect.rs`, `exchange_names.rs`).
     let elsewhere = [
         Outcome::RequestTimeout,
         Outcome::ConnectNotAllowed,
@@ -232,12 +232,12 @@ fn refusals_say_what_is_wrong_and_reach_no_pod() {
     for &outcome in Outcome::ALL {
         assert!(
             outcome.class() != Class::Refused || is_met(outcome),
-            "{outcome:?} is new: where is its test?"
+            "{outcome:?} has no test here or in the files above"
         );
     }
     for refusal in &refusals {
         let mut talk = refusal.talk();
-        // Behind it stands another request, or what would be one if the first were misread.
+        // Another request follows, or bytes that would be one if the first were misread.
         talk.client(refusal.request.clone() + HEALTHZ).gets(refusal.reply());
         talk.wants(Wants::Flush);
         let closes = refusal.lines.contains(CLOSES);
@@ -247,7 +247,7 @@ fn refusals_say_what_is_wrong_and_reach_no_pod() {
         if closes {
             drop(said.client(ClientAction::Shutdown));
             talk.wants(Wants::Discard);
-            assert!(talk.unused().is_empty(), "nothing of it is read as another request");
+            assert!(talk.unused().is_empty(), "it was read as another request");
         } else {
             drop(said.gets(reply(200, "OK", "", "Healthz\n")));
             talk.flushed().reports(Outcome::Page, 200);
@@ -256,11 +256,11 @@ fn refusals_say_what_is_wrong_and_reach_no_pod() {
 }
 
 #[test]
-fn behind_a_head_that_cannot_be_read_nothing_is_a_request() {
+fn bytes_after_an_invalid_head_are_never_a_request() {
     for head in ["?? ??\r\n\r\n", "GET / HTTP/1.1\r\n\r\n", "\r\nGET / HTTP/2.0\r\n\r\n"] {
         let mut talk = Talk::new(head);
         talk.client(head.to_owned() + HEALTHZ).whatever();
-        assert!(talk.unused().is_empty(), "used at once, not only when the connection ends");
+        assert!(talk.unused().is_empty(), "the bytes after it are used at once");
         talk.flushed().whatever();
         talk.wants(Wants::Discard);
     }
@@ -276,7 +276,7 @@ fn loops() {
         ("Via: 1.1 a, 1.1 b, 1.1 c, 1.1 d\r\n", 0),
         ("Via: 1.1 psystrike, 1.1 psystrike, 1.1 psystrike\r\n", 3),
         ("Via: 1.1 psystrike\r\nvia: 1.1 psystrike, 1.1 x\r\nVIA: 1.1 psystrike\r\n", 3),
-        // What Connection lists does not go on, and still counts.
+        // A Via that Connection lists is not forwarded, but still counts.
         ("Connection: Via\r\nVia: 1.1 psystrike, 1.1 psystrike, 1.1 psystrike\r\n", 3),
     ] {
         let request = format!("GET /pods/10.1.2.3/8080/metrics HTTP/1.1\r\nHost: a\r\n{via}\r\n");
@@ -291,7 +291,7 @@ fn loops() {
         assert_eq!((report.route, report.outcome), (RouteName::Pods, Outcome::Loop));
         assert_eq!(report.peer, Some(pod()));
     }
-    // A page of our own is no step of a loop.
+    // psystrike's own pages are not part of a loop.
     let mut talk = Talk::new("a page");
     let via = "Via: 1.1 psystrike\r\n".repeat(3);
     talk.client(format!("GET /healthz HTTP/1.1\r\nHost: a\r\n{via}\r\n")).gets(reply(
@@ -303,7 +303,7 @@ fn loops() {
 }
 
 #[test]
-fn requests_come_in_any_portions() {
+fn requests_arrive_in_parts_of_any_size() {
     let asks = [ASK, ASK_10, ASK_10_KEEPS, ASK_HEAD, ASK_CLOSES].map(|ask| (ask.to_owned(), false));
     let pages = [HEALTHZ, "\r\n\r\nHEAD / HTTP/1.0\r\n\r\n"].map(|page| (page.to_owned(), false));
     let refusals = refusals().into_iter().map(|refusal| (refusal.request, refusal.turned_away));

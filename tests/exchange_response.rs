@@ -24,7 +24,7 @@ use talk::{ANSWER, ASK, Said, Talk, ms, pod, reply};
 #[test]
 fn interim_responses() {
     let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
-    // To whoever can read it, at once, and without what is not for it; hidden from the others.
+    // An HTTP/1.1 client gets it at once, without hop-by-hop and framing fields; an HTTP/1.0 client does not get it.
     let came = "HTTP/1.1 100 Continue\r\nConnection: X, close\r\nX: y\r\nContent-Length: 9\r\nA: b\r\n\r\n";
     let goes = "HTTP/1.1 100 Continue\r\nA: b\r\n\r\n";
     for (ask, sees, next) in [(ASK, true, KEEP), (ASK_HEAD, true, KEEP), (ASK_10_KEEPS, false, KEEP)] {
@@ -37,7 +37,7 @@ fn interim_responses() {
         talk.wait(ms(5));
         talk.pod(came).gets(if sees { goes } else { "" });
         talk.wants(Wants::Response);
-        talk.due(ms(30_000)); // it wins no time
+        talk.due(ms(30_000)); // the deadline does not change
         talk.pod("HTTP/1.1 204 No Content\r\nDate: x\r\n\r\n")
             .gets(match sees {
                 true => "HTTP/1.1 204 No Content\r\nDate: x\r\n\r\n",
@@ -47,7 +47,7 @@ fn interim_responses() {
         let report = talk.flushed().report();
         assert_eq!((report.status, report.first_byte), (204, Some(ms(0))));
     }
-    // All at once, and no more than eight.
+    // All in one read; at most eight are accepted.
     for (count, ask) in [(8, ASK), (9, ASK), (8, ASK_10_KEEPS), (9, ASK_10_KEEPS)] {
         let seen = if ask == ASK { interim.repeat(8) } else { String::new() };
         let lines = if ask == ASK { "" } else { KEEPS };
@@ -64,7 +64,7 @@ fn interim_responses() {
         }
         talk.wants(Wants::Request);
     }
-    // An interim answer is none: what follows may still be no answer, or come too late.
+    // An interim response is not final: the final one may still be invalid or late.
     let mut talk = Talk::awaiting(ASK, false);
     talk.pod(interim).gets(interim);
     talk.expires(ms(30_000))
@@ -87,7 +87,7 @@ fn breaks_off(talk: &mut Talk, breaks: fn(&mut Talk) -> Said, outcome: Outcome, 
     let said = breaks(talk).upstream(CLOSE);
     match (outcome, action) {
         (Outcome::ClientClosedRequest, _) => drop(said.client(ClientAction::Close).reports(outcome, 200)),
-        // It had its time.
+        // The client's time is over, so it is reset at once.
         (Outcome::ClientTimeout, _) => drop(said.client(ClientAction::Reset).reports(outcome, 200)),
         (_, ClientAction::Reset) => {
             drop(said.reports(outcome, 200));
@@ -108,7 +108,7 @@ fn breaks_off(talk: &mut Talk, breaks: fn(&mut Talk) -> Said, outcome: Outcome, 
 }
 
 #[test]
-fn what_breaks_behind_the_head_is_seen_to_be_broken() {
+fn a_response_that_breaks_after_its_head_is_visibly_broken() {
     type Break = fn(&mut Talk) -> Said;
     let cut: &[(Break, Outcome)] = &[
         (|talk| talk.pod_ends(), Outcome::ResponseTruncated),
@@ -121,20 +121,20 @@ fn what_breaks_behind_the_head_is_seen_to_be_broken() {
     let rows: &[(&str, Begin, ClientAction)] = &[
         ("length", relaying_length, ClientAction::Shutdown),
         ("chunked", relaying_chunked, ClientAction::Shutdown),
-        // There, an orderly close would be an end.
+        // Here, an orderly close would look like the end.
         ("until close", relaying_until_close, ClientAction::Reset),
         ("HTTP/1.0, unchunked", relaying_unchunked, ClientAction::Reset),
     ];
     for &(name, relaying, action) in rows {
         for (index, &(breaks, outcome)) in cut.iter().enumerate() {
             if name == "until close" && index == 0 {
-                continue; // this is its end
+                continue; // a regular end of this body
             }
             let mut talk = relaying();
             breaks_off(&mut talk, breaks, outcome, action);
         }
     }
-    // What breaks the coding: the sound bytes before it go on, and nothing after them.
+    // A malformed coding: the valid bytes before it are forwarded, and none after them.
     for (came, goes) in [
         ("p\nX", "p\n"),
         ("p\n\r\n3\n", "p\n\r\n3"),
@@ -151,7 +151,7 @@ fn what_breaks_behind_the_head_is_seen_to_be_broken() {
 }
 
 #[test]
-fn a_broken_answer_waits_no_longer_than_two_seconds() {
+fn a_broken_response_waits_at_most_two_seconds() {
     let mut talk = relaying_until_close();
     talk.pod_fails(UpstreamError::Other).upstream(CLOSE).reports(Outcome::ResponseTruncated, 200);
     talk.after_stalled(ms(1999));
@@ -165,12 +165,12 @@ fn a_broken_answer_waits_no_longer_than_two_seconds() {
 }
 
 #[test]
-fn redirects_lead_back_through_us() {
+fn redirects_lead_through_psystrike() {
     for (asked, location, expected) in [
         ("/a/b?c=d", "e", "/pods/10.1.2.3/8080/a/e"),
         ("/a/b?c=d", "?e", "/pods/10.1.2.3/8080/a/b?e"),
         ("/a/b?c=/../d/", "../e/", "/pods/10.1.2.3/8080/e/"),
-        ("/a/b%3Fc/d", "e", "/pods/10.1.2.3/8080/a/e"), // what was encoded is the query here
+        ("/a/b%3Fc/d", "e", "/pods/10.1.2.3/8080/a/e"), // the encoded part is the query here
         ("", "/m/", "/pods/10.1.2.3/8080/m/"),
         ("", "m/", "/pods/10.1.2.3/8080/m/"),
         ("", "http://10.1.2.3:8080/login?to=/x#y", "/pods/10.1.2.3/8080/login?to=/x#y"),
@@ -184,7 +184,7 @@ fn redirects_lead_back_through_us() {
         let answer = |to: &str| {
             format!("HTTP/1.1 301 Moved\r\nDate: x\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n")
         };
-        // Whether it is asked once or, after a retry, again.
+        // At the first attempt, and after a retry.
         for reused in [false, true] {
             let mut talk = Talk::awaiting(&ask, reused);
             if reused {
@@ -198,7 +198,7 @@ fn redirects_lead_back_through_us() {
     }
 }
 
-// ---------------------------------------------------------------------------- what nobody looks at
+// -------------------------------------------------------------------------- bytes forwarded unread
 
 /// A long body, and its head, which is forwarded unchanged.
 const LONG: u64 = 100_000;
@@ -211,14 +211,14 @@ fn relaying_long() -> Talk {
     relaying(&long_head("Content-Length: 100000\r\n"))
 }
 
-/// In the data of a chunk of 64 KiB.
+/// Within the data of a chunk of 64 KiB.
 fn relaying_long_chunk() -> Talk {
     relaying(&(long_head("Transfer-Encoding: chunked\r\n") + "10000\r\n"))
 }
 
 #[test]
-fn what_nobody_looked_at_counts_as_what_was_read() {
-    // More of it, and exactly the end: the pod's connection is kept, and so is the client's.
+fn bytes_forwarded_unread_count_as_read_ones() {
+    // Unread bytes up to exactly the end: both connections persist.
     for portions in [&[LONG][..], &[1, LONG - 1], &[LONG - 1, 1], &[30_000, 30_000, 40_000]] {
         let mut talk = relaying_long();
         let mut left = LONG;
@@ -237,7 +237,7 @@ fn what_nobody_looked_at_counts_as_what_was_read() {
         assert_eq!((report.outcome, report.status, report.duration), (Outcome::Forwarded, 200, ms(7)));
         talk.client(HEALTHZ).gets(reply(200, "OK", "", "Healthz\n"));
     }
-    // Looked at and not, in turn.
+    // Read and unread bytes in turn.
     let mut talk = relaying_long();
     talk.passed(LONG - 20);
     talk.pod("0123456789").gets("0123456789");
@@ -248,7 +248,7 @@ fn what_nobody_looked_at_counts_as_what_was_read() {
     talk.passed(65_535);
     assert_eq!(talk.exchange.opaque_len(), 1);
     talk.passed(1);
-    assert_eq!(talk.exchange.opaque_len(), 0, "the line's end is to be looked at");
+    assert_eq!(talk.exchange.opaque_len(), 0, "the line end has to be read");
     talk.pod("\r\n8000\r\n").gets("\r\n8000\r\n");
     assert_eq!(talk.exchange.opaque_len(), 32_768);
     talk.passed(32_768);
@@ -265,14 +265,14 @@ fn what_nobody_looked_at_counts_as_what_was_read() {
 }
 
 #[test]
-fn a_pod_that_will_not_persist_is_closed_behind_what_nobody_looked_at() {
+fn a_pod_that_closes_is_closed_after_bytes_forwarded_unread() {
     let mut talk = Talk::awaiting(ASK, false);
     let head = long_head("Connection: close\r\nContent-Length: 100000\r\n");
     talk.pod(head).gets(long_head("Content-Length: 100000\r\n"));
     talk.passed(LONG).upstream(CLOSE);
     talk.flushed().reports(Outcome::Forwarded, 200);
 
-    // Nor is one that did not read the whole request.
+    // A connection on which the request was not completely sent is not pooled either.
     let mut talk = sending_part();
     let head = long_head("Content-Length: 100000\r\n");
     talk.pod(&head).gets(&head);
@@ -280,7 +280,7 @@ fn a_pod_that_will_not_persist_is_closed_behind_what_nobody_looked_at() {
 }
 
 #[test]
-fn more_than_there_is_to_a_body_is_taken_for_bytes_behind_it() {
+fn unread_bytes_beyond_the_body_are_surplus() {
     let mut talk = relaying_long();
     talk.passed(LONG + 1).upstream(CLOSE);
     talk.wants(Wants::Flush);
@@ -288,7 +288,7 @@ fn more_than_there_is_to_a_body_is_taken_for_bytes_behind_it() {
 }
 
 #[test]
-fn what_breaks_behind_what_nobody_looked_at_is_seen_to_be_broken() {
+fn a_response_that_breaks_after_unread_bytes_is_visibly_broken() {
     type Break = fn(&mut Talk) -> Said;
     let cut: &[(Break, Outcome)] = &[
         (|talk| talk.pod_ends(), Outcome::ResponseTruncated),
@@ -300,14 +300,14 @@ fn what_breaks_behind_what_nobody_looked_at_is_seen_to_be_broken() {
     ];
     let rows: &[(&str, Begin, &[u64], ClientAction)] = &[
         ("length", relaying_long, &[1, LONG - 1], ClientAction::Shutdown),
-        ("chunked, in data and behind it", relaying_long_chunk, &[1, 65_535, 65_536], ClientAction::Shutdown),
+        ("chunked, in data and after it", relaying_long_chunk, &[1, 65_535, 65_536], ClientAction::Shutdown),
         ("until close", relaying_until_close, &[1, LONG], ClientAction::Reset),
     ];
     for &(name, relaying, passed, action) in rows {
         for (index, &(breaks, outcome)) in cut.iter().enumerate() {
             for &bytes in passed {
                 if name == "until close" && index == 0 {
-                    continue; // this is its end
+                    continue; // a regular end of this body
                 }
                 let mut talk = relaying();
                 talk.passed(bytes);
@@ -315,7 +315,7 @@ fn what_breaks_behind_what_nobody_looked_at_is_seen_to_be_broken() {
             }
         }
     }
-    // What breaks the coding, behind data that nobody looked at.
+    // A malformed coding after data that was forwarded unread.
     let mut talk = relaying_long_chunk();
     talk.passed(65_536);
     let said = talk.pod("X\r\n0\r\n\r\n").upstream(CLOSE).client(ClientAction::Shutdown);
@@ -323,8 +323,8 @@ fn what_breaks_behind_what_nobody_looked_at_is_seen_to_be_broken() {
 }
 
 #[test]
-fn what_may_go_on_unseen_and_what_has_a_length() {
-    // Where the coding is taken off, each byte has to be looked at: nothing may go on unseen.
+fn opaque_lengths_and_known_lengths_by_state() {
+    // If the coding is removed, each byte has to be read: none may be forwarded unread.
     let unchunked_long = || {
         let mut talk = Talk::awaiting(ASK_10_KEEPS, false);
         talk.pod(long_head("Transfer-Encoding: chunked\r\n") + "10000\r\nu")
@@ -375,7 +375,7 @@ fn what_may_go_on_unseen_and_what_has_a_length() {
         ("sending", &|| Talk::sending(ASK, true), 0, false),
         ("awaiting", &|| Talk::awaiting(ASK, true), 0, false),
         ("awaiting, begun", &awaiting_begun, 0, false),
-        ("awaiting, behind an interim answer", &interim, 0, false),
+        ("awaiting, after an interim response", &interim, 0, false),
         ("relaying, length", &relaying_length, 2, true),
         ("relaying, long", &relaying_long, LONG, true),
         ("relaying, a length", &a_length, 32_767, true),

@@ -26,7 +26,7 @@ fn a_reused_connection_that_died_is_retried_once() {
     };
     for ends in [true, false] {
         for sent in [0, 10, ASKED.len()] {
-            // On a fresh connection, that is it.
+            // On a new connection, there is no retry.
             let mut talk = Talk::sending(ASK, false);
             talk.sent(sent);
             let reason = "pod closed the connection without a response";
@@ -45,7 +45,7 @@ fn a_reused_connection_that_died_is_retried_once() {
             talk.due(ms(30_000));
             talk.sent(5);
             talk.sent_all();
-            talk.asked(ASKED); // the whole of it
+            talk.asked(ASKED); // the whole request again
             talk.wait(ms(100));
             if ends {
                 talk.pod(ANSWER).gets(ANSWER).upstream(KEEP);
@@ -77,7 +77,7 @@ fn a_retry_has_no_more_time_than_the_scrape() {
 }
 
 #[test]
-fn once_an_answer_began_nothing_is_retried() {
+fn nothing_is_retried_after_a_response_has_begun() {
     let interim = "HTTP/1.1 103 Early Hints\r\n\r\n";
     let reason = "pod closed the connection within the response headers";
     for (reused, answers) in [
@@ -106,7 +106,7 @@ fn once_an_answer_began_nothing_is_retried() {
 }
 
 #[test]
-fn what_a_kept_connection_says_before_it_is_asked_answers_nothing() {
+fn bytes_on_a_reused_connection_before_the_request_are_not_its_response() {
     for stale in [ANSWER, "HTTP/1.1 408 Request Timeout\r\nDate: x\r\nContent-Length: 0\r\n\r\n", "H"] {
         let mut talk = Talk::sending(ASK, true);
         talk.pod(stale).upstream(UpstreamAction::Retry(pod()));
@@ -117,7 +117,7 @@ fn what_a_kept_connection_says_before_it_is_asked_answers_nothing() {
         talk.pod(ANSWER).gets(ANSWER).upstream(KEEP);
         talk.flushed().reports(Outcome::Forwarded, 200);
     }
-    // A fresh one has nothing to say to anybody else: a pod that is too busy to listen may tell us so.
+    // On a new connection, early bytes can only be for this request: a busy pod may respond before it reads.
     let busy = "HTTP/1.1 503 Busy\r\nDate: x\r\nContent-Length: 0\r\n\r\n";
     let mut talk = Talk::sending(ASK, false);
     talk.pod(busy).gets(busy).upstream(CLOSE);
@@ -126,7 +126,7 @@ fn what_a_kept_connection_says_before_it_is_asked_answers_nothing() {
 
 /// Bytes that a pod sends after its response to HEAD, or to announce that it closes an idle connection.
 #[test]
-fn what_a_reused_connection_says_first_that_answers_nothing_is_retried_once() {
+fn stale_first_bytes_on_a_reused_connection_cause_one_retry() {
     let timeout = "HTTP/1.1 408 Request Timeout\r\nDate: x\r\nContent-Length: 0\r\n\r\n";
     for stale in ["up 1\n", "X", "HTTP-", "HHTTP/1.1 200 OK\r\n\r\n", "\r\n", "\0", timeout] {
         for cut in cuts(stale.len()) {
@@ -136,7 +136,7 @@ fn what_a_reused_connection_says_first_that_answers_nothing_is_retried_once() {
             let mut retried = false;
             for part in [first, rest].into_iter().filter(|part| !part.is_empty()) {
                 if retried {
-                    break; // its connection is closed
+                    break; // the connection is closed
                 }
                 let said = talk.pod(part);
                 retried = said.upstream == UpstreamAction::Retry(pod());
@@ -150,7 +150,7 @@ fn what_a_reused_connection_says_first_that_answers_nothing_is_retried_once() {
             talk.asked(ASKED);
             talk.wait(ms(100));
             if stale == timeout {
-                // On a fresh connection it is what the pod says to this request.
+                // On a new connection, it is the response to this request.
                 talk.pod(timeout).gets(timeout).upstream(KEEP);
                 talk.flushed().reports(Outcome::Forwarded, 408);
             } else {
@@ -170,7 +170,7 @@ fn what_a_reused_connection_says_first_that_answers_nothing_is_retried_once() {
         talk.pod(ANSWER).gets(ANSWER).upstream(KEEP);
         talk.flushed().reports(Outcome::Forwarded, 200);
     }
-    // Not behind an interim answer, which was for this request.
+    // Not after an interim response, which belonged to this request.
     let mut talk = Talk::awaiting(ASK, true);
     let interim = "HTTP/1.1 103 Early Hints\r\n\r\n";
     talk.pod(interim).gets(interim);

@@ -24,7 +24,7 @@ use talk::{ANSWER, ASK, ASKED, Said, Talk, ms, pod, reply, settings};
 
 #[test]
 fn reading_to_replying_to_reading() {
-    let mut talk = Talk::new("a page of our own");
+    let mut talk = Talk::new("one of psystrike's pages");
     talk.wants(Wants::Request);
     assert!(talk.exchange.idles());
     talk.wait(ms(5));
@@ -45,7 +45,7 @@ fn reading_to_replying_to_reading() {
     talk.wants(Wants::Request);
     talk.due(ms(17 + 360_000));
     assert!(talk.exchange.idles());
-    // The next one begins anew.
+    // The next request starts from the beginning.
     talk.client(HEALTHZ).gets(reply(200, "OK", "", "Healthz\n"));
     talk.flushed().reports(Outcome::Page, 200);
 }
@@ -86,7 +86,7 @@ fn pages() {
 }
 
 #[test]
-fn a_scrape_goes_through_every_state_and_tells_its_times() {
+fn a_scrape_passes_every_state_and_reports_its_times() {
     let mut talk = Talk::new("a scrape");
     talk.wait(ms(1000));
     talk.client(ASK).upstream(UpstreamAction::Connect(pod()));
@@ -131,7 +131,7 @@ fn a_scrape_goes_through_every_state_and_tells_its_times() {
 }
 
 #[test]
-fn what_a_state_does_not_wait_for_changes_nothing() {
+fn unexpected_events_change_nothing() {
     type Told = (&'static str, fn(&mut Talk) -> bool);
     let inputs: &[Told] = &[
         ("resolved", |talk| talk.changes(Event::Resolved(&Err(LookupError::NoSuchName)))),
@@ -161,7 +161,7 @@ fn what_a_state_does_not_wait_for_changes_nothing() {
             talk.changes(Event::Timeout { client_stalled: true })
         }),
     ];
-    // Each state, and all that it waits for.
+    // Each state, and the events that it waits for.
     type State = (&'static str, Begin, &'static [&'static str]);
     let answer = &["client gone", "answer", "end", "failed", "late"];
     let relay = &["client gone", "answer", "passed", "end", "failed", "late"];
@@ -207,7 +207,7 @@ fn what_a_state_does_not_wait_for_changes_nothing() {
 }
 
 #[test]
-fn reports_name_the_request_for_the_access_log_and_where_it_was_refused() {
+fn reports_have_the_request_for_the_access_log_and_for_refusals() {
     const ALWAYS: bool = true;
     const IF_ASKED: bool = false;
     for (request, expected, always) in [
@@ -241,7 +241,7 @@ fn reports_name_the_request_for_the_access_log_and_where_it_was_refused() {
             said.whatever();
         }
     }
-    // Whichever way it ends.
+    // For every way of ending.
     let mut settings = settings();
     settings.access_log = true;
     let ends: &[fn(&mut Talk) -> Said] = &[
@@ -256,7 +256,7 @@ fn reports_name_the_request_for_the_access_log_and_where_it_was_refused() {
         },
     ];
     for end in ends {
-        let mut talk = Talk::with_rules("however it ends", settings.clone(), false);
+        let mut talk = Talk::with_rules("every way of ending", settings.clone(), false);
         talk.client(ASK).upstream(UpstreamAction::Connect(pod()));
         talk.connected(false);
         talk.sent_all();

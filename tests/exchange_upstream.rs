@@ -65,7 +65,7 @@ fn no_connection_to_the_pod() {
 
 #[test]
 fn connecting_takes_too_long() {
-    // What the scrape leaves, when connecting ends, and what is said of it.
+    // The scrape's time limit, the deadline for connecting, and the time limit in the reason phrase.
     for (timeout, at, within) in
         [("10", 3000, "3s"), ("1", 900, "900ms"), ("3.5", 3000, "3s"), ("3", 2700, "2.7s")]
     {
@@ -74,7 +74,7 @@ fn connecting_takes_too_long() {
         let reason = format!("pod did not accept the connection within {within}");
         talk.expires(ms(at)).gets(failure(504, &reason, "", within)).upstream(CLOSE);
         talk.wants(Wants::Flush);
-        // Who waited for us so long gets the time to take it.
+        // The client then gets extra time to take the response.
         talk.due(ms(at + 10_000).max(patience_of(timeout)));
         talk.flushed().reports(Outcome::ConnectTimeout, 504);
         talk.wants(Wants::Request);
@@ -87,7 +87,7 @@ fn patience_of(timeout: &str) -> Duration {
     ms(milliseconds - (milliseconds / 10).min(500))
 }
 
-// --------------------------------------------------------------------------------- no sound answer
+// ------------------------------------------------------------------------------- no valid response
 
 /// Invalid responses of pods, before any byte was sent to the client.
 const UNSOUND: &[(&str, Outcome, &str)] = &[
@@ -138,7 +138,7 @@ const UNSOUND: &[(&str, Outcome, &str)] = &[
 ];
 
 #[test]
-fn no_sound_answer() {
+fn no_valid_response() {
     let large = format!("HTTP/1.1 200 OK\r\nA: {}", "b".repeat(64 * 1024));
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(257));
     let more = [
@@ -152,7 +152,7 @@ fn no_sound_answer() {
                 (ASK_10, CLOSES, Wants::Discard),
                 (ASK_10_KEEPS, KEEPS, Wants::Request),
             ] {
-                // A reused connection is not tried again if it did answer.
+                // There is no retry if a reused connection has responded.
                 let mut talk = Talk::sending(ask, answer.starts_with("HTTP/"));
                 talk.sent(sent);
                 talk.pod(answer).gets(failure(502, reason, lines, "0ms")).upstream(CLOSE);
@@ -172,13 +172,13 @@ fn no_sound_answer() {
     let mut talk = Talk::awaiting(ASK_HEAD, false);
     let reply = failure(502, "malformed response from the pod: not HTTP/1", "", "0ms");
     let head = &reply[..reply.find("\r\n\r\n").expect("a head") + 4];
-    talk.pod("X").gets(head).upstream(CLOSE); // the body of a HEAD's answer is described only
+    talk.pod("X").gets(head).upstream(CLOSE); // the fields of a response to HEAD do not announce bytes
 }
 
 #[test]
-fn every_outcome_of_class_pod_is_met_in_these_tests() {
+fn every_outcome_of_class_pod_has_a_test() {
     let failures = [
-        // In exchange_names.rs.
+        // Tested in exchange_names.rs.
         Outcome::NoSuchName,
         Outcome::LookupFailed,
         Outcome::LookupTimeout,
@@ -198,15 +198,15 @@ fn every_outcome_of_class_pod_is_met_in_these_tests() {
     ];
     for outcome in Outcome::ALL.iter().filter(|outcome| outcome.class() == Class::Pod) {
         let met = failures.contains(outcome) || UNSOUND.iter().any(|(_, unsound, _)| unsound == outcome);
-        assert!(met, "{outcome:?} is new: where is its test?");
+        assert!(met, "{outcome:?} has no test here or in exchange_names.rs");
     }
 }
 
 #[test]
-fn no_answer_in_time() {
+fn no_response_in_time() {
     let reason = "no response from the pod within 9.5s";
     for (begins, sent) in [("", 0), ("", 10), ("", ASKED.len()), ("HTTP/1.1 200 OK\r\n", ASKED.len())] {
-        // A reused connection is not tried again: there is no time left.
+        // There is no retry on a reused connection: no time is left.
         for reused in [true, false] {
             let mut talk = Talk::sending(&scrape_with("10"), reused);
             talk.sent(sent);
@@ -225,10 +225,10 @@ fn no_answer_in_time() {
     }
 }
 
-// ---------------------------------------------------------------------------------------- patience
+// ------------------------------------------------------------------------------------- time limits
 
 #[test]
-fn how_long_prometheus_leaves_us() {
+fn time_limits_follow_from_prometheus() {
     for (timeout, patience) in [
         // The margin: a tenth, at most half a second.
         ("10", 9_500),
@@ -241,7 +241,7 @@ fn how_long_prometheus_leaves_us() {
         ("1e1", 9_500),
         (" \t10 ", 9_500),
         ("15.000000", 14_500),
-        // At most so much.
+        // Limited by --timeout-max.
         ("120.5", 120_000),
         ("120.4", 119_900),
         ("121", 120_000),
@@ -249,7 +249,7 @@ fn how_long_prometheus_leaves_us() {
         ("1e15", 120_000),
         ("1e300", 120_000),
         ("18446744073709551616", 120_000),
-        // No numbers, or none that means a time.
+        // Not numbers, or not usable as a time.
         ("0", 30_000),
         ("0.0", 30_000),
         ("-0", 30_000),
@@ -284,7 +284,7 @@ fn how_long_prometheus_leaves_us() {
 }
 
 #[test]
-fn the_limits_are_the_operators() {
+fn time_limits_follow_from_the_settings() {
     let mut settings = settings();
     settings.timeouts.scrape = ms(7_000);
     settings.timeouts.scrape_max = ms(8_000);
@@ -294,7 +294,7 @@ fn the_limits_are_the_operators() {
     {
         let mut talk = Talk::with_rules(request, settings.clone(), false);
         talk.client(request).upstream(UpstreamAction::Connect(pod()));
-        // The scrape's own time is over first.
+        // The scrape's own time limit is reached first.
         let reason = format!("pod did not accept the connection within {within}");
         talk.expires(ms(patience)).gets(failure(504, &reason, "", within)).upstream(CLOSE);
     }

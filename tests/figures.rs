@@ -1,6 +1,6 @@
 //! The figures in the documents. The benchmark writes what it measures into PERF.md and benches/HISTORY.md (`--write`).
-//! Everything that is computed from that is a block which these tests generate: with `PSYSTRIKE_WRITE=1` they write it;
-//! without, they fail where it is not current.
+//! Everything that is computed from that is a block that these tests generate: with `PSYSTRIKE_WRITE=1` they write it;
+//! without, they fail if it is not current.
 //!
 //! A measured block begins with `<!-- Measured: TITLE -->`. A generated one begins with
 //! `<!-- Generated from PERF.md: NAME -->`.
@@ -24,7 +24,7 @@ const TIME_16_KIB: &str = "16 KiB, length";
 const TIME_256_KIB: &str = "256 KiB, length";
 const MEMORY: &str = "Memory: Pss in KiB";
 
-// What the sizing is for. The manifests set the limits.
+// The figures that the sizing is for. The manifests set the limits.
 const PODS: [f64; 3] = [100.0, 1_000.0, 10_000.0];
 const INTERVAL_SECONDS: f64 = 15.0;
 const CLIENTS_MAX: f64 = 1_000.0;
@@ -83,13 +83,13 @@ fn scrape_us(size: &str, forwarder: &str) -> f64 {
     Measured::named(TIME).figure(forwarder, size)
 }
 
-/// The share of a core for scrapes of so many pods.
+/// The share of a core for scrapes of this many pods.
 fn percent_of_core(pods: f64, scrape_us: f64) -> String {
     two_digits(pods / INTERVAL_SECONDS * scrape_us / 1e6 * 100.0)
 }
 
-/// The memory of a process that so many clients each scraped a pod through. Beyond what is measured, it continues the
-/// line through the last two measurements.
+/// The memory of a process after this many clients each scraped a pod. Beyond what is measured, it continues the line
+/// through the last two measurements.
 fn memory_kib(forwarder: &str, pods: f64) -> f64 {
     let memory = Measured::named(MEMORY);
     let at = |pods: f64| memory.figure(forwarder, &format!("{pods} idle clients"));
@@ -127,7 +127,7 @@ fn block(name: &str) -> String {
         "cost, in Japanese" => cost(COST_HEADER_JAPANESE),
         "sizing" => sizing(),
         "limits" => limits(),
-        _ => panic!("nothing generates {name:?}"),
+        _ => panic!("no test generates {name:?}"),
     }
 }
 
@@ -222,7 +222,7 @@ fn measured_tables_name_their_revision_and_command() {
 }
 
 #[test]
-fn manifests_set_the_limits_that_the_sizing_is_for() {
+fn manifests_set_the_limits_of_the_sizing() {
     let busy = busy_at_limits_kib() / 1024.0;
     assert!(busy < MEMORY_MIB, "{busy} MiB do not fit into the limit of the manifests");
     let base = "deploy/kubernetes/base";

@@ -33,7 +33,7 @@ fn silent(ip: &str) -> Pod {
 }
 
 #[test]
-fn connections_are_kept_on_both_sides() {
+fn connections_persist_on_both_sides() {
     let psystrike = start();
     for answer in [
         with_length(PAGE),
@@ -59,7 +59,7 @@ fn connections_are_kept_on_both_sides() {
 }
 
 #[test]
-fn a_client_keeps_its_connection_whatever_the_pod_does_with_its_own() {
+fn a_client_connection_persists_independently_of_the_pods() {
     let psystrike = start();
     for (answer, then) in [
         (with_length(PAGE), Then::Close),
@@ -77,15 +77,15 @@ fn a_client_keeps_its_connection_whatever_the_pod_does_with_its_own() {
             let response = client.get(&target);
             assert_eq!(response.text(), PAGE, "scrape {scrape} of {answer:?}");
             assert_eq!(response.head.field("Connection"), None, "{response:?}");
-            // Only then is the next scrape sure not to meet it.
+            // Only then does the next scrape certainly not use it.
             pod.wait_for("the end of its connection", |seen| seen.ended == scrape);
         }
-        assert_eq!(pod.seen().heads.len(), 5, "{answer:?}: none was sent twice");
+        assert_eq!(pod.seen().heads.len(), 5, "{answer:?}: a request was sent twice");
     }
 }
 
 #[test]
-fn what_only_its_end_ends_costs_the_client_its_connection() {
+fn a_response_until_close_closes_the_clients_connection() {
     let psystrike = start();
     for version in ["1.0", "1.1"] {
         let pod =
@@ -122,14 +122,14 @@ fn pipelined_requests_are_answered_in_order() {
         expected.push((200, "ok\n".into()));
         requests += &get(&Psystrike::target(dead.address(), "/"));
         expected.push((502, String::new()));
-        requests += "\r\n"; // RFC 9112 section 2.2: to be skipped
+        requests += "\r\n"; // RFC 9112 section 2.2: skipped
         requests += &get("/nowhere");
         expected.push((404, String::new()));
     }
     let mut client = psystrike.client();
     client.send(&requests);
     slow.wait_for("the first request", |seen| seen.heads.len() == 1);
-    assert!(other.heads().is_empty(), "who stands behind it waits");
+    assert!(other.heads().is_empty(), "a pipelined request does not overtake");
     (0..6).for_each(|_| opener.send(()).expect("the pod lives"));
     for (at, (status, body)) in expected.into_iter().enumerate() {
         let response = client.response().unwrap_or_else(|broken| panic!("answer {at}: {broken:?}"));
@@ -138,11 +138,11 @@ fn pipelined_requests_are_answered_in_order() {
             assert_eq!(response.text(), body, "answer {at}");
         }
     }
-    assert_eq!(client.rest(QUIET), (vec![], End::Open), "no answer more");
+    assert_eq!(client.rest(QUIET), (vec![], End::Open), "no further response");
 }
 
 #[test]
-fn requests_and_answers_may_drip() {
+fn requests_and_responses_may_be_slow() {
     let psystrike = start();
     let answers =
         [with_length(PAGE), in_chunks(PAGE), "HTTP/1.1 103 Hm\r\n\r\n".to_owned() + &in_chunks(PAGE)];
@@ -161,9 +161,9 @@ fn requests_and_answers_may_drip() {
 }
 
 #[test]
-fn a_pod_that_closed_its_idle_connection_is_not_noticed() {
+fn a_closed_idle_connection_is_replaced_unnoticed() {
     let psystrike = start();
-    // Noticed while it idles: a fresh connection from the start.
+    // Noticed while the connection is idle: the next scrape uses a new one.
     let pod = Pod::answering("127.22.0.9", with_length(PAGE), Then::Close);
     let target = Psystrike::target(pod.address(), "/metrics");
     let mut client = psystrike.client();
@@ -173,7 +173,7 @@ fn a_pod_that_closed_its_idle_connection_is_not_noticed() {
     }
     assert_eq!(psystrike.metric("psystrike_retries_total"), 0.0);
 
-    // Noticed only when the next scrape is on its way: that one is sent once more.
+    // Noticed only after the next scrape was sent: it is sent once more.
     for (rudely, then) in [(false, Then::Close), (true, Then::Reset)] {
         let count = AtomicUsize::new(0);
         let pod = Pod::serve("127.22.0.10", move |_, client| match count.fetch_add(1, Ordering::SeqCst) {
@@ -191,7 +191,7 @@ fn a_pod_that_closed_its_idle_connection_is_not_noticed() {
 }
 
 #[test]
-fn a_scrape_is_sent_at_most_twice_and_never_after_a_byte_of_an_answer() {
+fn a_scrape_is_sent_at_most_twice_and_never_after_a_byte_of_a_response() {
     const NO_ANSWER: &str = "pod closed the connection without a response";
     const CUT_HEAD: &str = "pod closed the connection within the response headers";
     let psystrike = start();
@@ -220,7 +220,7 @@ fn a_scrape_is_sent_at_most_twice_and_never_after_a_byte_of_an_answer() {
 }
 
 #[test]
-fn what_a_pod_says_on_an_idle_connection_becomes_nobody_s_answer() {
+fn bytes_on_an_idle_connection_become_no_response() {
     let psystrike = start();
     let (opener, gate) = Gate::new();
     let gate = Arc::new(gate);
@@ -244,7 +244,7 @@ fn what_a_pod_says_on_an_idle_connection_becomes_nobody_s_answer() {
 }
 
 #[test]
-fn a_lie_and_the_next_request_at_once_are_not_taken_for_each_other() {
+fn a_forged_response_at_the_time_of_the_next_request_is_not_its_response() {
     let psystrike = start();
     let (opener, gate) = Gate::new();
     let (lied, has_lied) = channel();
@@ -253,7 +253,7 @@ fn a_lie_and_the_next_request_at_once_are_not_taken_for_each_other() {
         if head.target() == "/first" {
             gate.pass();
             client.send(with_length("a lie"))?;
-            lied.send(()).expect("the test waits for it");
+            lied.send(()).expect("the test receives it");
         }
         Ok(Then::Keep)
     });
@@ -261,7 +261,8 @@ fn a_lie_and_the_next_request_at_once_are_not_taken_for_each_other() {
     client.get(&Psystrike::target(pod.address(), "/first"));
     let mut crowd: Vec<_> = (0..400).map(|_| psystrike.client()).collect();
     crowd.iter_mut().for_each(|client| assert_eq!(client.get("/healthz").status(), 200));
-    // All is there when it wakes up, more than it fetches at once: the request first, the lie last.
+    // All events are waiting when it wakes, more than one fetch returns: the request's first, the forged response's
+    // last.
     psystrike.process().stop();
     client.send(get(&Psystrike::target(pod.address(), "/second")));
     crowd.iter_mut().for_each(|client| client.send(get("/healthz")));
@@ -272,7 +273,7 @@ fn a_lie_and_the_next_request_at_once_are_not_taken_for_each_other() {
 }
 
 #[test]
-fn when_the_client_goes_the_pod_s_connection_goes_at_once() {
+fn when_a_client_disconnects_the_pod_s_connection_closes_at_once() {
     let psystrike = start();
     let awaiting = silent("127.22.0.14");
     let relaying = Pod::serve("127.22.0.15", |_, client| {
@@ -302,7 +303,7 @@ fn when_the_client_goes_the_pod_s_connection_goes_at_once() {
         }
     }
     poll(
-        "scrapes that ended so",
+        "scrapes that ended this way",
         || psystrike.outcomes("client_closed_request"),
         |count| *count == f64::from(gone),
     );
@@ -311,7 +312,7 @@ fn when_the_client_goes_the_pod_s_connection_goes_at_once() {
 }
 
 #[test]
-fn a_client_that_asks_to_close_is_told_and_closed_and_the_pod_s_connection_is_kept() {
+fn a_client_that_sends_close_gets_it_back_and_the_pod_s_connection_persists() {
     let psystrike = start();
     let pod = Pod::answering("127.22.0.16", with_length(PAGE), Then::Keep);
     let target = Psystrike::target(pod.address(), "/");
@@ -319,7 +320,7 @@ fn a_client_that_asks_to_close_is_told_and_closed_and_the_pod_s_connection_is_ke
         [("1.1", "Connection: close\r\n"), ("1.1", "Connection: x, CLOSE\r\n"), ("1.0", "")]
     {
         let mut client = psystrike.client();
-        // What comes behind it is not answered any more.
+        // Requests after it are not answered.
         client.send(format!("GET {target} HTTP/{version}\r\nHost: x\r\n{fields}\r\n{}", get("/healthz")));
         let response = client.response().expect("a whole answer");
         assert_eq!(
@@ -332,12 +333,12 @@ fn a_client_that_asks_to_close_is_told_and_closed_and_the_pod_s_connection_is_ke
 }
 
 #[test]
-fn of_many_at_once_each_gets_its_own() {
+fn many_concurrent_clients_each_get_their_own_response() {
     const CLIENTS: usize = 16;
     const SCRAPES: usize = 60;
     let psystrike = Psystrike::start(&["--allow", "127.0.0.0/8", "--workers", "2"]);
     let in_turn = AtomicUsize::new(0);
-    // Each answers in another framing every time, and now and then closes the connection.
+    // Each response has another framing, and some close the connection.
     let pods: Vec<_> = (0..4)
         .map(|_| {
             let in_turn = AtomicUsize::new(in_turn.fetch_add(1, Ordering::SeqCst));
@@ -363,7 +364,7 @@ fn of_many_at_once_each_gets_its_own() {
                     let path = format!("/{number}/{scrape}/{}", "x".repeat(scrape * 7 % 50));
                     let target = Psystrike::target(pods[(number + scrape) % pods.len()].address(), &path);
                     if scrape % 10 == 9 {
-                        // One that goes away in the middle of it.
+                        // One client disconnects in the middle.
                         let mut rude = psystrike.client();
                         rude.send(get(&target));
                         rude.reset();

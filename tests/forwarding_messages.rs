@@ -16,7 +16,7 @@ use support::{
 // Heads
 
 #[test]
-fn the_head_that_a_pod_gets_is_ours() {
+fn the_head_that_a_pod_gets_is_rewritten() {
     let psystrike = start();
     for ip in ["127.22.1.1", "::1"] {
         let pod = echo(ip);
@@ -94,15 +94,11 @@ fn path_and_query_reach_the_pod_byte_for_byte() {
         assert_eq!(psystrike.get(&target).text(), expected, "{target}");
     }
     let longest = format!("/{}", "x".repeat(15_000));
-    assert_eq!(
-        psystrike.get(&format!("{base}{longest}")).text(),
-        longest,
-        "the longest that is allowed, nearly"
-    );
+    assert_eq!(psystrike.get(&format!("{base}{longest}")).text(), longest, "nearly the longest allowed");
 }
 
 #[test]
-fn answers_pass_as_they_came_but_for_what_ends_here() {
+fn responses_are_forwarded_unchanged_except_for_hop_by_hop_fields() {
     let psystrike = start();
     let passes = "HTTP/1.1 418 I'm a  teapot\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\ncontent-TYPE:text/plain; version=0.0.4 \r\n\
                   Content-Encoding: gzip\r\nX-Twice: 1\r\nx-twice: 2\r\nSet-Cookie: a=b\r\nContent-Length: 3\r\n\r\n\x1f\u{b}x";
@@ -122,12 +118,12 @@ fn answers_pass_as_they_came_but_for_what_ends_here() {
     let date = psystrike.get(&Psystrike::target(pod.address(), "/")).head.field("Date");
     assert!(
         date.is_some_and(|date| date.ends_with(" GMT")),
-        "an undated answer is dated (RFC 9110 section 6.6.1)"
+        "a response without Date gets one (RFC 9110 section 6.6.1)"
     );
 }
 
 #[test]
-fn a_location_into_the_pod_leads_back_through_us() {
+fn a_location_on_the_same_pod_leads_through_psystrike() {
     let psystrike = start();
     for ip in ["127.22.1.5", "::1"] {
         let location = Arc::new(Mutex::new(String::new()));
@@ -155,9 +151,9 @@ fn a_location_into_the_pod_leads_back_through_us() {
         ] {
             *location.lock().unwrap() = location_given.to_owned();
             let response = psystrike.get(&Psystrike::target(address, "/old/page"));
-            let shown = response.head.field("Location").expect("it is there");
+            let shown = response.head.field("Location").expect("the response has a Location");
             match leads_to {
-                None => assert_eq!(shown, location_given, "not ours to change"),
+                None => assert_eq!(shown, location_given, "a foreign Location was changed"),
                 Some(page) => {
                     assert_eq!(psystrike.get(&shown).text(), page, "{location_given} became {shown}")
                 }
@@ -169,11 +165,12 @@ fn a_location_into_the_pod_leads_back_through_us() {
 // Bodies
 
 #[test]
-fn each_framing_passes_to_each_client() {
+fn each_framing_is_forwarded_to_each_client() {
     let psystrike = start();
     let trailers = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
                     2;a=b;c=\"d\"\r\nup\r\n003\r\n 1\n\r\n000\r\nX-Sum: 1\r\nX-Other:\r\n\r\n";
-    // The answer; its body for HTTP/1.1 and 1.0, with and without its coding; whether its end is the connection's.
+    // The response; its body for HTTP/1.1 and HTTP/1.0, with and without the coding; whether it ends with the
+    // connection.
     for (answer, then, coded, body, until_close) in [
         (with_length("up 1\n"), Then::Keep, "up 1\n", "up 1\n", false),
         (with_length(""), Then::Keep, "", "", false),
@@ -233,7 +230,7 @@ fn each_framing_passes_to_each_client() {
 }
 
 #[test]
-fn an_answer_to_head_has_no_body_whatever_its_fields_say() {
+fn a_response_to_head_has_no_body_whatever_its_fields() {
     let psystrike = start();
     for fields in ["Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n", "Content-Length: 0\r\n", ""] {
         let pod = Pod::answering("127.22.2.2", format!("HTTP/1.1 200 OK\r\n{fields}\r\n"), Then::Keep);
@@ -247,11 +244,11 @@ fn an_answer_to_head_has_no_body_whatever_its_fields_say() {
         }
         assert_eq!(client.rest(QUIET), (vec![], End::Open), "{fields:?}");
         assert!(pod.heads().iter().all(|head| head.method() == "HEAD"));
-        // Some pods send a body all the same, a moment later, and the next answer must not begin with it.
+        // Some pods send a body nevertheless, a moment later. The next response must not begin with it.
         let connections = if fields == "Content-Length: 0\r\n" { 1 } else { 3 };
         assert_eq!(pod.connections(), connections, "{fields:?}");
     }
-    // A pod that sends one all the same: it is nobody's answer.
+    // A pod that sends a body nevertheless: it belongs to no response.
     let pod = Pod::answering("127.22.2.3", with_length(PAGE), Then::Keep);
     let target = Psystrike::target(pod.address(), "/");
     let mut client = psystrike.client();
@@ -262,12 +259,12 @@ fn an_answer_to_head_has_no_body_whatever_its_fields_say() {
 }
 
 #[test]
-fn a_broken_body_is_broken_for_the_client_too() {
+fn a_broken_body_is_visibly_broken_for_the_client() {
     let psystrike = start();
     let head = |fields: &str| format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
     let (length, chunked) = (head("Content-Length: 9\r\n"), head("Transfer-Encoding: chunked\r\n"));
-    // What comes first; what comes when the client has that; how the pod ends; the body's sound bytes; whether
-    // only a reset can show that it is broken.
+    // The first part; the part that follows once the client has that; how the pod ends; the valid bytes of the body;
+    // whether only a reset can show that it is broken.
     for (first, later, then, sound, only_reset) in [
         (length.clone() + "up", " 1", Then::Close, "up 1", false),
         (length.clone() + "up", " 1", Then::Reset, "up 1", false),
@@ -310,7 +307,7 @@ fn a_broken_body_is_broken_for_the_client_too() {
             });
             let mut client = psystrike.client();
             let target = Psystrike::target(pod.address(), "/");
-            // A second request waits behind it, and must not be answered.
+            // A second request is pipelined, and must not be answered.
             let request = format!("GET {target} HTTP/{version}\r\nHost: x\r\n\r\n");
             client.send(request + &get("/healthz"));
             client.stream().peek(&mut [0]).expect("the answer begins");
@@ -322,13 +319,13 @@ fn a_broken_body_is_broken_for_the_client_too() {
             if version == "1.0" && is_chunked {
                 assert!("up 1".starts_with(body), "{case}: {body:?}");
             } else if let Then::Reset = then {
-                assert!(sound.starts_with(body), "{case}: {body:?}"); // a reset overtakes what it follows
+                assert!(sound.starts_with(body), "{case}: {body:?}"); // a reset may overtake earlier bytes
             } else {
                 assert!(sound.starts_with(body) && body.len() + 16 >= sound.len(), "{case}: {body:?}");
             }
             assert_ne!(end, End::Open, "{case}");
             if only_reset || (version == "1.0" && is_chunked) {
-                assert_eq!(end, End::Reset, "{case}: an end in order would pass it off as whole");
+                assert_eq!(end, End::Reset, "{case}: an orderly end would make it look complete");
             }
             pod.wait_for("the end of its connection", |seen| seen.ended == 1);
         }
@@ -336,7 +333,7 @@ fn a_broken_body_is_broken_for_the_client_too() {
 }
 
 #[test]
-fn an_answer_that_makes_no_sense_is_a_502() {
+fn an_invalid_response_becomes_a_502() {
     let psystrike = start();
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     for (answer, reason) in [
@@ -375,8 +372,11 @@ fn an_answer_that_makes_no_sense_is_a_502() {
         let response = client.get(&Psystrike::target(pod.address(), "/"));
         assert_eq!(response.status(), 502, "{answer:?}: {response:?}");
         assert!(response.reason().starts_with(reason), "{answer:?}: {response:?}");
-        let told = format!("{} (pod {}, after ", response.reason(), pod.address());
-        assert!(response.text().starts_with(&told) && response.text().lines().count() == 1, "{response:?}");
+        let reported = format!("{} (pod {}, after ", response.reason(), pod.address());
+        assert!(
+            response.text().starts_with(&reported) && response.text().lines().count() == 1,
+            "{response:?}"
+        );
         assert_eq!(client.get("/healthz").status(), 200, "the client's connection is not to blame");
         pod.wait_for("the end of its connection", |seen| seen.ended == 1);
     }

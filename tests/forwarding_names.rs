@@ -39,7 +39,7 @@ fn a_pod_is_scraped_by_its_name_in_both_forms() {
         let head = heads.last().expect("it came").text();
         assert!(head.contains(&format!("\r\nHost: {host}\r\n")), "{head}");
     }
-    assert_eq!(pod.connections(), 1, "the pool goes by address");
+    assert_eq!(pod.connections(), 1, "the pool is keyed by address");
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn names_are_refused_like_their_addresses() {
 }
 
 #[test]
-fn threads_start_with_the_first_name_and_psystrikes_own_name_is_no_loop() {
+fn threads_start_with_the_first_name_and_psystrikes_own_name_does_not_loop() {
     let psystrike = Psystrike::start(&["--allow", "127.0.0.1"]);
     let pod = Pod::answering("127.0.0.1", with_length(PAGE), Then::Keep);
     assert_eq!(psystrike.get(&Psystrike::target(pod.address(), "/m")).status(), 200);
@@ -164,7 +164,7 @@ fn names_come_from_dns_with_its_search_domains_failures_and_changes() {
         assert_eq!(dns.queries("web.ns.svc.cluster.local"), 2);
         assert_eq!(dns.queries("web.ns"), 0);
 
-        // Lookups in progress are shared, and a client that goes away leaves its own to others.
+        // Lookups in progress are shared, and one whose client disconnects continues for others.
         let target = get(&format!("http://slow.example:{port}/m"));
         let mut gone = psystrike.client();
         gone.send(&target);
@@ -177,7 +177,7 @@ fn names_come_from_dns_with_its_search_domains_failures_and_changes() {
         }
         assert_eq!(dns.queries("slow.example"), 1);
 
-        // Names whose servers do not respond take no thread from those that were resolved before.
+        // Names whose servers do not respond leave a thread for names that resolved before.
         let mut silent: Vec<_> = (0..5).map(|_| psystrike.client()).collect();
         for (client, name) in silent.iter_mut().zip(["silent", "silent1", "silent2", "silent3", "silent4"]) {
             client.send(get(&format!("http://{name}.example:{port}/m")));

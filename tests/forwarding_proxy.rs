@@ -10,7 +10,7 @@ use support::{
 };
 
 #[test]
-fn the_head_that_a_pod_gets_names_it_as_the_target_does() {
+fn the_host_that_a_pod_gets_is_that_of_the_target() {
     let psystrike = start();
     for ip in ["127.22.4.1", "::1"] {
         let pod = echo(ip);
@@ -82,7 +82,7 @@ fn psystrikes_own_address_is_answered_without_a_connection_to_itself() {
         }
         assert_eq!(psystrike.metric("psystrike_pod_connections_opened_total"), 0.0, "{listen}");
 
-        // By its path it may be a pod of its own, but no connection to it is there for others.
+        // By path, psystrike may scrape itself like a pod, but that connection is not pooled.
         for _ in 0..2 {
             assert_eq!(psystrike.get(&format!("/pods/{own}/{port}/healthz")).text(), "ok\n", "{listen}");
         }

@@ -164,7 +164,7 @@ const REFUSED_AND_CLOSED: &[(&str, u16, &str)] = &[
 ];
 
 #[test]
-fn a_refusal_says_why_and_no_pod_hears_of_it() {
+fn a_refusal_has_a_reason_and_contacts_no_pod() {
     let pod = echo("127.22.3.1");
     let denied = echo("127.22.3.2");
     let ports = format!("{},{}", pod.address().port(), denied.address().port());
@@ -177,7 +177,7 @@ fn a_refusal_says_why_and_no_pod_hears_of_it() {
     {
         let request = request.replace("{pod}", &to_pod).replace("{denied}", &to_denied);
         let mut client = psystrike.client();
-        // In the same write comes what could be smuggled: a whole request.
+        // The same write contains a complete request that could be smuggled.
         client.send(format!("{request}GET {to_pod}/smuggled HTTP/1.1\r\nHost: x\r\n\r\n"));
         let response = client.response().unwrap_or_else(|broken| panic!("{request:?}: {broken:?}"));
         assert_eq!(response.status(), status, "{request:?}: {response:?}");
@@ -201,13 +201,18 @@ fn a_refusal_says_why_and_no_pod_hears_of_it() {
         }
     }
     let refused = REFUSED_AND_KEPT.len();
-    assert_eq!(pod.heads().len(), refused, "only the requests behind them: {:?}", pod.seen());
+    assert_eq!(
+        pod.heads().len(),
+        refused,
+        "the pod received more than the requests after them: {:?}",
+        pod.seen()
+    );
     assert!(pod.heads().iter().all(|head| head.target() == "/x/smuggled"));
     assert_eq!(denied.connections(), 0);
 }
 
 #[test]
-fn a_refused_body_of_any_length_leaves_the_answer_readable() {
+fn a_refused_body_of_any_length_leaves_the_response_readable() {
     let psystrike = start();
     let pod = echo("127.22.3.3");
     let target = Psystrike::target(pod.address(), "/");
@@ -223,7 +228,7 @@ fn a_refused_body_of_any_length_leaves_the_answer_readable() {
 }
 
 #[test]
-fn a_refusal_of_head_has_no_body() {
+fn a_refused_head_request_gets_no_body() {
     let psystrike = start();
     let mut client = psystrike.client();
     for target in ["/nowhere", "/pods/x/1/", "/pods/10.0.0.1/1/"] {
@@ -289,11 +294,11 @@ fn no_wide_range_opens_a_special_address() {
     }
     assert_eq!(psystrike.metric("psystrike_pod_connections_opened_total"), 0.0, "no packet was sent");
     let refusals = psystrike.metric("psystrike_refusals_total{reason=\"address_not_allowed\"}");
-    assert_eq!(refusals, 39.0, "each is counted");
+    assert_eq!(refusals, 39.0, "each refusal is counted");
 }
 
 #[test]
-fn a_scrape_that_goes_in_a_circle_is_broken_off() {
+fn a_scrape_in_a_loop_is_refused() {
     let psystrike = start();
     let nested = |times: usize| Psystrike::target(psystrike.address(), "").repeat(times);
     for times in 0..=3 {
@@ -305,12 +310,12 @@ fn a_scrape_that_goes_in_a_circle_is_broken_off() {
         assert_eq!((response.status(), response.reason().as_str()), (508, "scrape loops through psystrike"));
     }
     let opened = psystrike.metric("psystrike_pod_connections_opened_total");
-    // 0 + 1 + 2 + 3 for those that arrive, 3 for each that is refused: a connection to itself is not pooled.
+    // 0 + 1 + 2 + 3 for the scrapes that arrive, and 3 for each refused one: connections to itself are not pooled.
     assert_eq!(opened, 15.0, "connections to itself");
 }
 
 #[test]
-fn pages_of_our_own_answer_get_and_head() {
+fn own_pages_answer_get_and_head() {
     let psystrike = start();
     let mut client = psystrike.client();
     for (page, content_type, part) in [

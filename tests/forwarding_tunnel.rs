@@ -68,7 +68,7 @@ fn read(stream: &mut TcpStream, bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn bytes_pass_both_ways_at_once_and_so_do_the_ends() {
+fn bytes_and_ends_pass_in_both_directions() {
     let psystrike = psystrike(&[]);
     for ip in ["127.24.1.1", "::1"] {
         let pod = listen(ip);
@@ -107,7 +107,7 @@ fn bytes_pass_both_ways_at_once_and_so_do_the_ends() {
 }
 
 #[test]
-fn one_direction_goes_on_after_the_other_has_ended() {
+fn one_direction_continues_after_the_other_has_ended() {
     let psystrike = psystrike(&[]);
     let pod = listen("127.24.1.2");
     for client_first in [true, false] {
@@ -143,11 +143,11 @@ fn a_reset_passes_as_a_reset() {
 }
 
 #[test]
-fn a_reset_ends_the_other_side_even_while_that_takes_nothing() {
+fn a_reset_ends_the_other_side_even_if_that_reads_nothing() {
     let psystrike = psystrike(&[]);
     let pod = listen("127.24.1.4");
     let (mut client, mut pod) = tunnel(&psystrike, &pod, b"");
-    // As much as the buffers on the way hold.
+    // As many bytes as the buffers on the path hold.
     pod.set_nonblocking(true).expect("it can be set");
     let all = pattern(1 << 20, 3);
     let quiet = Duration::from_millis(300);
@@ -175,7 +175,7 @@ fn a_silent_tunnel_ends_in_time_and_bytes_postpone_that() {
     let mut last = Instant::now();
     for turn in 0..6 {
         let (from, to) = if turn % 2 == 0 { (&mut client, &mut pod) } else { (&mut pod, &mut client) };
-        thread::sleep(Duration::from_millis(200)); // shorter than the timeout, and longer in all
+        thread::sleep(Duration::from_millis(200)); // each pause is shorter than the timeout; their sum is longer
         last = Instant::now();
         from.write_all(b"x").expect("it is sent");
         assert_eq!(read(to, 1), b"x");
@@ -221,7 +221,7 @@ fn at_the_end_of_the_process_silent_tunnels_end_at_once_and_others_go_on() {
     let mut psystrike = psystrike(&["--shutdown-timeout", "20s"]);
     let pod = listen("127.24.1.7");
     let (mut silent, _silent_pod) = tunnel(&psystrike, &pod, b"");
-    thread::sleep(Duration::from_millis(1100)); // as long as makes it silent
+    thread::sleep(Duration::from_millis(1100)); // long enough to count as silent
     let (mut busy, mut busy_pod) = tunnel(&psystrike, &pod, b"");
     let began = Instant::now();
     psystrike.signal(Signal::TERM);
@@ -264,7 +264,7 @@ fn a_client_may_end_its_side_before_the_tunnel_is_open() {
     let pod = listen("127.0.0.1");
     let port = pod.local_addr().expect("it has an address").port();
     let mut client = limited(TcpStream::connect(psystrike.address()).expect("it connects"));
-    // Its name has to be resolved first.
+    // The name has to be resolved first.
     let request = format!("CONNECT localhost:{port} HTTP/1.1\r\nHost: localhost\r\n\r\nhello");
     client.write_all(request.as_bytes()).expect("it is sent");
     client.shutdown(Shutdown::Write).expect("it can be ended");
@@ -275,7 +275,7 @@ fn a_client_may_end_its_side_before_the_tunnel_is_open() {
     assert_eq!(read_all(&mut client).expect("an end in order"), [ESTABLISHED, b"bye"].concat());
 }
 
-/// What the kernel has for a closed connection counts for nobody.
+/// No limit counts the bytes that the kernel holds for a closed connection.
 #[test]
 fn a_tunnel_whose_sides_have_ended_counts_until_both_have_taken_all_bytes() {
     let psystrike = psystrike(&[]);
@@ -292,7 +292,7 @@ fn a_tunnel_whose_sides_have_ended_counts_until_both_have_taken_all_bytes() {
         || psystrike.metric("psystrike_tunnel_bytes_total{direction=\"to_client\"}"),
         |bytes| *bytes > 2e5,
     );
-    thread::sleep(Duration::from_millis(300)); // that nothing happens is what is looked at
+    thread::sleep(Duration::from_millis(300)); // the test checks that nothing happens
     assert_eq!(psystrike.metric("psystrike_tunnels"), 1.0);
     assert!(read_all(&mut client).expect("an end in order") == all);
     sent.join().expect("it ends").expect("it is sent");
@@ -332,7 +332,7 @@ fn scrapes_and_tunnels_stand_beside_each_other() {
 }
 
 #[test]
-fn tunnels_that_come_and_go_leave_nothing_behind() {
+fn closed_tunnels_leave_no_resources() {
     let psystrike = psystrike(&[]);
     let pod = listen("127.24.1.10");
     let churn = |tunnels: usize| {
@@ -345,7 +345,7 @@ fn tunnels_that_come_and_go_leave_nothing_behind() {
         poll("tunnels that end", || psystrike.metric("psystrike_tunnels"), |open| *open == 0.0);
         psystrike.process().anonymous_bytes()
     };
-    // After these, whatever is kept for the next ones is there.
+    // After these, all memory that is reused has been allocated.
     let bytes = churn(500);
     let files = psystrike.metric("process_open_fds");
     let grown = churn(2000).saturating_sub(bytes);

@@ -31,7 +31,7 @@ fn content() -> (Option<i32>, String) {
 }
 
 #[test]
-fn it_is_content_with_200() {
+fn a_status_of_200_is_healthy() {
     let psystrike = Psystrike::start(&["--listen", "127.26.0.1:0"]);
     let address = psystrike.address();
     for path in ["/healthz", "/readyz", "/", "", "/metrics", "/healthz?from=probe"] {
@@ -44,7 +44,7 @@ fn it_is_content_with_200() {
 }
 
 #[test]
-fn without_a_url_it_asks_where_psystrike_listens() {
+fn without_a_url_it_queries_the_listen_address() {
     let psystrike = Psystrike::start(&["--listen", "127.26.0.2:0"]);
     let address = psystrike.address().to_string();
     assert_eq!(ended(run(&["--healthcheck", "--listen", &address], &[])), content());
@@ -61,7 +61,7 @@ fn without_a_url_it_asks_where_psystrike_listens() {
 }
 
 #[test]
-fn who_listens_on_all_addresses_is_asked_at_loopback() {
+fn a_psystrike_on_all_addresses_is_queried_at_loopback() {
     for (listen, hosts) in [
         ("0.0.0.0:0", &["0.0.0.0", "127.0.0.1", "localhost"][..]),
         ("[::]:0", &["[::]", "[::1]", "0.0.0.0", "127.0.0.1", "localhost"]),
@@ -78,8 +78,8 @@ fn who_listens_on_all_addresses_is_asked_at_loopback() {
 }
 
 #[test]
-fn without_listen_that_is_port_8080() {
-    // In a network of its own, of which not even loopback is set up: whom it asked is in what it says.
+fn without_listen_it_queries_port_8080() {
+    // In its own network namespace without loopback: the error contains the address that was tried.
     let unshare = ["unshare", "--user", "--map-root-user", "--net"];
     if !require_working(&[&unshare[..], &["true"]].concat()) {
         return;
@@ -93,7 +93,7 @@ fn without_listen_that_is_port_8080() {
 }
 
 #[test]
-fn one_that_shuts_down_is_healthy_but_not_ready() {
+fn during_shutdown_psystrike_is_healthy_but_not_ready() {
     let psystrike = Psystrike::start(&["--shutdown-delay", "1h"]);
     let [healthz, readyz] =
         ["healthz", "readyz"].map(|page| format!("http://{}/{page}", psystrike.address()));
@@ -105,7 +105,7 @@ fn one_that_shuts_down_is_healthy_but_not_ready() {
 }
 
 #[test]
-fn where_nobody_listens_it_says_so() {
+fn a_refused_connection_is_reported() {
     let refusing = Refusing::on("127.26.0.4");
     let (status, why) = ask(&format!("http://{}/healthz", refusing.address()));
     assert_eq!(status, Some(1), "{why}");
@@ -113,14 +113,14 @@ fn where_nobody_listens_it_says_so() {
 }
 
 #[test]
-fn who_does_not_answer_in_time_is_given_up() {
-    // One does not even accept, one accepts and is silent, one sends a byte now and then.
+fn a_missing_response_times_out() {
+    // One server does not accept, one accepts and is silent, one sends a byte now and then.
     let unanswering = Unanswering::on("127.26.1.1");
     let silent = TcpListener::bind("127.26.1.2:0").expect("a free port");
     let dripping = Pod::serve("127.26.1.3", |_, client| {
         for byte in b"HTTP/1.1 200 OK and so on" {
             client.send([*byte])?;
-            thread::sleep(Duration::from_millis(250)); // that it comes slowly is the point
+            thread::sleep(Duration::from_millis(250)); // the slow response is the subject
         }
         Ok(Then::Keep)
     });
@@ -139,7 +139,7 @@ fn who_does_not_answer_in_time_is_given_up() {
 }
 
 #[test]
-fn an_answer_that_is_none_is_no_good_health() {
+fn an_invalid_response_is_unhealthy() {
     let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(5000));
     for (answer, then, expected) in [
         ("SSH-2.0-psystrike\r\n", Then::Keep, "malformed response"),
@@ -159,7 +159,7 @@ fn an_answer_that_is_none_is_no_good_health() {
         assert_eq!(status, Some(1), "{answer:?}: {why}");
         assert!(why.contains(expected) && why.lines().count() == 1, "{answer:?}: {why}");
     }
-    // One byte at a time, and with a body that is cut short: the status is all that counts.
+    // One byte at a time, and with a truncated body: only the status matters.
     let slow = Pod::serve("127.26.2.2", |_, client| {
         for byte in b"HTTP/1.0 200\r\nContent-Length: 9\r\n\r\nok" {
             client.send([*byte])?;
@@ -175,7 +175,7 @@ fn an_answer_that_is_none_is_no_good_health() {
 }
 
 #[test]
-fn wrong_usage_is_told_apart_from_bad_health() {
+fn usage_errors_have_another_exit_status_than_failed_checks() {
     let url = "http://127.26.0.5:8080/healthz";
     for (arguments, expected) in [
         (
@@ -196,7 +196,7 @@ fn wrong_usage_is_told_apart_from_bad_health() {
         let (status, why) = ended(run(arguments, &[]));
         assert_eq!(status, Some(2), "{arguments:?}: {why}");
         assert_eq!(why.lines().count(), 1, "{arguments:?}: {why}");
-        let why = why.replace("\\\"", "\"").replace("\\\\", "\\"); // as it is before logfmt quotes it
+        let why = why.replace("\\\"", "\"").replace("\\\\", "\\"); // as before logfmt's quoting
         for part in expected {
             assert!(why.contains(part), "{arguments:?}: {why:?} lacks {part:?}");
         }

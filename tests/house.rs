@@ -1,8 +1,8 @@
 //! The rules for the source: no circles among files, layers that use only the layers below, and limits on the length of
 //! files and functions.
 //!
-//! A circle is one of names. Files that implement one type call each other's methods, which are not names; functions of
-//! tests may be as long as their tables.
+//! A circle is a cycle of uses of names. Files that implement one type call each other's methods, which are not names;
+//! functions of tests may be as long as their tables.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -53,17 +53,17 @@ fn assert_no_circle(root: &str) {
 }
 
 #[test]
-fn no_file_of_src_takes_names_in_a_circle() {
+fn src_has_no_circular_dependencies() {
     assert_no_circle("src");
 }
 
 #[test]
-fn no_file_of_the_bench_takes_names_in_a_circle() {
+fn the_bench_has_no_circular_dependencies() {
     assert_no_circle("benches/side_by_side");
 }
 
 #[test]
-fn rooms_know_only_what_is_further_down() {
+fn layers_use_only_layers_below() {
     let floor = |file: &str| {
         let room = file.split(['/', '.']).next();
         ROOMS.iter().position(|&name| Some(name) == room)
@@ -80,7 +80,7 @@ fn rooms_know_only_what_is_further_down() {
 }
 
 #[test]
-fn files_and_functions_are_no_longer_than_a_reader_can_take_in() {
+fn files_and_functions_are_within_the_limits() {
     let sources = sources("src");
     let functions = Code::read(&sources).functions;
     assert!(!functions.is_empty(), "src has no function");

@@ -26,7 +26,7 @@ struct Followed {
 
 impl std::fmt::Debug for Followed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?} behind {} bytes, content {}", self.progress, self.bytes, Shown(&self.content))
+        write!(f, "{:?} after {} bytes, content {}", self.progress, self.bytes, Shown(&self.content))
     }
 }
 
@@ -49,13 +49,13 @@ fn follow(framing: Framing, parts: &[&[u8]]) -> Followed {
         followed.progress = progress;
         match progress {
             Progress::More => {
-                assert_eq!(bytes, part.len(), "more is wanted, so all is taken: {}", Shown(part))
+                assert_eq!(bytes, part.len(), "the body continues, so all is used: {}", Shown(part))
             }
             Progress::Ended => {
                 assert_eq!(
                     scanner.scan(b"0\r\n\r\n"),
                     Scan { bytes: 0, progress },
-                    "nothing comes behind the end"
+                    "bytes were used after the end"
                 );
                 break;
             }
@@ -81,7 +81,7 @@ fn follow(framing: Framing, parts: &[&[u8]]) -> Followed {
                     "both ways at {}",
                     Shown(&part[bytes..])
                 );
-                assert_eq!(scanner.scan(&part[bytes..]), Scan { bytes: 0, progress }, "broken stays broken");
+                assert_eq!(scanner.scan(&part[bytes..]), Scan { bytes: 0, progress }, "an error is final");
                 break;
             }
         }
@@ -100,8 +100,8 @@ fn pieces(scanner: &mut BodyScanner, bytes: &[u8], content: &mut Vec<u8>) {
     let mut at = 0;
     while at < bytes.len() {
         let piece = scanner.span(&bytes[at..]).expect("sound bytes");
-        assert!(piece.bytes > 0, "{scanner:?} stands still");
-        assert_ne!(piece.kind, Kind::Extension, "{scanner:?} goes on with an extension");
+        assert!(piece.bytes > 0, "{scanner:?} makes no progress");
+        assert_ne!(piece.kind, Kind::Extension, "{scanner:?} forwards an extension");
         if piece.kind == Kind::Content {
             content.extend_from_slice(&bytes[at..at + piece.bytes]);
         }
@@ -148,13 +148,13 @@ fn bodies_without_coding() {
         ("empty, and bytes behind", Framing::Empty, b"HTTP/1.1 200 OK\r\n", ended(0, b"")),
         ("length 0", Framing::Length(0), b"x", ended(0, b"")),
         ("length", Framing::Length(5), b"hello", ended(5, b"hello")),
-        ("length, and bytes behind", Framing::Length(5), b"hello world", ended(5, b"hello")),
+        ("length, and bytes after it", Framing::Length(5), b"hello world", ended(5, b"hello")),
         ("any bytes", Framing::Length(6), b"0\r\n\r\n\0", ended(6, b"0\r\n\r\n\0")),
         ("cut short", Framing::Length(6), b"hello", more(5, b"hello")),
         ("nothing yet", Framing::Length(6), b"", more(0, b"")),
         ("the greatest length", Framing::Length(u64::MAX), b"hello", more(5, b"hello")),
         ("until close", Framing::UntilClose, b"0\r\n\r\n\0\n", more(7, b"0\r\n\r\n\0\n")),
-        ("until close, nothing yet", Framing::UntilClose, b"", more(0, b"")),
+        ("until close, no byte yet", Framing::UntilClose, b"", more(0, b"")),
     ];
     for (name, framing, bytes, expected) in rows {
         check(name, *framing, bytes, expected);
@@ -173,7 +173,7 @@ fn chunked_bodies_that_end() {
         ("data that looks like coding", b"7\r\n0\r\n\r\n\r\n\r\n0\r\n\r\n", b"0\r\n\r\n\r\n"),
         ("an extension", b"5;a=b\r\nhello\r\n0;c\r\n\r\n", b"hello"),
         ("white space before an extension", b"5 \t;a=b\r\nhello\r\n0 ;c\r\n\r\n", b"hello"),
-        ("white space behind a size", b"5 \r\nhello\r\n0\t \r\n\r\n", b"hello"),
+        ("white space after a size", b"5 \r\nhello\r\n0\t \r\n\r\n", b"hello"),
         ("white space in an extension", b"5; a = b ; c\r\nhello\r\n0;\tc\r\n\r\n", b"hello"),
         ("a quoted extension", b"5;a=\"b;\\\"c, d\"\r\nhello\r\n0\r\n\r\n", b"hello"),
         ("an extension not in ASCII", b"5;a=\"\xff\x80\"\r\nhello\r\n0\r\n\r\n", b"hello"),
@@ -189,7 +189,7 @@ fn chunked_bodies_that_end() {
     for (name, bytes, content) in rows {
         let expected = ended(bytes.len(), content);
         check(name, Framing::Chunked, bytes, &expected);
-        // Without its last byte, and the one before, and so on, none of it ends.
+        // Every prefix is incomplete.
         for len in 0..bytes.len() {
             let got = follow(Framing::Chunked, &[&bytes[..len]]);
             let sound =
@@ -227,12 +227,12 @@ fn chunked_bodies_that_break() {
         ("digits behind white space", b"5 5\r\nhello\r\n", 2, EXTENSION, b""),
         ("HTAB and digits", b"5\t5\r\n", 2, EXTENSION, b""),
         ("digits behind more white space", b"5 \t 5\r\n", 4, EXTENSION, b""),
-        ("bare LF behind a size", b"5\nhello\r\n", 1, SIZE, b""),
+        ("bare LF after a size", b"5\nhello\r\n", 1, SIZE, b""),
         ("bare LF behind white space", b"5 \nhello\r\n", 2, EXTENSION, b""),
-        ("bare LF behind an extension", b"5;a\nhello\r\n", 3, EXTENSION, b""),
+        ("bare LF after an extension", b"5;a\nhello\r\n", 3, EXTENSION, b""),
         ("bare LF in a quoted string", b"5;a=\"\n\"\r\nhello\r\n", 5, EXTENSION, b""),
         ("bare LF behind data", b"5\r\nhello\n0\r\n\r\n", 8, LONGER, b"hello"),
-        ("bare LF behind the last size", b"0\n\r\n", 1, SIZE, b""),
+        ("bare LF after the last size", b"0\n\r\n", 1, SIZE, b""),
         ("bare LF behind a trailer field", b"0\r\nA: b\n\r\n", 7, TRAILER, b""),
         ("bare LF in a trailer name", b"0\r\nA\n: b\r\n\r\n", 4, TRAILER, b""),
         ("bare LF as the last line", b"0\r\n\n", 3, TRAILER, b""),
@@ -262,14 +262,14 @@ fn chunked_bodies_that_break() {
         ("DEL in a trailer value", b"0\r\nA: \x7f\r\n\r\n", 6, TRAILER, b""),
     ];
     for (name, bytes, sound, what, content) in rows {
-        // The whole row, not only up to the fault: what stands behind the fault changes nothing.
+        // The whole row, not only up to the fault: later bytes change nothing.
         check(name, Framing::Chunked, bytes, &broken(*sound, what, content));
     }
 }
 
 /// At the end of every line, neither CR nor LF may be missing, doubled or swapped.
 #[test]
-fn no_line_ends_with_anything_but_crlf() {
+fn every_line_ends_with_crlf() {
     let sound = b"5\r\nhello\r\n0 \r\nD: e\r\nF:\r\n\r\nX";
     check("sound", Framing::Chunked, sound, &ended(sound.len() - 1, b"hello"));
     let line_ends: Vec<usize> = (0..sound.len()).filter(|&at| sound[at] == b'\r').collect();
@@ -290,22 +290,22 @@ fn no_line_ends_with_anything_but_crlf() {
 #[test]
 fn every_byte_at_every_place() {
     const TOKEN: fn(u8) -> bool = |byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    // Text, and the CR behind it.
+    // A field's value, and the CR after it.
     const TEXT: fn(u8) -> bool = |byte| matches!(byte, b'\t' | b'\r' | b' '..=0x7e | 0x80..);
     type Fits = fn(u8) -> bool;
     let places: &[(&str, &str, Fits)] = &[
         ("size", "", |byte| byte.is_ascii_hexdigit()),
         ("size's second digit", "1", |byte| byte.is_ascii_hexdigit() || b"\r; \t".contains(&byte)),
         ("size's 17th digit", "0123456789abcdef", |byte| b"\r; \t".contains(&byte)),
-        ("white space behind a size", "1 ", |byte| b"\r; \t".contains(&byte)),
+        ("white space after a size", "1 ", |byte| b"\r; \t".contains(&byte)),
         ("extension", "1;", |byte| byte != b'\n'),
         ("extension's second byte", "1 ;a", |byte| byte != b'\n'),
-        ("LF behind a size", "1\r", |byte| byte == b'\n'),
+        ("LF after a size", "1\r", |byte| byte == b'\n'),
         ("data", "1\r\n", |_| true),
         ("CR behind data", "1\r\nx", |byte| byte == b'\r'),
         ("LF behind data", "1\r\nx\r", |byte| byte == b'\n'),
         ("next size", "1\r\nx\r\n", |byte| byte.is_ascii_hexdigit()),
-        ("LF behind the last size", "0\r", |byte| byte == b'\n'),
+        ("LF after the last size", "0\r", |byte| byte == b'\n'),
         ("trailer line", "0\r\n", |byte| byte == b'\r' || TOKEN(byte)),
         ("trailer name", "0\r\nA", |byte| byte == b':' || TOKEN(byte)),
         ("trailer value", "0\r\nA:", TEXT),
@@ -436,8 +436,11 @@ fn follow_passing(
             let most = usize::try_from(unseen).unwrap_or(usize::MAX).min(left);
             let passed = portion(most);
             let scanned = scanner.skip_opaque(passed as u64);
-            assert_eq!(scanned.bytes, passed, "{before:?} passes what need not be looked at");
-            assert!(!matches!(scanned.progress, Progress::Broken(_)), "{before:?}: nobody looked");
+            assert_eq!(scanned.bytes, passed, "{before:?} skips opaque bytes");
+            assert!(
+                !matches!(scanned.progress, Progress::Broken(_)),
+                "{before:?}: skipped bytes cannot be broken"
+            );
             scanned
         } else {
             scanner.scan(&bytes[at..at + looked(left)])
@@ -461,10 +464,10 @@ fn check_passing(name: &str, framing: Framing, bytes: &[u8]) {
         for looks in [1, 2, 3, usize::MAX] {
             let got = follow_passing(framing, bytes, |left| most.min(left), |left| looks.min(left));
             let bytes = Shown(bytes);
-            assert_eq!(got, expected, "{name}: at most {most} passed, {looks} looked at, of {bytes}");
+            assert_eq!(got, expected, "{name}: at most {most} skipped, {looks} scanned, of {bytes}");
         }
     }
-    // A pass and a scan in turn: what is passed up to a point, and what is scanned from there, are one body.
+    // Skips up to a point and scans from there, or the other way round: both are one body.
     for cut in cuts(bytes.len()) {
         let (first, second) = bytes.split_at(cut);
         for passes_first in [true, false] {
@@ -489,7 +492,7 @@ fn check_passing(name: &str, framing: Framing, bytes: &[u8]) {
 }
 
 #[test]
-fn how_much_need_not_be_looked_at_in_every_state() {
+fn opaque_lengths_in_every_state() {
     let chunked = |before: &[u8]| {
         let mut scanner = BodyScanner::new(Framing::Chunked);
         let scanned = scanner.scan(before);
@@ -502,7 +505,7 @@ fn how_much_need_not_be_looked_at_in_every_state() {
         assert_eq!(scanned.bytes, extension.len(), "{}", Shown(extension));
         scanner
     };
-    // The state, how much of it need not be looked at; and what is more than that changes nothing more.
+    // The state, and the number of opaque bytes; skipping more than that changes nothing more.
     let rows: &[(&str, BodyScanner, u64)] = &[
         ("empty", BodyScanner::new(Framing::Empty), 0),
         ("length 0", BodyScanner::new(Framing::Length(0)), 0),
@@ -511,9 +514,9 @@ fn how_much_need_not_be_looked_at_in_every_state() {
         ("until close", BodyScanner::new(Framing::UntilClose), u64::MAX),
         ("size", chunked(b""), 0),
         ("size's second digit", chunked(b"5"), 0),
-        ("LF behind an extension", extended(b"5", b";a\r"), 0),
+        ("LF after an extension", extended(b"5", b";a\r"), 0),
         ("extension", extended(b"5", b";a"), 0),
-        ("LF behind a size", chunked(b"5\r"), 0),
+        ("LF after a size", chunked(b"5\r"), 0),
         ("data", chunked(b"5\r\n"), 5),
         ("data's second byte", chunked(b"5\r\nh"), 4),
         ("data's last byte", chunked(b"5\r\nhell"), 1),
@@ -522,7 +525,7 @@ fn how_much_need_not_be_looked_at_in_every_state() {
         ("LF behind data", chunked(b"5\r\nhello\r"), 0),
         ("next size", chunked(b"5\r\nhello\r\n"), 0),
         ("next data", chunked(b"5\r\nhello\r\n3\r\n"), 3),
-        ("LF behind the last size", chunked(b"0\r"), 0),
+        ("LF after the last size", chunked(b"0\r"), 0),
         ("trailer line", chunked(b"0\r\n"), 0),
         ("trailer name", chunked(b"0\r\nA"), 0),
         ("trailer value", chunked(b"0\r\nA:"), 0),
@@ -532,12 +535,12 @@ fn how_much_need_not_be_looked_at_in_every_state() {
     ];
     for (name, scanner, unseen) in rows {
         assert_eq!(scanner.opaque_len(), *unseen, "{name}");
-        // Nothing at all.
+        // No bytes.
         let mut passing = scanner.clone();
         let progress = if scanner.ended() { Progress::Ended } else { Progress::More };
         assert_eq!(passing.skip_opaque(0), Scan { bytes: 0, progress }, "{name}");
-        assert_eq!(passing, *scanner, "{name}: nothing came");
-        // All of it, and all and more: as much as there is, is the body's.
+        assert_eq!(passing, *scanner, "{name}: no bytes");
+        // Exactly the opaque bytes, and more: only the opaque ones belong to the body.
         for bytes in [*unseen, unseen.saturating_add(1), u64::MAX] {
             let mut passing = scanner.clone();
             let passed = passing.skip_opaque(bytes);
@@ -550,13 +553,13 @@ fn how_much_need_not_be_looked_at_in_every_state() {
             );
             assert_eq!(passing.ended(), ends, "{name}: {bytes} passed");
             if *unseen == 0 {
-                assert_eq!(passing, *scanner, "{name}: {bytes} passed where each has to be looked at");
+                assert_eq!(passing, *scanner, "{name}: {bytes} skipped although each has to be scanned");
             }
             let end =
                 if ends || *scanner == BodyScanner::UntilClose { Ok(()) } else { Err(BodyError::CutShort) };
             assert_eq!(passing.end_of_connection(), end, "{name}: {bytes} passed");
         }
-        // All but one byte is not all.
+        // All but one byte do not end it.
         if let Some(but_one @ 1..) = unseen.checked_sub(1) {
             let mut passing = scanner.clone();
             assert_eq!(
@@ -572,7 +575,7 @@ fn how_much_need_not_be_looked_at_in_every_state() {
 
 /// Bytes after a chunk's size are never forwarded; all others are.
 #[test]
-fn what_goes_on_of_a_body_with_extensions() {
+fn extensions_are_not_forwarded() {
     for (came, goes) in [
         ("5 \r\nhello\r\n0\r\n\r\n", "5\r\nhello\r\n0\r\n\r\n"),
         ("5 \t ;a = b \r\nhello\r\n0  \r\nA: b\r\n\r\n", "5\r\nhello\r\n0\r\nA: b\r\n\r\n"),
@@ -595,11 +598,11 @@ fn what_goes_on_of_a_body_with_extensions() {
 }
 
 #[test]
-fn passing_agrees_with_scanning() {
+fn skipping_agrees_with_scanning() {
     for (name, framing, bytes) in [
         ("empty", Framing::Empty, &b"x"[..]),
         ("length", Framing::Length(5), b"hello"),
-        ("length, and bytes behind", Framing::Length(5), b"hello world"),
+        ("length, and bytes after it", Framing::Length(5), b"hello world"),
         ("length, cut short", Framing::Length(9), b"hello"),
         ("until close", Framing::UntilClose, b"0\r\n\r\n"),
         ("chunks", Framing::Chunked, b"5\r\nhello\r\n6;a=b\r\n world\r\n0\r\nA: b\r\n\r\nHTTP/1.1"),
@@ -614,7 +617,7 @@ fn passing_agrees_with_scanning() {
 }
 
 #[test]
-fn passing_agrees_with_scanning_whatever_comes() {
+fn skipping_agrees_with_scanning_random_bodies() {
     with_seeds(400, |seed, random| {
         let length = random.pick(&[0, 1, 30, 3000]);
         let body: Vec<u8> = (0..length).map(|_| random.pick(b"\r\n0a;: \0\xff")).collect();
@@ -644,7 +647,7 @@ fn passing_agrees_with_scanning_whatever_comes() {
 }
 
 #[test]
-fn random_faults_are_found_alike_under_any_cut() {
+fn random_faults_are_found_independently_of_cuts() {
     with_seeds(1500, |seed, random| {
         let length = random.pick(&[0, 5, 60]);
         let body: Vec<u8> = (0..length).map(|_| random.byte()).collect();

@@ -112,7 +112,7 @@ fn check(name: &str, head: &str, expected: Expected, framing: impl Fn(&[u8]) -> 
 #[test]
 fn requests() {
     for &(name, fields, expected) in FIELDS {
-        // Rule 7: a request that says nothing has no body.
+        // Rule 7: a request without framing fields has no body.
         let expected = if expected == Ok(UntilClose) { Ok(Empty) } else { expected };
         for method in ["GET", "HEAD", "POST", "CONNECT"] {
             let head = format!("{method} / HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
@@ -137,7 +137,7 @@ fn answers() {
 
 /// Rule 1: these responses end with their heads, whatever their fields are, unless the fields contradict each other.
 #[test]
-fn answers_without_body() {
+fn responses_without_body() {
     for &(name, fields, expected) in FIELDS {
         let expected = expected.map(|_| Empty);
         for (status, to_head) in [

@@ -235,7 +235,7 @@ fn by_h11(messages: &[(Kind, Vec<u8>)]) -> Vec<Verdict> {
         .collect();
     let writer = std::thread::spawn(move || stdin.write_all(lines.as_bytes()).expect("it reads"));
     let output = python.wait_with_output().expect("it ends");
-    writer.join().expect("it was read");
+    writer.join().expect("the script read all input");
     assert!(output.status.success(), "the script failed");
     let text = String::from_utf8(output.stdout).expect("text");
     text.lines().map(verdict).collect()
@@ -274,12 +274,16 @@ fn heads_mean_the_same_to_h11() {
         let (by_us, why) = match (&ours, &theirs) {
             (Verdict::Head(ours), Verdict::Head(theirs)) => {
                 taken += 1;
-                assert!(ours == theirs, "{kind:?} {} means two things", Shown(bytes));
+                assert!(
+                    ours == theirs,
+                    "the parsers disagree on the meaning of a {kind:?}: {}",
+                    Shown(bytes)
+                );
                 continue;
             }
             (Verdict::Refused(why), Verdict::Head(_)) => (true, why),
             (Verdict::Head(_), Verdict::Refused(why)) => (false, why),
-            // Both refuse it, sooner or later.
+            // Both refuse it, possibly at different bytes.
             _ => continue,
         };
         let known = KNOWN
@@ -295,8 +299,8 @@ fn heads_mean_the_same_to_h11() {
         }
     }
     assert!(unknown.is_empty(), "{unknown:#?}");
-    assert!(taken > 2_000, "only {taken} heads were taken by both");
+    assert!(taken > 2_000, "only {taken} heads were accepted by both");
     for (known, met) in KNOWN.iter().zip(met) {
-        assert!(met > 0, "{:?}: nothing shows {:?} ({})", known.kind, known.why, known.section);
+        assert!(met > 0, "{:?}: no head shows {:?} ({})", known.kind, known.why, known.section);
     }
 }

@@ -47,7 +47,7 @@ fn request(bytes: &[u8]) -> Verdict {
 /// `200 1.1 stays|A: b`: status, version, persistence, fields.
 fn answer(bytes: &[u8]) -> Verdict {
     head::response(bytes, |head| {
-        assert_eq!(head.bytes, &bytes[..head.bytes.len()], "the head's bytes are those that came");
+        assert_eq!(head.bytes, &bytes[..head.bytes.len()], "the head has other bytes than were received");
         let rest = version_and_fields(head.version, head.persistent(), head.fields);
         (format!("{} {rest}", head.status), head.bytes.len())
     })
@@ -78,7 +78,7 @@ fn check_whole(read: Read, name: &str, bytes: &[u8], expected: Expected<'_>) {
     ];
     for behind in behind {
         let got = read(&[bytes, behind].concat());
-        assert_eq!(got, expected, "{name}: {} and behind it {}", Shown(bytes), Shown(behind));
+        assert_eq!(got, expected, "{name}: {} and after it {}", Shown(bytes), Shown(behind));
     }
 }
 
@@ -103,7 +103,7 @@ fn check(read: Read, name: &str, bytes: &[u8], expected: Expected<'_>) {
 }
 
 #[test]
-fn requests_that_are_read() {
+fn valid_requests() {
     let rows: &[(&str, &[u8], &str)] = &[
         (
             "a scrape as Prometheus sends it",
@@ -168,7 +168,7 @@ fn requests_that_are_read() {
 }
 
 #[test]
-fn requests_that_are_refused() {
+fn invalid_requests() {
     let rows: &[(&str, &[u8], Expected<'_>)] = &[
         ("bare LF behind the request line", b"GET / HTTP/1.1\nHost: h\r\n\r\n", bad("bare LF")),
         ("bare LF behind a field", b"GET / HTTP/1.1\r\nHost: h\n\r\n", bad("bare LF")),
@@ -244,7 +244,7 @@ fn requests_that_are_refused() {
 }
 
 #[test]
-fn answers_that_are_read() {
+fn valid_responses() {
     let rows: &[(&str, &[u8], &str)] = &[
         ("plain", b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", "200 1.1 stays|A: b"),
         ("no fields", b"HTTP/1.1 204 No Content\r\n\r\n", "204 1.1 stays"),
@@ -272,7 +272,7 @@ fn answers_that_are_read() {
 }
 
 #[test]
-fn answers_that_are_refused() {
+fn invalid_responses() {
     let rows: &[(&str, &[u8], Expected<'_>)] = &[
         ("an empty line in front", b"\r\nHTTP/1.1 200 OK\r\n\r\n", bad("not HTTP/1")),
         ("bare LF in front", b"\nHTTP/1.1 200 OK\r\n\r\n", bad("not HTTP/1")),
@@ -424,8 +424,8 @@ fn every_byte_at_every_place() {
 fn at_place(place: &Place, byte: u8) {
     let Place { name, read, before, behind, fits, refusal } = place;
     let refusal = if byte == b'\n' { HeadError::Malformed("bare LF") } else { refusal(byte) };
-    // httparse walks names, values and targets in blocks of 8 to 32 bytes: the byte takes every place in one.
-    // At the start of a line it takes that one only.
+    // httparse scans names, values and targets in blocks of 8 to 32 bytes: the byte is tried at every position of a
+    // block. At the start of a line there is only one position.
     let pads = if before.ends_with('\n') { 1 } else { 34 };
     for pad in 0..pads {
         let pad = "x".repeat(pad);
@@ -449,7 +449,7 @@ fn filled(before: &str, behind: &str, len: usize) -> Vec<u8> {
     [before, &fill, behind].concat().into_bytes()
 }
 
-/// A head with so many fields, the first of them `Host`.
+/// A head with this many fields, the first of them `Host`.
 fn with_fields(start: &str, count: usize) -> (Vec<u8>, String) {
     let mut bytes = format!("{start}\r\nHost: h\r\n");
     let mut words = String::from("|Host: h");
@@ -497,7 +497,7 @@ fn limits() {
         ("a request line far over 16 KiB", request, filled("GET /", line_end, 5 * REQUEST), TARGET_TOO_LONG),
         ("a target without end", request, filled("GET /", "", REQUEST), TARGET_TOO_LONG),
         (
-            "a target without end behind an empty line",
+            "a target without end after an empty line",
             request,
             filled("\r\nGET /", "", REQUEST),
             TARGET_TOO_LONG,
@@ -525,7 +525,7 @@ fn limits() {
     check(request, "101 fields", &bytes, TOO_MANY_FIELDS);
     let (bytes, _) = with_fields("HTTP/1.1 200 OK", RESPONSE_FIELDS_MAX + 1);
     check(answer, "257 fields", &bytes, TOO_MANY_FIELDS);
-    // The 101st field ends behind the limit in bytes: whichever way the bytes come, that limit is met first.
+    // The 101st field ends after the limit in bytes, so that limit is always exceeded first.
     let (mut bytes, _) = with_fields("GET / HTTP/1.1", REQUEST_FIELDS_MAX);
     bytes.truncate(bytes.len() - 2);
     let head = String::from_utf8(bytes).unwrap() + "Last: ";
@@ -535,7 +535,7 @@ fn limits() {
 /// Valid heads with some bytes changed, inserted or removed: the result does not depend on how they are split into
 /// reads.
 #[test]
-fn broken_heads_are_judged_alike_under_any_cut() {
+fn broken_heads_have_the_same_result_under_any_cut() {
     let heads: [(Read, &[u8]); 4] = [
         (
             request,
@@ -548,7 +548,7 @@ fn broken_heads_are_judged_alike_under_any_cut() {
     with_seeds(1500, |seed, random| {
         let (read, sound) = random.pick(&heads);
         let bytes = spoilt(sound, random);
-        // The verdict of the shortest prefix that has one is the verdict.
+        // The result of the shortest prefix that has one is final.
         let first = (0..=bytes.len()).map(|cut| (cut, read(&bytes[..cut]))).find(|(_, got)| *got != Ok(None));
         let (at, expected) = first.unwrap_or((bytes.len(), Ok(None)));
         for cut in at..=bytes.len() {

@@ -77,7 +77,7 @@ fn meaning(head: &[u8]) -> Option<String> {
 }
 
 #[test]
-fn the_normal_form_is_one_that_the_strict_parser_reads() {
+fn the_strict_parser_accepts_the_normal_form() {
     let accepted = Cell::new(0);
     with_seeds(1500, |_, random| {
         let head = odd_head(random);
@@ -94,7 +94,7 @@ fn the_normal_form_is_one_that_the_strict_parser_reads() {
         let meant = meaning(normal).unwrap_or_else(|| panic!("{} from {}", Shown(normal), Shown(&bytes)));
         let again = normalise(normal);
         assert_eq!(again, Lenient::Head { bytes: normal.clone(), length: normal.len() }, "{}", Shown(normal));
-        // What the strict parser accepts means the same in its normal form, but for a second length.
+        // A head that the strict parser accepts has the same meaning in its normal form, except for a repeated length.
         let strictly = meaning(&head);
         if let Some(strictly) = strictly.filter(|strictly| strictly.contains("Ok(")) {
             let without_size = |meaning: &str| meaning.rsplit_once(' ').map(|(all, _)| all.to_owned());

@@ -80,7 +80,7 @@ fn wait_until_refused(address: SocketAddr) {
 // Signals
 
 #[test]
-fn either_signal_ends_one_that_idles_at_once_and_in_order() {
+fn either_signal_ends_an_idle_process_at_once() {
     for workers in ["1", "3"] {
         for signal in [Signal::TERM, Signal::INT] {
             let mut psystrike = start(&["--workers", workers]);
@@ -93,7 +93,7 @@ fn either_signal_ends_one_that_idles_at_once_and_in_order() {
             let status = psystrike.wait(LIMIT);
             assert_eq!(status.code(), Some(0), "{signal:?}");
             clients.iter_mut().for_each(|client| assert_eq!(client.end(), End::Eof));
-            assert_eq!(fresh.end(), End::Eof, "one that has never said anything");
+            assert_eq!(fresh.end(), End::Eof, "a connection that never sent anything");
             pod.wait_for("the ends of its connections", |seen| seen.ended == seen.accepted);
             assert!(psystrike.stderr().contains("shutdown complete"), "{}", psystrike.stderr());
         }
@@ -101,7 +101,7 @@ fn either_signal_ends_one_that_idles_at_once_and_in_order() {
 }
 
 #[test]
-fn a_running_scrape_is_finished_and_told_to_close() {
+fn a_running_scrape_finishes_with_connection_close() {
     let mut psystrike = start(&[]);
     let not_begun = Slow::new("127.24.0.2", "", PAGE);
     let begun = Slow::new("127.24.0.3", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nup", " 1\n");
@@ -115,18 +115,18 @@ fn a_running_scrape_is_finished_and_told_to_close() {
     wait_until_refused(psystrike.address());
     not_begun.go_on();
     begun.go_on();
-    let response = scrape.response().expect("it is finished");
+    let response = scrape.response().expect("a complete response");
     assert_eq!((response.status(), response.head.values("Connection")), (200, vec!["close".into()]));
     assert_eq!(scrape.end(), End::Eof);
-    assert_eq!(long.response().expect("it is finished").text(), "up 1\n");
+    assert_eq!(long.response().expect("a complete response").text(), "up 1\n");
     assert_eq!(long.end(), End::Eof);
-    assert_eq!(two.response().expect("the first is finished").head.values("Connection"), ["close"]);
+    assert_eq!(two.response().expect("a complete response").head.values("Connection"), ["close"]);
     assert_eq!(two.rest(LIMIT).0, b"", "the second is not answered after that");
     assert_eq!(psystrike.wait(LIMIT).code(), Some(0));
 }
 
 #[test]
-fn until_the_delay_is_over_all_are_served_but_told_to_close() {
+fn during_the_delay_all_are_served_with_connection_close() {
     let mut psystrike = start(&["--shutdown-delay", "700ms"]);
     let pod = Pod::answering("127.24.0.4", PAGE, Then::Keep);
     let target = Psystrike::target(pod.address(), "/");
@@ -161,7 +161,7 @@ fn until_the_delay_is_over_all_are_served_but_told_to_close() {
     let mut old = psystrike.client();
     old.send(format!("GET {target} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"));
     assert_eq!(old.response().expect("a whole answer").head.values("Connection"), ["close"]);
-    assert_eq!(idle.rest(Duration::from_millis(1)), (vec![], End::Open), "who idles may still scrape");
+    assert_eq!(idle.rest(Duration::from_millis(1)), (vec![], End::Open), "an idle client is not closed yet");
 
     assert_eq!(psystrike.wait(LIMIT).code(), Some(0));
     assert!(began.elapsed() >= Duration::from_millis(700), "{:?}", began.elapsed());
@@ -169,7 +169,7 @@ fn until_the_delay_is_over_all_are_served_but_told_to_close() {
 }
 
 #[test]
-fn what_does_not_finish_in_time_is_broken_off() {
+fn scrapes_that_do_not_finish_in_time_are_aborted() {
     let mut psystrike = start(&["--shutdown-timeout", "300ms"]);
     let slow = Slow::new("127.24.0.5", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nup", " 1\n");
     let mut client = slow.scraping(&psystrike);
@@ -177,7 +177,7 @@ fn what_does_not_finish_in_time_is_broken_off() {
     let status = psystrike.terminate(LIMIT);
     assert_eq!(status.code(), Some(0));
     assert!(began.elapsed() >= Duration::from_millis(300), "{:?}", began.elapsed());
-    let broken = client.response().expect_err("it was broken off");
+    let broken = client.response().expect_err("the response was aborted");
     assert_ne!(broken.end, End::Open);
     assert!(psystrike.stderr().contains("shutdown timeout reached"), "{}", psystrike.stderr());
 }
@@ -204,8 +204,8 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
-fn who_was_there_before_the_signal_is_answered() {
-    // Connections and requests that it has not yet accepted when the signal comes.
+fn connections_before_the_signal_are_answered() {
+    // Connections and requests that are not accepted yet when the signal arrives.
     for workers in ["1", "2"] {
         let mut psystrike = start(&["--workers", workers]);
         let pod = Pod::answering("127.24.0.7", PAGE, Then::Keep);
@@ -227,7 +227,7 @@ fn who_was_there_before_the_signal_is_answered() {
 }
 
 #[test]
-fn who_connected_at_the_last_moment_may_still_ask() {
+fn a_last_moment_connection_may_still_send_a_request() {
     for workers in ["1", "2"] {
         let mut psystrike = start(&["--workers", workers]);
         let pod = Pod::answering("127.24.0.10", PAGE, Then::Keep);
@@ -252,7 +252,7 @@ fn who_connected_at_the_last_moment_may_still_ask() {
 }
 
 #[test]
-fn as_the_first_process_of_its_namespace_it_ends_by_a_signal_too() {
+fn as_process_1_it_ends_by_a_signal_too() {
     const UNSHARE: &[&str] = &["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"];
     if !require_working(&[UNSHARE, &["true"]].concat()) {
         return;
@@ -263,20 +263,20 @@ fn as_the_first_process_of_its_namespace_it_ends_by_a_signal_too() {
         assert_eq!(
             first.status().nspid.and_then(|ids| ids.last().copied()),
             Some(1),
-            "it is the first there"
+            "it is process 1 of its namespace"
         );
         let slow = Slow::new("127.24.0.8", "", PAGE);
         let mut client = slow.scraping(&psystrike);
         first.signal(signal);
         psystrike.wait_for_line("waiting up to");
         slow.go_on();
-        assert_eq!(client.response().expect("it is finished").status(), 200);
+        assert_eq!(client.response().expect("a complete response").status(), 200);
         assert_eq!(psystrike.wait(LIMIT).code(), Some(0), "{signal:?}");
     }
 }
 
 #[test]
-fn signals_that_are_none_of_its_business_do_not_end_it() {
+fn other_signals_do_not_end_it() {
     let mut psystrike = start(&[]);
     for signal in [Signal::PIPE, Signal::CHILD, Signal::WINCH, Signal::URG] {
         psystrike.signal(signal);
@@ -286,7 +286,7 @@ fn signals_that_are_none_of_its_business_do_not_end_it() {
 }
 
 #[test]
-fn it_serves_on_after_sighup_which_is_logged_and_sigusr1_and_sigusr2() {
+fn sighup_is_logged_and_sigusr1_and_sigusr2_are_ignored() {
     let mut psystrike = start(&["--shutdown-delay", "1h"]);
     let pod = Pod::answering("127.24.1.9", PAGE, Then::Keep);
     let target = Psystrike::target(pod.address(), "/");
@@ -296,7 +296,7 @@ fn it_serves_on_after_sighup_which_is_logged_and_sigusr1_and_sigusr2() {
     }
     const RELOAD: &str = "received SIGHUP; there are no files to reload";
     psystrike.wait_for_lines(RELOAD, 2);
-    // Nor does one end it early, while it drains.
+    // Nor do these signals end it early during shutdown.
     psystrike.signal(Signal::TERM);
     psystrike.wait_for_line("received SIGTERM");
     psystrike.signal(Signal::HUP);
@@ -305,10 +305,10 @@ fn it_serves_on_after_sighup_which_is_logged_and_sigusr1_and_sigusr2() {
     assert_eq!(psystrike.terminate(LIMIT).code(), Some(143));
 }
 
-// What it costs
+// Cost
 
 #[test]
-fn nothing_is_left_of_clients_that_came_and_went() {
+fn closed_clients_leave_no_resources() {
     const CLIENTS: usize = 300;
     let psystrike = start(&["--upstreams-idle-max", "8"]);
     let pod = Pod::answering("127.24.2.1", PAGE, Then::Keep);
@@ -351,7 +351,7 @@ fn an_idle_process_does_nothing() {
         client.get(&Psystrike::target(pod.address(), "/"));
     }
     let before = psystrike.process().waits();
-    thread::sleep(Duration::from_millis(300)); // that nothing happens is what is looked at
+    thread::sleep(Duration::from_millis(300)); // the test checks that nothing happens
     let woken = psystrike.process().waits() - before;
     assert!(woken <= 1, "it woke up {woken} times in 300ms");
 }
@@ -391,7 +391,7 @@ fn calls_of_scrapes(
     let between = between.take_while(|line| !line.contains("GET /readyz?ends"));
     let mut calls = BTreeMap::<String, usize>::new();
     for line in between {
-        // `1234 recvfrom(9, ...`; a call that another thread's interrupts is counted where it begins.
+        // `1234 recvfrom(9, ...`; a call that another thread interrupts is counted at its first line.
         let call = line.split_whitespace().nth(1).and_then(|call| call.split_once('('));
         if let Some((call, _)) = call.filter(|(name, _)| !name.starts_with(['<', '+', '-'])) {
             let of_body = if line.contains(", \"xxx") { OF_BODY } else { "" };
@@ -415,7 +415,7 @@ const WRITES: &[&str] = &["sendto", "write", "writev", "sendmsg"];
 const WAITS: &[&str] = &["epoll_wait", "epoll_pwait"];
 
 #[test]
-fn a_kept_scrape_takes_two_reads_two_writes_two_waits_and_nothing_else() {
+fn a_scrape_on_persistent_connections_takes_two_reads_two_writes_and_two_waits() {
     const SCRAPES: usize = 200;
     let pod = Pod::answering("127.24.2.4", PAGE, Then::Keep);
     let Some(all) = calls_of_scrapes("system-calls", &pod, SCRAPES, |_| ()) else { return };
@@ -429,7 +429,7 @@ fn a_kept_scrape_takes_two_reads_two_writes_two_waits_and_nothing_else() {
 }
 
 #[test]
-fn a_kept_long_scrape_takes_a_look_more_than_two_splices_and_nothing_else_but_waits() {
+fn a_long_scrape_on_persistent_connections_takes_a_peek_and_two_splices_more() {
     const SCRAPES: usize = 200;
     const BODY: usize = 64 << 10;
     let head = format!("HTTP/1.1 200 OK\r\nDate: then\r\nContent-Length: {BODY}\r\n\r\n");
@@ -439,9 +439,9 @@ fn a_kept_long_scrape_takes_a_look_more_than_two_splices_and_nothing_else_but_wa
     let [read, written] = [READ_BODY, WRITTEN_BODY].map(|names| take(&mut others, names));
     let [reads, writes, waits] = [READS, WRITES, WAITS].map(|names| take(&mut others, names));
     let [splices, tees] = ["splice", "tee"].map(|name| take(&mut others, &[name]));
-    // Reads are of the request, of the head in the pipe, and one behind the answer's end. Where the kernel has only
-    // a part of the answer at first, the rest takes two splices more, or three with one that finds out that no more
-    // is there; a short rest takes a read and a write instead, as the next test shows.
+    // The reads are those of the request, of the head in the pipe, and one after the response's end. If the kernel has
+    // only a part of the response at first, the rest takes two more splices, or three if one finds nothing. A short
+    // rest takes a read and a write instead, as the next test shows.
     let in_parts = SCRAPES / 4;
     assert!((3 * SCRAPES..=3 * SCRAPES + 2 + in_parts).contains(&(reads + read)), "{all:?}");
     assert!(read <= in_parts && written <= read, "{all:?}");
@@ -453,7 +453,7 @@ fn a_kept_long_scrape_takes_a_look_more_than_two_splices_and_nothing_else_but_wa
 }
 
 #[test]
-fn the_rest_of_a_long_answer_that_comes_later_is_read_and_written_where_it_is_short() {
+fn a_short_rest_of_a_long_response_is_read_and_written() {
     const SCRAPES: usize = 50;
     const BODY: usize = 64 << 10;
     for (rest, is_short) in [(16 << 10, true), (40 << 10, false)] {
@@ -471,7 +471,7 @@ fn the_rest_of_a_long_answer_that_comes_later_is_read_and_written_where_it_is_sh
             let mut first = vec![0; length];
             let peeked = || client.stream().peek(&mut first).expect("it is connected");
             poll("the first part of an answer", peeked, |bytes| *bytes == length);
-            has_come.send(()).expect("the pod waits for it");
+            has_come.send(()).expect("the pod receives it");
         };
         let Some(all) = calls_of_scrapes("system-calls-in-parts", &pod, SCRAPES, under_way) else { return };
         let mut others = all.clone();
@@ -480,7 +480,7 @@ fn the_rest_of_a_long_answer_that_comes_later_is_read_and_written_where_it_is_sh
         let expected = if is_short { [SCRAPES; 2] } else { [0; 2] };
         assert_eq!(bodies, expected, "{rest}: {all:?}");
         assert!((SCRAPES..=SCRAPES + 2).contains(&writes), "{rest}: {all:?}");
-        // Two for each part of the answer; where the second is long, one that finds out that it is not there yet.
+        // Two for each part of the response. If the second part is long, one more finds that it has not arrived yet.
         let expected = if is_short { 2 * SCRAPES..=2 * SCRAPES } else { 4 * SCRAPES..=5 * SCRAPES };
         assert!(expected.contains(&splices), "{rest}: {all:?}");
     }

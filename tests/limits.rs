@@ -116,8 +116,8 @@ fn a_scrape_has_until_its_own_deadline() {
                     format!("no response from the pod within {within}"),
                     "{field:?}"
                 );
-                let told = format!("{} (pod {}, after ", response.reason(), pod.address());
-                assert!(response.text().starts_with(&told), "{response:?}");
+                let reported = format!("{} (pod {}, after ", response.reason(), pod.address());
+                assert!(response.text().starts_with(&reported), "{response:?}");
                 let within = Duration::from_millis(within.trim_end_matches("ms").parse().expect("a number"));
                 assert!(took >= within, "{field:?} took {took:?}");
             });
@@ -137,19 +137,19 @@ fn prometheus_sees_our_reason_before_its_own_timeout() {
 }
 
 #[test]
-fn the_deadline_covers_the_body_however_it_drips() {
+fn the_deadline_covers_a_slow_body() {
     let psystrike = start(&["--timeout", "300ms"]);
     for (head, end) in [
         ("Content-Length: 1000000\r\n", None),
         ("Transfer-Encoding: chunked\r\n", None),
-        ("", Some(End::Reset)), // an end in order would pass it off as whole
+        ("", Some(End::Reset)), // an orderly end would make it look complete
     ] {
         let pod = Pod::serve("127.23.0.3", move |_, client| {
             client.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n"))?;
             let drop = if head.starts_with('T') { "1\r\nx\r\n" } else { "x" };
             loop {
                 client.send(drop)?;
-                thread::sleep(Duration::from_millis(5)); // what drips is the subject
+                thread::sleep(Duration::from_millis(5)); // the slow bytes are the subject
             }
         });
         let mut client = psystrike.client();
@@ -166,13 +166,13 @@ fn the_deadline_covers_the_body_however_it_drips() {
 }
 
 #[test]
-fn an_answer_s_head_that_drips_does_not_outlast_the_deadline() {
+fn the_deadline_covers_a_slow_response_head() {
     let psystrike = start(&["--timeout", "200ms"]);
     let pod = Pod::serve("127.23.0.4", |_, client| {
         client.send("HTTP/1.1 200 OK\r\n")?;
         loop {
             client.send("X: y\r\n")?;
-            thread::sleep(Duration::from_millis(5)); // what drips is the subject
+            thread::sleep(Duration::from_millis(5)); // the slow bytes are the subject
         }
     });
     let response = psystrike.get(&Psystrike::target(pod.address(), "/"));
@@ -200,16 +200,16 @@ fn connecting_has_its_own_timeout_within_the_scrape_s() {
     client.finish_sending();
     assert_eq!(client.end(), End::Eof);
     poll(
-        "clients that went while it connected",
+        "clients that disconnected during connecting",
         || psystrike.outcomes("client_closed_request"),
         |gone| *gone == 1.0,
     );
 }
 
 #[test]
-fn a_client_that_does_not_speak_up_is_let_go() {
+fn silent_and_slow_clients_are_closed() {
     let psystrike = start(&["--header-timeout", "300ms", "--client-idle-timeout", "200ms"]);
-    // What it sends first; what it then sends again and again; the status that it is told.
+    // The bytes sent first; the bytes then sent repeatedly; the expected status.
     let cases: [(&str, &str, Option<u16>); 8] = [
         ("", "", None),
         ("", "\r\n", None),
@@ -236,7 +236,7 @@ fn a_client_that_does_not_speak_up_is_let_go() {
                         Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                         _ => break,
                     }
-                    assert!(began.elapsed() < LIMIT, "{first:?}, {then:?}: it is not let go");
+                    assert!(began.elapsed() < LIMIT, "{first:?}, {then:?}: the connection is not closed");
                     let _ = client.try_send(then);
                 }
                 let took = began.elapsed();
@@ -246,7 +246,7 @@ fn a_client_that_does_not_speak_up_is_let_go() {
                 let (rest, end) = client.rest(LIMIT);
                 assert!(rest.is_empty() && end != End::Open, "{first:?}, {then:?}: {end:?}");
                 let least = Duration::from_millis(if status.is_some() { 300 } else { 200 });
-                assert!(took >= least, "{first:?}, {then:?}: let go after {took:?}");
+                assert!(took >= least, "{first:?}, {then:?}: closed after {took:?}");
             });
         }
     });
@@ -254,7 +254,7 @@ fn a_client_that_does_not_speak_up_is_let_go() {
 }
 
 #[test]
-fn a_kept_pod_connection_idles_only_so_long() {
+fn an_idle_pooled_connection_is_closed() {
     let psystrike = start(&["--upstream-idle-timeout", "200ms"]);
     let pod = Pod::answering("127.23.0.6", PAGE, Then::Keep);
     let target = Psystrike::target(pod.address(), "/");
@@ -271,7 +271,7 @@ fn a_kept_pod_connection_idles_only_so_long() {
 // Size
 
 #[test]
-fn request_heads_are_bounded() {
+fn request_heads_are_limited() {
     let psystrike = start(&[]);
     let pod = Pod::serve("127.23.1.1", |head, client| {
         let answer = format!("HTTP/1.1 200 OK\r\nX-Length: {}\r\nContent-Length: 0\r\n\r\n", head.raw.len());
@@ -312,11 +312,11 @@ fn request_heads_are_bounded() {
             assert_eq!(client.end(), End::Eof, "{what}");
         }
     }
-    assert_eq!(pod.heads().len(), 3, "none of the refused ones came");
+    assert_eq!(pod.heads().len(), 3, "a refused request reached the pod");
 }
 
 #[test]
-fn heads_of_answers_are_bounded() {
+fn response_heads_are_limited() {
     let psystrike = start(&[]);
     let with_fields = |fields: &str| format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 5\r\n\r\nup 1\n");
     let of_length = |length: usize| {
@@ -376,7 +376,7 @@ fn pattern() -> Vec<u8> {
     (0..MIB as u32 / 4).flat_map(|number| number.wrapping_mul(2_654_435_761).to_ne_bytes()).collect()
 }
 
-/// A client with little room that has asked for the long body, and has read its head alone.
+/// A client with a small receive buffer that requested the long body and read only its head.
 fn stalled(psystrike: &Psystrike, pod: &Pod) -> Client {
     let mut client = psystrike.client();
     socket2::SockRef::from(client.stream()).set_recv_buffer_size(64 << 10).expect("it can be set");
@@ -386,7 +386,7 @@ fn stalled(psystrike: &Psystrike, pod: &Pod) -> Client {
 }
 
 #[test]
-fn a_client_that_stops_reading_stops_the_pod_and_costs_little_memory() {
+fn a_client_that_stops_reading_pauses_the_pod_and_costs_little_memory() {
     const CLIENTS: u64 = 16;
     let psystrike = start(&[]);
     let (pod, sent) = long("127.23.1.3");
@@ -396,7 +396,7 @@ fn a_client_that_stops_reading_stops_the_pod_and_costs_little_memory() {
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| stalled(&psystrike, &pod)).collect();
     let sent_then = settled("how much was sent", || sent.load(Ordering::SeqCst));
     let grown = psystrike.process().resident_bytes().saturating_sub(before);
-    // Only the kernel's buffers and one piece of 64 KiB each are between them.
+    // Only the kernel's buffers and one read of 64 KiB for each are between them.
     assert!(sent_then < CLIENTS * 24 * MIB, "{} MiB were sent", sent_then / MIB);
     assert!(grown < CLIENTS * MIB / 4, "for {CLIENTS} clients it grew by {} KiB", grown >> 10);
     assert_eq!(psystrike.get("/healthz").status(), 200, "others are served");
@@ -405,7 +405,10 @@ fn a_client_that_stops_reading_stops_the_pod_and_costs_little_memory() {
     let response = goes_on.response().expect("a whole answer");
     let pattern = pattern();
     assert_eq!(response.body.len() as u64, LONG);
-    assert!(response.body.chunks(pattern.len()).all(|piece| piece == pattern), "as it was sent");
+    assert!(
+        response.body.chunks(pattern.len()).all(|piece| piece == pattern),
+        "the body differs from the sent one"
+    );
     assert_eq!(goes_on.rest(QUIET), (vec![], End::Open));
 
     drop(clients);
@@ -416,7 +419,7 @@ fn a_client_that_stops_reading_stops_the_pod_and_costs_little_memory() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_given_up_at_the_deadline() {
+fn a_client_that_does_not_read_is_closed_at_the_deadline() {
     let psystrike = start(&["--timeout", "1s"]);
     let (pod, _) = long("127.23.1.4");
     let mut client = stalled(&psystrike, &pod);
@@ -428,8 +431,8 @@ fn a_client_that_does_not_read_is_given_up_at_the_deadline() {
 }
 
 #[test]
-fn a_client_that_asks_and_asks_and_never_reads_costs_little_memory() {
-    const REQUESTS: usize = 6_000; // some megabytes of answers: more than the kernel holds
+fn a_client_that_pipelines_and_never_reads_costs_little_memory() {
+    const REQUESTS: usize = 6_000; // some megabytes of answers: more than the kernel buffers
     let psystrike = start(&[]);
     psystrike.get("/metrics");
     let before = psystrike.process().resident_bytes();
@@ -438,8 +441,8 @@ fn a_client_that_asks_and_asks_and_never_reads_costs_little_memory() {
     let requests = get("/").repeat(REQUESTS);
     let page = psystrike.get("/").text();
     thread::scope(|scope| {
-        scope.spawn(move || asking.write_all(requests.as_bytes()).expect("it is read at last"));
-        // It stops reading when nobody takes its answers: then it sleeps.
+        scope.spawn(move || asking.write_all(requests.as_bytes()).expect("the requests are read in the end"));
+        // It stops reading when its responses are not read, and then sleeps.
         let cpu = || psystrike.process().cpu();
         let mut last = (cpu(), Instant::now());
         let rests = || {
@@ -449,7 +452,7 @@ fn a_client_that_asks_and_asks_and_never_reads_costs_little_memory() {
             }
             last.1.elapsed()
         };
-        poll("how long it rests", rests, |rests| *rests > Duration::from_millis(200));
+        poll("how long it sleeps", rests, |rests| *rests > Duration::from_millis(200));
         let grown = psystrike.process().resident_bytes().saturating_sub(before);
         assert!(grown < MIB, "it grew by {} KiB", grown >> 10);
         assert_eq!(psystrike.get("/healthz").status(), 200, "others are served");
@@ -463,7 +466,7 @@ fn a_client_that_asks_and_asks_and_never_reads_costs_little_memory() {
 /// Long downloads take turns, and short scrapes run first: they take not much longer than through an otherwise idle
 /// process, measured at the same time.
 #[test]
-fn scrapes_beside_long_downloads_take_little_longer_than_without() {
+fn scrapes_during_long_downloads_take_little_longer() {
     const DOWNLOADS: usize = 30;
     const SCRAPES: usize = 150;
     let [busy, idle] = [start(&[]), start(&[])];
@@ -517,7 +520,7 @@ fn scrapes_beside_long_downloads_take_little_longer_than_without() {
 // Number
 
 #[test]
-fn at_the_most_clients_the_one_that_idled_longest_makes_room() {
+fn at_the_limit_the_longest_idle_client_is_closed() {
     let psystrike = start(&["--clients-max", "3"]);
     let [mut a, mut b, mut c] = [(); 3].map(|()| psystrike.client());
     for client in [&mut a, &mut b, &mut c] {
@@ -526,14 +529,14 @@ fn at_the_most_clients_the_one_that_idled_longest_makes_room() {
     a.get("/healthz");
     let mut d = psystrike.client();
     assert_eq!(d.get("/healthz").status(), 200);
-    assert_eq!(b.end(), End::Eof, "it idled longest");
+    assert_eq!(b.end(), End::Eof, "the longest-idle client is closed");
     for client in [&mut a, &mut c, &mut d] {
         assert_eq!(client.get("/healthz").status(), 200);
     }
 }
 
 #[test]
-fn at_the_most_clients_of_which_none_idles_a_new_one_is_told() {
+fn at_the_limit_without_idle_clients_a_new_one_gets_503() {
     let psystrike = start(&["--clients-max", "2", "--header-timeout", "1m"]);
     let (pod, gate) = gated("127.23.2.1");
     let mut busy: Vec<_> = (0..2).map(|_| scraping(&psystrike, &pod)).collect();
@@ -542,7 +545,7 @@ fn at_the_most_clients_of_which_none_idles_a_new_one_is_told() {
         (get(&Psystrike::target(pod.address(), "/")), too_many),
         (get(&format!("http://{}/", pod.address())), too_many),
         ("nonsense\r\n\r\n".into(), (400, "malformed request: request line")),
-        // Probes and the metrics are answered all the same.
+        // Probes and metrics are still answered.
         (get("/healthz"), (200, "OK")),
         (get("/readyz"), (200, "OK")),
         (get("/metrics"), (200, "OK")),
@@ -557,11 +560,11 @@ fn at_the_most_clients_of_which_none_idles_a_new_one_is_told() {
     }
     assert_eq!(pod.heads().len(), 2);
 
-    // One that says nothing is in nobody's way.
+    // A silent client does not block others.
     let silent = psystrike.client();
     gate.open();
     for client in &mut busy {
-        assert_eq!(client.response().expect("it is answered").status(), 200);
+        assert_eq!(client.response().expect("a response").status(), 200);
     }
     assert_eq!(psystrike.get("/healthz").status(), 200, "there are two that idle");
     drop(silent);
@@ -574,29 +577,29 @@ fn at_the_most_clients_of_which_none_idles_a_new_one_is_told() {
 }
 
 #[test]
-fn a_client_that_idles_makes_room_whichever_worker_has_it() {
+fn an_idle_client_on_any_worker_is_closed_for_a_new_one() {
     let psystrike = start(&["--clients-max", "1", "--workers", "2"]);
     let mut idle = psystrike.client();
     assert_eq!(idle.get("/healthz").status(), 200);
-    // The kernel spreads them over the workers: among so many, both ways occur.
+    // The kernel distributes the connections; with this many, both cases occur.
     for nth in 0..30 {
         let mut next = psystrike.client();
         assert_eq!(next.get("/healthz").status(), 200, "client {nth}");
         assert_eq!(idle.end(), End::Eof, "client {nth}");
         idle = next;
     }
-    // And where none idles, there is no room.
+    // If no client is idle, no place becomes free.
     let (pod, gate) = gated("127.23.2.3");
     let mut busy = scraping(&psystrike, &pod);
     for nth in 0..3 {
         assert_eq!(psystrike.get(&Psystrike::target(pod.address(), "/")).status(), 503, "client {nth}");
     }
     gate.open();
-    assert_eq!(busy.response().expect("it is answered").status(), 200);
+    assert_eq!(busy.response().expect("a response").status(), 200);
 }
 
 #[test]
-fn at_the_most_clients_those_that_ask_a_moment_later_are_answered() {
+fn at_the_limit_clients_that_send_a_moment_later_are_answered() {
     const CLIENTS: usize = 8;
     const TRIES: usize = 60;
     for workers in ["1", "2", "3"] {
@@ -605,8 +608,8 @@ fn at_the_most_clients_those_that_ask_a_moment_later_are_answered() {
         let target = Psystrike::target(pod.address(), "/");
         let ask = || {
             let mut client = psystrike.client();
-            thread::sleep(Duration::from_millis(5)); // the moment is the subject
-            // It may be turned away in that moment.
+            thread::sleep(Duration::from_millis(5)); // the pause is the subject
+            // It may be turned away during the pause.
             let _ = client.try_send(get(&target));
             client.response().map(|response| response.status())
         };
@@ -617,18 +620,18 @@ fn at_the_most_clients_those_that_ask_a_moment_later_are_answered() {
         });
         let count =
             |status| answers.iter().filter(|answer| matches!(answer, Ok(known) if *known == status)).count();
-        let (answered, told) = (count(200), count(503));
+        let (answered, rejected) = (count(200), count(503));
         assert_eq!(
-            answered + told,
+            answered + rejected,
             CLIENTS * TRIES,
-            "of {workers} workers: the rest without a word: {answers:?}"
+            "of {workers} workers: some were closed without a response: {answers:?}"
         );
-        assert!(told <= CLIENTS * TRIES / 50, "of {workers} workers: {told} told that there are too many");
+        assert!(rejected <= CLIENTS * TRIES / 50, "of {workers} workers: {rejected} were turned away");
     }
 }
 
 #[test]
-fn at_the_most_clients_those_that_say_nothing_are_told_and_make_room() {
+fn at_the_limit_silent_clients_get_503_and_are_closed() {
     for workers in ["1", "2"] {
         let psystrike = start(&["--clients-max", "5", "--workers", workers]);
         let (pod, gate) = gated("127.23.2.10");
@@ -641,27 +644,30 @@ fn at_the_most_clients_those_that_say_nothing_are_told_and_make_room() {
         for client in &mut asks {
             assert_eq!(client.response().expect("a whole answer").status(), 200);
         }
-        assert!(began.elapsed() >= Duration::from_secs(1), "the silent ones have had no time to ask");
-        // The first to be answered may have made room for the next.
-        let told = silent.iter_mut().filter(|client| {
+        assert!(
+            began.elapsed() >= Duration::from_secs(1),
+            "silent clients were closed before their grace time"
+        );
+        // The first one that was answered may have been closed for the next.
+        let rejected = silent.iter_mut().filter(|client| {
             client.stream().set_read_timeout(Some(QUIET)).expect("it can be set");
             client.stream().peek(&mut [0]).is_ok()
         });
-        let told: Vec<_> = told.collect();
-        assert!(!told.is_empty());
-        for client in told {
+        let rejected: Vec<_> = rejected.collect();
+        assert!(!rejected.is_empty());
+        for client in rejected {
             client.stream().set_read_timeout(Some(LIMIT)).expect("it can be set");
             let response = client.response().expect("a whole answer");
             assert_eq!((response.status(), response.reason().as_str()), (503, "too many clients"));
             assert_eq!(client.end(), End::Eof);
         }
         gate.open();
-        assert_eq!(busy.response().expect("it is answered").status(), 200);
+        assert_eq!(busy.response().expect("a response").status(), 200);
     }
 }
 
 #[test]
-fn the_client_that_idled_longest_makes_room_whichever_worker_has_it() {
+fn the_longest_idle_client_on_any_worker_is_closed_first() {
     const CLIENTS: usize = 12;
     let psystrike = start(&["--clients-max", "12", "--workers", "3"]);
     let client = || {
@@ -670,7 +676,7 @@ fn the_client_that_idled_longest_makes_room_whichever_worker_has_it() {
         client
     };
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| client()).collect();
-    // Whichever worker the new ones come to.
+    // No matter which workers accept the new ones.
     for nth in 0..2 * CLIENTS {
         clients.push(client());
         assert_eq!(clients.remove(0).end(), End::Eof, "client {nth}");
@@ -681,7 +687,7 @@ fn the_client_that_idled_longest_makes_room_whichever_worker_has_it() {
 }
 
 #[test]
-fn far_beyond_the_most_clients_none_waits_for_ever() {
+fn far_beyond_the_limit_no_client_waits_forever() {
     let psystrike = start(&["--clients-max", "1"]);
     let (pod, gate) = gated("127.23.2.2");
     let mut busy = scraping(&psystrike, &pod);
@@ -700,49 +706,49 @@ fn far_beyond_the_most_clients_none_waits_for_ever() {
             0
         }
     });
-    let told: usize = answers.sum();
-    // What they ask for after that may be answered by a reset, which should destroy none of it.
-    assert!(told >= 190, "only {told} were told why");
+    let rejected: usize = answers.sum();
+    // Later requests may be answered by a reset, which should not destroy the response.
+    assert!(rejected >= 190, "only {rejected} received the reason");
     gate.open();
-    assert_eq!(busy.response().expect("it is answered").status(), 200);
+    assert_eq!(busy.response().expect("a response").status(), 200);
     drop((busy, turned_away));
     poll("clients", || psystrike.metric("psystrike_client_connections"), |clients| *clients == 1.0);
 }
 
 #[test]
-fn who_is_turned_away_at_once_is_told_without_a_reset_however_late_it_acknowledges() {
+fn a_client_turned_away_at_once_gets_503_without_a_reset() {
     let psystrike = start(&["--clients-max", "1"]);
     let (pod, gate) = gated("127.23.2.12");
     let mut busy = scraping(&psystrike, &pod);
     psystrike.process().stop();
     let mut turned_away: Vec<_> = (0..100).map(|_| psystrike.client()).collect();
     for client in &turned_away {
-        // As from a client at a distance, no acknowledgement is there when the connection is closed.
+        // As with a distant client, no acknowledgement has arrived when the connection is closed.
         socket2::SockRef::from(client.stream()).set_tcp_quickack(false).expect("it can be set");
     }
     psystrike.signal(Signal::CONT);
     for client in &mut turned_away {
         assert_eq!(client.response().expect("a whole answer").status(), 503);
         assert_eq!(client.end(), End::Eof);
-        // A reset behind the end shows nowhere else.
+        // Only this shows a reset after the end.
         assert!(client.stream().take_error().expect("it can be read").is_none());
     }
     gate.open();
-    assert_eq!(busy.response().expect("it is answered").status(), 200);
+    assert_eq!(busy.response().expect("a response").status(), 200);
 }
 
 #[test]
-fn clients_that_come_all_at_once_are_answered_or_told() {
+fn clients_that_connect_at_once_are_answered_or_get_503() {
     let psystrike = start(&["--clients-max", "4"]);
     let pod = Pod::answering("127.23.2.3", PAGE, Then::Keep);
-    // They are all there, with their requests, before any of them is accepted.
+    // All of them have connected and sent requests before any is accepted.
     psystrike.process().stop();
     let mut clients: Vec<_> = (0..20).map(|_| psystrike.client()).collect();
     clients.iter_mut().for_each(|client| client.send(get(&Psystrike::target(pod.address(), "/"))));
     psystrike.signal(Signal::CONT);
     let statuses = clients.iter_mut().map(|client| {
         let response = client.response();
-        response.unwrap_or_else(|broken| panic!("neither answered nor told: {broken:?}")).status()
+        response.unwrap_or_else(|broken| panic!("neither a response nor a 503: {broken:?}")).status()
     });
     let statuses: Vec<_> = statuses.collect();
     assert!(statuses.iter().filter(|status| **status == 200).count() >= 4, "{statuses:?}");
@@ -750,7 +756,7 @@ fn clients_that_come_all_at_once_are_answered_or_told() {
 }
 
 #[test]
-fn kept_pod_connections_are_bounded_and_the_least_recently_used_goes() {
+fn pooled_connections_are_limited_and_the_least_recently_used_is_closed() {
     let psystrike = start(&["--upstreams-idle-max", "2"]);
     let pods = ["127.23.2.4", "127.23.2.5", "127.23.2.6"].map(|ip| Pod::answering(ip, PAGE, Then::Keep));
     let mut client = psystrike.client();
@@ -765,7 +771,7 @@ fn kept_pod_connections_are_bounded_and_the_least_recently_used_goes() {
     assert_eq!(psystrike.metric("psystrike_pod_connections{state=\"idle\"}"), 2.0);
 }
 
-/// So few that a handful of scrapes uses all of them.
+/// Few enough that some scrapes use all of them.
 const OPEN_FILES: usize = 40;
 
 fn start_with_few_files(arguments: &[&str]) -> Psystrike {
@@ -779,7 +785,7 @@ fn without_descriptors_it_neither_spins_nor_hangs_and_recovers() {
     let (pod, gate) = gated("127.23.2.7");
     let target = Psystrike::target(pod.address(), "/");
     let mut scrapes: Vec<_> = (0..5).map(|_| scraping(&psystrike, &pod)).collect();
-    // None of these idles: each has sent the beginning of a request.
+    // None of these is idle: each has sent the beginning of a request.
     let begin = |_| {
         let mut client = psystrike.client();
         client.send(format!("GET {target} HTTP/1.1\r\n"));
@@ -788,13 +794,13 @@ fn without_descriptors_it_neither_spins_nor_hangs_and_recovers() {
     let mut begun: Vec<_> = (0..2 * OPEN_FILES).map(begin).collect();
     psystrike.wait_for_line("no file descriptor left");
 
-    // Over a while in which nothing can be done. That nothing happens is what is looked at, so it is slept.
+    // The test checks that psystrike does nothing in this time, so it sleeps.
     let cpu = psystrike.process().cpu();
     thread::sleep(Duration::from_millis(500));
     let cpu = psystrike.process().cpu() - cpu;
     assert!(cpu < Duration::from_millis(120), "it spins: {cpu:?} in 500ms");
 
-    // Those that came first were accepted, and there is no descriptor for their pod.
+    // The first ones were accepted, and no descriptor is left for their pod.
     for client in &mut begun[..3] {
         client.send("Host: x\r\n\r\n");
         let response = client.response().expect("a whole answer");
@@ -803,7 +809,7 @@ fn without_descriptors_it_neither_spins_nor_hangs_and_recovers() {
     }
     gate.open();
     for client in &mut scrapes {
-        assert_eq!(client.response().expect("it is answered").status(), 200);
+        assert_eq!(client.response().expect("a response").status(), 200);
     }
     drop((begun, scrapes));
     for _ in 0..50 {
@@ -813,15 +819,15 @@ fn without_descriptors_it_neither_spins_nor_hangs_and_recovers() {
 }
 
 #[test]
-fn without_descriptors_whoever_idles_makes_room() {
+fn without_descriptors_idle_connections_are_closed() {
     let psystrike = start_with_few_files(&[]);
-    // Kept pod connections, more than there are descriptors for.
+    // More pooled pod connections than there are descriptors.
     let pods: Vec<_> = (0..OPEN_FILES).map(|_| Pod::answering("127.23.2.8", PAGE, Then::Keep)).collect();
     let mut client = psystrike.client();
     for pod in &pods {
         assert_eq!(client.get(&Psystrike::target(pod.address(), "/")).status(), 200);
     }
-    // Clients that idle, likewise. They come one after the other, as each has to be served.
+    // Then as many idle clients, one after another, because each has to be served.
     let mut clients = Vec::new();
     for _ in 0..2 * OPEN_FILES {
         let mut client = psystrike.client();
@@ -835,7 +841,7 @@ fn without_descriptors_whoever_idles_makes_room() {
 // Log
 
 #[test]
-fn trouble_at_volume_does_not_flood_the_log() {
+fn many_failures_do_not_flood_the_log() {
     const SCRAPES: usize = 1000;
     let mut psystrike = start(&[]);
     let dead = Refusing::on("127.23.3.1");
@@ -857,7 +863,7 @@ fn trouble_at_volume_does_not_flood_the_log() {
 }
 
 #[test]
-fn the_access_log_has_one_line_a_scrape_and_only_if_asked_for() {
+fn the_access_log_has_one_line_per_scrape_and_only_if_enabled() {
     let pod = Pod::answering("127.23.3.2", PAGE, Then::Keep);
     let target = Psystrike::target(pod.address(), "/metrics?a=%22b");
     for (arguments, expected) in [(&["--access-log"][..], 10), (&[], 0)] {
@@ -882,11 +888,11 @@ fn the_access_log_has_one_line_a_scrape_and_only_if_asked_for() {
 }
 
 #[test]
-fn what_a_client_sends_forges_no_line_of_the_log() {
+fn a_client_cannot_forge_log_lines() {
     let mut psystrike = start(&["--access-log"]);
     let mut client = psystrike.client();
     client.send("GET /\"x\\\x1b[2J HTTP/1.1\r\nHost: x\r\n\r\n");
-    client.response().expect("it is told");
+    client.response().expect("a response with the reason");
     let mut client = psystrike.client();
     client.get("/pods/\"code=200\\n/1/m");
     assert!(psystrike.terminate(LIMIT).success());

@@ -39,14 +39,14 @@ fn scrape_often(address: SocketAddr, pod: &Pod, path: &str, times: usize) {
     }
 }
 
-/// More than a pipe and the queue before it hold, with few scrapes.
+/// A few scrapes with this path fill a pipe and the queue before it.
 fn scrape_more_than_fits(address: SocketAddr, pod: &Pod) -> usize {
     const SCRAPES: usize = 500;
     scrape_often(address, pod, &long_path(), SCRAPES);
     SCRAPES
 }
 
-/// With the rest of its head it is just within the limit of a request.
+/// The complete head is just within the limit.
 fn long_path() -> String {
     format!("/{}", "x".repeat(15_000))
 }
@@ -101,7 +101,7 @@ impl Lines {
     }
 }
 
-/// A pipe that nobody reads, full.
+/// A full pipe that is never read.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = io::pipe().expect("a pipe");
     ioctl_fionbio(&writer, true).expect("it can be set");
@@ -119,10 +119,10 @@ fn terminate(mut program: Program) -> Duration {
     began.elapsed()
 }
 
-// Nobody reads
+// Without a reader
 
 #[test]
-fn a_log_that_nobody_reads_holds_up_neither_scrapes_nor_the_end_and_takes_no_memory() {
+fn a_blocked_log_delays_neither_scrapes_nor_shutdown_and_takes_no_memory() {
     let pod = Pod::answering("127.24.1.1", PAGE, Then::Keep);
     let (_reader, writer) = io::pipe().expect("a pipe");
     let (program, address) = start_with_stderr(ACCESS_LOG, writer);
@@ -139,7 +139,7 @@ fn a_log_that_nobody_reads_holds_up_neither_scrapes_nor_the_end_and_takes_no_mem
 }
 
 #[test]
-fn one_that_cannot_serve_and_not_say_so_ends_all_the_same() {
+fn a_process_that_cannot_serve_exits_even_with_a_blocked_log() {
     let taken = TcpListener::bind("127.24.1.2:0").expect("an address");
     let address = taken.local_addr().expect("it is bound").to_string();
     for arguments in [&["--listen", &address][..], &["--listen", "nowhere"]] {
@@ -169,7 +169,7 @@ fn lines_that_do_not_fit_are_lost_and_counted() {
 }
 
 #[test]
-fn what_a_reader_takes_is_written_at_the_end_however_slow_it_is() {
+fn at_exit_a_slow_reader_gets_all_lines() {
     const SCRAPES: usize = 60;
     let pod = Pod::answering("127.24.1.4", PAGE, Then::Keep);
     let (mut reader, writer) = io::pipe().expect("a pipe");
@@ -179,7 +179,7 @@ fn what_a_reader_takes_is_written_at_the_end_however_slow_it_is() {
     let (mut log, mut some) = (Vec::new(), [0; 8192]);
     while let taken @ 1.. = reader.read(&mut some).expect("a pipe") {
         log.extend(&some[..taken]);
-        thread::sleep(Duration::from_millis(5)); // this is how slow it is
+        thread::sleep(Duration::from_millis(5)); // a slow reader
     }
     assert_eq!(program.wait(LIMIT).code(), Some(0));
     let log = String::from_utf8(log).expect("text");
@@ -189,7 +189,7 @@ fn what_a_reader_takes_is_written_at_the_end_however_slow_it_is() {
 }
 
 #[test]
-fn a_pipe_that_somebody_made_non_blocking_loses_nothing_and_is_waited_for() {
+fn a_non_blocking_pipe_loses_no_line() {
     const SCRAPES: usize = 120;
     let pod = Pod::answering("127.24.1.5", PAGE, Then::Keep);
     let (reader, writer) = io::pipe().expect("a pipe");
@@ -199,7 +199,7 @@ fn a_pipe_that_somebody_made_non_blocking_loses_nothing_and_is_waited_for() {
     let filled = || ioctl_fionread(&reader).expect("a pipe");
     poll("a full pipe", filled, |bytes| *bytes > 50_000);
     let before = program.process().cpu();
-    thread::sleep(Duration::from_millis(300)); // that nothing happens is what is looked at
+    thread::sleep(Duration::from_millis(300)); // the test checks that nothing happens
     let cpu = program.process().cpu() - before;
     assert!(cpu <= Duration::from_millis(50), "{cpu:?} of processor time");
     let mut lines = Lines::of(reader);
@@ -210,10 +210,10 @@ fn a_pipe_that_somebody_made_non_blocking_loses_nothing_and_is_waited_for() {
     terminate(program);
 }
 
-// It cannot be written
+// Failed writes
 
 #[test]
-fn a_log_whose_reader_is_gone_or_whose_disk_is_full_stops_nothing_and_is_counted() {
+fn a_failing_log_stops_nothing_and_its_losses_are_counted() {
     let pod = Pod::answering("127.24.1.6", PAGE, Then::Keep);
     let (reader, writer) = io::pipe().expect("a pipe");
     drop(reader);
@@ -228,7 +228,7 @@ fn a_log_whose_reader_is_gone_or_whose_disk_is_full_stops_nothing_and_is_counted
 }
 
 #[test]
-fn the_log_goes_on_when_there_is_a_reader_again() {
+fn the_log_continues_with_a_new_reader() {
     if !require_working(&["mkfifo", "--version"]) {
         return;
     }
@@ -236,7 +236,7 @@ fn the_log_goes_on_when_there_is_a_reader_again() {
     let scratch = Scratch::new("log-goes-on");
     let fifo = scratch.path("log");
     assert!(Command::new("mkfifo").arg(&fifo).status().expect("it starts").success());
-    // Opened for both, it can be opened for writing before anybody reads.
+    // Opened for reading and writing, so that it can be opened for writing without a reader.
     let both = File::options().read(true).write(true).open(&fifo).expect("a pipe");
     let writer = File::options().write(true).open(&fifo).expect("a pipe");
     let (_program, address) = start_with_stderr(ACCESS_LOG, writer);
@@ -250,7 +250,7 @@ fn the_log_goes_on_when_there_is_a_reader_again() {
 }
 
 #[test]
-fn the_log_goes_on_when_a_full_disk_has_room_again() {
+fn the_log_continues_when_a_full_disk_has_room_again() {
     const SCRAPES: usize = 100;
     const UNSHARE: &[&str] = &["unshare", "--user", "--map-root-user", "--mount"];
     if !require_working(&[UNSHARE, &["mount", "-t", "tmpfs", "none", "/mnt"]].concat()) {
@@ -261,7 +261,7 @@ fn the_log_goes_on_when_a_full_disk_has_room_again() {
                         exec \"$@\" 2>\"$0/log\"";
     let scratch = Scratch::new("log-full-disk");
     let disk = scratch.path("disk");
-    fs::create_dir(&disk).expect("a place for it");
+    fs::create_dir(&disk).expect("a folder is created");
     let pod = Pod::answering("127.24.1.8", PAGE, Then::Keep);
     let mut command = Command::new(UNSHARE[0]);
     command.args(&UNSHARE[1..]).args(["sh", "-c", DISK]).arg(&disk).arg(psystrike::BINARY);
@@ -276,13 +276,13 @@ fn the_log_goes_on_when_a_full_disk_has_room_again() {
 
     scrape_often(address, &pod, "/metrics?of=a-pod", SCRAPES);
     let accounted = || accesses(&log()) as u64 + lost(address, "write_failed");
-    poll("what became of the lines", accounted, |lines| *lines == SCRAPES as u64);
+    poll("written and lost lines", accounted, |lines| *lines == SCRAPES as u64);
     let before = log();
     fs::remove_file(seen_by_it("filler")).expect("it is there");
     scrape_often(address, &pod, "/again", 1);
-    let after = poll("a log that goes on", log, |lines| lines.iter().any(|line| line.contains("/again")));
+    let after = poll("a log that continues", log, |lines| lines.iter().any(|line| line.contains("/again")));
 
-    assert_eq!(after[..before.len()], before, "a part of a line stays one");
+    assert_eq!(after[..before.len()], before, "a partial line was changed");
     assert!(lost(address, "write_failed") > 0);
     assert_eq!(said_lost(&after), lost(address, "write_failed"));
     assert!(after.iter().any(|line| line.contains("No space left on device")), "{after:?}");
@@ -305,7 +305,7 @@ fn without_standard_streams_it_serves() {
 // Lines are whole
 
 #[test]
-fn a_line_is_one_call_of_the_kernel() {
+fn a_line_is_one_system_call() {
     if !require_working(&["strace", "-o", "/dev/null", "true"]) {
         return;
     }
@@ -328,7 +328,7 @@ fn a_line_is_one_call_of_the_kernel() {
 }
 
 #[test]
-fn lines_of_several_processes_on_one_pipe_are_whole() {
+fn lines_of_several_processes_on_one_pipe_do_not_mix() {
     const SCRAPES: usize = 150;
     let pod = Pod::answering("127.24.1.11", PAGE, Then::Keep);
     let (reader, writer) = io::pipe().expect("a pipe");
@@ -350,10 +350,10 @@ fn lines_of_several_processes_on_one_pipe_are_whole() {
 }
 
 #[test]
-fn a_long_request_is_cut_and_the_rest_of_its_line_is_there() {
+fn a_long_request_is_cut_and_the_rest_of_its_line_remains() {
     let pod = Pod::answering("127.24.1.12", PAGE, Then::Keep);
     let mut psystrike = Psystrike::start(&[&["--allow", "127.0.0.0/8"], ACCESS_LOG].concat());
-    // What stands in quotes has more bytes there.
+    // Quoted text has more bytes in the log.
     for path in [long_path(), format!("/{}", "\"".repeat(15_000))] {
         scrape_often(psystrike.address(), &pod, &path, 1);
     }

@@ -119,7 +119,7 @@ fn every_byte_in_every_framing_to_every_client() {
                         assert_eq!(client.response_to("HEAD").expect("a head").status(), 200, "{what}");
                     }
                 }
-                assert_eq!(client.rest(QUIET), (vec![], End::Open), "{what}: no byte more");
+                assert_eq!(client.rest(QUIET), (vec![], End::Open), "{what}: a byte after the response");
                 let mut old = connect();
                 for _ in 0..2 {
                     old.send(format!("GET {target} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"));
@@ -132,7 +132,7 @@ fn every_byte_in_every_framing_to_every_client() {
             }
             let seen = pod.seen();
             if framing != Framing::UntilClose {
-                // After HEAD, which a body may follow all the same, a connection is not kept.
+                // After HEAD, a connection is not reused, because a body may follow nevertheless.
                 let heads = seen.heads.iter().filter(|head| head.method() == "HEAD").count();
                 assert_eq!(seen.accepted, 1 + heads, "{framing:?}, {length} bytes: its connection is kept");
             }
@@ -142,7 +142,7 @@ fn every_byte_in_every_framing_to_every_client() {
 
 /// All pairs of responses on one connection: the first one must not affect how the second one is forwarded.
 #[test]
-fn answers_of_all_kinds_in_any_order_on_kept_connections() {
+fn responses_of_all_kinds_in_any_order_on_persistent_connections() {
     let psystrike = start(&[]);
     let long = |seed| answer(Framing::Length, &body(seed, 40 * KIB));
     let with = |seed, instead_of_date: &str| {
@@ -187,7 +187,7 @@ fn answers_of_all_kinds_in_any_order_on_kept_connections() {
         for (second, second_answer) in &answers {
             for method in ["GET", "HEAD"] {
                 if *second == "interim" && method == "HEAD" {
-                    continue; // the pod would say the interim answer alone
+                    continue; // the pod would send only the interim response
                 }
                 scrape(first, first_answer, "GET");
                 scrape(second, second_answer, method);
@@ -195,12 +195,13 @@ fn answers_of_all_kinds_in_any_order_on_kept_connections() {
         }
     }
     let seen = pod.seen();
-    // After HEAD, which a body may follow all the same, a connection is not kept, unless the answer rules a body out.
+    // After HEAD, a connection is not reused, because a body may follow nevertheless, unless the response rules that
+    // out.
     let rules_out = |target: &str| matches!(target, "/empty" | "/nothing");
     let heads =
         seen.heads.iter().filter(|head| head.method() == "HEAD" && !rules_out(&head.target())).count();
     assert_eq!((seen.accepted, seen.ended), (1 + heads, heads), "its connection is kept");
-    assert_eq!(client.rest(QUIET), (vec![], End::Open), "no byte more");
+    assert_eq!(client.rest(QUIET), (vec![], End::Open), "a byte after the response");
 }
 
 #[test]
@@ -223,14 +224,14 @@ fn a_body_in_segments_of_a_byte_overfills_no_pipe() {
     let mut client = psystrike.client();
     assert_same("at once", &client.get(&target("/")).body, &body);
     for round in 1..=2 {
-        // They pile up while it sleeps.
+        // The segments accumulate while psystrike is stopped.
         let asked = pod.heads().len();
         client.send(get(&target("/drips")));
         pod.wait_for("the request", |seen| seen.heads.len() > asked);
         psystrike.process().stop();
         let all = round * SEGMENTS;
         let piled_up = Instant::now() + LIMIT / 20;
-        let enough = |sent: &usize| *sent == all || Instant::now() > piled_up; // or as many as there is room for
+        let enough = |sent: &usize| *sent == all || Instant::now() > piled_up; // or until the buffers are full
         poll("segments", || sent.load(Ordering::SeqCst), enough);
         psystrike.signal(Signal::CONT);
         assert_same("in segments of a byte", &client.response().expect("a whole answer").body, &body);
@@ -239,7 +240,7 @@ fn a_body_in_segments_of_a_byte_overfills_no_pipe() {
 }
 
 #[test]
-fn bytes_behind_a_long_body_cost_the_pod_its_connection_and_reach_nobody() {
+fn bytes_after_a_long_body_close_the_pods_connection_and_are_dropped() {
     const LIES: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlies";
     let psystrike = start(&[]);
     let body = body(1, 100 * KIB);
@@ -253,7 +254,7 @@ fn bytes_behind_a_long_body_cost_the_pod_its_connection_and_reach_nobody() {
                 }
                 if apart {
                     client.send(&whole)?;
-                    let _ = client.send(&surplus); // it may be closed by now
+                    let _ = client.send(&surplus); // the connection may be closed by now
                     client.take_rest(LIMIT);
                     return Ok(Then::Close);
                 }
@@ -265,23 +266,23 @@ fn bytes_behind_a_long_body_cost_the_pod_its_connection_and_reach_nobody() {
                     let response = client.get(&Psystrike::target(pod.address(), path));
                     assert_same(path, &response.body, &body);
                 }
-                // Only then is the next scrape sure not to meet it.
+                // Only then does the next scrape certainly not use it.
                 pod.wait_for("the end of its connection", |seen| seen.ended == round);
             }
-            assert_eq!(client.rest(QUIET), (vec![], End::Open), "no byte more");
-            assert_eq!(pod.heads().len(), 8, "none was sent twice");
+            assert_eq!(client.rest(QUIET), (vec![], End::Open), "a byte after the response");
+            assert_eq!(pod.heads().len(), 8, "a request was sent twice");
         }
     }
 }
 
 #[test]
-fn a_pod_that_goes_within_a_long_body_leaves_it_visibly_broken() {
+fn a_pod_that_disconnects_within_a_long_body_leaves_it_visibly_broken() {
     let psystrike = start(&[]);
     let body = body(1, MIB);
     for framing in [Framing::Length, Framing::Chunk, Framing::UntilClose] {
         for then in [Then::Close, Then::Reset] {
             if framing == Framing::UntilClose && matches!(then, Then::Close) {
-                continue; // that is how it ends
+                continue; // a regular end of this body
             }
             let what = format!("{framing:?}, {then:?}");
             let (whole, cut) = (answer(Framing::Length, &body), answer(framing, &body));
@@ -292,7 +293,7 @@ fn a_pod_that_goes_within_a_long_body_leaves_it_visibly_broken() {
                     return client.send(&whole).map(|()| Then::Keep);
                 }
                 client.send(&cut[..cut.len() / 2])?;
-                // A reset overtakes what it follows.
+                // A reset may overtake earlier bytes.
                 let _ = gate.lock().expect("no other thread failed").recv_timeout(LIMIT);
                 Ok(then)
             });
@@ -302,7 +303,7 @@ fn a_pod_that_goes_within_a_long_body_leaves_it_visibly_broken() {
                 if kept {
                     assert_same(&what, &client.get(&target("/sound")).body, &body);
                 }
-                // A second request waits behind it, and must not be answered.
+                // A second request is pipelined, and must not be answered.
                 client.send(get(&target("/cut")) + &get("/healthz"));
                 client.stream().peek(&mut [0]).expect("the answer begins");
                 open.send(()).expect("the pod lives");
@@ -317,7 +318,7 @@ fn a_pod_that_goes_within_a_long_body_leaves_it_visibly_broken() {
                 assert!(coded.len() < expected.len() * 3 / 4, "{what}, kept: {kept}: {} bytes", coded.len());
                 assert_ne!(end, End::Open, "{what}, kept: {kept}");
                 if framing == Framing::UntilClose {
-                    assert_eq!(end, End::Reset, "{what}: an end in order would pass it off as whole");
+                    assert_eq!(end, End::Reset, "{what}: an orderly end would make it look complete");
                 }
             }
             pod.wait_for("the ends of its connections", |seen| seen.ended == seen.accepted);
@@ -326,7 +327,7 @@ fn a_pod_that_goes_within_a_long_body_leaves_it_visibly_broken() {
 }
 
 #[test]
-fn bytes_that_nobody_looked_at_are_counted_and_logged() {
+fn bytes_forwarded_unread_are_counted_and_logged() {
     const SCRAPES: usize = 3;
     let psystrike = start(&["--access-log"]);
     let answer = answer(Framing::Length, &body(1, 300 * KIB));
@@ -390,9 +391,9 @@ fn read_head(mut stream: &TcpStream) {
 }
 
 #[test]
-fn clients_that_stop_in_the_middle_and_go_on_later_get_every_byte() {
+fn clients_that_pause_in_the_middle_get_every_byte() {
     const CLIENTS: usize = 64;
-    // What clients that stop cost: what they were sent at once, and did not take. The first few are sent more.
+    // The cost of clients that stop: the bytes of one read that they did not accept. The first few are sent more.
     const KEPT_MAX: usize = 8 * 528 * KIB + (CLIENTS - 8) * 64 * KIB;
     let psystrike = start(&["--timeout", "120s"]);
     let (pod, sent) = endless("127.25.0.6");
@@ -418,13 +419,17 @@ fn clients_that_stop_in_the_middle_and_go_on_later_get_every_byte() {
         }
     });
     for mut client in clients {
-        assert_eq!(client.get("/healthz").status(), 200, "no byte more, and its connection is kept");
+        assert_eq!(
+            client.get("/healthz").status(),
+            200,
+            "a byte after the response, and its connection is kept"
+        );
     }
-    assert_eq!((pod.connections(), pod.seen().ended), (CLIENTS, 0), "theirs are kept");
+    assert_eq!((pod.connections(), pod.seen().ended), (CLIENTS, 0), "the pods' connections persist");
 }
 
 #[test]
-fn a_client_that_stops_in_the_middle_for_too_long_is_given_up_and_its_memory_goes() {
+fn a_client_that_stops_for_too_long_is_closed_and_its_memory_freed() {
     const CLIENTS: usize = 48;
     let psystrike = start(&["--timeout", "2s"]);
     let (pod, _) = endless("127.25.0.7");
@@ -450,7 +455,7 @@ fn a_client_that_stops_in_the_middle_for_too_long_is_given_up_and_its_memory_goe
 }
 
 #[test]
-fn a_client_that_goes_in_the_middle_harms_nobody() {
+fn a_client_that_disconnects_in_the_middle_affects_no_other() {
     let psystrike = start(&[]);
     let (pod, _) = endless("127.25.0.8");
     let whole = body(2, 300 * KIB);
@@ -461,7 +466,7 @@ fn a_client_that_goes_in_the_middle_harms_nobody() {
         let mut stream = client.stream();
         stream.write_all(get(&Psystrike::target(pod.address(), "/")).as_bytes()).expect("it is sent");
         read_head(client.stream());
-        // Bytes of ours that it has not taken make its close a reset.
+        // Unread bytes in its receive buffer make its close a reset.
         if round % 2 == 0 {
             client.reset()
         } else {
@@ -476,7 +481,7 @@ fn a_client_that_goes_in_the_middle_harms_nobody() {
 }
 
 #[test]
-fn urgent_data_within_a_long_body_holds_up_nobody_else() {
+fn urgent_data_within_a_long_body_delays_no_other_client() {
     let psystrike = start(&["--timeout", "1s"]);
     let body = body(1, 300 * KIB);
     let whole = answer(Framing::Length, &body);
@@ -505,7 +510,7 @@ fn urgent_data_within_a_long_body_holds_up_nobody_else() {
 
 /// splice(2) returns 0 at the mark, as at an end; and the end may have arrived as well.
 #[test]
-fn urgent_data_is_no_end() {
+fn urgent_data_is_not_an_end() {
     let psystrike = start(&["--timeout", "1s"]);
     let body = body(2, 300 * KIB);
     let whole = answer(Framing::UntilClose, &body);

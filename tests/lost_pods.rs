@@ -41,7 +41,7 @@ fn judge_before_local_addresses() {
 }
 
 #[test]
-fn a_scrape_on_a_lost_connection_goes_once_more_on_a_new_one() {
+fn a_scrape_on_a_lost_connection_is_retried_on_a_new_one() {
     in_new_namespace(|| {
         judge_before_local_addresses();
         let psystrike = Psystrike::start(&[]);

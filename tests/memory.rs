@@ -62,7 +62,7 @@ fn scraping_beside(psystrike: &Psystrike, ip: &str, attack: impl FnOnce()) -> us
         });
         attack();
         over.store(true, Ordering::SeqCst);
-        scraper.join().expect("every scrape is whole")
+        scraper.join().expect("every scrape is complete")
     })
 }
 
@@ -120,11 +120,11 @@ fn stingy(to: SocketAddr) -> TcpStream {
 
 fn write_what_goes(stream: &mut TcpStream, bytes: &[u8]) {
     stream.set_write_timeout(Some(LIMIT)).expect("a time limit");
-    let _ = stream.write_all(bytes); // one that is turned away, or ended, takes no more
+    let _ = stream.write_all(bytes); // a client that is turned away or ended accepts no more
 }
 
 #[test]
-fn the_limits_follow_from_the_memory_that_the_cgroup_grants() {
+fn the_limits_follow_from_the_cgroups_memory() {
     let Some(group) = Cgroup::with_memory(LIMIT_BYTES) else { return };
     let psystrike = start_in(&group, &[]);
     psystrike.wait_for_line(
@@ -160,10 +160,10 @@ fn pods_that_never_end_their_heads() {
         let begun = || slow.begun.load(Ordering::SeqCst);
         poll("heads that begin", begun, |begun| *begun == ATTACKERS);
         let ended = || psystrike.outcomes("buffers_full");
-        poll("scrapes that give way", ended, |ended| *ended > 10.0);
+        poll("scrapes ended for room", ended, |ended| *ended > 10.0);
     });
     assert_survived("slow heads of pods", &group, &psystrike, scrapes);
-    // The first ones have held buffers longest, and get the reason.
+    // The first ones have held buffers longest, and receive the reason.
     let first = &mut clients[0];
     let mut start = [0; 80];
     first.set_read_timeout(Some(LIMIT)).expect("a time limit");
@@ -188,7 +188,7 @@ fn clients_that_never_end_their_heads() {
             clients.push(client);
         }
         let paused = || psystrike.metric("psystrike_pauses_total") + psystrike.outcomes("buffers_full");
-        poll("clients that are paused or give way", paused, |paused| *paused > 100.0);
+        poll("clients that are paused or ended", paused, |paused| *paused > 100.0);
     });
     assert_survived("slow heads of clients", &group, &psystrike, scrapes);
 }
@@ -197,7 +197,7 @@ fn clients_that_never_end_their_heads() {
 fn clients_that_do_not_read() {
     let Some(group) = Cgroup::with_memory(2 * LIMIT_BYTES) else { return };
     let psystrike = start_in(&group, &["--clients-max", "1000"]);
-    // More than the buffers of the kernel's hold.
+    // More than the kernel's buffers hold.
     let body = "y".repeat(8 << 20);
     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let pod = Pod::answering("127.40.0.4", answer, Then::Keep);
@@ -210,7 +210,7 @@ fn clients_that_do_not_read() {
             clients.push(client);
         }
         pod.wait_for("all requests", |seen| seen.heads.len() == 990);
-        support::settled("what is held", || psystrike.metric("psystrike_buffered_bytes") as u64);
+        support::settled("the buffered bytes", || psystrike.metric("psystrike_buffered_bytes") as u64);
     });
     assert_survived("stalled readers", &group, &psystrike, scrapes);
 }

@@ -1,6 +1,6 @@
-//! The way of an operator, end to end: the image is built and runs under its limits; a real Prometheus with the shipped
-//! configuration and rules scrapes real pods through it; failures raise their alerts; and Prometheus answers every
-//! query of the dashboard with data.
+//! The steps of an operator, end to end: the image is built and runs under its limits; a real Prometheus with the
+//! shipped configuration and rules scrapes real pods through it; failures raise their alerts; and Prometheus answers
+//! every query of the dashboard with data.
 //!
 //! Not tested here is the cluster: files replace discovery, and podman replaces the kubelet.
 
@@ -59,9 +59,9 @@ fn from_the_dockerfile_to_the_dashboard() {
     let all: BTreeSet<String> = names("record").chain(names("alert")).collect();
     let known = loaded(&prometheus);
     let names_known = known.iter().filter_map(|rule| rule["name"].as_str().map(str::to_owned));
-    assert_same(names_known, all, "rules that Prometheus has, and those of the file");
+    assert_same(names_known, all, "rules loaded by Prometheus, and those of the file");
 
-    // A pod that refuses, and one that may not be reached.
+    // A pod that refuses connections, and one that is not allowed.
     let elsewhere = annotated("elsewhere", "127.28.1.1:80".parse().expect("an address"));
     let trouble = [annotated("refusing", refusing.address()), elsewhere];
     scratch.write("pods.json", &json!([&healthy[..], &trouble].concat()).to_string());
@@ -76,7 +76,7 @@ fn from_the_dockerfile_to_the_dashboard() {
     let in_time = prometheus.wait_until(IN_TIME, |prometheus| raised(prometheus).is_superset(&expected));
     assert!(in_time, "{:?} of {known:#?}\n{:#?}", raised(&prometheus), prometheus.targets());
 
-    // As it is shipped, it opens no tunnels.
+    // With the shipped options, it opens no tunnels.
     let unanswered = |prometheus: &Prometheus| -> Vec<String> {
         unanswered(prometheus).into_iter().filter(|query| !query.starts_with("Tunnel duration: ")).collect()
     };
@@ -86,5 +86,5 @@ fn from_the_dockerfile_to_the_dashboard() {
     let health = podman.exit_status(&["healthcheck", "run", "operator"]);
     assert_eq!(health, (Some(0), String::new()));
     let restarts: Value = podman.inspect("container", "operator")["RestartCount"].clone();
-    assert_eq!(restarts, 0, "it lived within its limits");
+    assert_eq!(restarts, 0, "it stayed within its limits");
 }

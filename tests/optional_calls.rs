@@ -1,5 +1,5 @@
-//! System calls that psystrike can do without: if a seccomp profile or a sandboxed kernel refuses one of them, scrapes
-//! continue byte for byte, and the change is logged and shown on `/metrics`. strace injects the failures.
+//! Optional system calls: if a seccomp profile or a sandboxed kernel refuses one of them, scrapes continue byte for
+//! byte, and the change is logged and shown on `/metrics`. strace injects the failures.
 
 mod support;
 
@@ -11,7 +11,7 @@ use support::{
     require_working,
 };
 
-/// Long enough for several moves of a pipe's.
+/// Long enough to fill a pipe several times.
 const LONG: usize = 700_000;
 const COPIED: &str = "copying long responses from now on";
 
@@ -60,7 +60,7 @@ fn scrape_all(client: &mut Client, pods: &[(Pod, Vec<u8>)], case: &str) {
                 panic!("{case}: answer {nth} in round {round}: {}, {:?}", broken.why, broken.end)
             });
             let got = [got.head.raw, got.coded_body].concat();
-            assert!(got == *answer, "{case}: answer {nth} in round {round} is another one");
+            assert!(got == *answer, "{case}: response {nth} in round {round} differs");
         }
     }
 }
@@ -84,7 +84,7 @@ fn terminate(mut psystrike: Psystrike) -> String {
 }
 
 #[test]
-fn without_the_calls_that_spare_copies_answers_are_copied() {
+fn without_splice_or_tee_responses_are_copied() {
     if !can_inject() {
         return;
     }
@@ -93,7 +93,7 @@ fn without_the_calls_that_spare_copies_answers_are_copied() {
         "splice:error=ENOSYS",
         "splice:error=EINVAL",
         "splice:error=EPERM",
-        // Bytes are in the pipe already: the first of them, or all that go on unseen.
+        // Bytes are already in the pipe: the first ones, or all that are forwarded unread.
         "splice:error=EPERM:when=2+",
         "splice:error=ENOSYS:when=3+",
         "splice:error=EINVAL:when=4+",
@@ -110,17 +110,17 @@ fn without_the_calls_that_spare_copies_answers_are_copied() {
             assert_eq!(psystrike.outcomes(cut), 0.0, "{case}: {cut}");
         }
         let log = terminate(psystrike);
-        let told: Vec<_> = log.lines().filter(|line| line.contains(COPIED)).collect();
-        assert_eq!(told.len(), 1, "{case}: {log}");
+        let logged: Vec<_> = log.lines().filter(|line| line.contains(COPIED)).collect();
+        assert_eq!(logged.len(), 1, "{case}: {log}");
         assert!(
-            told[0].contains(" level=warn ") && told[0].contains(case.split(':').next().unwrap()),
-            "{told:?}"
+            logged[0].contains(" level=warn ") && logged[0].contains(case.split(':').next().unwrap()),
+            "{logged:?}"
         );
     }
 }
 
 #[test]
-fn with_all_calls_and_where_one_fails_for_a_while_answers_are_spliced() {
+fn responses_are_spliced_even_if_a_call_fails_for_a_while() {
     if !can_inject() {
         return;
     }
@@ -134,7 +134,7 @@ fn with_all_calls_and_where_one_fails_for_a_while_answers_are_spliced() {
 }
 
 #[test]
-fn a_pod_s_own_failure_is_the_pod_s_whatever_call_meets_it() {
+fn a_pod_s_failure_is_the_pod_s_in_any_call() {
     if !can_inject() {
         return;
     }
@@ -151,7 +151,7 @@ fn a_pod_s_own_failure_is_the_pod_s_whatever_call_meets_it() {
 }
 
 #[test]
-fn without_options_of_sockets_and_of_accept_scrapes_go_on() {
+fn without_socket_options_and_accept4_scrapes_continue() {
     if !can_inject() {
         return;
     }
@@ -164,7 +164,7 @@ fn without_options_of_sockets_and_of_accept_scrapes_go_on() {
         "accept4:error=EPERM",
     ] {
         let psystrike = start_with(case);
-        // Several: each is accepted, and none waits for another.
+        // Several connections: each is accepted, and none waits for another.
         let mut clients: Vec<_> = (0..3).map(|_| psystrike.client()).collect();
         clients.iter_mut().for_each(|client| scrape_all(client, &pods, case));
         assert_eq!(psystrike.metric("psystrike_splice_enabled"), 1.0, "{case}");

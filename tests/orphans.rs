@@ -1,4 +1,4 @@
-//! Responses that nobody reads leave no bytes in the kernel.
+//! Responses that are never read leave no bytes in the kernel.
 //!
 //! After an orderly close, the unread bytes of a response would stay in the send buffer, up to megabytes for each,
 //! where no limit, gauge or descriptor counts them.
@@ -50,14 +50,14 @@ fn begin_to_take(client: &Client) {
 
 fn nothing_stays(psystrike: &Psystrike) {
     let clients = || psystrike.metric("psystrike_client_connections");
-    poll("the only client that is left", clients, |clients| *clients == 1.0);
+    poll("the only remaining client", clients, |clients| *clients == 1.0);
     let (bytes, _) =
         poll("bytes in the kernel", || unsent_bytes(psystrike.address()), |(bytes, _)| *bytes < 64 << 10);
     assert!(bytes < 64 << 10);
 }
 
 #[test]
-fn of_clients_that_go_without_reading_nothing_stays() {
+fn clients_that_disconnect_without_reading_leave_no_bytes() {
     in_new_namespace(|| {
         let psystrike = Psystrike::start(&["--clients-max", "20"]);
         let pod = long_answers();
@@ -77,7 +77,7 @@ fn of_clients_that_go_without_reading_nothing_stays() {
 }
 
 #[test]
-fn of_clients_that_do_not_read_nothing_stays_after_their_time() {
+fn clients_that_do_not_read_leave_no_bytes_after_their_time_limit() {
     in_new_namespace(|| {
         let psystrike = Psystrike::start(&["--timeout", "1s"]);
         let pod = long_answers();
@@ -97,12 +97,12 @@ fn of_clients_that_do_not_read_nothing_stays_after_their_time() {
 
 /// Unacknowledged bytes stay counted after a reset (SIOCOUTQ), although they are gone: nothing waits for them.
 #[test]
-fn of_clients_that_do_not_wait_for_their_answer_no_connection_stays() {
+fn clients_that_do_not_wait_for_their_response_leave_no_connection() {
     in_new_namespace(|| {
         let psystrike = Psystrike::start(&[]);
         psystrike.process().stop();
         for _ in 0..200 {
-            // Its end is there with its requests, and the pages come back as a reset.
+            // The client's end arrives with its requests, and the responses to it cause a reset.
             let mut client = psystrike.client();
             client.send(get("/metrics").repeat(3));
             drop(client);
@@ -114,7 +114,7 @@ fn of_clients_that_do_not_wait_for_their_answer_no_connection_stays() {
 
 /// A complete response is delivered: a client that reads slowly gets all of it, although its connection is closed.
 #[test]
-fn a_last_answer_reaches_a_slow_client() {
+fn a_last_response_reaches_a_slow_client() {
     in_new_namespace(|| {
         let psystrike = Psystrike::start(&[]);
         let pod = Pod::answering(
@@ -128,7 +128,7 @@ fn a_last_answer_reaches_a_slow_client() {
         begin_to_take(&client);
         let forwarded = || psystrike.outcomes("forwarded");
         poll("the outcome", forwarded, |forwarded| *forwarded == 1.0);
-        // Longer than the two seconds in which a client should end its side: this is what is tested.
+        // The test needs more than the two seconds in which a client should end its side.
         std::thread::sleep(Duration::from_millis(2500));
         let mut rest = Vec::new();
         client.stream().read_to_end(&mut rest).expect("no reset");

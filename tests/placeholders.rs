@@ -1,6 +1,5 @@
-//! Where this project is published is one address, that of `repository` in Cargo.toml. It is a placeholder until
-//! somebody publishes the project: they change it there, and `PSYSTRIKE_WRITE=1 cargo test --test placeholders` writes
-//! it into the other files.
+//! The address where this project is published is that of `repository` in Cargo.toml, a placeholder until publication.
+//! To publish, change it there; `PSYSTRIKE_WRITE=1 cargo test --test placeholders` then writes it into the other files.
 
 mod support;
 
@@ -11,7 +10,7 @@ use support::{assert_same, markdown::Document, read, repository};
 const PLACEHOLDER: &str = "https://git.example/psystrike";
 const PUBLISHED_AT: &str = env!("CARGO_PKG_REPOSITORY");
 
-/// Every file that has the address.
+/// Every file that contains the address.
 const FILES: &[&str] = &[
     ".github/ISSUE_TEMPLATE/config.yml",
     "Cargo.toml",
@@ -27,7 +26,7 @@ const FILES: &[&str] = &[
 ];
 
 #[test]
-fn one_address_leads_to_the_project() {
+fn the_projects_address_is_the_same_everywhere() {
     assert_eq!(env!("CARGO_PKG_HOMEPAGE"), PUBLISHED_AT, "homepage in Cargo.toml");
     let documentation = format!("documentation = \"{PUBLISHED_AT}/blob/main/deploy/README.md\"\n");
     assert!(read("Cargo.toml").contains(&documentation), "Cargo.toml has no {documentation}");

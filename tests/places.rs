@@ -17,8 +17,8 @@ fn start(arguments: &[&str]) -> Psystrike {
 // Pooled pod connections
 
 #[test]
-fn every_worker_pools_pod_connections_however_few_there_may_be() {
-    const CLIENTS: usize = 16; // the kernel spreads them over the workers
+fn every_worker_pools_a_connection_at_any_limit() {
+    const CLIENTS: usize = 16; // the kernel distributes them among the workers
     for (most, reused) in [("1", true), ("0", false)] {
         let psystrike = start(&["--workers", "4", "--upstreams-idle-max", most]);
         for at in 0..CLIENTS {
@@ -36,7 +36,8 @@ fn every_worker_pools_pod_connections_however_few_there_may_be() {
 
 // Open files
 
-/// Runs it with this open-files limit; it must exit. Returns the number of open files that it says it needs.
+/// Runs it with this open-files limit; it must exit. Returns the number of open files that it requires by its error
+/// message.
 fn files_needed(most: usize, arguments: &[&str]) -> usize {
     let limit = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
     let arguments = [&["-c", &limit, psystrike::BINARY, "--listen", "127.0.0.1:0"], arguments].concat();
@@ -49,13 +50,13 @@ fn files_needed(most: usize, arguments: &[&str]) -> usize {
 }
 
 #[test]
-fn with_too_few_open_files_to_serve_anybody_it_does_not_start() {
+fn with_too_few_open_files_it_does_not_start() {
     let pod = Pod::answering("127.26.0.2", PAGE, Then::Keep);
     let target = Psystrike::target(pod.address(), "/");
     for arguments in [&[][..], &["--workers", "3"], &["--workers", "2", "--listen", "127.0.0.1:0"]] {
         let needed = files_needed(12, arguments);
         assert_eq!(files_needed(needed - 1, arguments), needed, "{arguments:?}");
-        // With so many, a scrape at a time is served, and another one after it.
+        // With that number, one scrape at a time is served.
         let arguments = [&["--allow", "127.0.0.0/8", "--listen", "127.0.0.1:0"], arguments].concat();
         let psystrike = Psystrike::start_with_open_files(needed, &arguments);
         for scrape in 0..3 {

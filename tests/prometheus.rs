@@ -38,7 +38,7 @@ fn own_metrics_pass_promtool() {
     let psystrike = start_psystrike();
     let pod = Pod::answering("127.10.0.1", content_length(PAGE), Then::Keep);
     let refusing = Refusing::on("127.10.0.2");
-    // So that the page has more to show than its zeros.
+    // So that some counters on the page are not zero.
     for (address, status) in [
         (pod.address(), 200),
         (pod.address(), 200),
@@ -55,7 +55,7 @@ fn own_metrics_pass_promtool() {
     assert_eq!(
         psystrike.metric("psystrike_pod_responses_total{class=\"2xx\"}"),
         2.0,
-        "of the pod that answers"
+        "a sample of the pod that responds"
     );
     for release in releases {
         let check = check_metrics(release, &page);

@@ -16,7 +16,7 @@ use support::{
 };
 
 #[test]
-fn every_metric_is_there() {
+fn every_metric_is_documented() {
     let mut page = Vec::new();
     let fixed =
         BuildInfo { version: "", revision: "", clients_max: 0, upstreams_idle_max: 0, buffers_max: 0 };
@@ -45,7 +45,7 @@ fn every_metric_is_there() {
 }
 
 #[test]
-fn every_outcome_is_there_with_what_prometheus_shows() {
+fn every_outcome_is_documented_with_the_displayed_error() {
     let section = Document::read("deploy/troubleshooting.md").section("What an error means");
     let all = Outcome::ALL.iter().map(|outcome| outcome.label().to_owned());
     assert_same(section.column(1), all, "outcomes in deploy/troubleshooting.md, and in src/proxy/outcome.rs");
@@ -55,7 +55,7 @@ fn every_outcome_is_there_with_what_prometheus_shows() {
         let outcome = Outcome::ALL.iter().find(|outcome| *label == format!("`{}`", outcome.label()));
         let outcome = outcome.unwrap_or_else(|| panic!("one outcome a row: {row:?}"));
         assert!(!cure.is_empty(), "{row:?}");
-        // Otherwise it breaks off, or is the client's own doing.
+        // Otherwise the response is aborted, or the client caused the outcome.
         if shown.starts_with('`') {
             let phrase = format!("{} {}", outcome.status(), outcome.reason());
             let part = phrase.split(": ").next().unwrap_or(&phrase);
@@ -65,7 +65,7 @@ fn every_outcome_is_there_with_what_prometheus_shows() {
 }
 
 #[test]
-fn jobs_are_those_of_the_files_to_deploy() {
+fn jobs_in_the_readme_are_those_of_the_shipped_files() {
     for (document, part, file) in [
         ("README.md", "proxy_url:", shipped::PROMETHEUS),
         ("deploy/relabelling.md", "relabel_configs:", shipped::RELABELLING),
@@ -91,7 +91,7 @@ fn links(document: &Document, section: &Section) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_japanese_one_says_the_same() {
+fn the_japanese_readme_has_the_same_facts() {
     let [english, japanese] = ["README.md", "README.ja.md"].map(Document::read);
     assert_eq!(english.blocks(), japanese.blocks());
 
@@ -101,7 +101,7 @@ fn the_japanese_one_says_the_same() {
     assert_eq!(levels(&english), levels(&japanese), "headings");
     for (english_section, japanese_section) in english.sections().iter().zip(&japanese.sections()) {
         let title = &english_section.title;
-        // Options, defaults, routes, names: in any order, and as often as the sentences need them.
+        // Options, defaults, routes and names, in any order and any number.
         let spans = [english_section, japanese_section]
             .map(|section| section.code_spans().into_iter().collect::<BTreeSet<_>>());
         assert_eq!(spans[0], spans[1], "code spans of {title:?}");

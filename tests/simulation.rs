@@ -1,9 +1,9 @@
 //! The whole worker over simulated sockets and a virtual clock: seeded runs with random clients, pods and faults, and
-//! scenes that are played call by call.
+//! scenes that a test plays call by call.
 //!
 //! `PSYSTRIKE_SEEDS` is the number of seeds to run, `PSYSTRIKE_FIRST_SEED` the first of them; `PSYSTRIKE_SEED` runs a
 //! single one and prints every step. For a large number, build with optimisation: `PSYSTRIKE_FIRST_SEED=1000000
-//! PSYSTRIKE_SEEDS=100000 cargo test --profile seeds --test simulation whatever`.
+//! PSYSTRIKE_SEEDS=100000 cargo test --profile seeds --test simulation random`.
 
 #[path = "simulation/answers.rs"]
 mod answers;
@@ -65,7 +65,7 @@ fn reach_all(count: u64, least: u64) -> bool {
 }
 
 #[test]
-fn whatever_happens_clients_get_their_own_pods_answers_or_see_that_they_do_not() {
+fn random_runs_deliver_each_pods_own_responses_or_visible_failures() {
     let count = seed_count(SEEDS);
     let met = RefCell::new(([0; OUTCOMES], [0; 5]));
     with_seeds(count, |seed, _| {
@@ -79,7 +79,7 @@ fn whatever_happens_clients_get_their_own_pods_answers_or_see_that_they_do_not()
     });
     let (outcomes, others) = met.into_inner();
     if reach_all(count, SEEDS_FOR_ALL) {
-        // Nothing drawn asks for these: the grammar of heads has its own tables.
+        // No random request causes these: the grammar of heads has its own tables.
         let elsewhere = [
             Outcome::UriTooLong,
             Outcome::TooManyRequestHeaders,
@@ -96,7 +96,7 @@ fn whatever_happens_clients_get_their_own_pods_answers_or_see_that_they_do_not()
         }
         let least = [1, 1, 1 << 24, 150, 50];
         let enough = others.iter().zip(least).all(|(&met, least)| met >= least);
-        assert!(enough, "reused, sent again, bytes poured, looks, looks passed on: {others:?}");
+        assert!(enough, "reused, retried, bytes spliced, peeks, peeks then spliced: {others:?}");
     }
 }
 

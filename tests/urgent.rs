@@ -16,7 +16,7 @@ use support::{
     psystrike::Psystrike,
 };
 
-/// All of it, a byte that is urgent, all of the rest: they arrive together.
+/// All bytes, an urgent byte and all remaining bytes arrive together.
 fn send_around_urgent_byte(stream: &TcpStream, before: &[u8], behind: &[u8]) {
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true).expect("TCP_NODELAY");
@@ -26,7 +26,7 @@ fn send_around_urgent_byte(stream: &TcpStream, before: &[u8], behind: &[u8]) {
 }
 
 #[test]
-fn a_request_around_urgent_data_is_answered_at_once() {
+fn a_request_with_urgent_data_is_answered_at_once() {
     let psystrike = Psystrike::start(&["--allow", "127.0.0.0/8", "--header-timeout", "60s"]);
     let pod = Pod::answering("127.29.1.1", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nup 1\n", Then::Keep);
     let request = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", Psystrike::target(pod.address(), "/"));
@@ -43,7 +43,7 @@ fn a_request_around_urgent_data_is_answered_at_once() {
 }
 
 #[test]
-fn a_body_around_urgent_data_goes_on_at_once() {
+fn a_body_with_urgent_data_is_forwarded_at_once() {
     const BODY: usize = 300_000;
     let psystrike = Psystrike::start(&["--allow", "127.0.0.0/8"]);
     let listener = TcpListener::bind("127.29.1.2:0").expect("a port");
@@ -69,7 +69,7 @@ fn a_body_around_urgent_data_goes_on_at_once() {
         let begun = Instant::now();
         for (head, _, at) in &cases {
             let response = psystrike.get(&Psystrike::target(pod, "/"));
-            assert_eq!(response.text().len(), BODY, "urgent at {at} behind {head:?}");
+            assert_eq!(response.text().len(), BODY, "urgent at {at} after {head:?}");
         }
         assert!(begun.elapsed() < Duration::from_secs(10), "{answers} answers took {:?}", begun.elapsed());
     });

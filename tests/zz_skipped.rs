@@ -1,5 +1,5 @@
-//! Says at the end of `cargo test` what was skipped: Cargo runs test files in the order of their names, and this is the
-//! last.
+//! Prints the skipped tests at the end of `cargo test`: Cargo runs test files in the order of their names, and this is
+//! the last.
 
 mod support;
 
@@ -15,7 +15,7 @@ fn the_skipped_tests_are_listed() {
     assert_eq!(
         last.as_deref(),
         Some("zz_skipped.rs"),
-        "it runs after this file, and its skips are not counted"
+        "it runs after this file, so its skipped tests are not counted"
     );
 
     let skipped = skipped::take();

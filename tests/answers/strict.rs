@@ -4,9 +4,9 @@
 /// A response.
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// Without the coding.
+    /// The body, decoded.
     pub(crate) body: Vec<u8>,
-    /// No other response may follow: it has `close`.
+    /// Whether it has `close`: no other response may follow.
     pub(crate) is_last: bool,
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn answer<'b>(bytes: &'b [u8], end: &Result<(), String>) -> Result<(A
     let (body, rest) = match (status, chunked, length) {
         (_, true, Some(_)) => return Err("a length beside chunked".into()),
         (100..=199 | 204, true, _) | (100..=199 | 204, _, Some(_)) => {
-            return Err("a length of no body".into());
+            return Err("a length although there is no body".into());
         }
         (100..=199 | 204 | 304, ..) => (Vec::new(), rest),
         (_, true, None) => chunks(rest)?,
@@ -55,7 +55,7 @@ pub(crate) fn answer<'b>(bytes: &'b [u8], end: &Result<(), String>) -> Result<(A
         }
     };
     if is_last && !rest.is_empty() {
-        return Err("bytes behind the last answer".into());
+        return Err("bytes after the last response".into());
     }
     Ok((Answer { status, body, is_last }, rest))
 }
@@ -90,7 +90,7 @@ fn field(line: &[u8]) -> Result<(String, &[u8]), String> {
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     if name.is_empty() || !name.iter().all(is_token) {
-        return Err("a name that is no token".into());
+        return Err("a name that is not a token".into());
     }
     text(value)?;
     Ok((String::from_utf8_lossy(name).to_ascii_lowercase(), value.trim_ascii()))
@@ -136,7 +136,7 @@ fn chunks(mut bytes: &[u8]) -> Result<(Vec<u8>, &[u8]), String> {
 }
 
 fn line_is_empty(bytes: &mut &[u8]) -> Result<bool, String> {
-    // What stands here instead of CRLF may be any number of bytes.
+    // Without CRLF here, the number of bytes is unknown.
     if bytes.len() >= 2 && !bytes.starts_with(b"\r\n") {
         Ok(false)
     } else {

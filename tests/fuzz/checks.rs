@@ -76,13 +76,15 @@ fn verdict_stays(bytes: &[u8], parse: impl Fn(&[u8]) -> Result<Option<usize>, He
     let verdict = parse(bytes);
     for len in cuts(bytes.len()) {
         match parse(&bytes[..len]) {
-            // Not whole yet, whatever follows.
-            Ok(None) => assert_ne!(verdict, Ok(Some(len)), "whole in {len} bytes, and yet not"),
+            // Still incomplete, no matter which bytes follow.
+            Ok(None) => {
+                assert_ne!(verdict, Ok(Some(len)), "incomplete, although {len} bytes are the whole head")
+            }
             early => assert_eq!(early, verdict, "in {len} bytes"),
         }
     }
     if let Ok(Some(length)) = verdict {
-        assert_eq!(parse(&bytes[..length]), verdict, "by its own bytes");
+        assert_eq!(parse(&bytes[..length]), verdict, "parsed alone");
         assert_eq!(parse(&bytes[..length - 1]), Ok(None), "without its last byte");
     }
 }
@@ -140,11 +142,11 @@ pub(crate) fn body(bytes: &[u8]) {
             let looked = scanner.clone().scan(part);
             let (scanned, kept) = scanner.sound_to_front(&mut goes_on);
             let (copied, content) = copier.content_to_front(&mut copy);
-            assert_eq!((copied, &copier), (scanned, &scanner), "ways to go through a body");
+            assert_eq!((copied, &copier), (scanned, &scanner), "two ways to scan a body");
             if looked.progress == Progress::Extension {
                 assert_ne!(part[looked.bytes], b'\r');
             } else {
-                assert_eq!((looked, kept), (scanned, scanned.bytes), "all of it goes on");
+                assert_eq!((looked, kept), (scanned, scanned.bytes), "all of it is forwarded");
             }
             sound.extend_from_slice(&goes_on[..kept]);
             seen.content.extend_from_slice(&copy[..content]);
@@ -153,7 +155,7 @@ pub(crate) fn body(bytes: &[u8]) {
                 Progress::More => assert_eq!(scanned.bytes, part.len()),
                 Progress::Ended => seen.end = End::Reached,
                 Progress::Broken(_) => seen.end = End::Broken,
-                Progress::Extension => unreachable!("it is left out"),
+                Progress::Extension => unreachable!("extensions are not forwarded"),
             }
             if seen.end != End::Open {
                 break;
@@ -165,7 +167,7 @@ pub(crate) fn body(bytes: &[u8]) {
         if seen.end == End::Open && scanner.ended() {
             seen.end = End::Reached;
         }
-        // What goes on means the same, and has no extension to leave out.
+        // The forwarded bytes have the same meaning, and no extension.
         let again = BodyScanner::new(framing).scan(&sound);
         let ends = if seen.end == End::Reached { Progress::Ended } else { Progress::More };
         assert_eq!(again, Scan { bytes: sound.len(), progress: ends });
@@ -365,9 +367,9 @@ fn rewrite_request(head: &RequestHead<'_, '_>) {
         assert_eq!((again.method, again.target), (head.method, head.target));
         assert_eq!(again.fields.iter().map(meaning).collect::<Vec<_>>(), expected);
         assert_eq!(framing::of_request(&again), Ok(Framing::Empty));
-        assert_eq!(again.bytes.len(), out.len(), "nothing behind the head");
+        assert_eq!(again.bytes.len(), out.len(), "bytes after the head");
     });
-    // What was added may lead over a limit of ours; a pod's are its own.
+    // The added fields may exceed psystrike's own limits, which do not bind the pod.
     let over =
         matches!(again, Err(HeadError::TooManyFields | HeadError::TooLarge | HeadError::TargetTooLong));
     assert!(over || again == Ok(Some(())), "{again:?}: {}", out.escape_ascii());
@@ -385,7 +387,7 @@ fn rewrite_answer(head: &ResponseHead<'_, '_>, choices: u8) {
     let mut out = Vec::new();
     rewrite::response(&mut out, head, &edit);
     if edit.is_none(head) {
-        assert_eq!(out, head.bytes, "a head that needs no edit is its own");
+        assert_eq!(out, head.bytes, "a head that needs no edit was changed");
     }
     let fields: Vec<Meaning> = head.fields.iter().map(meaning).collect();
     let listed = listed(&fields);
@@ -418,7 +420,7 @@ fn rewrite_answer(head: &ResponseHead<'_, '_>, choices: u8) {
         let to_head = choices & 1 != 0;
         let expected = if edit.unchunk { Framing::UntilClose } else { body };
         assert_eq!(framing::of_response(&again, to_head), Ok(expected));
-        assert_eq!(again.bytes.len(), out.len(), "nothing behind the head");
+        assert_eq!(again.bytes.len(), out.len(), "bytes after the head");
     });
     let over = matches!(again, Err(HeadError::TooManyFields | HeadError::TooLarge));
     assert!(over || again == Ok(Some(())), "{again:?}: {}", out.escape_ascii());
@@ -432,7 +434,7 @@ pub(crate) fn route(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
     let (target, location) = text.split_once('\n').unwrap_or((text, ""));
     if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
-        return; // no request target (`head::request`)
+        return; // not a request target (`head::request`)
     }
     let origin = |target| match str::split_once(target, '?') {
         Some((path, query)) => Target::Origin { path, query: Some(query) },
@@ -474,9 +476,12 @@ pub(crate) fn route(bytes: &[u8]) {
         }
     };
     assert!(peer.port() > 0);
-    assert!(!matches!(peer.ip(), IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()), "judged as IPv6");
+    assert!(
+        !matches!(peer.ip(), IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()),
+        "an IPv4-mapped address is checked as IPv6"
+    );
     let again = format!("/pods/{}/{}{}", peer.ip(), peer.port(), target.path);
-    // With a query of its own, no `%3F` is taken for one.
+    // If the target has a query, a `%3F` in the path stays encoded.
     let query = Some(target.query.unwrap_or_default());
     match route::resolve(Target::Origin { path: &again, query }) {
         Ok(Route::Pod(pod)) => {
@@ -507,7 +512,7 @@ pub(crate) fn destinations(bytes: &[u8]) {
     let mut line = || lines.next().unwrap_or_default();
     let (allow, deny, ports) = (ranges(line()), ranges(line()), line().parse::<Ports>());
     let Ok(ports) = ports else { return };
-    assert_eq!(ports.to_string().parse(), Ok(ports.clone()), "as it is shown, so it is read");
+    assert_eq!(ports.to_string().parse(), Ok(ports.clone()), "the displayed text parses to the same value");
     let policy = Policy::new(allow.clone(), deny.clone(), ports.clone());
     for address in lines.filter_map(|line| line.parse::<SocketAddr>().ok()) {
         let peer = Peer::new(address.ip(), address.port());
@@ -517,9 +522,13 @@ pub(crate) fn destinations(bytes: &[u8]) {
             allow.iter().any(|range| range.contains(&ip)) && !deny.iter().any(|range| range.contains(&ip));
         assert!(!reached || (listed && ports.contain(address.port())), "{ip} is on no list");
         if !is_of_a_kind(ip) {
-            assert_eq!(reached, listed && ports.contain(address.port()), "{ip} is like any other");
+            assert_eq!(
+                reached,
+                listed && ports.contain(address.port()),
+                "an ordinary address must follow the lists: {ip}"
+            );
         } else if reached {
-            // Only an entry that is inside a special range opens it: none that is as wide as these lists.
+            // Only an entry inside a special range opens it, and these lists are wider.
             let narrow = allow.iter().any(|range| range.contains(&ip) && range.prefix_len() >= 8);
             let unpacks = ip.is_ipv6();
             assert!(narrow || unpacks || !is_always_special(ip), "{ip} is reached by a wide range");
@@ -531,13 +540,17 @@ fn ranges(list: &str) -> Vec<IpNet> {
     let ranges = list.split(',').filter_map(|text| policy::parse_range(text.trim()).ok());
     let ranges: Vec<IpNet> = ranges.take(16).collect();
     for range in &ranges {
-        assert_eq!(policy::parse_range(&range.to_string()), Ok(*range), "as it is shown, so it is read");
+        assert_eq!(
+            policy::parse_range(&range.to_string()),
+            Ok(*range),
+            "the displayed text parses to the same value"
+        );
         assert_eq!(range.trunc(), *range);
     }
     ranges
 }
 
-/// Returns whether a rule may name an address: all others are ordinary.
+/// Returns whether a special range may contain an address. All others are ordinary.
 fn is_of_a_kind(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => {
@@ -568,8 +581,8 @@ fn is_always_special(ip: IpAddr) -> bool {
 
 // Configuration.
 
-/// Lines: arguments, and variables where a line is `PSYSTRIKE_NAME=value`. The answer is a configuration whose
-/// numbers are in their limits, or one line that says what is wrong.
+/// Lines: arguments, and variables where a line is `PSYSTRIKE_NAME=value`. The answer is a configuration whose numbers
+/// are in their limits, or an error in one line.
 pub(crate) fn config(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
     let is_variable = |line: &&str| line.starts_with("PSYSTRIKE_");
@@ -599,7 +612,7 @@ pub(crate) fn config(bytes: &[u8]) {
         Ok(Command::Help | Command::Version | Command::Healthcheck(_)) => {}
         Err(error) => {
             let error = error.to_string();
-            assert!(!error.is_empty() && !error.contains(['\n', '\r', '\0']), "{error:?} is one line");
+            assert!(!error.is_empty() && !error.contains(['\n', '\r', '\0']), "{error:?} is not one line");
         }
     }
     let unknown =

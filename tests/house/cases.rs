@@ -10,7 +10,7 @@ use super::{
 /// The line of a function, how many lines it has, and how many parameters.
 type Counted = (usize, usize, usize);
 
-/// Files, and what they take from each other. Without a `lib.rs` there is one that declares them.
+/// Files, and the names that they use from each other. If there is no `lib.rs`, one is added that declares them.
 type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
 
 fn sources(files: &[(&str, &str)]) -> Sources {
@@ -31,7 +31,7 @@ fn assert_uses(cases: &[Case]) {
 }
 
 #[test]
-fn names_are_taken_by_use_and_by_paths() {
+fn names_are_used_by_imports_and_by_paths() {
     assert_uses(&[
         (&[("a.rs", "use crate::b::B;"), ("b.rs", "")], &["a.rs -> b.rs: B"]),
         (&[("a.rs", "use super::b;"), ("b.rs", "")], &["a.rs -> b.rs: self"]),
@@ -75,9 +75,9 @@ fn names_are_taken_by_use_and_by_paths() {
             &[("a.rs", "use crate::b::E::*; fn f() { C }"), ("b.rs", "enum E { C } struct C;")],
             &["a.rs -> b.rs: E"],
         ),
-        // Called like this crate.
+        // A module with the name of this crate.
         (&[("a.rs", "fn f() { crate::b::psystrike() }"), ("b.rs", "")], &["a.rs -> b.rs: psystrike"]),
-        // Other crates', although a file or a name of ours is called like them.
+        // Names of other crates, although a file or an item here has the same name.
         (&[("lib.rs", "mod b; use ::b::B; fn f() { ::b::g(); m!(::b::g()); }"), ("b.rs", "")], &[]),
         (
             &[
@@ -90,7 +90,7 @@ fn names_are_taken_by_use_and_by_paths() {
 }
 
 #[test]
-fn names_are_taken_in_macros() {
+fn names_are_used_in_macros() {
     assert_uses(&[
         (
             &[("a.rs", "fn f() { assert!(!matches!(g(), crate::b::B { c: [..] })) }"), ("b.rs", "")],
@@ -128,7 +128,7 @@ fn names_of_child_modules_need_no_self() {
         ),
         (&[("a.rs", "mod c; fn f(c: c::C) {}"), ("a/c.rs", "")], &["a.rs -> a/c.rs: C"]),
         (&[("a.rs", "mod c; use self::c::C;"), ("a/c.rs", "")], &["a.rs -> a/c.rs: C"]),
-        // Declaring one takes nothing, nor does a variable that is called like it.
+        // Declaring a module uses no name, nor does a variable with the same name.
         (
             &[("a.rs", "pub mod c; fn f() { let c = 1; g(c) }"), ("a/c.rs", "use super::A;")],
             &["a/c.rs -> a.rs: A"],
@@ -137,7 +137,7 @@ fn names_of_child_modules_need_no_self() {
 }
 
 #[test]
-fn names_that_are_passed_on_are_taken_where_they_stand() {
+fn reexported_names_count_where_they_are_declared() {
     assert_uses(&[
         (
             &[
@@ -189,7 +189,7 @@ fn names_that_are_passed_on_are_taken_where_they_stand() {
             &[("a.rs", "pub use crate::b::*;"), ("b.rs", "pub use crate::a::*; use crate::a::C;")],
             &["a.rs -> b.rs: *", "b.rs -> a.rs: *, C"],
         ),
-        // By a file that uses them as well.
+        // Re-exported by a file that uses them too.
         (
             &[("a/mod.rs", "mod c; pub use self::{c::C}; enum A { C(C) }"), ("a/c.rs", "use super::A;")],
             &["a/c.rs -> a/mod.rs: A", "a/mod.rs -> a/c.rs: C"],
@@ -198,7 +198,7 @@ fn names_that_are_passed_on_are_taken_where_they_stand() {
             &[("a/mod.rs", "mod c; pub use c::C; fn f() { match g() { C => {} } }"), ("a/c.rs", "")],
             &["a/mod.rs -> a/c.rs: C"],
         ),
-        // By a file that is not their parent.
+        // Re-exported by a file that is not their parent.
         (&[("a.rs", "pub use crate::b::B;"), ("b.rs", "")], &["a.rs -> b.rs: B"]),
     ]);
 }
@@ -226,7 +226,7 @@ fn crate_roots_are_files_like_others() {
 }
 
 #[test]
-fn text_and_visibility_take_no_names() {
+fn text_and_visibility_use_no_names() {
     assert_uses(&[
         (
             &[
@@ -246,7 +246,7 @@ fn text_and_visibility_take_no_names() {
 }
 
 #[test]
-fn names_that_only_tests_take_do_not_count() {
+fn names_used_only_by_tests_do_not_count() {
     for text in [
         "#[cfg(test)]\nmod tests {\n use crate::b::B;\n}",
         "#[cfg(test)]\n#[allow(unused)]\nmod tests { use crate::b::B; }",

@@ -30,7 +30,7 @@ pub(crate) struct Code {
     pub(crate) functions: Vec<Function>,
 }
 
-/// What stands in a module, without its child modules.
+/// The contents of a module, without its child modules.
 #[derive(Default)]
 pub(crate) struct Scope {
     pub(crate) file: String,
@@ -44,7 +44,7 @@ pub(crate) struct Scope {
 /// One name of a `use`.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Import {
-    /// What the path is called here; `*` for a glob, whose path is that of the module.
+    /// The name of the path here; `*` for a glob, whose path is that of the module.
     pub(crate) name: String,
     pub(crate) path: Vec<String>,
     /// Whether other modules can take the name from this one.
@@ -152,7 +152,7 @@ impl Reader<'_> {
     }
 }
 
-/// Visits of what may be compiled for tests only, and is then passed over.
+/// Visits items that may be compiled for tests only, which are skipped.
 macro_rules! pass_over_tests {
     ($($visit:ident: $node:ident),* $(,)?) => {$(
         fn $visit(&mut self, node: &'ast syn::$node) {

@@ -90,7 +90,7 @@ fn resolve(code: &Code, at: &Module, path: &[String]) -> Vec<Target> {
 
 struct Resolver<'a> {
     code: &'a Code,
-    /// What is being looked up: imports and globs may lead back to it.
+    /// The lookups in progress: imports and globs may lead back to them.
     open: BTreeSet<(Module, String)>,
 }
 
@@ -117,7 +117,7 @@ impl Resolver<'_> {
         members.into_iter().flat_map(|member| self.below(member, others)).collect()
     }
 
-    /// Where the rest of a path leads from here. What follows an item is a part of it.
+    /// Where the rest of a path leads from here. Names after an item belong to it.
     fn below(&mut self, target: Target, rest: &[String]) -> Vec<Target> {
         let [name, others @ ..] = rest else { return vec![target] };
         if target.item.is_some() {
@@ -130,7 +130,7 @@ impl Resolver<'_> {
         members.into_iter().flat_map(|member| self.below(member, others)).collect()
     }
 
-    /// What a name is in a module: a child module, an item, what it is imported from, or an item of a glob's module.
+    /// Resolves a name in a module: a child module, an item, what it is imported from, or an item of a glob's module.
     fn members(&mut self, module: &Module, name: &str) -> Vec<Target> {
         let code = self.code;
         let key = (module.clone(), name.to_owned());

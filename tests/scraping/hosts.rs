@@ -23,15 +23,15 @@ use crate::support::{
 
 /// The hosts of targets, and the IP address at which their pods listen.
 const HOSTS: [(&str, &str); 3] = [("127.25.0.1", "127.25.0.1"), ("[::1]", "::1"), ("localhost", "127.0.0.1")];
-/// The one that is not an IP address.
+/// The host that is not an IP address.
 const NAME: &str = HOSTS[2].0;
 
 /// The protocol between Prometheus and the pods, and the errors for pods that cannot be scraped.
 pub struct Scheme {
     pub name: &'static str,
-    /// The end of the error that is shown.
+    /// The end of the displayed error.
     pub shown: fn(Failure) -> String,
-    /// More pods of the IPv4 address: their kind, and what is shown of them.
+    /// More pods of the IPv4 address: their kind, and their displayed error.
     pub others: &'static [(&'static str, &'static str)],
 }
 
@@ -54,7 +54,7 @@ struct Case {
     path: &'static str,
     /// The target of its redirect.
     to: String,
-    /// The end of the error that is shown. If empty, the samples have to be those of a direct scrape.
+    /// The end of the displayed error. If empty, the samples have to be those of a direct scrape.
     error: String,
 }
 
@@ -74,7 +74,7 @@ struct Unreached {
     beyond: Pod,
     dead: Vec<Refusing>,
     unanswering: Unanswering,
-    /// Connections are established, and nobody reads.
+    /// Connections are established, but not read.
     silent: TcpListener,
 }
 
@@ -207,7 +207,7 @@ fn check_target(case: &Case, targets: &[Target], report: &mut Report) {
     report.check(as_expected, || format!("{}: {health}, {last_error:?}, not {:?}", case.name, case.error));
 }
 
-/// Compares all that is stored of a target with what is stored of direct scrapes: labels but for the job, and values.
+/// Compares the stored samples of a target with those of direct scrapes: labels except for the job, and values.
 fn check_samples(case: &Case, prometheus: &Prometheus, report: &mut Report) {
     let stored = |job: &str| -> Samples {
         let samples = prometheus.query(&format!("{{job='{job}',case='{}'}}", case.name));
@@ -221,10 +221,10 @@ fn check_samples(case: &Case, prometheus: &Prometheus, report: &mut Report) {
     let scraped = stored(case.job);
     let of_page = scraped.keys().filter(|series| series["__name__"].starts_with("pod_")).count();
     if !case.error.is_empty() {
-        return report.check(of_page == 0, || format!("{name}: of a failed scrape came {scraped:?}"));
+        return report.check(of_page == 0, || format!("{name}: a failed scrape stored {scraped:?}"));
     }
     let direct = stored("direct");
     report.check(scraped == direct, || format!("{name}:\n  scraped {scraped:?}\n  direct  {direct:?}"));
-    let whole = exposition::parse(PAGE).len() + 1; // and the port
+    let whole = exposition::parse(PAGE).len() + 1; // and the port's series
     report.check(of_page == whole, || format!("{name}: {of_page} series of {whole}"));
 }

@@ -50,7 +50,7 @@ pub fn check_samples(
     let Some(scraped) = without_target(pod, scraped, report) else { return };
     match pod.expected {
         Expected::Down(_) => {
-            report.check(scraped.is_empty(), || format!("{name}: of a failed scrape came {scraped:?}"));
+            report.check(scraped.is_empty(), || format!("{name}: a failed scrape stored {scraped:?}"));
         }
         Expected::Samples(path) => {
             let direct = prometheus.stored(samples(&pod.scrape_directly(path)));

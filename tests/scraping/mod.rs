@@ -73,7 +73,7 @@ pub fn every_kind_of_pod(release: Release, way: &Way) {
 
     let settled = format!("count_over_time(up[5m]) >= {SCRAPES}");
     let in_time = prometheus.wait_until(Duration::from_secs(25), |prometheus| {
-        prometheus.query(&settled).len() > scraped.len() // and the one more that is psystrike itself
+        prometheus.query(&settled).len() > scraped.len() // the pods, and psystrike itself
     });
 
     let mut report = Report::default();
@@ -96,7 +96,7 @@ pub fn every_kind_of_pod(release: Release, way: &Way) {
     report.conclude(&targets);
 }
 
-/// Where the pods are; 127.66.0.0/16, where one more is, is left out.
+/// The addresses of the pods, except for 127.66.0.0/16, which contains one more.
 pub fn start_psystrike() -> Psystrike {
     Psystrike::start(&["--allow", "127.10.0.0/16", "--allow", "127.0.0.1/32", "--allow", "::1/128"])
 }

@@ -33,7 +33,7 @@ pub struct ScrapedPod {
     pub expected: Expected,
 }
 
-/// A path here is where a direct scrape finds the page.
+/// A path is that of the page in a direct scrape.
 pub enum Expected {
     /// The same series with the same values.
     Samples(&'static str),
@@ -147,7 +147,7 @@ impl Pods {
             ),
             node_exporter: NodeExporter::start("127.10.0.13"),
             slow: Pod::serve("127.10.1.1", |_, client| {
-                client.take_rest(LIMIT); // until it is given up
+                client.take_rest(LIMIT); // until psystrike closes it
                 Ok(Then::Close)
             }),
             dead: Refusing::on("127.10.1.2"),

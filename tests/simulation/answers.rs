@@ -32,7 +32,7 @@ fn a_slow_client_slows_its_pod() {
             assert!(head + sent - got <= in_kernel + 64 * 1024, "{sent} sent, {got} taken");
             let turns = sim.net().turn;
             sim.settle();
-            assert_eq!(sim.net().turn, turns, "nobody stirs until the client takes something");
+            assert_eq!(sim.net().turn, turns, "a turn ran although the client read nothing");
             got += sim.take(client).len();
         }
     }
@@ -41,7 +41,7 @@ fn a_slow_client_slows_its_pod() {
 }
 
 #[test]
-fn what_a_pod_says_before_it_reads_waits_for_a_slow_client_too() {
+fn an_early_response_waits_for_a_slow_client_too() {
     let mut sim = sim();
     let client = sim.client();
     sim.net().connects.push_back(Ok(Link::Up));
@@ -64,7 +64,7 @@ fn what_a_pod_says_before_it_reads_waits_for_a_slow_client_too() {
 }
 
 #[test]
-fn when_a_client_goes_its_pod_is_left_at_once() {
+fn when_a_client_disconnects_its_pods_connection_closes_at_once() {
     for how in 0..3 {
         for said in [0, 20, ANSWER.len() - 1] {
             let mut sim = sim();
@@ -92,11 +92,11 @@ fn when_a_client_goes_its_pod_is_left_at_once() {
 }
 
 #[test]
-fn the_fault_of_a_pipelined_request_leaves_the_answer_before_it_whole() {
+fn a_failed_pipelined_request_leaves_the_response_before_it_complete() {
     const UNTIL_CLOSE: &[u8] = b"HTTP/1.1 200 OK\r\nDate: now\r\n\r\nsome";
     const LENGTH: &[u8] = b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Length: 30\r\n\r\nsome";
     for (next, answer) in [(SCRAPE, UNTIL_CLOSE), (SCRAPE, LENGTH), (b"?? ??\r\n\r\n", b"")] {
-        // More requests are behind it, unread: a close would be a reset, and overtake what was sent.
+        // More requests follow, unread: a close would be a reset, and could overtake sent bytes.
         let mut sim = sim();
         let client = sim.client();
         sim.send(client, &[SCRAPE, next, PAGE, PAGE].concat());
@@ -109,7 +109,7 @@ fn the_fault_of_a_pipelined_request_leaves_the_answer_before_it_whole() {
             sim.net().kernel.peer_reset(pod, false);
             sim.settle();
         }
-        // The client is slow to take what it was sent.
+        // The client is slow to read.
         sim.pass(Duration::from_millis(1500));
         let got = sim.take(client);
         assert!(got.as_bytes().starts_with(ANSWER), "{got}");
@@ -118,13 +118,13 @@ fn the_fault_of_a_pipelined_request_leaves_the_answer_before_it_whole() {
 }
 
 #[test]
-fn a_client_that_is_gone_as_its_pods_body_breaks_is_gone() {
+fn a_client_that_is_gone_when_its_pods_body_breaks_is_removed() {
     let mut sim = sim();
     let client = sim.client();
     sim.send(client, SCRAPE);
     let pod = sim.pods()[0];
     sim.send(pod, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-    // The write finds out, before any event tells of the reset.
+    // The write finds the reset before an event reports it.
     sim.net().kernel.peer_reset(client, false);
     sim.net().kernel.conns[client].woken = false;
     sim.send(pod, b"1\r\nx\r\nno size\r\n");
@@ -133,12 +133,12 @@ fn a_client_that_is_gone_as_its_pods_body_breaks_is_gone() {
 }
 
 #[test]
-fn data_with_an_end_behind_it_is_read_to_that_end() {
+fn data_followed_by_an_end_is_read_completely() {
     let mut sim = sim();
     let client = sim.client();
     sim.send(client, SCRAPE);
     let pod = sim.pods()[0];
-    // The body, and the end, come while the worker sleeps: one event tells of all of it.
+    // The body and the end arrive while the worker sleeps: one event reports all of it.
     let head = "HTTP/1.1 200 OK\r\nDate: now\r\n\r\n";
     let body = "b".repeat(30_000);
     sim.net().kernel.peer_send(pod, format!("{head}{body}").as_bytes());
@@ -152,7 +152,7 @@ fn data_with_an_end_behind_it_is_read_to_that_end() {
 }
 
 #[test]
-fn an_answer_that_fills_one_read_exactly_is_whole() {
+fn a_response_that_fills_one_read_exactly_is_complete() {
     for over in [0, 1, 2] {
         let mut sim = sim();
         sim.net().rooms = [80 * 1024; 2];
@@ -172,17 +172,17 @@ fn an_answer_that_fills_one_read_exactly_is_whole() {
 }
 
 #[test]
-fn requests_with_an_end_behind_them_are_answered_but_for_scrapes() {
+fn requests_followed_by_an_end_are_answered_except_for_scrapes() {
     let mut sim = sim();
     let client = sim.client();
     sim.net().kernel.peer_send(client, &PAGE.repeat(10));
     sim.net().kernel.peer_end(client);
     sim.settle();
-    assert_eq!(close_of(&sim, client), None, "it has yet to take them");
+    assert_eq!(close_of(&sim, client), None, "the responses are not read yet");
     assert_eq!(sim.take(client).matches("HTTP/1.1 200 OK\r\n").count(), 10);
     assert_eq!(end_of(&mut sim, client), Some(Close::Fin));
 
-    // Whoever ended its side does not wait for what takes its time.
+    // A client that has ended its side does not wait for a scrape.
     let client = sim.client();
     sim.net().kernel.peer_send(client, &[PAGE, SCRAPE, PAGE].concat());
     sim.net().kernel.peer_end(client);
@@ -193,7 +193,7 @@ fn requests_with_an_end_behind_them_are_answered_but_for_scrapes() {
 }
 
 #[test]
-fn what_a_refused_client_still_sends_does_not_destroy_the_refusal() {
+fn later_bytes_of_a_refused_client_do_not_destroy_the_refusal() {
     let mut sim = sim();
     let client = sim.client();
     sim.send(client, b"POST /pods/10.0.0.1/80/m HTTP/1.1\r\nHost: p\r\nContent-Length: 100000\r\n\r\n");
@@ -221,7 +221,7 @@ fn half_an_empty_line_begins_no_request() {
 }
 
 #[test]
-fn a_broken_answer_shows() {
+fn a_broken_response_is_visibly_broken() {
     const LENGTH: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\nsome";
     const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nsome\r\n";
     const UNTIL_CLOSE: &[u8] = b"HTTP/1.1 200 OK\r\n\r\nsome";
@@ -243,11 +243,11 @@ fn a_broken_answer_shows() {
             sim.net().kernel.peer_end(pod);
         }
         sim.settle();
-        assert_eq!(close_of(&sim, client), None, "what was sent before is still delivered");
+        assert_eq!(close_of(&sim, client), None, "earlier bytes are still delivered");
         assert_eq!(end_of(&mut sim, client), Some(expected));
         assert_eq!((sim.pods(), sim.count(Outcome::ResponseTruncated)), (vec![], 1));
 
-        // A client that does not take it is waited for, and then nothing is left in the kernel.
+        // A client that does not read gets some time, and then no bytes are left in the kernel.
         let client = sim.client();
         sim.send(client, SCRAPE);
         let pod = sim.pods()[0];
@@ -259,7 +259,7 @@ fn a_broken_answer_shows() {
         sim.pass(Duration::from_millis(200));
         assert_eq!(close_of(&sim, client), Some(Close::Reset));
 
-        // Out of time is no better.
+        // A timeout has the same result.
         let client = sim.client();
         sim.send(client, SCRAPE);
         let pod = sim.pods()[0];

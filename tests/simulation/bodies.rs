@@ -56,7 +56,7 @@ pub(crate) fn scrape(sim: &mut Sim, client: ConnId, answer: &str) -> ConnId {
     let pod = *sim.pods().iter().find(|pod| !before.contains(pod)).or(before.last()).expect("a connection");
     assert!(sim.take(pod).starts_with("GET /m HTTP/1.1\r\n"));
     assert_same("an answer", &stream(sim, pod, answer.as_bytes(), client), answer);
-    sim.pass(Duration::from_millis(1)); // what was kept in the same moment does not serve
+    sim.pass(Duration::from_millis(1)); // a connection pooled at this time is not reused
     pod
 }
 
@@ -79,6 +79,6 @@ pub(crate) fn assert_same(what: &str, got: &str, expected: &str) {
 pub(crate) fn scraped_long(sim: &mut Sim) -> (ConnId, ConnId) {
     let client = sim.client();
     let pod = scrape(sim, client, &long_answer("first", 40_000));
-    assert_eq!(sim.pods(), [pod], "it is kept");
+    assert_eq!(sim.pods(), [pod], "the connection is pooled");
     (client, pod)
 }

@@ -37,7 +37,7 @@ fn heads_of_pods_that_never_end_hold_no_more_than_the_budget() {
     let mut sim = Sim::with_workers(1, 1, [100, 100, SHARE]);
     let slow: Vec<_> = (0..5).map(|_| slow_head(&mut sim, 60_000)).collect();
     assert!(buffered(&sim) <= SHARE && buffered(&sim) > COMMON - 8 * 1024, "{}", buffered(&sim));
-    assert_eq!(sim.shared.counters(0).pauses.get(), 2, "three and a part fit in");
+    assert_eq!(sim.shared.counters(0).pauses.get(), 2, "three and a part fit");
     let others = |sim: &mut Sim| {
         let client = sim.client();
         sim.send(client, OTHER_SCRAPE);
@@ -48,9 +48,9 @@ fn heads_of_pods_that_never_end_hold_no_more_than_the_budget() {
     };
     others(&mut sim);
     sim.pass(GRACE / 2);
-    assert_eq!(sim.count(Outcome::BuffersFull), 0, "there is a grace");
+    assert_eq!(sim.count(Outcome::BuffersFull), 0, "ended before the grace time");
     sim.pass(GRACE / 2);
-    // The one that stalled longest is told, and makes room for what waits.
+    // The one that stalled longest gets a 503, and makes room for the others.
     assert_eq!(sim.count(Outcome::BuffersFull), 1);
     let (first, pod) = slow[0];
     assert_starts(
@@ -61,7 +61,7 @@ fn heads_of_pods_that_never_end_hold_no_more_than_the_budget() {
     assert!(buffered(&sim) <= SHARE, "{}", buffered(&sim));
     others(&mut sim);
     sim.pass(GRACE);
-    // The last three fit in, and have their time.
+    // The last three fit, and are not ended.
     sim.pass(10 * GRACE);
     assert_eq!((sim.count(Outcome::BuffersFull), sim.pods().len()), (2, 4));
     assert!(buffered(&sim) <= SHARE, "{}", buffered(&sim));
@@ -72,13 +72,13 @@ fn heads_of_pods_that_never_end_hold_no_more_than_the_budget() {
 }
 
 #[test]
-fn a_head_that_waits_for_room_is_whole_when_there_is_some() {
+fn a_head_that_waits_for_room_is_forwarded_once_there_is_some() {
     let mut sim = Sim::with_workers(1, 1, [100, 100, SHARE]);
     let slow: Vec<_> = (0..4).map(|_| slow_head(&mut sim, 60_000)).collect();
     let (waits, pod) = slow[3];
     sim.send(pod, b"\r\nContent-Length: 3\r\n\r\nok\n");
-    assert_eq!(sim.take(waits), "", "there is no room for its head");
-    // Another one's ends in time.
+    assert_eq!(sim.take(waits), "", "without room, its head is not forwarded");
+    // Another head ends in time.
     sim.send(slow[0].1, b"\r\nContent-Length: 0\r\n\r\n");
     let answer = sim.take(waits);
     assert!(
@@ -110,11 +110,11 @@ fn heads_of_clients_that_never_end_hold_no_more_than_the_budget() {
         &sim.take(slow[0]),
         "HTTP/1.1 503 buffer limit reached; this scrape held buffers longest\r\n",
     );
-    assert!(sim.net().kernel.conns[slow[0]].worker_ended, "what it says further is no other request");
-    // All that have not given way by then are out of time: none waits for ever.
+    assert!(sim.net().kernel.conns[slow[0]].worker_ended, "further bytes are not another request");
+    // All that were not ended for room by then time out: none waits forever.
     sim.pass(Duration::from_secs(4));
     let (gave_way, late) = (sim.count(Outcome::BuffersFull), sim.count(Outcome::RequestTimeout));
-    assert!(gave_way > 3 && gave_way + late == 30, "{gave_way} gave way, {late} were late");
+    assert!(gave_way > 3 && gave_way + late == 30, "{gave_way} were ended for room, {late} timed out");
     assert_eq!(buffered(&sim), 0);
 }
 
@@ -141,18 +141,18 @@ fn clients_that_do_not_read_hold_no_more_than_the_budget() {
             })
             .collect();
         assert!(buffered(&sim) <= SHARE, "{} bytes, seed {seed}", buffered(&sim));
-        // Nobody waits for what they hold: they are left alone, and a scrape beside them gets all it asks for.
+        // No session waits for their bytes, so they are not ended, and another scrape gets its whole response.
         sim.pass(5 * GRACE);
         assert_eq!(sim.count(Outcome::BuffersFull), 0);
         let beside = sim.client();
         scrape(&mut sim, beside, &long_answer("beside", 300_000));
-        // One whose head needs more room gets it from the client that stalled longest, whose answer shows that it
-        // broke.
+        // A session whose head needs more room gets it from the client that stalled longest, whose response is visibly
+        // broken.
         let (client, pod) = slow_head(&mut sim, 30_000);
         sim.pass(2 * GRACE);
         sim.send(pod, b"\r\nContent-Length: 3\r\n\r\nok\n");
         assert!(sim.take(client).ends_with("ok\n"), "seed {seed}");
-        // The reserve that the first one had used has to be free again too.
+        // The reserve that the first one had used has to become free as well.
         let ended = sim.count(Outcome::BuffersFull) as usize;
         assert!((1..=2).contains(&ended), "{ended} ended, seed {seed}");
         assert_eq!(close_of(&sim, stalled[0].0), Some(Close::Reset));
@@ -165,7 +165,7 @@ fn clients_that_do_not_read_hold_no_more_than_the_budget() {
 }
 
 #[test]
-fn short_of_memory_those_that_stalled_longest_go() {
+fn under_memory_pressure_the_longest_stalled_are_ended() {
     let mut sim = sim();
     let quick = sim.client();
     sim.send(quick, PAGE);

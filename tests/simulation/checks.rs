@@ -12,7 +12,7 @@ use super::{clients::HOLDS_SURELY, kernel::ConnId, sim::Sim};
 
 /// Limit of turns in a row that move nothing, although the worker requested them at once.
 const IDLE_TURNS_MAX: usize = 3;
-/// Limit of turns until nothing is left to wait for.
+/// Limit of turns until no deadline is left.
 const LAST_TURNS_MAX: usize = 10_000;
 
 impl Sim {
@@ -53,13 +53,17 @@ impl Sim {
         let counters = self.shared.counters(worker);
         let (held_pods, idle) = (net.held_pods(worker), net.idle_pods(worker));
         let clients = net.kernel.held_by(worker).count() - held_pods;
-        let told = levels(counters);
-        assert_eq!(told[0] + told[1] + told[2], clients + held_pods, "connections that live");
-        assert_eq!(told[0], clients, "clients that live");
+        let gauges = levels(counters);
+        assert_eq!(gauges[0] + gauges[1] + gauges[2], clients + held_pods, "open connections");
+        assert_eq!(gauges[0], clients, "open client connections");
         if !wants_more {
-            assert_eq!(told[1..], [held_pods - idle, idle], "pods that are active, and that idle");
+            assert_eq!(gauges[1..], [held_pods - idle, idle], "active and idle pod connections");
         }
-        assert!(told[2] <= self.shared.upstreams_idle_max_of_worker(worker), "{} pods idle", told[2]);
+        assert!(
+            gauges[2] <= self.shared.upstreams_idle_max_of_worker(worker),
+            "{} idle pod connections",
+            gauges[2]
+        );
         let here = net
             .clients
             .iter()
@@ -71,10 +75,10 @@ impl Sim {
         let waits = here.filter(|client| {
             client.conn.is_some_and(|conn| {
                 let conn = &net.kernel.conns[conn];
-                client.admitted && conn.is_held() && !conn.end_told
+                client.admitted && conn.is_held() && !conn.end_reported
             })
         });
-        assert!(told[1] <= waits.count(), "more pods work than clients wait");
+        assert!(gauges[1] <= waits.count(), "more active pod connections than waiting clients");
     }
 
     /// Checks the gauges of all workers together.
@@ -83,7 +87,7 @@ impl Sim {
         let (taken, most) = (net.places_taken(), self.build_info.clients_max);
         assert!(taken <= most, "{taken} clients have a place, of {most}");
         let idle: usize = (0..self.workers()).map(|worker| net.idle_pods(worker)).sum();
-        assert!(idle <= self.build_info.upstreams_idle_max, "{idle} pods idle");
+        assert!(idle <= self.build_info.upstreams_idle_max, "{idle} idle pod connections");
         assert_eq!(self.sum(|counters| &counters.clients_accepted), net.accepted);
         assert_eq!(self.sum(|counters| &counters.upstreams_opened), net.opened);
         assert_eq!(self.sum(|counters| &counters.client_sent_bytes), net.bytes_to_clients);
@@ -113,15 +117,15 @@ impl Sim {
             let now = self.net().now;
             self.sleep_until(at.max(now));
         }
-        assert_eq!(self.next_wake(), None, "nothing is left to wait for");
+        assert_eq!(self.next_wake(), None, "a deadline is left");
         for worker in 0..self.workers() {
             if self.event_loop(worker).is_some() {
-                assert_eq!(levels(self.shared.counters(worker)), [0; 3], "nothing lives at {worker}");
+                assert_eq!(levels(self.shared.counters(worker)), [0; 3], "worker {worker} has connections");
             }
         }
         self.enter(Phase::Closing);
         while self.turn_of_any() {}
-        assert_eq!(self.event_loops().count(), 0, "all event loops are over");
+        assert_eq!(self.event_loops().count(), 0, "an event loop has not ended");
         assert_eq!(self.net().kernel.held, Vec::<ConnId>::new());
         self.check_places();
         self.check_outcomes()
@@ -132,7 +136,7 @@ impl Sim {
         let places = self.shared.places();
         assert!(!places.is_stirred(), "nobody waits");
         let free = (0..=self.build_info.clients_max).take_while(|_| places.take()).count();
-        assert_eq!(free, self.build_info.clients_max, "places that are free");
+        assert_eq!(free, self.build_info.clients_max, "free places");
     }
 
     fn check_outcomes(&self) -> Vec<u64> {
@@ -140,8 +144,8 @@ impl Sim {
         let counted = self.counted();
         let mut others = 0;
         for (&outcome, (&counted, &seen)) in Outcome::ALL.iter().zip(counted.iter().zip(&net.tally)) {
-            // What the client did not get whole may count as what it was going to be.
-            assert!(counted >= seen, "{outcome:?} {seen} times, and counted {counted} times");
+            // An incomplete response may be counted as what it was going to be.
+            assert!(counted >= seen, "{outcome:?}: seen {seen} times, counted {counted} times");
             others += counted - seen;
         }
         let possible = net.unfinished..=net.unfinished + net.unsure;

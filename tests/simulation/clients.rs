@@ -68,7 +68,7 @@ pub(crate) struct Ask {
     /// When the worker had read its first byte, and its whole head.
     begun_at: Option<Timestamp>,
     read_at: Option<Timestamp>,
-    /// Interim responses to it.
+    /// The number of interim responses to it.
     interims: usize,
     /// Bytes written to the client since the exchange before was over.
     written: usize,
@@ -182,7 +182,7 @@ impl Client {
         let mut wire = Vec::new();
         let mut asks = Vec::new();
         let scraping = draws.long || !random.one_in(8);
-        // Some know no measure.
+        // Some clients pipeline many requests.
         let floods = random.one_in(if scraping { 60 } else { 3 });
         let depth = if floods { 40 } else { random.pick(&[1, 1, 1, 2, 5]) };
         let count = if floods { 40 } else { 1 + random.below(if draws.long { 12 } else { 6 }) };
@@ -338,7 +338,7 @@ impl Ask {
                 let (patience, field) = random_patience(random, timeouts);
                 fields += field;
                 let scrape = Scrape::random(random, id, client, to_head, patience, long);
-                // Not drawn, so that the seeds stay what they were.
+                // Not random, so that each seed keeps its meaning.
                 let host = scrape.host();
                 let target = match id % 3 {
                     0 => format!("http://{host}:8080/s/{id}"),
@@ -348,7 +348,7 @@ impl Ask {
                 (Kind::Scrape(id), target)
             }
         };
-        // The head that is too large is refused before its method is known; so is no HEAD, nor are the others.
+        // These heads are refused before their method is known, so the response has a body even for HEAD.
         let unread = matches!(
             kind,
             Kind::Refused(Outcome::MalformedRequest | Outcome::HttpVersion | Outcome::RequestHeadersTooLarge)
@@ -436,7 +436,7 @@ impl Net {
         let at = &self.kernel.conns[conn];
         // It sees the worker's end, or a reset.
         if at.worker_ended && at.from_worker.is_empty() {
-            // Now and then it takes its time to close.
+            // Sometimes it closes late.
             if !this.delayed && self.random.one_in(6) {
                 let pause = Duration::from_millis(self.random.pick(&[10, 1000, 3000]));
                 let this = &mut self.clients[client];
@@ -477,7 +477,7 @@ impl Net {
         let most = match self.clients[client].reader {
             Reader::Fast => 1 << 20,
             Reader::Slow { most, .. } => most,
-            // What it does not take, nobody takes; but when it is left, it goes.
+            // It leaves the rest unread until the worker closes, and then leaves too.
             Reader::Stuck { after } if at.is_held() => after.saturating_sub(at.from_worker.taken),
             Reader::Stuck { .. } => 1 << 20,
         };

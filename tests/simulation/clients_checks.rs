@@ -12,12 +12,12 @@ impl Net {
         let Some(ask) = client.current().filter(|_| conn.is_held()) else { return 0 };
         let read = conn.to_worker.taken;
         let begins = if client.exchange_since().is_some() { ask.head_end } else { ask.start };
-        // What is refused, or answered before it is whole, is not kept.
+        // A request that is refused, or answered before it is complete, is not held.
         let refused = matches!(ask.kind, Kind::Refused(_)) || ask.written > 0 || conn.stalled;
         if client.exchange_since().is_none() && refused {
             return 0;
         }
-        // To an HTTP/1.0 client not everything goes on; and what a lost pod said may be given up.
+        // Not everything is forwarded to an HTTP/1.0 client, and bytes of a lost pod may be dropped.
         let kept = match ask.kind {
             Kind::Scrape(id) if !ask.http10 && client.exchange_since().is_some() => {
                 let scrape = &self.scrapes[id];
@@ -28,7 +28,7 @@ impl Net {
             }
             _ => 0,
         };
-        // What it sent beyond its request goes when it is ended for room, and may before all of that is written.
+        // Pipelined bytes are dropped when it is ended for room, possibly before the response is written.
         let waits = if ask.written == 0 && !conn.stalled { read.saturating_sub(begins) } else { 0 };
         let seen = waits + kept;
         seen.saturating_sub(ALLOWANCE_BYTES).saturating_add_signed(-unseen.min(seen as isize))
@@ -59,12 +59,12 @@ impl Net {
 
     /// Checks why a client without a fault was ended: others needed room, and no session had held bytes longer.
     pub(super) fn justify_end_for_room(&self, client: usize) {
-        assert!(self.is_tight(), "client {client}: ended for room that there is");
+        assert!(self.is_tight(), "client {client}: ended for room although there is enough");
         let possibly = self.clients[client].holds_since[1];
         let worker = |client: &Client| client.conn.and_then(|conn| self.kernel.conns[conn].worker);
         let here = worker(&self.clients[client]);
-        // Several may be ended in one turn. One that was ended before holds nothing any more, even if its client took
-        // only a part of the response.
+        // Several may be ended in one turn. One that was ended before holds no bytes, even if its client read only a
+        // part of the response.
         let lives = |known: &&Client| {
             let held = known.conn.is_some_and(|conn| self.kernel.conns[conn].is_held());
             held && worker(known) == here
@@ -91,10 +91,9 @@ impl Net {
     /// Returns how many clients are known to have a place, and to be served.
     pub(crate) fn places_taken(&self) -> usize {
         let has_place = |client: &&Client| {
-            // What a client gets before its request was read may be that it is turned away: its place is another's
-            // then.
-            let is_told = client.current().is_some_and(|ask| ask.written > 0 && ask.read_at.is_none());
-            let conn = client.conn.filter(|_| client.has_place && !client.is_over() && !is_told);
+            // A response before the request was read may be a rejection: another client then has the place.
+            let is_rejected = client.current().is_some_and(|ask| ask.written > 0 && ask.read_at.is_none());
+            let conn = client.conn.filter(|_| client.has_place && !client.is_over() && !is_rejected);
             conn.map(|conn| &self.kernel.conns[conn]).is_some_and(|conn| conn.is_held() && !conn.worker_ended)
         };
         self.clients.iter().filter(has_place).count()
@@ -110,7 +109,7 @@ impl Net {
         let Timeouts { header, client_idle, scrape, scrape_max, .. } = self.settings.timeouts;
         let read = conn.to_worker.taken;
         let due = match (&this.parser, this.current()) {
-            // It may be delivered for as long as a scrape may take.
+            // Delivery may take as long as a scrape.
             (Parser::Over(since), _) => *since + LINGER.max(scrape.max(scrape_max) + header) + LINGER_TICK,
             (Parser::Broken(since), _) => *since + LINGER.max(scrape) + LINGER_TICK,
             (_, None) => this.idle_since + client_idle,
@@ -118,12 +117,12 @@ impl Net {
                 (Kind::Scrape(id), Some(since), _) if this.has_place || this.waits => {
                     let scrape = &self.scrapes[id];
                     let read = scrape.answer_bytes_read(self);
-                    // To an HTTP/1.0 client not everything goes on.
+                    // Not everything is forwarded to an HTTP/1.0 client.
                     if let Some(read) = read.filter(|_| !ask.http10) {
                         let kept = read.saturating_sub(ask.written);
-                        assert!(kept <= KEPT_BYTES_MAX, "client {client}: {kept} bytes are kept for it");
+                        assert!(kept <= KEPT_BYTES_MAX, "client {client}: {kept} bytes are held for it");
                     }
-                    // A failure is still told to a client that takes it slowly, and what came before a break delivered.
+                    // A slow client still gets a failure response, and the bytes before an abort.
                     since + scrape.patience + header.max(LINGER) + LINGER_TICK
                 }
                 (_, Some(since), _) => since + scrape + header,
@@ -152,7 +151,7 @@ impl Net {
             return;
         }
         let delivers = this.is_over() && (conn.peer_ended || !conn.from_worker.is_empty());
-        let waits = this.waits && self.now < this.admitted_at + WAIT && !conn.end_told;
+        let waits = this.waits && self.now < this.admitted_at + WAIT && !conn.end_reported;
         let busy =
             this.exchange_since().is_some() || this.is_answering() || conn.stalled || delivers || waits;
         assert!(busy || self.is_full(conn.worker), "the worker sleeps on what client {client} sent");
@@ -163,7 +162,7 @@ impl Net {
         let Some(conn) = client.conn.filter(|_| client.admitted && client.has_place) else { return false };
         let conn = &self.kernel.conns[conn];
         let asks = client.current().is_some_and(|ask| conn.to_worker.taken > ask.start);
-        // The worker may hear of what it did last in a turn only in the next one.
+        // The worker may notice a client's last action only in the next turn.
         let turn = conn.worker.map_or(0, |worker| self.turns[worker]);
         let heard = client.admitted_in < turn && client.answered > 0 && client.answered_in < turn;
         heard && conn.is_held() && !client.is_over() && !client.is_answering() && !conn.stalled && !asks
@@ -183,7 +182,7 @@ impl Net {
     /// informed.
     pub(crate) fn check_room(&mut self, waits: bool, have_heard: bool) {
         let idles = self.clients.iter().any(|client| self.client_idles(client));
-        assert!(!waits || !idles || !have_heard, "a client waits for a place although another one idles");
+        assert!(!waits || !idles || !have_heard, "a client waits for a place although another one is idle");
         for client in self.clients.iter_mut().filter(|client| client.waits && !waits) {
             let conn = &self.kernel.conns[client.conn.unwrap()];
             if self.now < client.admitted_at + WAIT && !conn.peer_left() {

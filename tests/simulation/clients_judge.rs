@@ -11,8 +11,8 @@ impl Net {
         let Some(conn) = this.conn else { return };
         let conn = &self.kernel.conns[conn];
         let read = conn.to_worker.taken;
-        if this.waits && now < this.admitted_at + WAIT && !conn.end_told {
-            (this.waits, this.has_place) = (false, true); // nothing is read from one that waits
+        if this.waits && now < this.admitted_at + WAIT && !conn.end_reported {
+            (this.waits, this.has_place) = (false, true); // the worker does not read from a waiting client
             self.places_after_wait += 1;
         }
         for ask in this.asks.iter_mut().skip(this.answered) {
@@ -36,12 +36,12 @@ impl Net {
         while !rest.is_empty() {
             rest = match &mut self.clients[client].parser {
                 Parser::Over(_) | Parser::Broken(_) => {
-                    panic!("client {client}: bytes behind its last answer: {}", Shown(rest))
+                    panic!("client {client}: bytes after its last response: {}", Shown(rest))
                 }
                 Parser::Head(head) => {
                     let held = head.len();
                     head.extend_from_slice(rest);
-                    // Only what is new is searched.
+                    // Only new bytes are searched.
                     let from = held.saturating_sub(3);
                     match end_of_head(&head[from..]).map(|at| from + at) {
                         None => &[],
@@ -95,7 +95,9 @@ impl Net {
         let head = Head::parse(bytes);
         self.trace(|| format!("client {client} gets {} {}", head.status, head.reason));
         let this = &self.clients[client];
-        let Some(ask) = this.current() else { panic!("client {client}: an answer to nothing: {head:?}") };
+        let Some(ask) = this.current() else {
+            panic!("client {client}: a response without a request: {head:?}")
+        };
         let closes = head.one("connection") == Some("close");
         match head.one("x-scrape") {
             Some(named) => {
@@ -118,7 +120,10 @@ impl Net {
             this.parser = Parser::Head(Vec::new());
             return;
         }
-        assert!(ask.http10 || ask.interims == answer.interims, "client {client}: lacks an interim answer");
+        assert!(
+            ask.http10 || ask.interims == answer.interims,
+            "client {client}: an interim response is missing"
+        );
         assert_eq!((head.status, head.reason), (answer.status, answer.reason), "client {client}");
         let unchunk = ask.http10 && answer.body == Body::Chunked;
         let expected = answer.fields.iter().filter(|(name, _)| match name.as_str() {
@@ -165,10 +170,10 @@ impl Net {
         match (ask.kind, outcome) {
             (_, Outcome::TooManyClients) => {
                 let conn = &self.kernel.conns[this.conn.unwrap()];
-                let in_vain = this.waits && (self.now >= this.admitted_at + WAIT || conn.peer_left());
+                let wait_is_over = this.waits && (self.now >= this.admitted_at + WAIT || conn.peer_left());
                 let silent = this.answered == 0 && ask.begun_at.is_none();
-                let in_the_way = silent && self.now >= this.admitted_at + SILENCE;
-                assert!(in_vain || in_the_way, "client {client}: {head:?} too early");
+                let was_silent = silent && self.now >= this.admitted_at + SILENCE;
+                assert!(wait_is_over || was_silent, "client {client}: {head:?} too early");
                 (unasked, closes_expected) = (ask.begun_at.is_none(), true);
             }
             (_, Outcome::BuffersFull) => {
@@ -176,16 +181,16 @@ impl Net {
                 closes_expected = true;
             }
             (_, Outcome::RequestTimeout) => {
-                let begun_at = ask.begun_at.expect("a request had begun").max(this.idle_since);
+                let begun_at = ask.begun_at.expect("a request has begun").max(this.idle_since);
                 assert!(
                     self.now >= begun_at + self.settings.timeouts.header,
                     "client {client}: {head:?} too early"
                 );
-                assert!(ask.read_at.is_none(), "client {client}: its head was here");
+                assert!(ask.read_at.is_none(), "client {client}: its head was complete");
                 closes_expected = true;
             }
             (Kind::Page, Outcome::Page) => {
-                // Its own pages are answered at the client limit too, and then it is turned away.
+                // psystrike's own pages are answered at the client limit too, and the connection is then closed.
                 let left = this.conn.is_some_and(|conn| self.kernel.conns[conn].peer_left());
                 may_close |= this.waits && (left || self.now >= this.admitted_at + WAIT);
             }
@@ -216,7 +221,7 @@ impl Net {
         if let (Outcome::Forwarded, Kind::Scrape(id)) =
             (outcome, self.clients[client].asks[self.clients[client].answered].kind)
         {
-            assert!(self.scrapes[id].is_whole(), "scrape {id} was never whole");
+            assert!(self.scrapes[id].is_whole(), "scrape {id} was never complete");
         }
         self.tally[outcome as usize] += 1;
         let (now, turn) = (self.now, self.turn);
@@ -275,7 +280,7 @@ impl Net {
             let http10 = self.clients[client].asks[self.clients[client].answered].http10;
             let left = self.client_left(client);
             if self.scrapes[scrape].answer.ends_by_close(http10) && !left {
-                // Whoever sees this takes the answer for whole.
+                // The client takes the response for complete.
                 self.client_answer_ended(client, scrape, got);
             }
         }
@@ -287,7 +292,7 @@ impl Net {
             let patient = now < since + LINGER && self.call != Call::Drain;
             let loses = close == Close::Reset && !conn.from_worker.is_empty() && !conn.peer_left();
             let sent_much = this.wire.len() > LINGER_BYTES_MAX;
-            assert!(!(patient && loses) || sent_much, "client {client}: reset destroys its last answer");
+            assert!(!(patient && loses) || sent_much, "client {client}: a reset destroys its last response");
             return;
         }
         if let Parser::Broken(_) = this.parser {
@@ -304,7 +309,7 @@ impl Net {
             return self.justify_break(client);
         }
         if begun && self.call == Call::Turn {
-            // It takes no answer, not even that its head came too late, or is none.
+            // It reads no response, not even a 408 or a 400.
             let begun_at = this.current().and_then(|ask| ask.begun_at).unwrap().max(this.idle_since);
             self.unsure += 1;
             if now < begun_at + self.settings.timeouts.header {
@@ -314,12 +319,12 @@ impl Net {
         }
         assert!(!begun, "client {client}: closed within a request's head");
         match self.call {
-            // One that has yet to be answered is to be told why.
-            Call::Admit => assert!(this.answered > 0, "client {client}: closed without a word"),
-            // What a new connection has to say takes it a moment.
+            // A client without a response so far must get a 503.
+            Call::Admit => assert!(this.answered > 0, "client {client}: closed without a response"),
+            // A new connection has a grace time for its request.
             Call::Drain => assert!(
                 this.answered > 0 || now >= this.admitted_at + SILENCE,
-                "client {client}: accepted, and closed unheard"
+                "client {client}: closed within the grace time"
             ),
             Call::Drop => {}
             Call::Turn if this.answered > 0 && self.clients.iter().any(|other| other.waits) => {}
@@ -347,7 +352,7 @@ impl Net {
         let late = self.now >= since + scrape.patience;
         let fault = scrape.fault();
         let justified = match outcome {
-            // On a connection that was used before, this is not the end of it.
+            // On a reused connection, the scrape is retried instead.
             Outcome::NoResponse => lost.is_none_or(|last| {
                 got(last) == 0 && (!last.reused || self.pod_lost_unasked(scrape.address(), last.pod))
             }),
@@ -365,7 +370,7 @@ impl Net {
                 scrape.is_named() && self.justifies_lookup_failure(scrape.peer, outcome, since, patience)
             }
             Outcome::ConnectTimeout if self.now >= since + self.settings.timeouts.connect || late => true,
-            // An address refused, and there was no time left for the next.
+            // An address refused the connection, and no time was left for the next one.
             Outcome::ConnectionRefused if late && scrape.is_named() => true,
             _ => {
                 let to = scrape.address();
@@ -380,7 +385,7 @@ impl Net {
     fn justify_break(&self, client: usize) {
         let this = &self.clients[client];
         let ask = this.current().unwrap();
-        // An answer to a part of a request tells that it is wrong, or late.
+        // A response to an incomplete request is a 400 or a 408.
         let whole = this.exchange_since();
         let since = whole.or(ask.begun_at).expect("a request was begun").max(this.idle_since);
         let patience = match ask.kind {
@@ -388,12 +393,12 @@ impl Net {
                 let scrape = &self.scrapes[id];
                 let last = scrape.attempts.last().map(|attempt| self.pods[attempt.pod].conn);
                 let lost = last.is_some_and(|conn| self.kernel.conns[conn].peer_left());
-                // The worker may be in the body while a slow client has yet to take what precedes it.
+                // The worker may have reached the body while a slow client has not read the bytes before it.
                 let malformed = scrape.fault() == Fault::MalformedBody && scrape.is_read_beyond_sound(self);
                 if malformed || (lost && scrape.is_head_read(self)) {
                     return;
                 }
-                // If it waited in vain, it did not take what it was told of that.
+                // If it got no place in time, it did not read the rejection.
                 if this.waited { scrape.patience.min(self.settings.timeouts.scrape) } else { scrape.patience }
             }
             _ => self.settings.timeouts.scrape.min(self.settings.timeouts.header),
@@ -432,7 +437,7 @@ impl<'b> Head<'b> {
             let fields = lines.map(|line| line.split_once(": ")).collect::<Option<Vec<_>>>()?;
             Some((status, reason, fields))
         });
-        let Some((status, reason, fields)) = parts else { panic!("no head of an answer: {}", Shown(bytes)) };
+        let Some((status, reason, fields)) = parts else { panic!("not a response head: {}", Shown(bytes)) };
         Self { status: status.parse().unwrap(), reason, fields }
     }
 

@@ -107,7 +107,7 @@ impl EventLoop {
 
     /// Returns whether it was woken by another thread.
     pub(crate) fn is_woken(&mut self) -> bool {
-        self.poll.poll(&mut self.wakes, Some(Duration::ZERO)).expect("a look at the waker");
+        self.poll.poll(&mut self.wakes, Some(Duration::ZERO)).expect("the waker can be polled");
         self.is_woken |= !self.wakes.is_empty();
         self.is_woken
     }
@@ -144,10 +144,10 @@ impl EventLoop {
         let mut events = Vec::new();
         for id in held {
             net.kernel.conns[id].calls = 0;
-            // A connection that was just registered is told of at once; and see Net::pod_acts.
+            // Events of newly registered connections are never late; see also Net::pod_acts.
             let has_surplus = matches!(net.owners[id], Owner::Pod(pod) if net.pod_has_surplus(pod));
-            let must_be_told = !net.kernel.conns[id].told || has_surplus;
-            if net.chaos.events && !must_be_told && net.random.one_in(10) {
+            let must_be_reported = !net.kernel.conns[id].reported || has_surplus;
+            if net.chaos.events && !must_be_reported && net.random.one_in(10) {
                 continue;
             }
             events.extend(net.kernel.fetch(id));
@@ -161,7 +161,7 @@ impl EventLoop {
         }
         self.stale.clone_from(&events);
         if net.chaos.events {
-            // Those that are still there may have something to say by now; those that are gone may not.
+            // Open connections may have become ready by now; closed ones cannot.
             events.extend(stale.into_iter().filter(|(token, _)| {
                 !net.kernel.held_by(self.index).any(|id| net.kernel.token(id) == Some(*token))
             }));
@@ -198,7 +198,7 @@ impl EventLoop {
 impl Steps for EventLoop {
     fn on_events(&mut self, is_first: bool) -> io::Result<bool> {
         if is_first {
-            // What woke it is heard with the events.
+            // The cause of the wake is handled with the events.
             let is_woken = self.is_woken();
             self.net().wakes_heard += u64::from(is_woken);
             self.is_woken = false;
@@ -264,6 +264,6 @@ impl Steps for EventLoop {
     }
 
     fn end(&mut self) {
-        assert!(self.events.is_empty(), "events were fetched, and nobody heard them");
+        assert!(self.events.is_empty(), "fetched events were not handled");
     }
 }

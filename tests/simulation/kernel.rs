@@ -103,7 +103,7 @@ pub(crate) struct Conn {
     pub(crate) peer_closed: bool,
     /// The connection failed; the worker's calls return the error.
     pub(crate) failed: bool,
-    failure_told: bool,
+    failure_reported: bool,
     /// The worker has closed its sending direction.
     pub(crate) worker_ended: bool,
     pub(crate) worker_closed: Option<Close>,
@@ -119,8 +119,8 @@ pub(crate) struct Conn {
     /// There is an event to fetch.
     pub(crate) woken: bool,
     /// An event of it was fetched; and one with its end.
-    pub(crate) told: bool,
-    pub(crate) end_told: bool,
+    pub(crate) reported: bool,
+    pub(crate) end_reported: bool,
     /// An event reported it readable, or writable, and no call has failed with EAGAIN since.
     pub(crate) may: Ready,
     /// The worker's calls on it in this turn.
@@ -139,7 +139,7 @@ impl Conn {
             peer_ended: false,
             peer_closed: false,
             failed: false,
-            failure_told: false,
+            failure_reported: false,
             worker_ended: false,
             worker_closed: None,
             reset_on_close: false,
@@ -148,9 +148,9 @@ impl Conn {
             blocked: false,
             stalled: false,
             woken: false,
-            told: false,
-            end_told: false,
-            // A new connection takes a first write, before any event.
+            reported: false,
+            end_reported: false,
+            // A new connection accepts a first write before any event.
             may: if link == Link::Up { Ready::WRITE } else { Ready::NONE },
             calls: 0,
         }
@@ -283,7 +283,7 @@ impl Kernel {
         assert!(conn.token.is_none(), "connection {id} is registered twice");
         conn.token = Some(token);
         self.held.push(id);
-        conn.woken = true; // whatever holds already is told
+        conn.woken = true; // an existing state causes an event too
     }
 
     pub(crate) fn read(&mut self, id: ConnId, into: &mut [u8]) -> io::Result<usize> {
@@ -296,14 +296,14 @@ impl Kernel {
         let conn = &mut self.conns[id];
         assert!(conn.is_held() && conn.link == Link::Up, "read from {id}: {:?}", conn.link);
         assert!(!into.is_empty(), "an empty read could be taken for the end");
-        assert!(conn.may.has(Ready::READ), "a read from {id} that comes to nothing");
+        assert!(conn.may.has(Ready::READ), "a read from {id} that is known to return EAGAIN");
         if !conn.to_worker.is_empty() {
             let bytes = conn.to_worker.show(into.len());
             into[..bytes.len()].copy_from_slice(bytes);
             return Ok(bytes.len());
         }
-        if conn.failed && !conn.failure_told {
-            conn.failure_told = true;
+        if conn.failed && !conn.failure_reported {
+            conn.failure_reported = true;
             return Err(Errno::CONNRESET.into());
         }
         if conn.peer_ended {
@@ -327,14 +327,14 @@ impl Kernel {
         let conn = &mut self.conns[id];
         assert!(conn.is_held() && conn.link == Link::Up, "write to {id}: {:?}", conn.link);
         assert!(!bytes.is_empty() && !conn.worker_ended, "write to {id} after its end");
-        assert!(conn.may.has(Ready::WRITE), "a write to {id} that comes to nothing");
+        assert!(conn.may.has(Ready::WRITE), "a write to {id} that is known to return EAGAIN");
         if conn.failed {
-            let error = if conn.failure_told { Errno::PIPE } else { Errno::CONNRESET };
-            conn.failure_told = true;
+            let error = if conn.failure_reported { Errno::PIPE } else { Errno::CONNRESET };
+            conn.failure_reported = true;
             return Err(error.into());
         }
         if conn.peer_closed {
-            // The bytes are gone, and a reset comes back.
+            // The bytes are lost, and cause a reset.
             (conn.failed, conn.stalled) = (true, false);
             conn.wake();
             return Ok(bytes.len());
@@ -356,8 +356,8 @@ impl Kernel {
         match conn.link {
             Link::Connecting => Ok(false),
             Link::Failed(error) => Err(error.into()),
-            Link::Up if conn.failed && !conn.failure_told => {
-                conn.failure_told = true;
+            Link::Up if conn.failed && !conn.failure_reported => {
+                conn.failure_reported = true;
                 Err(Errno::CONNRESET.into())
             }
             Link::Up => Ok(true),
@@ -400,9 +400,9 @@ impl Kernel {
         let token = conn.token.filter(|_| std::mem::take(&mut conn.woken))?;
         let ready = conn.ready();
         conn.may = conn.may.with(ready);
-        conn.told = true;
-        conn.end_told |= ready.has(Ready::END);
-        // Whoever asked, and was told that there is no room, is told when there is.
+        conn.reported = true;
+        conn.end_reported |= ready.has(Ready::END);
+        // A registration that found no room gets an event once there is room.
         conn.blocked |= conn.link == Link::Up && !ready.has(Ready::WRITE);
         (ready != Ready::NONE).then_some((token, ready))
     }

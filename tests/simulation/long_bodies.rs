@@ -12,25 +12,25 @@ use super::{
 };
 
 #[test]
-fn a_long_answer_on_a_kept_connection_is_looked_at_and_passed_on() {
+fn a_long_response_on_a_persistent_connection_is_peeked_at_and_spliced() {
     let mut seen = [0; 3];
     for seed in PIPE_SEEDS {
         let mut sim = sim_with_pipes(seed);
         let (client, pod) = scraped_long(&mut sim);
-        assert_eq!(sim.net().looks, 0, "nothing is known of a new connection");
+        assert_eq!(sim.net().looks, 0, "a response on a new connection is not peeked at");
         for (at, bytes) in [32_768, 33_900, 65_536, 300_000, 1_000_000, 40_000].into_iter().enumerate() {
             let answer = long_answer(&format!("scrape {at}"), bytes);
-            assert_eq!(scrape(&mut sim, client, &answer), pod, "it serves again");
+            assert_eq!(scrape(&mut sim, client, &answer), pod, "the connection is reused");
         }
         assert_eq!((sim.pods(), sim.count(Outcome::Forwarded)), (vec![pod], 7));
         let net = sim.net();
-        assert_eq!(net.looks, 6, "one for each of those behind a long one");
+        assert_eq!(net.looks, 6, "one peek for each response after a long one");
         [net.looks, net.looks_passed_on, net.poured]
             .iter()
             .zip(&mut seen)
             .for_each(|(seen, sum)| *sum += seen);
     }
-    assert!(seen.iter().all(|&seen| seen > 0), "looks, those that were passed on, bytes poured: {seen:?}");
+    assert!(seen.iter().all(|&seen| seen > 0), "peeks, peeks then spliced, bytes spliced: {seen:?}");
 }
 
 /// The result of a response.
@@ -54,7 +54,7 @@ fn came_of(seed: u64, is_kept: bool, ask: &[u8], parts: &[&[u8]], ends: bool) ->
     sim.take(pod);
     let mut got = String::new();
     for part in parts {
-        // Where it is closed before it has said all, the rest is lost.
+        // If it is closed early, the rest is lost.
         if sim.is_held(pod) {
             got += &stream(&mut sim, pod, part, client);
         }
@@ -66,10 +66,10 @@ fn came_of(seed: u64, is_kept: bool, ask: &[u8], parts: &[&[u8]], ends: bool) ->
     got += &sim.take(client);
     let outcomes = sim.counted().iter().zip(before).map(|(now, before)| now - before).collect();
     if got.starts_with("HTTP/1.1 502 ") {
-        got.truncate(got.find("\r\n").expect("a line")); // its body tells how long it took
+        got.truncate(got.find("\r\n").expect("a line")); // the body contains the duration
     }
     let (head, rest) = got.split_once("\r\n\r\n").unwrap_or((&got, ""));
-    // The date of ours is that of another moment.
+    // A Date that psystrike adds differs.
     let lines = head.split("\r\n").filter(|line| !line.starts_with("Date: ") || *line == "Date: now");
     let got = lines.collect::<Vec<_>>().join("\r\n") + "\r\n\r\n" + rest;
     let client_ended = sim.net().kernel.conns[client].worker_ended;
@@ -77,7 +77,7 @@ fn came_of(seed: u64, is_kept: bool, ask: &[u8], parts: &[&[u8]], ends: bool) ->
 }
 
 #[test]
-fn whatever_comes_behind_a_long_answer_is_read_as_on_a_new_connection() {
+fn any_response_after_a_long_one_is_read_as_on_a_new_connection() {
     const HEAD: &[u8] = b"HEAD /pods/10.0.0.1/80/m HTTP/1.1\r\nHost: p\r\n\r\n";
     const OLD: &[u8] = b"GET /pods/10.0.0.1/80/m HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
     const CLOSES: &[u8] = b"GET /pods/10.0.0.1/80/m HTTP/1.1\r\nHost: p\r\nConnection: close\r\n\r\n";
@@ -85,7 +85,7 @@ fn whatever_comes_behind_a_long_answer_is_read_as_on_a_new_connection() {
     let long = |bytes| long_answer("second", bytes);
     let chunk = |bytes| format!("{bytes:x}\r\n{}\r\n", body("second", bytes));
     let chunked = |chunks: &str| head("Transfer-Encoding: chunked\r\n") + chunks;
-    // A head of so many bytes, which goes on as it came.
+    // Returns a response whose head has this many bytes, and is forwarded unchanged.
     let head_of = |bytes: usize, length: usize| {
         let start = head(&format!("Content-Length: {length}\r\nX: \r\n"));
         let filler = "f".repeat(bytes - start.len());
@@ -97,10 +97,10 @@ fn whatever_comes_behind_a_long_answer_is_read_as_on_a_new_connection() {
         ("long", long(40_000)),
         ("long enough", long(32_768)),
         ("too short by a byte", long(32_767)),
-        ("long enough but for what is looked at", long(33_000)),
-        ("long, behind what is looked at", long(34_000)),
+        ("long enough, except for the peeked part", long(33_000)),
+        ("long after the peeked part", long(34_000)),
         ("short", long(5)),
-        ("as long as what is looked at", long(1024 - long(100).len() + 100)),
+        ("as long as the peeked part", long(1024 - long(100).len() + 100)),
         ("empty", long(0)),
         ("no body", "HTTP/1.1 204 No Content\r\nDate: now\r\n\r\n".into()),
         ("not modified", "HTTP/1.1 304 Same\r\nDate: now\r\nContent-Length: 40000\r\n\r\n".into()),
@@ -124,10 +124,10 @@ fn whatever_comes_behind_a_long_answer_is_read_as_on_a_new_connection() {
             "a long interim",
             format!("HTTP/1.1 103 Hm\r\nLink: {}\r\n\r\n", "l".repeat(20_000)) + &long(40_000),
         ),
-        ("a head of a look but a byte", head_of(1023, 40_000)),
-        ("a head of a look", head_of(1024, 40_000)),
-        ("a head of a look and a byte", head_of(1025, 40_000)),
-        ("a head of two looks", head_of(2048, 40_000)),
+        ("a head one byte shorter than a peek", head_of(1023, 40_000)),
+        ("a head as long as a peek", head_of(1024, 40_000)),
+        ("a head one byte longer than a peek", head_of(1025, 40_000)),
+        ("a head as long as two peeks", head_of(2048, 40_000)),
         ("a head of 60 KB", head_of(60_000, 40_000)),
         ("until close", head("") + &body("second", 200_000)),
         ("until close, short", head("") + "up\n"),
@@ -135,9 +135,9 @@ fn whatever_comes_behind_a_long_answer_is_read_as_on_a_new_connection() {
         ("another protocol", "HTTP/1.1 101 Go\r\n\r\n".into()),
         ("two lengths", long(40_000).replace("Date: now\r\n", "Content-Length: 1\r\n")),
         ("bytes behind a long one", long(40_000) + "HTTP/1.1 200 OK\r\n\r\n"),
-        ("a byte behind a long one", long(40_000) + "x"),
+        ("a byte after a long one", long(40_000) + "x"),
         ("bytes behind a short one", long(5) + "HTTP/1.1 200 OK\r\n\r\n"),
-        ("bytes behind one that fills a look", long(1024 - long(100).len() + 100) + "x"),
+        ("bytes after one that fills a peek", long(1024 - long(100).len() + 100) + "x"),
     ];
     for (name, answer) in &answers {
         for (ask, asks) in [(SCRAPE, "GET"), (HEAD, "HEAD"), (OLD, "HTTP/1.0"), (CLOSES, "closes")] {
@@ -159,7 +159,7 @@ fn whatever_comes_behind_a_long_answer_is_read_as_on_a_new_connection() {
                 let kept = came_of(seed, true, ask, &parts, ends);
                 let cut = format!("{name}, {asks}, cut at {cut}");
                 if fresh.outcomes[Outcome::MalformedResponseBody as usize] > 0 {
-                    // Whether its head had gone on by then, and how much else, is a matter of how it was read.
+                    // Whether its head was forwarded by then, and how much of the body, depends on how it was read.
                     let is_sound = kept.got.starts_with("HTTP/1.1 502 ") || answer.starts_with(&kept.got);
                     assert!(is_sound || asks != "GET", "{cut}: {}", kept.got);
                     assert_eq!((kept.pod_is_kept, kept.outcomes), (false, fresh.outcomes), "{cut}");
@@ -174,7 +174,7 @@ fn whatever_comes_behind_a_long_answer_is_read_as_on_a_new_connection() {
 }
 
 #[test]
-fn a_long_answer_that_drips_is_whole() {
+fn a_slow_long_response_is_complete() {
     for seed in PIPE_SEEDS {
         let mut sim = sim_with_pipes(seed);
         let (client, pod) = scraped_long(&mut sim);
@@ -185,7 +185,7 @@ fn a_long_answer_that_drips_is_whole() {
         for part in answer.as_bytes().chunks(step) {
             sim.send(pod, part);
             if seed.is_multiple_of(4) {
-                got += &sim.take(client); // else it takes all of it at last
+                got += &sim.take(client); // otherwise it reads everything at the end
             }
         }
         got += &sim.take(client);
@@ -195,10 +195,10 @@ fn a_long_answer_that_drips_is_whole() {
 }
 
 #[test]
-fn bytes_behind_a_long_body_close_the_connection_and_reach_nobody() {
+fn bytes_after_a_long_body_close_the_connection_and_are_dropped() {
     for surplus in ["x", "\r\n", ANSWER_TEXT, &long_answer("poison", 50_000)] {
-        // They come with the answer; when it is whole, but before any turn has shown that; when it idles; or in
-        // portions, of which the first ends in them.
+        // They arrive with the response; when it is complete, but before a turn has noticed; when the connection is
+        // idle; or in portions, of which the first ends with them.
         for how in 0..4 {
             for seed in PIPE_SEEDS {
                 let mut sim = sim_with_pipes(seed);
@@ -224,7 +224,7 @@ fn bytes_behind_a_long_body_close_the_connection_and_reach_nobody() {
                     2 => {
                         let got = stream(&mut sim, pod, answer.as_bytes(), client);
                         sim.net().kernel.peer_send(pod, surplus.as_bytes());
-                        // The next request comes with the same events.
+                        // The next request arrives with the same events.
                         sim.send(client, SCRAPE);
                         got
                     }
@@ -235,7 +235,10 @@ fn bytes_behind_a_long_body_close_the_connection_and_reach_nobody() {
                     }
                 };
                 assert_same(&format!("seed {seed}"), &got, &answer);
-                assert!(!sim.is_held(pod), "{surplus:.20?} in way {how} with seed {seed}: it is kept");
+                assert!(
+                    !sim.is_held(pod),
+                    "{surplus:.20?} in way {how} with seed {seed}: the connection is pooled"
+                );
                 if how != 2 {
                     sim.send(client, SCRAPE);
                 }
@@ -249,7 +252,7 @@ fn bytes_behind_a_long_body_close_the_connection_and_reach_nobody() {
 const ANSWER_TEXT: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlies";
 
 #[test]
-fn a_pod_that_goes_within_a_long_body_leaves_it_visibly_broken() {
+fn a_pod_that_disconnects_within_a_long_body_leaves_it_visibly_broken() {
     let chunk = format!(
         "HTTP/1.1 200 OK\r\nDate: now\r\nTransfer-Encoding: chunked\r\n\r\n9c40\r\n{}",
         body("chunk", 40_000)
@@ -258,14 +261,14 @@ fn a_pod_that_goes_within_a_long_body_leaves_it_visibly_broken() {
     for (answer, expected) in [
         (long_answer("length", 40_000), Close::Fin),
         (chunk, Close::Fin),
-        (until_close, Close::Reset), // an end in order would pass it off as whole
+        (until_close, Close::Reset), // an orderly end would make it look complete
     ] {
         for how in 0..4 {
             for said in [0, 1, 200, 1024, 35_000, 39_000] {
                 for seed in PIPE_SEEDS.step_by(5) {
                     let is_end = expected == Close::Reset && how == 0;
                     if is_end {
-                        continue; // that is how it ends
+                        continue; // a regular end of this body
                     }
                     let mut sim = sim_with_pipes(seed);
                     let (client, pod) = scraped_long(&mut sim);
@@ -275,7 +278,7 @@ fn a_pod_that_goes_within_a_long_body_leaves_it_visibly_broken() {
                     let said = &answer[..(head + said).min(answer.len() - 1)];
                     let mut got = String::new();
                     if how == 3 {
-                        // Between the look and what follows it.
+                        // Between the peek and the next call.
                         sim.net().kernel.peer_send(pod, said.as_bytes());
                         sim.net().behind_look = Some(|kernel, pod| kernel.peer_reset(pod, true));
                     } else {
@@ -290,14 +293,14 @@ fn a_pod_that_goes_within_a_long_body_leaves_it_visibly_broken() {
                     sim.settle();
                     got += &sim.take(client);
                     let case = format!("{said:.60?} ({} bytes), how {how}, seed {seed}", said.len());
-                    // A reset overtakes what it follows.
+                    // A reset may overtake earlier bytes.
                     let (_, got) = got.split_once("\r\n\r\n").unwrap_or(("", ""));
                     assert!(said[head..].starts_with(got), "{case}");
                     let shows = expected == Close::Fin && how != 3;
                     assert!(!shows || said[head..].len() == got.len(), "{case}");
                     assert_eq!(end_of(&mut sim, client), Some(expected), "{case}");
                     assert_eq!((sim.pods(), sim.count(Outcome::ResponseTruncated)), (vec![], 1), "{case}");
-                    // Nothing of it is left in the way of others.
+                    // No bytes of it remain to affect others.
                     let client = sim.client();
                     scrape(&mut sim, client, &long_answer("after", 40_000));
                 }
@@ -307,7 +310,7 @@ fn a_pod_that_goes_within_a_long_body_leaves_it_visibly_broken() {
 }
 
 #[test]
-fn the_end_of_a_long_body_may_come_with_its_pods_end() {
+fn a_long_body_may_end_together_with_its_pods_connection() {
     for seed in PIPE_SEEDS {
         for ends in [false, true] {
             let mut sim = sim_with_pipes(seed);
@@ -331,7 +334,7 @@ fn the_end_of_a_long_body_may_come_with_its_pods_end() {
 }
 
 #[test]
-fn when_a_client_goes_within_a_long_body_nothing_of_it_is_left() {
+fn a_client_that_disconnects_within_a_long_body_leaves_no_bytes() {
     for seed in PIPE_SEEDS {
         for how in 0..4 {
             let mut sim = sim_with_pipes(seed);
@@ -339,11 +342,11 @@ fn when_a_client_goes_within_a_long_body_nothing_of_it_is_left() {
             let other = sim.client();
             sim.send(client, SCRAPE);
             let answer = long_answer("second", 900_000);
-            // More than it takes: the rest waits for it.
+            // More than the client reads: the rest waits for it.
             sim.net().kernel.peer_send(pod, &answer.as_bytes()[..60_000]);
             if seed.is_multiple_of(3) {
                 sim.settle();
-                // So much of it that not all of the rest is kept for the client either.
+                // So much that not all of the rest is held for the client.
                 sim.net().kernel.peer_send(pod, &answer.as_bytes()[60_000..]);
                 sim.settle();
             }
@@ -353,7 +356,7 @@ fn when_a_client_goes_within_a_long_body_nothing_of_it_is_left() {
                 1 => sim.net().kernel.peer_close(client),
                 2 => sim.net().kernel.peer_reset(client, true),
                 _ => {
-                    // The pour finds out, before any event tells of the reset.
+                    // The splice finds the reset before an event reports it.
                     sim.net().kernel.peer_reset(client, false);
                     sim.net().kernel.conns[client].woken = false;
                 }
@@ -361,7 +364,7 @@ fn when_a_client_goes_within_a_long_body_nothing_of_it_is_left() {
             sim.settle();
             sim.settle();
             if how == 3 && sim.is_held(client) {
-                // There was nothing to pour.
+                // There was nothing to splice.
                 sim.net().kernel.conns[client].woken = true;
                 sim.settle();
             }
@@ -382,7 +385,7 @@ fn a_client_that_stalls_within_a_long_body_gets_the_rest_later() {
         sim.take(pod);
         let answer = long_answer("second", 900_000);
         let mut left = answer.as_bytes();
-        // It takes nothing until nothing moves any more, then some, and so on.
+        // The client reads nothing until no byte moves, then some bytes, and so on.
         let mut kept_max = 528 * 1024;
         let mut got = Vec::new();
         for round in 0.. {
@@ -398,14 +401,14 @@ fn a_client_that_stalls_within_a_long_body_gets_the_rest_later() {
             let (read, written) =
                 (net.kernel.conns[pod].to_worker.taken, net.kernel.conns[client].from_worker.pushed);
             let kept = read - written;
-            assert!(kept <= kept_max, "{kept} bytes are kept for it, of at most {kept_max}");
+            assert!(kept <= kept_max, "{kept} bytes are held for it, of at most {kept_max}");
             if kept <= 64 * 1024 {
-                kept_max = 64 * 1024; // once it was slow, no more is taken for it than is read at once
+                kept_max = 64 * 1024; // for a slow client, at most one read is held
             }
             drop(net);
             let turns = sim.net().turn;
             sim.settle();
-            assert_eq!(sim.net().turn, turns, "nobody stirs until the client takes something");
+            assert_eq!(sim.net().turn, turns, "a turn ran although the client read nothing");
             let most = [1, 30_000, 64 * 1024, 5][round % 4];
             let taken = sim.net().kernel.peer_take(client, most);
             sim.settle();
@@ -421,7 +424,7 @@ fn a_client_that_stalls_within_a_long_body_gets_the_rest_later() {
 }
 
 #[test]
-fn a_client_that_stalls_within_a_long_body_for_too_long_is_given_up() {
+fn a_client_that_stalls_within_a_long_body_for_too_long_is_closed() {
     for seed in PIPE_SEEDS {
         let mut sim = sim_with_pipes(seed);
         let (client, pod) = scraped_long(&mut sim);
@@ -432,11 +435,11 @@ fn a_client_that_stalls_within_a_long_body_for_too_long_is_given_up() {
         sim.net().kernel.peer_send(pod, &answer.as_bytes()[sent..]);
         sim.settle();
         sim.pass(Duration::from_millis(2900));
-        assert!(sim.is_held(client) && sim.is_held(pod), "it has its time");
+        assert!(sim.is_held(client) && sim.is_held(pod), "closed before the deadline");
         sim.pass(Duration::from_millis(200));
         assert!(!sim.is_held(client) && !sim.is_held(pod));
         assert_eq!(sim.count(Outcome::ClientTimeout), 1);
-        // A pod that stalls is another matter.
+        // A pod that stalls has another outcome.
         let client = sim.client();
         sim.send(client, SCRAPE);
         let pod = sim.pods()[0];

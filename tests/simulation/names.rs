@@ -34,9 +34,9 @@ type Found = Result<Vec<IpAddr>, LookupError>;
 
 pub(crate) struct Resolver {
     random: Random,
-    /// Look-ups under way, and when they end.
+    /// The lookups in progress, and when they end.
     running: Vec<(Arc<str>, Duration, Timestamp, Found)>,
-    /// Look-ups that ended in a failure, and when.
+    /// The lookups that failed, and when.
     failed: Vec<(Arc<str>, Outcome, Timestamp)>,
 }
 
@@ -111,8 +111,8 @@ impl Net {
         self.resolver.running.iter().map(|(_, _, due, _)| *due).min()
     }
 
-    /// Returns whether a scrape of a named pod, whose request was read at `since`, may end so before any pod is
-    /// contacted.
+    /// Returns whether a scrape of a named pod, whose request was read at `since`, may end with this outcome before any
+    /// pod is contacted.
     pub(crate) fn justifies_lookup_failure(
         &self,
         pod: usize,

@@ -296,7 +296,7 @@ impl Net {
             }
             Err(error) => {
                 self.trace(|| format!("no connect to {to}: {error}"));
-                // While any pod connection idles at the worker, it has to give its descriptor.
+                // While the worker has an idle pod connection, it has to close that to free a descriptor.
                 if error != Errno::MFILE || self.idle_pods(worker) == 0 {
                     self.failed_connects.push((to, connect_outcome(&error.into())));
                 }
@@ -353,7 +353,7 @@ impl Net {
         let close = self.kernel.close(id, |end| random.below(end));
         let is_given_up = self.kernel.conns[id].delivers_within.is_some();
         let is_orphan = undelivered && close == Close::Fin && !is_given_up && self.call != Call::Drop;
-        assert!(!is_orphan, "{id} is closed with bytes in the kernel that nobody may ever take");
+        assert!(!is_orphan, "{id} is closed with bytes in the kernel that may never be read");
         self.progress = true;
         self.trace(|| format!("worker closes {id}, {:?}'s: {close:?}", self.owners[id]));
         match self.owners[id] {
@@ -370,7 +370,7 @@ impl Net {
         if clients + pods == 0 {
             return false;
         }
-        // Round from a random one on, so that all get their turn.
+        // In turn, starting with a random one.
         let first = self.random.below(clients + pods);
         for at in 0..clients + pods {
             let actor = (first + at) % (clients + pods);
@@ -396,6 +396,6 @@ pub(crate) fn connect_outcome(error: &io::Error) -> Outcome {
         UpstreamError::NoLocalPort | UpstreamError::Forbidden | UpstreamError::Other => {
             Outcome::ConnectFailed
         }
-        UpstreamError::Itself => unreachable!("no error of a connect"),
+        UpstreamError::Itself => unreachable!("not an error of connect"),
     }
 }

@@ -16,7 +16,7 @@ use super::{
 
 /// The kernel has all of a long response, and room for it at the client: only the worker itself ends its run.
 #[test]
-fn long_answers_take_turns_and_short_ones_go_first() {
+fn long_responses_take_turns_and_short_ones_run_first() {
     const MIB: usize = 1 << 20;
     const BODY: usize = 24 * MIB;
     let mut sim = sim();
@@ -28,12 +28,12 @@ fn long_answers_take_turns_and_short_ones_go_first() {
         let pods = sim.pods().len();
         (0..6).for_each(|_| sim.turn());
         let pod = sim.pods()[pods];
-        assert!(!sim.net().kernel.peer_take(pod, usize::MAX).is_empty(), "it was asked");
+        assert!(!sim.net().kernel.peer_take(pod, usize::MAX).is_empty(), "the pod received the request");
         sim.net().kernel.peer_send(pod, long_answer("bulk", BODY).as_bytes());
         client
     };
     let sent = |sim: &Sim, client: ConnId| sim.net().kernel.conns[client].from_worker.pushed;
-    // One alone is sent at most so much in a turn, before which new events are heard.
+    // A single response is limited per turn, and new events are fetched before the next.
     let first = begin(&mut sim);
     let mut turns = 0;
     while sent(&sim, first) < BODY / 4 {
@@ -44,7 +44,7 @@ fn long_answers_take_turns_and_short_ones_go_first() {
         turns += 1;
     }
     assert!(turns >= 4, "{turns}");
-    // Several take turns, and none gets far ahead.
+    // Several responses take turns at similar progress.
     let [second, third] = [begin(&mut sim), begin(&mut sim)];
     let all = [first, second, third];
     for _ in 0..6 {
@@ -67,14 +67,14 @@ fn long_answers_take_turns_and_short_ones_go_first() {
 }
 
 #[test]
-fn without_a_descriptor_for_a_pipe_a_long_answer_goes_on() {
+fn without_a_descriptor_for_a_pipe_a_long_response_is_copied() {
     for from in 0..3 {
         let mut sim = sim_with_pipes(1);
         let client = sim.client();
         sim.net().fds_max = if from == 0 { 2 } else { usize::MAX };
         for at in 0..6 {
             if at == from {
-                // That there was one before helps: it is kept.
+                // An earlier pipe is kept and still used.
                 sim.net().fds_max = 2;
             }
             let pod = scrape(&mut sim, client, &long_answer(&format!("scrape {at}"), 200_000));
@@ -83,7 +83,7 @@ fn without_a_descriptor_for_a_pipe_a_long_answer_goes_on() {
         assert_eq!(sim.count(Outcome::Forwarded), 6);
         assert_eq!(sim.net().poured > 0, from > 0);
         let poured = sim.net().poured;
-        // As soon as there is one again, there is a pipe again.
+        // As soon as a descriptor is free again, there is a pipe again.
         sim.net().fds_max = usize::MAX;
         scrape(&mut sim, client, &long_answer("at last", 200_000));
         assert!(sim.net().poured > poured);
@@ -91,7 +91,7 @@ fn without_a_descriptor_for_a_pipe_a_long_answer_goes_on() {
 }
 
 #[test]
-fn where_the_kernel_refuses_pipes_long_answers_are_copied() {
+fn if_the_kernel_refuses_pipes_long_responses_are_copied() {
     for seed in PIPE_SEEDS {
         for call in [Optional::Pipe, Optional::Fill, Optional::Look, Optional::Pour] {
             for (nth, error) in Refusal::ERRORS.into_iter().enumerate() {
@@ -106,7 +106,7 @@ fn where_the_kernel_refuses_pipes_long_answers_are_copied() {
                 assert!(!sim.shared.splices(), "{case}");
                 assert_eq!(sim.count(Outcome::Forwarded), 8, "{case}");
                 let poured = sim.net().poured;
-                // Once and for good.
+                // The refusal is final.
                 sim.net().chaos.refuses = None;
                 scrape(&mut sim, client, &long_answer("at last", 200_000));
                 assert_eq!(sim.net().poured, poured, "{case}");
@@ -116,7 +116,7 @@ fn where_the_kernel_refuses_pipes_long_answers_are_copied() {
 }
 
 #[test]
-fn a_pod_that_fails_within_a_long_body_fails_alone() {
+fn a_pod_that_fails_within_a_long_body_affects_no_other() {
     let mut sim = sim_with_pipes(1);
     let (client, pod) = scraped_long(&mut sim);
     sim.send(client, SCRAPE);
@@ -159,7 +159,7 @@ fn long_bodies_of_two_clients_in_turn_do_not_mix() {
             while clients.iter().any(|&client| !sim.net().kernel.conns[client].from_worker.is_empty()) {
                 (0..2).for_each(|at| got[at] += &sim.take(clients[at]));
             }
-            // Which of the connections got which of the requests is not for us to know.
+            // Which connection got which request is unknown here.
             got.sort_by_key(|got| !got.contains("pod 0"));
             got.iter()
                 .zip(&answers)
@@ -170,7 +170,7 @@ fn long_bodies_of_two_clients_in_turn_do_not_mix() {
 }
 
 #[test]
-fn a_pod_that_answers_at_length_before_it_has_read_is_not_kept() {
+fn a_pod_with_a_long_early_response_is_not_pooled() {
     for seed in PIPE_SEEDS {
         let mut sim = sim_with_pipes(seed);
         sim.net().rooms = [1 << 20, 1000];

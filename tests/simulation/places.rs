@@ -9,7 +9,7 @@ use super::{
 };
 
 #[test]
-fn when_all_places_are_taken_the_client_that_idled_longest_goes() {
+fn when_all_places_are_taken_the_longest_idle_client_is_evicted() {
     let mut sim = Sim::new(1, 3, 100);
     let clients = [(); 3].map(|()| sim.client());
     for client in [1, 0, 2] {
@@ -27,7 +27,7 @@ fn when_all_places_are_taken_the_client_that_idled_longest_goes() {
 }
 
 #[test]
-fn whoever_is_turned_away_is_told_unless_there_are_too_many_of_them() {
+fn clients_turned_away_get_503_unless_there_are_too_many() {
     const TURNED_AWAY_MAX: usize = 64;
     let mut sim = Sim::new(1, 1, 100);
     let busy = sim.client();
@@ -37,7 +37,7 @@ fn whoever_is_turned_away_is_told_unless_there_are_too_many_of_them() {
     assert!(!sim.is_held(too_many));
     assert_starts(&sim.take(too_many), "HTTP/1.1 503 too many clients\r\n");
     for client in turned_away {
-        assert!(sim.is_held(client), "those that came later did not push it out");
+        assert!(sim.is_held(client), "later ones did not evict it");
         sim.send(client, SCRAPE);
         assert_eq!(sim.take(client), "", "it waits for a place");
     }
@@ -46,7 +46,7 @@ fn whoever_is_turned_away_is_told_unless_there_are_too_many_of_them() {
         assert_starts(&sim.take(client), "HTTP/1.1 503 too many clients\r\n");
         assert!(sim.net().kernel.conns[client].worker_ended);
     }
-    // A place that gets free goes to the next who comes, even while those linger.
+    // A place that becomes free goes to the next client, even while those linger.
     let pod = sim.pods()[0];
     assert_answer(&mut sim, busy, pod);
     let next = sim.client();
@@ -58,7 +58,7 @@ fn whoever_is_turned_away_is_told_unless_there_are_too_many_of_them() {
 }
 
 #[test]
-fn clients_that_wait_get_places_in_the_order_in_which_they_came() {
+fn waiting_clients_get_places_in_order() {
     let mut sim = Sim::new(1, 1, 100);
     let busy = sim.client();
     sim.send(busy, SCRAPE);
@@ -70,11 +70,11 @@ fn clients_that_wait_get_places_in_the_order_in_which_they_came() {
     }
     sim.net().kernel.peer_close(gone);
     sim.settle();
-    assert!(!sim.is_held(gone), "it waits no more");
+    assert!(!sim.is_held(gone), "it does not wait any more");
     sim.pass(WAIT / 2);
-    // The answer makes a client idle, and that one makes room at once.
+    // The response makes a client idle, and it is evicted at once.
     assert_answer(&mut sim, busy, pod);
-    assert_eq!((sim.is_served(busy), sim.is_served(first)), (false, false), "each is the next to make room");
+    assert_eq!((sim.is_served(busy), sim.is_served(first)), (false, false), "each is evicted in turn");
     assert_starts(&sim.take(first), "HTTP/1.1 200 OK\r\n");
     assert_starts(&sim.take(second), "HTTP/1.1 200 OK\r\n");
     assert!(sim.is_held(second));
@@ -82,7 +82,7 @@ fn clients_that_wait_get_places_in_the_order_in_which_they_came() {
 }
 
 #[test]
-fn a_wait_that_is_over_takes_no_room_of_another() {
+fn an_ended_wait_takes_no_place_of_another() {
     let mut sim = Sim::new(1, 1, 100);
     let busy = sim.client();
     sim.send(busy, SCRAPE);
@@ -99,7 +99,7 @@ fn a_wait_that_is_over_takes_no_room_of_another() {
 }
 
 #[test]
-fn a_new_client_is_not_closed_for_a_newer_one_before_it_had_time_to_ask() {
+fn a_new_client_has_a_grace_time_before_it_is_closed_for_a_newer_one() {
     let mut sim = Sim::new(1, 2, 100);
     let silent = sim.client();
     sim.pass(SILENCE / 2);
@@ -107,13 +107,13 @@ fn a_new_client_is_not_closed_for_a_newer_one_before_it_had_time_to_ask() {
     let waits = sim.client();
     sim.send(waits, PAGE);
     assert!(sim.is_held(silent) && sim.is_held(asks) && sim.take(waits).is_empty());
-    // One that has its answer is the first to go, although another one is silent.
+    // An idle client is evicted first, although another one is silent.
     sim.send(asks, PAGE);
     assert_starts(&sim.take(asks), "HTTP/1.1 200 OK\r\n");
     assert_eq!((sim.is_served(asks), sim.is_served(silent)), (false, true));
     assert_starts(&sim.take(waits), "HTTP/1.1 200 OK\r\n");
 
-    // With nobody else to go, the silent one is told when its time is up.
+    // If no client is idle, the silent one gets a 503 after the grace time.
     sim.send(waits, SCRAPE);
     let waits = sim.client();
     sim.send(waits, PAGE);
@@ -122,14 +122,14 @@ fn a_new_client_is_not_closed_for_a_newer_one_before_it_had_time_to_ask() {
     sim.pass(Duration::from_millis(1));
     assert_starts(&sim.take(silent), "HTTP/1.1 503 too many clients\r\n");
     assert_starts(&sim.take(waits), "HTTP/1.1 200 OK\r\n");
-    // What it asks for then does not destroy what it was told.
+    // Its later request does not destroy the response.
     sim.send(silent, PAGE);
     assert_eq!(sim.take(silent), "");
     sim.net().kernel.peer_close(silent);
     sim.settle();
     assert_eq!(close_of(&sim, silent), Some(Close::Fin));
 
-    // In nobody's way, it has the time that a request's head has.
+    // If no other client waits, it has the time limit of a request's head.
     let silent = sim.client();
     sim.pass(Duration::from_millis(1499));
     assert!(sim.is_held(silent));
@@ -138,7 +138,7 @@ fn a_new_client_is_not_closed_for_a_newer_one_before_it_had_time_to_ask() {
 }
 
 #[test]
-fn a_client_with_requests_left_to_answer_does_not_idle() {
+fn a_client_with_pending_requests_is_not_idle() {
     const REQUESTS: usize = 30;
     for drains in [false, true] {
         let mut sim = Sim::new(1, 1, 100);
@@ -158,7 +158,7 @@ fn a_client_with_requests_left_to_answer_does_not_idle() {
 }
 
 #[test]
-fn a_client_that_is_accepted_as_the_process_closes_is_heard() {
+fn a_client_accepted_during_shutdown_may_send_a_request() {
     let mut sim = sim();
     let [talks, says_nothing, speaks_later] = [(); 3].map(|()| sim.connect_to(0));
     sim.net().kernel.peer_send(talks, PAGE);

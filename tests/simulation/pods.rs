@@ -202,7 +202,7 @@ impl Answer {
         match body {
             Body::Length if status != 204 => {
                 if !plain && random.one_in(12) {
-                    // All of the answer in exactly one read.
+                    // All of the response in exactly one read.
                     let length =
                         fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>();
                     let head =
@@ -228,7 +228,7 @@ impl Answer {
             goes.clear();
             content.clear();
             sound = None;
-            // An answer to HEAD has no body, whatever it says.
+            // A response to HEAD has no body, whatever its fields are.
             body = Body::Empty;
         }
         let malformed_body = sound.is_some();
@@ -265,7 +265,7 @@ impl Answer {
         }
         head += "\r\n";
         if fault == Fault::None && random.one_in(12) {
-            // What breaks the grammar and means one thing is that thing.
+            // An unambiguous head that breaks the grammar is forwarded.
             head = match random.below(3) {
                 0 => head.replace("\r\n", "\n"),
                 1 => head.replacen("HTTP/1.1 ", "HTTP/1.2  ", 1),
@@ -282,7 +282,7 @@ impl Answer {
             let at = if random.one_in(4) { 0 } else { random.below(most) };
             fault = match random.below(3) {
                 0 => Fault::Stall { at: random.below(whole.len()) },
-                // Without a length, an answer may be cut at its very end, but only a reset shows it.
+                // A response until close may be cut at its very end, but only a reset shows it.
                 1 if body == Body::UntilClose => {
                     Fault::Cut { at: random.below(whole.len() + 1), resets: true }
                 }
@@ -377,7 +377,7 @@ fn chunk(
         }
         at += size;
     }
-    // A chunk that is longer than its size, or a size that is none.
+    // A chunk that is longer than its size, or an invalid size.
     if random.one_in(2) && at < content.len() {
         for coded in [&mut *wire, &mut *goes] {
             coded.extend_from_slice(b"1\r\n");

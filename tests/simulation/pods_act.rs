@@ -70,7 +70,7 @@ impl Net {
             return false;
         }
         if !conn.is_held() {
-            // What is left is sent into the void, which shows.
+            // The rest is sent to a closed connection, which causes a reset.
             self.pod_leaves(pod, false);
             return true;
         }
@@ -89,8 +89,8 @@ impl Net {
         if let Some(id) = this.scrape {
             return (is_read || early) && self.pod_answers(pod, id, now);
         }
-        // An idle connection that another request is on its way to gets no surplus: that, nobody can tell from
-        // the beginning of an answer.
+        // No surplus on a connection that a request is being sent on: it could not be distinguished from the beginning
+        // of a response.
         let rests = this.released.is_some_and(|turn| turn < self.turn) && mid_turn;
         if let Some(at) = this.surplus_at.filter(|at| *at <= now && this.head.is_empty() && !rests) {
             let sent = self.kernel.peer_send(this.conn, this.surplus);
@@ -154,7 +154,7 @@ impl Net {
             self.pod_leaves(pod, resets);
             return true;
         } else {
-            return false; // it stalls
+            return false; // the pod stalls
         }
         self.trace(|| format!("pod {pod} has answered scrape {id}: {fault:?}"));
         if matches!(fault, Fault::Cut { .. }) {
@@ -218,7 +218,7 @@ impl Net {
             self.pod_is_asked(pod);
         }
         let this = &mut self.pods[pod];
-        assert!(this.request_end.is_none(), "pod {pod}: bytes behind a request: {}", Shown(bytes));
+        assert!(this.request_end.is_none(), "pod {pod}: bytes after a request: {}", Shown(bytes));
         this.head.extend_from_slice(bytes);
         if !this.known {
             self.pod_reads_request_line(pod);
@@ -232,7 +232,7 @@ impl Net {
             assert_eq!(lines[1], format!("Host: {host}:{}", this.address.port()), "pod {pod}");
             assert!(lines.last().unwrap().ends_with(" psystrike"), "pod {pod}: {head}");
             if this.scrape.is_none() {
-                this.awaits_request(); // the answer came before
+                this.awaits_request(); // the pod responded early
             }
             assert!(!head.contains("\r\nConnection") && !head.contains("\r\n\r\n\r\n"), "pod {pod}: {head}");
         }
@@ -248,13 +248,10 @@ impl Net {
         }
         let conn = &self.kernel.conns[this.conn];
         let released = this.released.expect("the last answer was read to its end");
-        assert!(conn.watched, "pod {pod} is used again, and would be waited for if it had vanished");
-        assert!(this.reusable && this.scrape.is_none(), "pod {pod} is used again");
-        assert!(released < self.turn, "pod {pod} is used again in the turn that released it");
-        assert_eq!(
-            conn.to_worker.pushed, this.answer_end,
-            "pod {pod} is used again in spite of surplus bytes"
-        );
+        assert!(conn.watched, "pod {pod} is reused, but the kernel would not detect that it vanished");
+        assert!(this.reusable && this.scrape.is_none(), "pod {pod} is reused");
+        assert!(released < self.turn, "pod {pod} is reused in the turn in which it was pooled");
+        assert_eq!(conn.to_worker.pushed, this.answer_end, "pod {pod} is reused in spite of surplus bytes");
         this.surplus_at = None;
         self.reused += 1;
     }
@@ -275,25 +272,25 @@ impl Net {
         (this.scrape, this.asked) = (Some(scrape.id), Some(scrape.id));
         if let [first, _] = scrape.attempts[..] {
             let conn = &self.kernel.conns[self.pods[first.pod].conn];
-            assert!(first.reused && !attempt.reused, "scrape {id} is sent again without need");
+            assert!(first.reused && !attempt.reused, "scrape {id} is retried without need");
             let read = &scrape.answer.wire[..conn.to_worker.taken - first.from];
             let stale = !read.iter().zip(b"HTTP/").all(|(read, expected)| read == expected);
-            assert!(stale || read.len() < 5, "scrape {id} is sent again, and was answered");
+            assert!(stale || read.len() < 5, "scrape {id} is retried after a response");
             assert!(
                 (stale || conn.peer_left()) && !conn.is_held(),
-                "scrape {id} is sent again while it may be answered"
+                "scrape {id} is retried while the pod may respond"
             );
             self.sent_again += 1;
         }
-        assert!(scrape.attempts.len() <= 2, "scrape {id} is sent again and again");
-        self.trace(|| format!("pod {pod} is asked for scrape {id}"));
+        assert!(scrape.attempts.len() <= 2, "scrape {id} is retried more than once");
+        self.trace(|| format!("pod {pod} receives scrape {id}"));
     }
 
     /// The worker is about to read from a pod.
     pub(crate) fn pod_is_read(&self, pod: usize) {
         let Some(client) = self.pods[pod].asked.map(|id| self.scrapes[id].client) else { return };
         let conn = &self.kernel.conns[self.clients[client].conn.unwrap()];
-        assert!(!conn.stalled || !conn.is_held(), "pod {pod} is read while client {client} takes nothing");
+        assert!(!conn.stalled || !conn.is_held(), "pod {pod} is read while client {client} reads nothing");
     }
 
     pub(crate) fn pod_was_read(&mut self, pod: usize) {
@@ -349,24 +346,28 @@ impl Net {
             return;
         }
         if self.pod_idles(this) {
-            let told = conn.has_news() && !conn.woken;
-            assert!(!told, "pod {pod} idles although it {}", if conn.peer_ended { "ended" } else { "sent" });
+            let is_unnoticed = conn.has_news() && !conn.woken;
+            assert!(
+                !is_unnoticed,
+                "pod {pod} is idle although it {}",
+                if conn.peer_ended { "ended" } else { "sent" }
+            );
             return;
         }
         if conn.link != Link::Up || this.head.is_empty() && this.served == 0 {
             let late = self.now > this.opened_at + self.settings.timeouts.connect + SLACK;
-            assert!(!late, "pod {pod} is connected to for ever");
+            assert!(!late, "pod {pod} is connecting forever");
         }
         let Some(scrape) = this.asked.map(|id| &self.scrapes[id]) else { return };
         let late = self.now > this.asked_at + scrape.patience + SLACK;
-        assert!(!late, "scrape {} is answered for ever", scrape.id);
+        assert!(!late, "scrape {} receives a response forever", scrape.id);
         let client = &self.clients[scrape.client];
         let client = &self.kernel.conns[client.conn.unwrap()];
         // Until the line of a next request is sent, only the last one's client is known.
         let is_next = !this.head.is_empty() && !this.known;
         assert!(
-            is_next || client.is_held() && !client.end_told,
-            "pod {pod} works on although its client has gone"
+            is_next || client.is_held() && !client.end_reported,
+            "pod {pod} is still active although its client has gone"
         );
     }
 
@@ -377,13 +378,16 @@ impl Net {
         if !conn.is_held() || conn.link != Link::Up {
             return;
         }
-        assert!(this.served > 0 || !this.head.is_empty(), "the worker sleeps and does not ask pod {pod}");
+        assert!(
+            this.served > 0 || !this.head.is_empty(),
+            "the worker sleeps although a request for pod {pod} is unsent"
+        );
         let Some(id) = this.asked else { return };
         let client = &self.kernel.conns[self.clients[self.scrapes[id].client].conn.unwrap()];
-        // Where there is no room, it sleeps for a while, and then somebody gives way.
+        // Without room, it sleeps for a while, and then a session is ended.
         assert!(
             !conn.has_news() || client.stalled || self.is_full(conn.worker),
-            "the worker sleeps on an answer of pod {pod}"
+            "the worker sleeps although pod {pod} sent a response"
         );
     }
 }

@@ -104,7 +104,7 @@ impl Sim {
         let random = &mut Random::new(seed);
         let mut clients_max = random.pick(&[1, 2, 100, 100, 100]);
         let idle_max = random.pick(&[0, 1, 2, 100, 100]);
-        // Apart from the rest, so that it changes nothing of what else a seed means.
+        // From separate random numbers, so that the other sequences of a seed stay the same.
         let buffers = &mut Random::new(seed ^ 0xb0ff);
         let tight = buffers.one_in(4);
         let buffers_max = if tight { buffers.pick(&TIGHT_BUFFERS_MAX) * workers } else { BUFFERS_MAX };
@@ -126,7 +126,7 @@ impl Sim {
             net.fds_max = 3 + random.below(6);
         }
         net.long = random.one_in(4);
-        // Drawn apart, so that the seeds stay what they were.
+        // Drawn separately, so that the other sequences of a seed stay the same.
         let apart = &mut Random::new(seed ^ u64::MAX);
         net.chaos.refuses = apart.one_in(6).then(|| Refusal::random(apart));
         let (now, draws) = (net.now, Draws { timeouts: net.settings.timeouts, long: net.long });
@@ -158,7 +158,7 @@ impl Sim {
 
     /// Returns the first worker, for a call other than a turn.
     pub(crate) fn worker(&mut self) -> &mut Worker<SimNetwork> {
-        self.event_loop(0).expect("the worker lives").worker()
+        self.event_loop(0).expect("the worker is running").worker()
     }
 
     /// Runs until all clients are gone, and then until nothing is left. Returns how often each outcome was counted.
@@ -203,19 +203,19 @@ impl Sim {
     /// A client that the test plays connects, and waits to be accepted by this worker.
     pub(crate) fn connect_to(&mut self, worker: usize) -> ConnId {
         let id = self.net().add_conn(Owner::Test, None, Link::Up, [64 * 1024; 2]);
-        self.event_loop(worker).expect("the worker lives").connect(id);
+        self.event_loop(worker).expect("the worker is running").connect(id);
         id
     }
 
     /// A worker accepts a connection.
     pub(crate) fn admit(&mut self, worker: usize, id: ConnId) {
-        self.event_loop(worker).expect("the worker lives").admit(id);
+        self.event_loop(worker).expect("the worker is running").admit(id);
     }
 
     /// A peer that the test plays sends all of `bytes`, and the workers run.
     pub(crate) fn send(&mut self, id: ConnId, bytes: &[u8]) {
         let sent = self.net().kernel.peer_send(id, bytes);
-        assert_eq!(sent, bytes.len(), "there is room");
+        assert_eq!(sent, bytes.len(), "the kernel has room");
         self.settle();
     }
 
@@ -248,7 +248,7 @@ impl Sim {
         let wakes = self.next_wake();
         let next = wakes.into_iter().chain(self.net().next_lookup_end()).min();
         let mut net = self.net.borrow_mut();
-        net.now = net.now.max(next.expect("something is going to happen"));
+        net.now = net.now.max(next.expect("an event is due"));
         net.end_lookups(&self.shared);
         net.begin_lookups(&self.shared);
         drop(net);
@@ -290,7 +290,7 @@ impl Sim {
     /// Performs one step: peers act, a worker has its turn, or time passes. Returns whether the run is over.
     fn step(&mut self) -> bool {
         self.steps += 1;
-        assert!(self.steps < STEPS_MAX, "this never ends");
+        assert!(self.steps < STEPS_MAX, "the run does not end");
         let acts = self.net().random.below(6);
         for _ in 0..acts {
             if !self.peer_acts() {
@@ -300,7 +300,7 @@ impl Sim {
         self.net.borrow_mut().end_lookups(&self.shared);
         self.net.borrow_mut().begin_lookups(&self.shared);
         if let Some(worker) = self.next_ready() {
-            // An event loop that is busy finds several events at once.
+            // A busy event loop finds several events at once.
             let due = self.event_loops().any(EventLoop::is_due);
             if due || self.net().random.below(3) > 0 || !self.peer_acts() {
                 self.turn_of(worker);
@@ -325,7 +325,7 @@ impl Sim {
             return false;
         }
         let next = self.next_wake().into_iter().chain(wakes).min();
-        self.sleep_until(next.expect("something is going to happen, or all would be over"));
+        self.sleep_until(next.expect("an event is due, or the run would be over"));
         true
     }
 
@@ -389,8 +389,8 @@ impl Sim {
 
     /// A turn of a worker's event loop.
     pub(crate) fn turn_of(&mut self, worker: usize) {
-        let event_loop = self.event_loops[worker].as_mut().expect("the worker lives");
-        if turn(event_loop).expect("nothing fails for good") {
+        let event_loop = self.event_loops[worker].as_mut().expect("the worker is running");
+        if turn(event_loop).expect("the event loop does not fail") {
             event_loop.sleep();
         } else {
             self.net().call = Call::Drop;
@@ -406,7 +406,7 @@ impl Drop for Sim {
         if let Ok(mut net) = self.net.try_borrow_mut() {
             net.call = Call::Drop;
         }
-        // The workers are dropped while the network is still there to see it.
+        // The workers are dropped first, so that the network observes it.
         self.event_loops.clear();
     }
 }

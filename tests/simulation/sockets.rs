@@ -64,7 +64,7 @@ impl SimSocket {
 /// A pipe with slots of random sizes, which returns its bytes in random portions.
 impl Pipe<SimSocket> for SimPipe {
     fn splice_in(&mut self, from: &SimSocket, bytes: usize) -> io::Result<usize> {
-        assert!(self.bytes.is_empty(), "bytes of one answer meet those of another");
+        assert!(self.bytes.is_empty(), "bytes of two responses are in the pipe");
         from.net.borrow_mut().refuse(Optional::Fill)?;
         from.take(|net| {
             let most = if net.random.one_in(2) { bytes } else { 1 + net.random.below(bytes) };
@@ -78,7 +78,7 @@ impl Pipe<SimSocket> for SimPipe {
 
     fn peek(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let most = into.len().min(self.bytes.len());
-        assert!(most > 0, "a look into an empty pipe");
+        assert!(most > 0, "an empty pipe is peeked at");
         let net = &mut *self.net.borrow_mut();
         net.refuse(Optional::Look)?;
         let bytes = if net.random.one_in(4) { 1 + net.random.below(most) } else { most };
@@ -104,7 +104,7 @@ impl Pipe<SimSocket> for SimPipe {
         net.poured += taken as u64;
         net.looks_passed_on += u64::from(mem::take(&mut net.looked));
         net.wrote(into.id, &poured);
-        // A portion that was taken whole says nothing of the rest.
+        // A complete portion shows nothing about the rest.
         net.kernel.conns[into.id].stalled |= taken < bytes && !self.bytes.is_empty();
         Ok(taken)
     }
@@ -174,7 +174,7 @@ impl Transport for SimSocket {
         match net.owners[self.id] {
             Owner::Test => {}
             Owner::Client(client) => net.client_ended(client),
-            Owner::Pod(_) => panic!("only clients' connections are closed half"),
+            Owner::Pod(_) => panic!("only clients' connections are half-closed"),
         }
     }
 
@@ -197,7 +197,7 @@ impl Transport for SimSocket {
 
 impl Drop for SimSocket {
     fn drop(&mut self) {
-        // It is borrowed only where a test fails within a call.
+        // It is borrowed already only if a test fails within a call.
         if let Ok(mut net) = self.net.try_borrow_mut() {
             net.closed(self.id);
         }

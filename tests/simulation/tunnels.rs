@@ -167,7 +167,7 @@ impl Tunnel {
             left = &left[sent..];
             sim.settle();
             if sent == 0 {
-                break; // no more is taken by now
+                break; // the worker accepts no more now
             }
         }
         ways[0].sent = (request.len() - left.len()).checked_sub(head.len()).expect("the head is sent");
@@ -176,7 +176,7 @@ impl Tunnel {
         if !response.starts_with(b"HTTP/1.1 200 ") {
             let outcome = to.check_failure(sim, &String::from_utf8_lossy(&response), asked_at);
             while !sim.take(client).is_empty() {}
-            assert_eq!(end_of(sim, client), Some(Close::Fin), "a refusal ends in order");
+            assert_eq!(end_of(sim, client), Some(Close::Fin), "a refusal ends orderly");
             return Err(outcome);
         }
         assert_eq!(response, ESTABLISHED);
@@ -210,7 +210,11 @@ impl Tunnel {
     fn take(&mut self, sim: &mut Sim, side: usize, most: usize) -> usize {
         let taken = sim.net().kernel.peer_take(self.sides[side], most);
         let way = &mut self.ways[1 - side];
-        assert!(taken == way.bytes(way.got, taken.len()), "other bytes than were sent, behind {}", way.got);
+        assert!(
+            taken == way.bytes(way.got, taken.len()),
+            "bytes differ from the sent ones after {}",
+            way.got
+        );
         way.got += taken.len();
         assert!(way.got <= way.sent, "more than was sent");
         taken.len()
@@ -265,13 +269,13 @@ impl Tunnel {
             self.take_all(sim);
             if self.reset_by.is_none() {
                 let other = sim.net().kernel.conns[self.sides[1 - side]].worker_ended;
-                assert!(other, "an end passes on behind the last byte, while the other direction is open");
+                assert!(other, "an end is passed on after the last byte, while the other direction is open");
             }
         }
-        sim.pass(Duration::from_millis(60)); // both have taken all, which is noticed by and by
+        sim.pass(Duration::from_millis(60)); // the worker checks periodically whether both have taken all bytes
         let closes = self.closes(sim);
         if let Some(side) = self.reset_by {
-            // Where both had ended before, and all had come through, it comes too late to be seen.
+            // If both had ended and all bytes were delivered, a reset comes too late to be noticed.
             let way = &self.ways[side];
             let is_late = self.ways.iter().all(|way| way.ended) && way.got == way.sent;
             let is_seen = closes[1 - side] == Some(Close::Reset);
@@ -281,15 +285,15 @@ impl Tunnel {
             );
             return;
         }
-        assert_eq!(closes, [Some(Close::Fin); 2], "an end in order");
+        assert_eq!(closes, [Some(Close::Fin); 2], "an orderly end");
         for way in &self.ways {
-            assert_eq!((way.got, way.ended), (way.sent, true), "all of it, and its end");
+            assert_eq!((way.got, way.ended), (way.sent, true), "all bytes, and the end");
         }
     }
 }
 
 impl Tunnel {
-    /// However it ended: an end in order is behind the last byte, and what lacks one was reset.
+    /// In every case: an orderly end follows the last byte; otherwise the side was reset.
     fn check_end(&mut self, sim: &mut Sim) {
         for side in [0, 1] {
             while self.take(sim, side, usize::MAX) > 0 {}
@@ -336,7 +340,7 @@ fn tunnels_whatever_happens(seed: u64, random: &mut Random) -> [u64; 5] {
             sim.turn_of_any();
         }
     }
-    // Apart from the rest, so that seeds mean what they meant.
+    // From separate random numbers, so that the other sequences of a seed stay the same.
     match Random::new(seed ^ 0x1d1e).below(8) {
         0 => {
             sim.settle();
@@ -352,21 +356,21 @@ fn tunnels_whatever_happens(seed: u64, random: &mut Random) -> [u64; 5] {
         _ => tunnels.iter_mut().for_each(|tunnel| tunnel.finish(&mut sim)),
     }
     tunnels.iter_mut().for_each(|tunnel| tunnel.check_end(&mut sim));
-    assert!(sim.net().kernel.held.is_empty(), "nothing is kept, nor pooled");
+    assert!(sim.net().kernel.held.is_empty(), "a connection is still open");
     let counters: Vec<_> = (0..workers).map(|worker| sim.shared.counters(worker)).collect();
     let sum = |count: fn(&psystrike::proxy::metrics::Counters) -> u64| -> u64 {
         counters.iter().map(|counters| count(counters)).fold(0, u64::wrapping_add)
     };
     assert_eq!((sum(|it| it.tunnels.get()), sum(|it| it.buffered_bytes.get())), (0, 0));
     let down: usize = tunnels.iter().map(|tunnel| tunnel.ways[1].got).sum();
-    assert!(sum(|it| it.tunnel_to_clients.get()) >= down as u64, "every byte is counted");
+    assert!(sum(|it| it.tunnel_to_clients.get()) >= down as u64, "the counters miss bytes");
     let resets = tunnels.iter().filter(|tunnel| tunnel.reset_by.is_some()).count();
     let spliced = sim.net().poured;
     [down as u64, resets as u64, spliced, named, refused]
 }
 
 #[test]
-fn whatever_happens_to_tunnels_no_byte_is_lost_doubled_or_crossed() {
+fn random_tunnels_lose_double_or_misdirect_no_byte() {
     let count = seed_count(SEEDS);
     let met = RefCell::new([0; 5]);
     with_seeds(count, |seed, random| {
@@ -385,7 +389,7 @@ fn tunnel(sim: &mut Sim) -> Tunnel {
 }
 
 #[test]
-fn a_silent_tunnel_is_closed_when_its_time_is_over() {
+fn a_silent_tunnel_is_closed_after_the_idle_timeout() {
     let mut sim = Sim::new(1, 100, 100);
     let mut silent = tunnel(&mut sim);
     sim.pass(IDLE - Duration::from_secs(1));
@@ -400,7 +404,7 @@ fn a_silent_tunnel_is_closed_when_its_time_is_over() {
 }
 
 #[test]
-fn the_tunnel_that_was_silent_longest_gives_its_place_to_a_new_client() {
+fn the_longest_silent_tunnel_is_evicted_for_a_new_client() {
     let mut sim = Sim::new(1, 2, 100);
     let mut used = tunnel(&mut sim);
     let mut silent = tunnel(&mut sim);
@@ -415,7 +419,7 @@ fn the_tunnel_that_was_silent_longest_gives_its_place_to_a_new_client() {
     assert!(!sim.is_held(silent.sides[0]) && !sim.is_held(silent.sides[1]) && sim.is_held(used.sides[0]));
     assert_eq!(silent.closes(&sim)[0], Some(Close::Fin));
     assert_eq!(used.take(&mut sim, 0, 100), 10);
-    // The other one is in use, and the new client's response is under way: nobody gives a place.
+    // The other tunnel is in use, and the new client has a response in progress: none is evicted.
     used.send(&mut sim, 0, 10);
     sim.settle();
     sim.send(client, super::SCRAPE);
@@ -428,17 +432,17 @@ fn the_tunnel_that_was_silent_longest_gives_its_place_to_a_new_client() {
 }
 
 #[test]
-fn a_tunnel_that_is_given_up_with_bytes_in_it_is_reset() {
+fn a_tunnel_that_ends_with_undelivered_bytes_is_reset() {
     let mut sim = Sim::new(1, 100, 100);
     let mut stalled = tunnel(&mut sim);
-    stalled.send(&mut sim, 1, 1 << 22); // its client takes nothing
+    stalled.send(&mut sim, 1, 1 << 22); // its client reads nothing
     sim.settle();
     sim.pass(IDLE + Duration::from_secs(1));
     assert_eq!(stalled.closes(&sim), [Some(Close::Reset); 2]);
 }
 
 #[test]
-fn a_tunnel_that_is_in_use_outlives_the_beginning_of_the_end() {
+fn an_active_tunnel_survives_the_start_of_shutdown() {
     let mut sim = Sim::new(1, 100, 100);
     let mut used = tunnel(&mut sim);
     let mut silent = tunnel(&mut sim);
@@ -452,7 +456,7 @@ fn a_tunnel_that_is_in_use_outlives_the_beginning_of_the_end() {
     sim.pass(Duration::from_millis(200));
     assert!(!sim.is_held(silent.sides[0]) && sim.is_held(used.sides[0]));
     sim.pass(Duration::from_secs(2));
-    assert!(sim.is_held(used.sides[0]), "there are bytes that its client has yet to take");
+    assert!(sim.is_held(used.sides[0]), "its client has not read all bytes");
     used.take_all(&mut sim);
     sim.pass(Duration::from_secs(1));
     assert_eq!(sim.event_loops().count(), 0, "the last one ends the process");

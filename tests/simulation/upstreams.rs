@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::{ANSWER, OTHER_SCRAPE, PAGE, SCRAPE, assert_answer, assert_starts, kernel::Link, scraped, sim};
 
 #[test]
-fn a_pod_connection_is_used_again_but_not_in_the_turn_that_released_it() {
+fn a_pod_connection_is_reused_but_not_in_the_turn_that_released_it() {
     let mut sim = sim();
     let (client, pod) = scraped(&mut sim);
     sim.send(client, SCRAPE);
@@ -36,7 +36,7 @@ fn an_idle_pod_connection_that_sends_or_ends_is_closed() {
         } else {
             sim.net().kernel.peer_send(pod, ANSWER);
         }
-        // The client's next request comes with the same events.
+        // The client's next request arrives with the same events.
         sim.send(client, SCRAPE);
         assert!(!sim.is_held(pod));
         let [fresh] = sim.pods()[..] else { panic!("{:?}", sim.pods()) };
@@ -45,7 +45,7 @@ fn an_idle_pod_connection_that_sends_or_ends_is_closed() {
 }
 
 #[test]
-fn a_reused_connection_that_died_is_made_up_for_once_and_unseen() {
+fn a_lost_reused_connection_is_replaced_once_and_unnoticed() {
     let mut sim = sim();
     let (client, pod) = scraped(&mut sim);
     sim.send(client, SCRAPE);
@@ -55,7 +55,7 @@ fn a_reused_connection_that_died_is_made_up_for_once_and_unseen() {
     let [fresh] = sim.pods()[..] else { panic!("{:?}", sim.pods()) };
     assert_answer(&mut sim, client, fresh);
 
-    // Reused and lost, and the fresh one lost too: enough.
+    // A reused connection was lost, and the new one too: no further retry.
     sim.send(client, SCRAPE);
     sim.net().kernel.peer_close(fresh);
     sim.settle();
@@ -67,7 +67,7 @@ fn a_reused_connection_that_died_is_made_up_for_once_and_unseen() {
     assert_starts(&sim.take(client), "HTTP/1.1 502 pod closed the connection without a response\r\n");
     assert_eq!(sim.shared.counters(0).retries.get(), 2);
 
-    // Once there is the start of an answer, the scrape is not sent again.
+    // Once a response has begun, the scrape is not retried.
     let (client, pod) = scraped(&mut sim);
     sim.send(client, SCRAPE);
     sim.send(pod, b"HTTP/");
@@ -80,7 +80,7 @@ fn a_reused_connection_that_died_is_made_up_for_once_and_unseen() {
 }
 
 #[test]
-fn what_a_reused_connection_says_first_that_answers_nothing_is_made_up_for() {
+fn stale_bytes_on_a_reused_connection_cause_a_retry() {
     const TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
     for stale in [&b"body of a HEAD answer\n"[..], TIMEOUT] {
         for cut in [1, 7, stale.len()] {
@@ -100,7 +100,7 @@ fn what_a_reused_connection_says_first_that_answers_nothing_is_made_up_for() {
 }
 
 #[test]
-fn the_body_behind_an_answer_to_head_reaches_nobody() {
+fn a_body_after_a_response_to_head_is_dropped() {
     let mut sim = sim();
     let client = sim.client();
     sim.send(client, b"HEAD /pods/10.0.0.1/80/m HTTP/1.1\r\nHost: p\r\n\r\n");
@@ -108,14 +108,14 @@ fn the_body_behind_an_answer_to_head_reaches_nobody() {
     sim.take(pod);
     sim.send(pod, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n");
     assert_starts(&sim.take(client), "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n");
-    assert!(!sim.is_held(pod), "it may say more");
+    assert!(!sim.is_held(pod), "it may send more");
     sim.send(client, SCRAPE);
     let [fresh] = sim.pods()[..] else { panic!("{:?}", sim.pods()) };
     assert_answer(&mut sim, client, fresh);
 }
 
 #[test]
-fn an_idle_pod_connection_gives_its_descriptor_to_a_new_one() {
+fn an_idle_pod_connection_is_closed_to_free_a_descriptor() {
     let mut sim = sim();
     let (client, pod) = scraped(&mut sim);
     sim.net().fds_max = 2;
@@ -124,7 +124,7 @@ fn an_idle_pod_connection_gives_its_descriptor_to_a_new_one() {
     let [other] = sim.pods()[..] else { panic!("{:?}", sim.pods()) };
     assert_answer(&mut sim, client, other);
 
-    // The idle one is used again; where none is idle, there is nothing to give.
+    // The idle one is reused; if none is idle, no descriptor can be freed.
     sim.net().fds_max = 3;
     sim.send(client, OTHER_SCRAPE);
     let second = sim.client();
@@ -137,7 +137,7 @@ fn an_idle_pod_connection_gives_its_descriptor_to_a_new_one() {
 }
 
 #[test]
-fn why_no_connection_came_about_is_told() {
+fn connection_failures_are_reported_with_their_reason() {
     for (result, answer) in [
         (Err(Errno::CONNREFUSED), "502 pod refused the connection"),
         (Ok(Link::Failed(Errno::CONNREFUSED)), "502 pod refused the connection"),

@@ -42,12 +42,12 @@ fn whatever_happens_to(workers: usize) {
 }
 
 #[test]
-fn whatever_happens_to_two_workers_clients_get_their_own_pods_answers() {
+fn random_runs_of_two_workers_deliver_each_pods_own_responses() {
     whatever_happens_to(2);
 }
 
 #[test]
-fn whatever_happens_to_three_workers_clients_get_their_own_pods_answers() {
+fn random_runs_of_three_workers_deliver_each_pods_own_responses() {
     whatever_happens_to(3);
 }
 
@@ -72,11 +72,11 @@ fn busy_client(sim: &mut Sim, worker: usize) -> (ConnId, ConnId) {
 }
 
 fn is_woken(sim: &mut Sim, worker: usize) -> bool {
-    sim.event_loop(worker).expect("the worker lives").is_woken()
+    sim.event_loop(worker).expect("the worker is running").is_woken()
 }
 
 #[test]
-fn the_client_that_idled_longest_gives_its_place_to_a_new_one_of_another_worker() {
+fn the_longest_idle_client_is_evicted_for_one_of_another_worker() {
     for (own_idles, workers) in [(false, 2), (true, 2), (true, 3)] {
         let mut sim = sim(workers, 2);
         let other = workers - 1;
@@ -86,31 +86,31 @@ fn the_client_that_idled_longest_gives_its_place_to_a_new_one_of_another_worker(
         let new = sim.connect_to(0);
         sim.net().kernel.peer_send(new, PAGE);
         sim.turn_of(0);
-        // This worker cannot close it: it leaves its wish, and wakes the one that can.
+        // This worker cannot close it: it adds a wish, and wakes the worker that can.
         assert!(sim.is_served(oldest) && sim.shared.places().is_wanted());
         assert!(is_woken(&mut sim, other) && !is_woken(&mut sim, 0));
         sim.turn_of(other);
-        assert!(!sim.is_served(oldest), "it idled longest");
-        // The place is handed over, not up for grabs, and its worker is woken to collect it.
+        assert!(!sim.is_served(oldest), "the longest-idle client is evicted");
+        // The place is handed over, not freed for any client, and the new client's worker is woken to collect it.
         assert!(!sim.shared.places().is_wanted() && !sim.shared.places().take());
         assert!(sim.shared.places().has_granted(0) && is_woken(&mut sim, 0));
         sim.settle();
         assert_starts(&sim.take(new), "HTTP/1.1 200 OK\r\n");
-        assert!(sim.net().now < began + WAIT / 100, "it took no time");
-        assert!(sim.is_served(own), "it idled less long, or not at all");
+        assert!(sim.net().now < began + WAIT / 100, "the place was handed over late");
+        assert!(sim.is_served(own), "a client that was idle for a shorter time was evicted");
         assert_eq!(sim.count(Outcome::TooManyClients), 0);
     }
 }
 
 #[test]
-fn a_worker_that_gave_a_place_wakes_the_next_that_has_to_give_one() {
+fn a_worker_that_frees_a_place_wakes_the_next_that_has_to() {
     let mut sim = sim(3, 2);
     let older = idle_client(&mut sim, 2);
     let younger = idle_client(&mut sim, 1);
     let waiting = [(); 2].map(|()| sim.connect_to(0));
     waiting.iter().for_each(|&client| assert_eq!(sim.net().kernel.peer_send(client, PAGE), PAGE.len()));
     sim.turn_of(0);
-    // It looks first, is not the first to give, and goes to sleep again.
+    // It checks first, does not have the longest-idle client, and sleeps again.
     sim.turn_of(1);
     assert!(sim.is_served(younger) && !is_woken(&mut sim, 1));
     sim.turn_of(2);
@@ -123,7 +123,7 @@ fn a_worker_that_gave_a_place_wakes_the_next_that_has_to_give_one() {
 }
 
 #[test]
-fn a_client_that_begins_to_idle_makes_room_for_one_that_waits_at_another_worker() {
+fn a_client_that_becomes_idle_is_evicted_for_one_of_another_worker() {
     let mut sim = sim(2, 1);
     let (busy, pod) = busy_client(&mut sim, 1);
     let waits = sim.client_of(0);
@@ -136,7 +136,7 @@ fn a_client_that_begins_to_idle_makes_room_for_one_that_waits_at_another_worker(
 }
 
 #[test]
-fn a_place_that_a_client_leaves_goes_to_one_that_waits_at_another_worker() {
+fn a_freed_place_goes_to_a_client_that_waits_at_another_worker() {
     let mut sim = sim(2, 1);
     let (busy, _) = busy_client(&mut sim, 1);
     let waits = sim.client_of(0);
@@ -149,7 +149,7 @@ fn a_place_that_a_client_leaves_goes_to_one_that_waits_at_another_worker() {
 }
 
 #[test]
-fn clients_that_wait_at_several_workers_get_places_in_the_order_in_which_they_came() {
+fn clients_that_wait_at_several_workers_get_places_in_order() {
     let mut sim = sim(3, 1);
     let (busy, pod) = busy_client(&mut sim, 2);
     let waiting = [1, 0, 2, 1].map(|worker| {
@@ -160,24 +160,24 @@ fn clients_that_wait_at_several_workers_get_places_in_the_order_in_which_they_ca
     assert_answer(&mut sim, busy, pod);
     for (nth, &client) in waiting.iter().enumerate() {
         let [pod] = sim.pods().into_iter().filter(|&pod| sim.asks(pod)).collect::<Vec<_>>()[..] else {
-            panic!("one has a place, and asks")
+            panic!("one has a place, and sends a request")
         };
         let unread = waiting.map(|client| !sim.net().kernel.conns[client].to_worker.is_empty());
-        assert_eq!(unread, [0, 1, 2, 3].map(|other| other > nth), "nothing is read from those that wait");
+        assert_eq!(unread, [0, 1, 2, 3].map(|other| other > nth), "a waiting client was read");
         assert_answer(&mut sim, client, pod);
     }
     assert_eq!(sim.count(Outcome::TooManyClients), 0);
 }
 
 #[test]
-fn a_client_that_says_nothing_gives_its_place_to_one_of_another_worker_in_time() {
+fn a_silent_client_is_evicted_in_time_for_one_of_another_worker() {
     let mut sim = sim(2, 1);
     let silent = sim.client_of(1);
     sim.settle();
     let began = sim.net().now;
     let waits = sim.client_of(0);
     sim.send(waits, PAGE);
-    // The other worker hears of the wish, so that it wakes when the silence has lasted long enough.
+    // The other worker is informed of the wish, so it wakes at the end of the grace time.
     sim.pass(SILENCE - Duration::from_millis(10));
     assert_eq!((sim.take(silent), sim.take(waits)), (String::new(), String::new()));
     sim.pass(Duration::from_millis(20));
@@ -187,7 +187,7 @@ fn a_client_that_says_nothing_gives_its_place_to_one_of_another_worker_in_time()
 }
 
 #[test]
-fn a_client_that_waits_in_vain_is_told_although_other_workers_have_clients() {
+fn a_client_that_gets_no_place_gets_503_although_other_workers_have_clients() {
     let mut sim = sim(2, 2);
     let others = [busy_client(&mut sim, 1), busy_client(&mut sim, 1)];
     for (request, response) in [(SCRAPE, "HTTP/1.1 503 too many clients\r\n"), (PAGE, "HTTP/1.1 200 OK\r\n")]
@@ -200,18 +200,18 @@ fn a_client_that_waits_in_vain_is_told_although_other_workers_have_clients() {
     assert!(!sim.shared.places().is_stirred());
     for (client, pod) in others {
         assert_answer(&mut sim, client, pod);
-        assert!(sim.is_served(client), "nobody waits any more");
+        assert!(sim.is_served(client), "no client waits any more");
     }
 }
 
 #[test]
-fn a_place_that_comes_when_its_client_is_gone_goes_on_to_the_next() {
+fn a_place_for_a_client_that_is_gone_goes_to_the_next() {
     let mut sim = sim(2, 1);
     let (busy, _) = busy_client(&mut sim, 1);
     let gone = sim.client_of(0);
     let next = sim.client_of(1);
     sim.net().kernel.peer_send(next, PAGE);
-    // Its worker has yet to hear that it is gone when the place comes.
+    // Its worker does not know yet that it is gone when the place is handed over.
     sim.net().kernel.peer_close(gone);
     sim.net().kernel.peer_close(busy);
     sim.turn_of(1);
@@ -222,7 +222,7 @@ fn a_place_that_comes_when_its_client_is_gone_goes_on_to_the_next() {
 }
 
 #[test]
-fn each_worker_ends_with_its_last_client_and_takes_its_new_ones_until_it_closes() {
+fn each_worker_accepts_until_it_closes_and_ends_with_its_last_client() {
     let mut sim = sim(3, 100);
     let (busy, pod) = busy_client(&mut sim, 0);
     let idle = idle_client(&mut sim, 1);
@@ -233,7 +233,7 @@ fn each_worker_ends_with_its_last_client_and_takes_its_new_ones_until_it_closes(
     sim.settle();
     assert!(!sim.is_served(idle));
     assert_eq!(close_of(&sim, idle), Some(Close::Fin));
-    assert!(sim.event_loop(1).is_none(), "it has no client left");
+    assert!(sim.event_loop(1).is_none(), "a worker without clients has not ended");
     assert_starts(&sim.take(last), "HTTP/1.1 200 OK\r\n");
     sim.net().kernel.peer_close(last);
     sim.settle();
@@ -245,11 +245,11 @@ fn each_worker_ends_with_its_last_client_and_takes_its_new_ones_until_it_closes(
     sim.net().kernel.peer_close(busy);
     sim.settle();
     assert_eq!(sim.event_loops().count(), 0);
-    assert!(sim.net().kernel.held.is_empty(), "kept pod connections are closed too");
+    assert!(sim.net().kernel.held.is_empty(), "a pooled pod connection is open");
 }
 
 #[test]
-fn workers_keep_pod_connections_up_to_their_parts() {
+fn workers_pool_connections_up_to_their_shares() {
     let mut sim = Sim::with_workers(1, 2, [100, 3, MANY]);
     let busy = [0, 1].map(|worker| [(); 3].map(|()| busy_client(&mut sim, worker)));
     for (client, pod) in busy.into_iter().flatten() {
@@ -257,7 +257,7 @@ fn workers_keep_pod_connections_up_to_their_parts() {
     }
     let kept = [0, 1].map(|worker| sim.shared.counters(worker).upstreams_idle.get());
     assert_eq!((kept, sim.pods().len()), ([2, 1], 3));
-    // A kept connection serves the clients of its own worker only.
+    // A pooled connection serves only the clients of its own worker.
     sim.pass(Duration::from_millis(1));
     let before = sim.pods();
     let busy = [(); 2].map(|()| busy_client(&mut sim, 1).1);

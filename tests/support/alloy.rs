@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 pub fn parse(text: &str) -> Map<String, Value> {
     let mut tokens = tokens(text).into_iter().peekable();
     let body = body(&mut tokens);
-    assert_eq!(tokens.next(), None, "something follows the last block");
+    assert_eq!(tokens.next(), None, "there is text after the last block");
     body
 }
 
@@ -57,10 +57,10 @@ fn body(tokens: &mut Tokens) -> Map<String, Value> {
         } else if let Some(label) = tokens.next_if(is_label) {
             let name = format!("{name}.{}", label.trim_matches('"'));
             let block = block(tokens);
-            assert_eq!(body.insert(name.clone(), block), None, "{name} is there twice");
+            assert_eq!(body.insert(name.clone(), block), None, "{name} occurs twice");
         } else {
             let blocks = body.entry(name).or_insert_with(|| Value::Array(Vec::new()));
-            blocks.as_array_mut().expect("a block is no attribute").push(block(tokens));
+            blocks.as_array_mut().expect("a name is either of blocks or of an attribute").push(block(tokens));
         }
     }
     body
@@ -94,7 +94,7 @@ fn expression(tokens: &mut Tokens) -> Value {
             }
             Value::Object(object)
         }
-        // Its strings escape as those of JSON do, and more.
+        // Its escapes in strings include those of JSON.
         _ => serde_json::from_str(&token).unwrap_or_else(|_| Value::String(format!("&{token}"))),
     }
 }

@@ -4,7 +4,7 @@
 //! Independent of HTTP. Every seed that fails is printed, and `PSYSTRIKE_SEED` runs it alone; `PSYSTRIKE_FIRST_SEED`
 //! runs the usual number of seeds, starting with another one.
 
-#![allow(dead_code)] // each test file takes what it needs
+#![allow(dead_code)] // each test file uses its own part
 
 use std::{env, fmt, thread};
 

@@ -37,7 +37,7 @@ impl Cgroup {
                 Err(error) => errors.push(error),
             }
         }
-        skip(&format!("no memory cgroup can be made here: {}", errors.join("; ")));
+        skip(&format!("cannot create a memory cgroup: {}", errors.join("; ")));
         None
     }
 
@@ -123,7 +123,7 @@ impl Drop for Cgroup {
 }
 
 fn number(text: &str) -> u64 {
-    text.trim().parse().unwrap_or_else(|error| panic!("{text:?} is no number: {error}"))
+    text.trim().parse().unwrap_or_else(|error| panic!("{text:?} is not a number: {error}"))
 }
 
 /// Folders in which a group can be created: the test's own group, and that of the whole machine.

@@ -1,4 +1,4 @@
-//! A DNS server for tests: over UDP, for addresses of IPv4 (RFC 1035), by a table.
+//! A DNS server for tests: over UDP, for IPv4 addresses (RFC 1035), from a table.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},

@@ -9,7 +9,7 @@ use super::{Scratch, kubernetes::Rendered};
 
 pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/helm");
 
-/// Every value, set to something else than by default; of the options, those whose values others depend on.
+/// Every value, set to something other than its default; of the options, those on which others depend.
 const CHANGED: &str = r#"
 nameOverride: other
 fullnameOverride: whole
@@ -78,7 +78,7 @@ pub fn helm(arguments: &[&str]) -> Command {
     command
 }
 
-/// What the chart renders with values on top of its own.
+/// Renders the chart with these values in addition to its own.
 pub fn render(values: &str) -> Rendered {
     let scratch = Scratch::new(&format!("values-{}", thread::current().name().unwrap_or_default()));
     let file = scratch.write("values.yaml", values);
@@ -91,7 +91,7 @@ pub fn default_values() -> Value {
     serde_saphyr::from_str(&values).expect("the values are YAML")
 }
 
-/// Every value, set to something else than by default, and every option.
+/// Returns every value, set to something other than its default, and every option.
 pub fn changed_values() -> Value {
     let mut values: Value = serde_saphyr::from_str(CHANGED).expect("the values are YAML");
     let options = values["options"].as_object_mut().expect("options are a map");
@@ -103,7 +103,7 @@ pub fn changed_values() -> Value {
     values
 }
 
-/// A value that no option of this kind has by default. None for what the chart does not set.
+/// Returns a value that is not the default of any option of this kind. `None` if the chart does not set such options.
 fn changed_option(kind: Kind) -> Option<Value> {
     Some(match kind {
         Kind::Addresses | Kind::Action | Kind::Url => return None,
@@ -120,7 +120,7 @@ fn changed_option(kind: Kind) -> Option<Value> {
     })
 }
 
-/// The paths of all that is not a map, and what is there.
+/// Returns the paths and values of everything that is not a map.
 pub fn leaves(value: &Value, path: &str, found: &mut BTreeMap<String, Value>) {
     match value.as_object().filter(|object| !object.is_empty()) {
         Some(object) => object

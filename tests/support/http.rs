@@ -66,7 +66,7 @@ impl Head {
     /// Returns the value of a field that occurs at most once.
     pub fn field(&self, name: &str) -> Option<String> {
         let mut values = self.values(name);
-        assert!(values.len() <= 1, "{name} stands more than once in {self:?}");
+        assert!(values.len() <= 1, "{name} occurs more than once in {self:?}");
         values.pop()
     }
 }
@@ -250,7 +250,7 @@ impl Client {
     /// Sends a `GET` and returns its response, which must be complete.
     pub fn get(&mut self, target: &str) -> Response {
         self.send(get(target));
-        self.response().unwrap_or_else(|broken| panic!("no whole answer to GET {target}: {broken:?}"))
+        self.response().unwrap_or_else(|broken| panic!("no complete response to GET {target}: {broken:?}"))
     }
 
     /// Reads the next response, to any method except `HEAD`.
@@ -263,7 +263,7 @@ impl Client {
         let mut interim = Vec::new();
         let head = loop {
             let head =
-                self.wire.take_head().map_err(|end| Broken { why: "no whole head", head: None, end })?;
+                self.wire.take_head().map_err(|end| Broken { why: "no complete head", head: None, end })?;
             match head.status() {
                 100..=199 => interim.push(head),
                 _ => break head,
@@ -305,7 +305,7 @@ impl Client {
             };
         }
         if let Some(length) = lengths.first() {
-            let length = length.parse().map_err(|_| ("a Content-Length that is no number", End::Open))?;
+            let length = length.parse().map_err(|_| ("an invalid Content-Length", End::Open))?;
             into.body = self.wire.take(length).map_err(|end| ("less than Content-Length", end))?;
             into.coded_body.clone_from(&into.body);
             return Ok(());
@@ -314,15 +314,14 @@ impl Client {
         let (bytes, end) = self.wire.take_rest(LIMIT);
         into.body.clone_from(&bytes);
         into.coded_body = bytes;
-        if end == End::Eof { Ok(()) } else { Err(("a body until close, without that close", end)) }
+        if end == End::Eof { Ok(()) } else { Err(("a body until close, without the close", end)) }
     }
 
     fn read_chunks(&mut self, into: &mut Body) -> Result<(), Fault> {
         loop {
             let line = self.take_line(into)?;
             let size = line.split(';').next().unwrap_or_default();
-            let size =
-                usize::from_str_radix(size, 16).map_err(|_| ("a chunk size that is no number", End::Open))?;
+            let size = usize::from_str_radix(size, 16).map_err(|_| ("an invalid chunk size", End::Open))?;
             if size == 0 {
                 break;
             }

@@ -38,7 +38,8 @@ impl Dockerfile {
         let text = lines.join("\n").replace("\\\n", " ");
         let mut file = Self { arguments: BTreeMap::new(), stages: Vec::new() };
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            let (name, rest) = line.split_once(' ').unwrap_or_else(|| panic!("{line:?} is no instruction"));
+            let (name, rest) =
+                line.split_once(' ').unwrap_or_else(|| panic!("{line:?} is not an instruction"));
             let rest = rest.split_whitespace().collect::<Vec<_>>().join(" ");
             match (name, file.stages.last_mut()) {
                 ("FROM", _) => file.stages.push(vec![(name.to_owned(), rest)]),
@@ -110,18 +111,18 @@ pub const TARGET: &str =
 /// Dockerfile's. Only `apt-get` and `rustup` are not run: if rustup cannot fetch std for musl, `MUSL_RUSTC` names a
 /// compiler that has it.
 pub fn build(folder: &Path, cargo_home: &Path) -> PathBuf {
-    fs::create_dir_all(folder).expect("a folder can be made");
+    fs::create_dir_all(folder).expect("a folder is created");
     let file = Dockerfile::read();
     let mut variables = file.arguments.clone();
     variables.insert("TARGETARCH".to_owned(), ARCHITECTURE.to_owned());
     variables.insert("CARGO_HOME".to_owned(), cargo_home.display().to_string());
-    // What this test was built from is there already.
+    // The toolchain that built this test is already installed.
     let mut environment = BTreeMap::from([("CARGO_NET_OFFLINE".to_owned(), "true".to_owned())]);
     environment
         .extend(variables.get_key_value("CARGO_HOME").map(|(name, value)| (name.clone(), value.clone())));
     environment.extend(env::var("MUSL_RUSTC").map(|rustc| ("RUSTC".to_owned(), rustc)));
     let stages = file.stages_to("build", &variables);
-    assert_eq!(stages.len(), 2, "a toolchain, and what is built with it");
+    assert_eq!(stages.len(), 2, "a toolchain stage and a build stage");
 
     let mut said = Vec::new();
     for (name, rest) in stages.into_iter().flatten() {
@@ -148,7 +149,7 @@ pub fn build(folder: &Path, cargo_home: &Path) -> PathBuf {
             }
             "RUN" if ["apt-get update ", "rustup target add "].iter().any(|tool| rest.starts_with(tool)) => {}
             "RUN" => said.push(shell(rest, folder, &environment)),
-            _ => panic!("{name} {rest}: not known here"),
+            _ => panic!("{name} {rest}: not supported here"),
         }
     }
     let compiled = |at: usize| {
@@ -164,7 +165,7 @@ pub fn build(folder: &Path, cargo_home: &Path) -> PathBuf {
 /// Copies a file or a folder as Docker does: with its modification time, on which cargo relies.
 pub fn copy_with_age(from: &Path, to: &Path) {
     if from.is_dir() {
-        fs::create_dir_all(to).expect("a folder can be made");
+        fs::create_dir_all(to).expect("a folder is created");
         for entry in fs::read_dir(from).expect("a folder can be read") {
             let name = entry.expect("a folder can be read").file_name();
             copy_with_age(&from.join(&name), &to.join(&name));
@@ -203,7 +204,7 @@ pub fn shell(command: &str, folder: &Path, environment: &BTreeMap<String, String
 /// its digest.
 pub fn make(podman: &Podman<'_>, binary: &Path, name: &str, format: &str) -> String {
     let context = podman.scratch.path(&format!("context-of-{name}"));
-    fs::create_dir_all(&context).expect("a folder can be made");
+    fs::create_dir_all(&context).expect("a folder is created");
     for source in ["Cargo.toml", "Cargo.lock", "src"] {
         copy_with_age(&repository().join(source), &context.join(source));
     }
@@ -215,7 +216,7 @@ pub fn make(podman: &Podman<'_>, binary: &Path, name: &str, format: &str) -> Str
         let runs = all(&stage, "RUN").count();
         let kept = stage.iter().filter(|(name, _)| name != "RUN");
         for (name, rest) in kept {
-            // BuildKit knows this by itself here; buildah 1.28 does not.
+            // BuildKit sets this variable by itself; buildah 1.28 does not.
             let rest = if name == "FROM" { &rest.replace("$TARGETARCH", ARCHITECTURE) } else { rest };
             without_run += &format!("{name} {rest}\n");
         }

@@ -34,7 +34,7 @@ impl Rendered {
     pub fn by(command: &mut Command) -> Self {
         let output = command.output().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         let said = String::from_utf8_lossy(&output.stderr);
-        // What is deprecated is a warning.
+        // Deprecations are printed as warnings.
         assert!(output.status.success() && said.is_empty(), "{command:?}: {said}");
         let text = String::from_utf8(output.stdout).expect("manifests are text");
         let objects = serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("{error} in\n{text}"));
@@ -106,7 +106,7 @@ pub fn admits(peers: &Value, peer: &Value) -> bool {
 /// newest.
 pub const VERSIONS: [&[&str]; 2] = [&["-k", "1.25"], &[]];
 
-/// Returns the complaints of kubernetes-validate about manifests. It must have validated each object.
+/// Returns the errors that kubernetes-validate finds in manifests. It must have validated each object.
 pub fn validate(version: &[&str], manifests: &str) -> Result<(), String> {
     let scratch = Scratch::new(&format!("validate-{}", thread::current().name().unwrap_or_default()));
     let file = scratch.write("manifests.yaml", manifests);
@@ -131,7 +131,7 @@ pub fn broken_rules(pod: &Value) -> BTreeSet<&'static str> {
     let with_pod = || contexts().chain([&pod["securityContext"]]);
     let unset_or =
         |value: &Value, allowed: &[&str]| value.is_null() || allowed.iter().any(|one| value == one);
-    // Said of the pod and contradicted by no container, or said of each container.
+    // Set for the pod and overridden by no container, or set for each container.
     let everywhere = |holds: &dyn Fn(&Value) -> bool, unset: &dyn Fn(&Value) -> bool| {
         let of_pod = holds(&pod["securityContext"]);
         contexts().all(|context| holds(context) || (of_pod && unset(context)))

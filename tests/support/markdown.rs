@@ -141,7 +141,7 @@ impl Section {
 pub fn table(text: &str) -> Vec<Vec<String>> {
     let lines = text.lines().skip_while(|line| !line.starts_with('|'));
     let rows = lines.take_while(|line| line.starts_with('|'));
-    // A `\|` within a cell is none that separates cells.
+    // A `\|` is part of a cell and does not separate cells.
     let cells = |row: &str| {
         let row = row.replace("\\|", "\u{1}");
         row.trim_matches('|').split('|').map(|cell| cell.trim().replace('\u{1}', "|")).collect()

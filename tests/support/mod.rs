@@ -97,7 +97,7 @@ pub fn require_root() -> bool {
     root
 }
 
-/// Whether this command succeeds here: one may be installed, and not permitted. If not, skips as
+/// Whether this command succeeds here: a program may be installed but not permitted. If not, skips as
 /// [`require_programs`] does.
 pub fn require_working(command: &[&str]) -> bool {
     if !require_programs(&command[..1]) {
@@ -113,7 +113,7 @@ pub fn require_working(command: &[&str]) -> bool {
 }
 
 /// Fails unless two sets, or lists without repetitions, have the same elements, and then names only those that differ:
-/// what the first has and the second lacks, and the other way round. `what` names the comparison.
+/// those only in the first, and those only in the second. `what` names the comparison.
 #[track_caller]
 pub fn assert_same<T: Ord + std::fmt::Debug>(
     left: impl IntoIterator<Item = T>,

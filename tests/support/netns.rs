@@ -16,7 +16,7 @@ pub fn in_new_namespace(test: impl FnOnce() + Send) {
         enter();
         test();
     };
-    // A thread of its own, which takes the namespace with it when it ends.
+    // A dedicated thread: the namespace is removed when the thread ends.
     if let Err(panic) = thread::scope(|scope| scope.spawn(inside).join()) {
         std::panic::resume_unwind(panic);
     }
@@ -25,7 +25,7 @@ pub fn in_new_namespace(test: impl FnOnce() + Send) {
 fn enter() {
     #[expect(
         deprecated,
-        reason = "its hazards are those of shared file descriptor tables, which stay as they are"
+        reason = "it is unsafe because of shared file descriptor tables, which do not change here"
     )]
     rustix::thread::unshare(UnshareFlags::NEWNET).expect("a new network namespace");
     ip(&["link", "set", "lo", "up"]);

@@ -35,7 +35,8 @@ impl<'s> Podman<'s> {
                              [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n";
         let configuration = scratch.write("containers.conf", configuration);
         let run = env::temp_dir().join(format!("psystrike-{}", std::process::id()));
-        // Programs, so that scripts can call them too. The test runs health checks, no timer of systemd's does.
+        // Wrapper programs, so that scripts can call them too. The test runs health checks itself, instead of a systemd
+        // timer.
         for (program, more) in
             [("podman", format!("--tmpdir {}/libpod", run.display())), ("buildah", String::new())]
         {
@@ -47,7 +48,7 @@ impl<'s> Podman<'s> {
                 run.display()
             );
             let path = scratch.write(&own(program), &script);
-            fs::set_permissions(path, Permissions::from_mode(0o755)).expect("it is ours");
+            fs::set_permissions(path, Permissions::from_mode(0o755)).expect("the file is writable");
         }
         Self { scratch, run }
     }

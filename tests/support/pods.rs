@@ -108,7 +108,7 @@ impl Pod {
         let address = self.address;
         assert!(
             enough(&waited),
-            "the pod at {address} waited {LIMIT:?} in vain for {what}; it saw {waited:?}"
+            "the pod at {address} did not see {what} within {LIMIT:?}; it saw {waited:?}"
         );
         waited
     }
@@ -140,7 +140,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, script: &Arc<Script>) {
             return;
         }
         let mut client = Wire::new(stream.expect("a pod can accept"));
-        // Only weakly, so that it is the script's thread whose close closes.
+        // A weak reference, so that the connection closes when the script's thread closes it.
         shared.streams.lock().unwrap().push(Arc::downgrade(client.stream()));
         shared.note(|seen| seen.accepted += 1);
         let (shared, script) = (Arc::clone(shared), Arc::clone(script));
@@ -156,7 +156,7 @@ fn serve(client: &mut Wire, shared: &Shared, script: &Script) {
     loop {
         let head = match client.take_head() {
             Ok(head) => head,
-            Err(End::Open) => continue, // kept for longer than one read waits
+            Err(End::Open) => continue, // idle for longer than the time limit of a read
             Err(End::Eof | End::Reset) => {
                 let (scraps, _) = client.take_rest(LIMIT);
                 if !scraps.is_empty() {
@@ -212,10 +212,10 @@ impl Unanswering {
         listener.bind(&address.into()).unwrap_or_else(|e| panic!("cannot bind {ip}: {e}"));
         listener.listen(0).expect("a bound socket can listen");
         let bound = listener.local_addr().expect("a bound socket has an address");
-        // More than there is room for: the later ones wait for an answer themselves.
+        // More connections than there is room for: the later ones stay in progress.
         let queued = (0..4).map(|_| {
             let filler = socket();
-            filler.set_nonblocking(true).expect("a socket can be set so");
+            filler.set_nonblocking(true).expect("a socket can be non-blocking");
             let _ = filler.connect(&bound); // in progress
             filler
         });

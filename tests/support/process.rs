@@ -28,7 +28,7 @@ impl Process {
 
     fn read<T>(self, what: impl FnOnce(&Procfs) -> Result<T, ProcError>) -> T {
         let read = Procfs::new(self.0).and_then(|process| what(&process));
-        read.unwrap_or_else(|e| panic!("cannot read what /proc says of {self:?}: {e}"))
+        read.unwrap_or_else(|e| panic!("cannot read /proc of {self:?}: {e}"))
     }
 
     fn tasks(self) -> Vec<Task> {
@@ -45,7 +45,7 @@ impl Process {
         self.signal(Signal::STOP);
         let states =
             || self.tasks().iter().map(|task| task.stat()?.state()).collect::<Result<Vec<_>, _>>().ok();
-        poll("the states of a process's threads that are to stop", states, |states| {
+        poll("the states of a process's threads", states, |states| {
             states.as_ref().is_some_and(|states| states.iter().all(|state| *state == ProcState::Stopped))
         });
     }
@@ -99,7 +99,7 @@ impl Process {
 
     /// Waits until [`Self::listens_on`] has this many addresses.
     pub fn wait_for_listeners(self, count: usize) -> Vec<SocketAddr> {
-        poll("what a process listens on", || self.listens_on(), |sockets| sockets.len() >= count)
+        poll("listening sockets of a process", || self.listens_on(), |sockets| sockets.len() >= count)
     }
 
     /// The addresses on which it listens for TCP connections, one for each socket.

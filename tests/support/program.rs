@@ -71,7 +71,7 @@ impl Program {
         let Self { name, child, .. } = self;
         let status = || child.try_wait().expect("a child can be waited for");
         super::poll_within(limit, &format!("the end of {name}"), status, Option::is_some)
-            .expect("it has ended")
+            .expect("the program has ended")
     }
 
     /// Returns its output to stdout so far.

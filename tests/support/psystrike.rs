@@ -1,5 +1,5 @@
-//! Runs the real binary: with the given arguments and without settings from the environment. It is ready when its log
-//! says so.
+//! Runs the real binary: with the given arguments and without settings from the environment. Its log shows when it is
+//! ready.
 
 use std::{
     env,

@@ -49,7 +49,7 @@ impl Gate {
     }
 
     pub fn pass(&self) {
-        // Where nobody opens it any more, the test has ended.
+        // If the sender is dropped, the test has ended.
         let _ = self.0.lock().unwrap().recv_timeout(LIMIT);
     }
 }

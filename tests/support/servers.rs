@@ -4,14 +4,14 @@ use std::{net::SocketAddr, process::Command};
 
 use super::{LIMIT, Scratch, program::Program, repository};
 
-/// The pods of servers.py, which says what they serve.
+/// The pods of servers.py, which documents their responses.
 pub struct Servers {
     _program: Program,
     pub addresses: Vec<SocketAddr>,
 }
 
 impl Servers {
-    /// Starts a pod for each kind and IP address. The pages, and what TLS needs, are in `folder`.
+    /// Starts a pod for each kind and IP address. The pages, and the certificate and key for TLS, are in `folder`.
     pub fn start(folder: &Scratch, pods: &[(&str, &str)]) -> Self {
         let mut command = Command::new("python3");
         command.arg(repository().join("tests/support/servers.py")).arg(folder.path(""));

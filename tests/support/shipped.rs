@@ -43,13 +43,14 @@ pub fn configuration(file: &str, discovered: &[&str], replaced: &[(&str, &str)])
         in_discovery &= line.starts_with("      ");
         if line == "    kubernetes_sd_configs:" {
             in_discovery = true;
-            let pods = discovered.next().unwrap_or_else(|| panic!("{file} discovers pods once more"));
+            let pods =
+                discovered.next().unwrap_or_else(|| panic!("{file} discovers pods more often than expected"));
             text += &format!("    file_sd_configs: [{{ files: [{pods}] }}]\n");
         } else if !in_discovery {
             text += &format!("{line}\n");
         }
     }
-    assert_eq!(discovered.next(), None, "{file} discovers pods less often");
+    assert_eq!(discovered.next(), None, "{file} discovers pods less often than expected");
     for (from, to) in replaced {
         assert!(text.contains(from), "no {from:?} in {file}");
         text = text.replace(from, to);

@@ -50,11 +50,11 @@ fn notes() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("skipped").join(format!("{parent}-{since}"))
 }
 
-/// What was skipped in this run: each test, with its reasons. Forgets it.
+/// Returns the skipped tests of this run, each with its reasons, and removes the file.
 pub fn take() -> BTreeMap<String, Vec<String>> {
     let notes = notes();
     let lines = fs::read_to_string(&notes).unwrap_or_default();
-    // Runs that ended before their last file left theirs behind.
+    // Also removes files of earlier runs that were interrupted.
     for entry in notes.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let runs = name.split('-').next().is_some_and(|id| Path::new("/proc").join(id).exists());

@@ -1,7 +1,7 @@
 //! Starting points of the dialogues with an exchange (`tests/exchange_*.rs`): requests of clients, and an exchange in
 //! each of its states.
 
-#![allow(dead_code)] // each test file takes what it needs
+#![allow(dead_code)] // each test file uses its own part
 
 use psystrike::proxy::{
     events::{ClientAction, UpstreamAction, Wants},

@@ -5,7 +5,7 @@
 //! it, a request only while the exchange waits for one, a response only while the exchange waits for one. Opens no
 //! socket and never sleeps. If a test fails while a [`Talk`] exists, the dialogue so far is printed.
 
-#![allow(dead_code)] // each test file takes what it needs
+#![allow(dead_code)] // each test file uses its own part
 
 use std::{
     fmt::Write,
@@ -206,7 +206,7 @@ impl Talk {
             let room = REQUEST_HEAD_BYTES_MAX - self.request.len();
             if !mem::take(&mut self.request_is_new) {
                 let read = room.min(self.wire.len());
-                assert!(read > 0, "a full buffer that is not used would wait for ever");
+                assert!(read > 0, "a full buffer that is not used would wait forever");
                 self.request.extend(self.wire.drain(..read));
             }
             let bytes = mem::take(&mut self.request);
@@ -289,12 +289,12 @@ impl Talk {
     pub(crate) fn passed(&mut self, bytes: u64) -> Said {
         let mut said = Said::new();
         let most = self.exchange.opaque_len();
-        assert!(self.answer.is_empty(), "what was read before comes first");
+        assert!(self.answer.is_empty(), "unread bytes after buffered ones");
         self.advance(Event::Spliced(bytes));
         let Output { used, head, pass, .. } = &self.out;
-        assert_eq!((head.len(), *used as u64), (0, bytes), "all of it is used, and nothing is added");
-        assert_eq!((pass.start, pass.len() as u64), (0, bytes.min(most)), "what goes on");
-        self.out.pass = 0..0; // nobody has the bytes
+        assert_eq!((head.len(), *used as u64), (0, bytes), "all of it is used, and no byte is added");
+        assert_eq!((pass.start, pass.len() as u64), (0, bytes.min(most)), "the forwarded bytes");
+        self.out.pass = 0..0; // the bytes are not in memory
         self.collect(&[], &mut said);
         said
     }
@@ -412,12 +412,12 @@ impl Talk {
     }
 
     fn advance(&mut self, input: Event<'_>) {
-        let told = match &input {
+        let described = match &input {
             Event::Request(bytes) => format!("Request({} bytes)", bytes.len()),
             Event::Response(bytes) => format!("Answer({} bytes)", bytes.len()),
             other => format!("{other:?}"),
         };
-        let _ = writeln!(self.dialogue, "{} {told}", self.time());
+        let _ = writeln!(self.dialogue, "{} {described}", self.time());
         let mut ctx = Context {
             now: self.now,
             draining: self.draining,
@@ -430,7 +430,11 @@ impl Talk {
         self.exchange = exchange.step(input, &mut ctx, &mut self.out);
         let ends = matches!(self.out.client, ClientAction::Close | ClientAction::Reset);
         let is_over = self.exchange.wants() == Wants::Nothing;
-        assert_eq!(ends, is_over && !was_over, "the client's connection is closed once, and then it is over");
+        assert_eq!(
+            ends,
+            is_over && !was_over,
+            "the client's connection is closed once, and the exchange then ends"
+        );
     }
 
     /// Performs the exchange's output, and adds it to `said`. `bytes` are those of the input.

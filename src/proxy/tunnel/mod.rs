@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tunnel_that_is_given_up_with_bytes_in_it_is_reset() {
+    fn a_tunnel_that_ends_with_undelivered_bytes_is_reset() {
         use {ClientAction as C, UpstreamAction as U};
         let evicted = Event::CloseIfIdle { client_stalled: true };
         for (draining, event, end) in [
