@@ -4,8 +4,8 @@
 //! the client sends again. There are as many pod connections as pods and clients together, so that every scrape finds
 //! one, as in a forwarder that parses requests.
 //!
-//! One moves a response with read and write, the other with splice(2) through a pipe. The second is told how long a
-//! response is, which a forwarder knows from `Content-Length`. This saves the call that finds nothing.
+//! One moves a response with read and write, the other with splice(2) through a pipe. The second gets the length of a
+//! response as an argument; a forwarder knows it from `Content-Length`. This saves the call that finds nothing.
 
 use std::{
     collections::VecDeque,

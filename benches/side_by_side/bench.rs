@@ -1,4 +1,4 @@
-//! What all parts share: the options, the pods, the installed forwarders, the report, and a folder.
+//! State that all parts share: the options, the pods, the installed forwarders, the report, and a folder.
 
 use std::{fs, path::PathBuf};
 
@@ -11,7 +11,7 @@ use crate::{
     setup::Setup,
 };
 
-/// What all parts share.
+/// State that all parts share.
 pub(crate) struct Bench {
     pub(crate) options: Options,
     pub(crate) pods: Pods,
@@ -42,7 +42,7 @@ impl Bench {
         Ok(Self { options, pods, forwarders, report, scratch })
     }
 
-    /// Prints what is measured, and on which machine.
+    /// Prints the measured programs and the machine.
     pub(crate) fn describe(&self) {
         let Self { options, forwarders, .. } = self;
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -81,7 +81,7 @@ impl Bench {
     }
 }
 
-/// Which revision is measured, and by which command.
+/// The measured revision, and the command.
 fn origin(forwarders: &[Forwarder]) -> String {
     let ours = forwarders.iter().find(|forwarder| forwarder.is_ours()).and_then(Forwarder::version);
     let revision = ours.as_deref().and_then(|version| version.split(['(', ')']).nth(1)).unwrap_or("unknown");

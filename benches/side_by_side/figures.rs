@@ -19,7 +19,7 @@ pub(crate) struct Sample {
     pub(crate) noise: Noise,
 }
 
-/// What disturbed a measurement.
+/// The disturbance of a measurement.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Noise {
     pub(crate) others: Duration,

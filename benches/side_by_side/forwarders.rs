@@ -293,7 +293,7 @@ impl Drop for Running {
     }
 }
 
-/// Becomes a forwarder if the command line requests it. Then it returns only if that fails, with the error.
+/// Becomes a forwarder if the command line requests it. It then returns only on failure, with the error.
 pub(crate) fn become_child() -> Option<String> {
     let mut arguments = env::args_os().skip(1);
     match arguments.next()?.to_str()? {

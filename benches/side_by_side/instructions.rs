@@ -19,8 +19,8 @@ pub(crate) const SCRAPES: [u64; 2] = [100, 1100];
 const TOLERANCE: f64 = 1.05;
 const END_MAX: Duration = Duration::from_secs(20);
 
-/// The cases and their limits: the count when somebody last looked. CI fails if one is exceeded by 5 %. If the code
-/// becomes cheaper, run the `instructions` part and lower the limit to its count, rounded up to the next hundred. The
+/// The cases and their limits: the count when it was last updated. CI fails if one is exceeded by 5 %. If the code
+/// becomes cheaper, run the `instructions` part and lower the limit to its count, rounded up to the next hundred. A
 /// commit that raises a limit has to give the reason.
 const LIMITS: [(Asked, u64); 6] = [
     (Asked::Pod(length(16)), 10_000),

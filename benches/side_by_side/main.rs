@@ -4,7 +4,8 @@
 //! builds. Prints tables and verdicts as Markdown; `--write` also writes them into PERF.md. See `--help`, and the
 //! modules:
 //!
-//! - [`options`]: the command line; [`bench`]: what all parts share; [`setup`]: what a forwarder has to serve;
+//! - [`options`]: the command line; [`bench`]: state that all parts share; [`setup`]: the pods and clients of a
+//! forwarder;
 //! - [`cases`]: the bodies that are scraped;
 //! - [`pods`]: the pods; [`load`]: the client that scrapes them, with [`answer`], which checks every response;
 //! - [`forwarders`]: the programs in between, with [`building`], [`nginx`], [`tinyproxy`], [`squid`], and

@@ -11,7 +11,7 @@ use crate::{
     forwarders::{Forwarder, Kind},
 };
 
-/// What `--help` prints.
+/// The text of `--help`.
 pub(crate) const HELP: &str = "\
 Measures psystrike beside other forwarders, on loopback. Prints Markdown tables.
 
@@ -117,7 +117,7 @@ impl FromStr for Part {
     }
 }
 
-/// What the command line requests.
+/// The parsed command line.
 #[derive(Debug)]
 pub(crate) enum Asked {
     Help,

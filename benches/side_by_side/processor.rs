@@ -63,7 +63,7 @@ pub(crate) fn case(
     for round in 0..rounds {
         let mut order: Vec<usize> = (0..forwarders.len()).collect();
         if round % 2 == 1 {
-            order.reverse(); // so that a drift of the machine favours nobody
+            order.reverse(); // so that a drift of the machine favours no forwarder
         }
         for index in order {
             let Measured { forwarder, samples } = &mut forwarders[index];

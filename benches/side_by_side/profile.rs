@@ -48,7 +48,7 @@ fn costs(text: &str) -> BTreeMap<Place, u64> {
         match line.split_once('=') {
             Some(("fl" | "fi" | "fe", file)) => place.file = short(file),
             Some(("fn", function)) => place.function = function.to_owned(),
-            Some(("calls", _)) => called = true, // and what that cost follows, which is the callee's
+            Some(("calls", _)) => called = true, // the next line has the callee's cost
             Some(_) => {}
             None => {
                 let cost =

@@ -33,7 +33,7 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
     cases.collect()
 }
 
-/// Prints what the absolute form costs psystrike beside `/pods/`.
+/// Prints the cost of the absolute form relative to `/pods/`.
 fn compare_forms(case: &Case) {
     let ours: Vec<_> = case.forwarders.iter().filter(|measured| measured.forwarder.is_ours()).collect();
     let [absolute, pods] = ours[..] else { return };

@@ -64,7 +64,7 @@ const TARGETS: [Target; 18] = {
         (length(16), Ours, AtMost(1.10), ReadWrite),
         (length(16), NginxTuned, AtLeast(1.4), Ours),
         (length(16), NginxSimple, AtLeast(3.8), Ours),
-        (length(64), Splice, AtMost(0.75), ReadWrite), // or it is no baseline
+        (length(64), Splice, AtMost(0.75), ReadWrite), // checks the splice baseline itself
         (length(64), Ours, AtMost(1.10), Splice),
         (length(64), NginxTuned, AtLeast(1.6), Ours),
         (length(256), Splice, AtMost(0.75), ReadWrite),

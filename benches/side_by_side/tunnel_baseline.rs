@@ -202,7 +202,7 @@ fn destination(client: &mut BlockingStream) -> io::Result<Option<SocketAddr>> {
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
         if client.read(&mut byte)? == 0 {
-            return Ok(None); // it only looked whether a baseline listens
+            return Ok(None); // it only checked whether the baseline listens
         }
         head.push(byte[0]);
     }

@@ -52,7 +52,7 @@ labels:
 {{- end }}
 {{- end }}
 
-{{- /* Whether only named clients may connect, which is the case if this is not empty. */ -}}
+{{- /* Not empty if only listed clients may connect. */ -}}
 {{- define "psystrike.closed" -}}
 {{- if and .Values.networkPolicy.enabled .Values.networkPolicy.from }}true{{ end }}
 {{- end }}
@@ -61,7 +61,7 @@ labels:
 {{- .Values.service.externalTrafficPolicy | default (ternary "Local" "Cluster" (ne (include "psystrike.closed" .) "")) }}
 {{- end }}
 
-{{- /* Options as variables. Numbers are floating point here, which would be written as 1e+06. */ -}}
+{{- /* Options as variables. Numbers are floating point here and would be printed as 1e+06. */ -}}
 {{- define "psystrike.variables" -}}
 {{- range $name, $value := .Values.options }}
 {{- if kindIs "slice" $value }}{{ $value = join "," $value }}{{ end }}
