@@ -1,7 +1,7 @@
-"""Holds a dashboard against Grafana's own schema, as the types that grafana-foundation-sdk generates from it.
+"""Checks a dashboard against Grafana's own schema, by the types that grafana-foundation-sdk generates from it.
 
-Reads the file named by the only argument and prints what the schema does not know: a field, a type, a value. Its
-from_json() ignores what it does not know and takes every value as it is, so both are checked here.
+Reads the file named by the only argument and prints unknown fields, types and values. The SDK's
+from_json() ignores unknown fields and does not check values, so both are checked here.
 """
 
 import enum
@@ -18,7 +18,7 @@ problems = []
 
 
 def check_type(value, hint, where):
-    """Whether a value, or an object that from_json() made, is what its type says."""
+    """Returns whether a value, or an object created by from_json(), has the declared type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint in (typing.Any, object):
         if hasattr(value, "to_json"):
@@ -66,7 +66,7 @@ def check_fields(thing, where):
 
 
 def plain(thing):
-    """An object of the types as JSON has it."""
+    """Converts an object of the SDK's types to JSON."""
     if hasattr(thing, "to_json"):
         return plain(thing.to_json())
     if isinstance(thing, dict):
@@ -75,7 +75,7 @@ def plain(thing):
 
 
 def check_known(given, understood, where):
-    """What was given and is not there any more is unknown to the types."""
+    """Records the given parts that are missing in the result: the types do not know them."""
     if isinstance(given, dict) and isinstance(understood, dict):
         for key, value in given.items():
             if key in understood:

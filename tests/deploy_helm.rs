@@ -1,6 +1,6 @@
-//! The Helm chart: it renders what kustomize renders, its objects fit together, and its notes say what to do next. Its
-//! values are in tests/deploy_helm_values.rs. With `PSYSTRIKE_WRITE=1` these tests write the chart's copies of the
-//! rules and the dashboard.
+//! The Helm chart: it renders the same objects as kustomize, its objects fit together, and its notes say what to do
+//! next. Its values are in tests/deploy_helm_values.rs. With `PSYSTRIKE_WRITE=1` these tests write the chart's copies
+//! of the rules and the dashboard.
 
 mod support;
 

@@ -246,7 +246,7 @@ fn every_alert_has_an_action() {
     }
 }
 
-/// A rule sees what the rules before it in its group have written in the same evaluation.
+/// A rule sees the results of the rules before it in its group, from the same evaluation.
 #[test]
 fn an_alert_that_suppresses_others_comes_before_them() {
     let mut before = BTreeSet::new();

@@ -345,7 +345,7 @@ fn errors_without_a_status_are_those_of_the_table() {
     let scratch = Scratch::new("errors-without-a-status");
     let global = json!({ "scrape_interval": "1s", "scrape_timeout": "1s" });
     scratch.write("prometheus.yml", &json!({ "global": global, "scrape_configs": jobs }).to_string());
-    // Both run at once: each takes seconds.
+    // Both run at the same time, because each takes seconds.
     let started: Vec<_> = releases.into_iter().map(|release| Prometheus::start(release, &scratch)).collect();
     for prometheus in started {
         let down = |prometheus: &Prometheus| {

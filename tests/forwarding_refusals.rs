@@ -17,7 +17,7 @@ fn answers(bytes: &[u8]) -> usize {
 
 const BAD_HOST: &str = "pod host is neither an IP address nor a DNS name";
 
-/// Rejected requests that leave it clear where the next one begins. `{pod}` stands for a pod that must not be
+/// Rejected requests after which the start of the next one is unambiguous. `{pod}` stands for a pod that must not be
 /// contacted.
 const REFUSED_AND_KEPT: &[(&str, u16, &str)] = &[
     ("GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404, "no such page; pods are at /pods/{host}/{port}/{path}"),

@@ -1,5 +1,5 @@
-"""A cluster of one node at one address, over TLS: its API server, which lists what a file has and the Services of the
-namespace default, and its kubelet.
+"""A cluster of one node at one address, over TLS: its API server, which lists the objects in a file and the Services of
+the namespace default, and its kubelet.
 
 A request without the token `token` gets 401. Every other request is logged.
 """
@@ -26,12 +26,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.headers["Authorization"] != "Bearer token":
             self.answer(401, {"kind": "Status", "status": "Failure", "code": 401})
             return
-        # In one piece, because requests are handled in parallel.
+        # In one write, because requests are handled in parallel.
         sys.stderr.write(f"GET {path}\n")
         if path.startswith("/metrics"):
             self.answer(200, f'of_the_node{{path="{path}"}} 1\n')
         elif "sendInitialEvents=true" in query:
-            # As an API server without the feature WatchList does. Clients then list.
+            # The response of an API server without the feature WatchList. Clients then list.
             self.answer(422, {"kind": "Status", "status": "Failure", "reason": "Invalid", "code": 422})
         elif "watch=" in query:
             self.watch()
@@ -39,7 +39,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(200, objects(path.rpartition("/")[2]))
 
     def watch(self):
-        """Nothing ever changes."""
+        """Holds the watch open: no object ever changes."""
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
@@ -82,7 +82,7 @@ def service(name):
 
 
 def endpoints(name):
-    """Those of a Service, all of them at the address of the API server."""
+    """Returns the endpoints of a Service, all at the address of the API server."""
     port = server.server_address[1]
     ports = [{"name": "https", "port": port, "protocol": "TCP"}, {"name": "other", "port": port, "protocol": "TCP"}]
     return {

@@ -5,7 +5,7 @@
 //! modules:
 //!
 //! - [`options`]: the command line; [`bench`]: state that all parts share; [`setup`]: the pods and clients of a
-//! forwarder;
+//!   forwarder;
 //! - [`cases`]: the bodies that are scraped;
 //! - [`pods`]: the pods; [`load`]: the client that scrapes them, with [`answer`], which checks every response;
 //! - [`forwarders`]: the programs in between, with [`building`], [`nginx`], [`tinyproxy`], [`squid`], and

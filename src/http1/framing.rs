@@ -1,6 +1,6 @@
 //! Determines how a message's body ends, by the rules of RFC 9112 section 6.3. Where it ends is up to [`super::body`].
 //!
-//! Stricter than the RFC wherever a recipient may guess. Recipients that guess differently make request smuggling and
+//! Stricter than the RFC where its rules let a recipient guess. Recipients that guess differently make request smuggling and
 //! response splitting possible, so ambiguous framing is refused on both sides.
 
 use super::field::{self, Fields, Name};

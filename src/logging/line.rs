@@ -172,7 +172,7 @@ struct Fields<'l>(&'l mut Line);
 impl<'kvs> VisitSource<'kvs> for Fields<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
         let text = value.to_string();
-        // A number, or what is displayed as one.
+        // A number, or a value that is displayed as one.
         let is_text = value.to_borrowed_str().is_some() || !is_decimal(&text);
         self.0.field(key.as_str(), &text, is_text);
         Ok(())

@@ -60,7 +60,7 @@ pub fn init(format: LogFormat, level: LevelFilter, access_log: bool) -> io::Resu
         .spawn(move || write(&of_thread, format))?;
     let mut levels = SimpleLogger::new().with_level(level);
     if access_log {
-        levels = levels.with_module_level(ACCESS_LOG, LevelFilter::Info); // whatever `level` is
+        levels = levels.with_module_level(ACCESS_LOG, LevelFilter::Info); // at every `level`
     }
     let most = levels.max_level();
     if log::set_boxed_logger(Box::new(Logger { queue, format, levels })).is_ok() {

@@ -180,8 +180,8 @@ impl Listener {
     }
 }
 
-/// Accepts a connection as a non-blocking, close-on-exec socket. Where accept4(2) is refused, it fails at once and
-/// three calls replace it.
+/// Accepts a connection as a non-blocking, close-on-exec socket. If accept4(2) is not allowed, it fails without side
+/// effects, and three calls replace it.
 fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
     match listener.accept() {
         Err(error) if is_refused(&error) => {}

@@ -80,7 +80,7 @@ impl Lookups {
         self.state().resolver.begin_next()
     }
 
-    /// Waits for the next lookup, and takes it.
+    /// Waits for the next lookup, and returns it.
     pub fn wait_for_next(&self) -> Arc<str> {
         let mut state = self.state();
         loop {
@@ -109,8 +109,8 @@ impl Lookups {
         workers
     }
 
-    /// Returns whether another thread is to be started, and counts it. There are as many as lookups are queued or in
-    /// progress, up to a limit.
+    /// Returns whether another thread is to be started, and counts it. One thread is needed for each lookup that is
+    /// queued or in progress, up to a limit.
     pub fn add_thread(&self) -> bool {
         let mut state = self.state();
         let is_needed = state.resolver.queued() > state.idle && state.threads < RUNNING_MAX;

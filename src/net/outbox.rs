@@ -37,7 +37,7 @@ impl Outbox {
         self.kept.as_ref().map_or(0, |kept| kept.bytes.capacity())
     }
 
-    /// Appends bytes that were not taken to those that wait. Returns whether none waited before.
+    /// Appends bytes that the side did not accept. Returns whether none waited before.
     pub(super) fn keep(&mut self, bytes: Vec<u8>) -> bool {
         self.is_slow = true;
         if let Some(kept) = &mut self.kept {

@@ -20,7 +20,7 @@ use signal_hook::{
 /// Descriptors of [`Signals`]: the poll, the waker, and a receiver and a sender for each of `RECEIVED`.
 pub const DESCRIPTORS: usize = 2 + 2 * RECEIVED.len();
 
-/// The signals that are received, and what they mean.
+/// The signals that are received, and their events.
 const RECEIVED: [(i32, SignalEvent); 3] = [
     (SIGTERM, SignalEvent::Signal("SIGTERM")),
     (SIGINT, SignalEvent::Signal("SIGINT")),

@@ -1,8 +1,8 @@
-// What Go's client makes of answers: reads them from standard input, each as a line of base64, serves each once as it
-// is, and prints what net/http gives, each as a line: the status and the body in base64, or "error" and why.
+// Shows how Go's client handles responses. Reads them from standard input, each as a line of base64, serves each once
+// unchanged, and prints a line with net/http's result: the status and the body in base64, or "error" and the reason.
 
-// As Prometheus is built, whatever folder this is run in: without a module, Go may take an old version's settings, with
-// which an empty Content-Length passes.
+// The settings that Prometheus is built with, in any folder: without a module, Go may use an old version's settings,
+// which accept an empty Content-Length.
 //
 //go:debug default=go1.26
 package main

@@ -83,7 +83,7 @@ impl Uses {
     }
 }
 
-/// Where a path leads that stands in this module. Nowhere, if it is another crate's, a local variable or a parameter.
+/// Resolves a path in this module. Empty if it belongs to another crate, or is a local variable or a parameter.
 fn resolve(code: &Code, at: &Module, path: &[String]) -> Vec<Target> {
     Resolver { code, open: BTreeSet::new() }.path(at, path)
 }

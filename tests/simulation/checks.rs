@@ -144,7 +144,7 @@ impl Sim {
         let counted = self.counted();
         let mut others = 0;
         for (&outcome, (&counted, &seen)) in Outcome::ALL.iter().zip(counted.iter().zip(&net.tally)) {
-            // An incomplete response may be counted as what it was going to be.
+            // An incomplete response may be counted with the outcome that it would have had.
             assert!(counted >= seen, "{outcome:?}: seen {seen} times, counted {counted} times");
             others += counted - seen;
         }

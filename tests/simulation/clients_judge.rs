@@ -4,7 +4,7 @@ use super::*;
 
 /// What the worker does to a client.
 impl Net {
-    /// The worker read what the client sent.
+    /// The worker read bytes of the client.
     pub(crate) fn client_was_read(&mut self, client: usize) {
         let now = self.now;
         let this = &mut self.clients[client];

@@ -263,7 +263,7 @@ impl Kernel {
         self.peer_end(id);
     }
 
-    /// The peer resets the connection; what it had sent may be lost.
+    /// The peer resets the connection; its unread bytes may be lost.
     pub(crate) fn peer_reset(&mut self, id: ConnId, loses_sent: bool) {
         let conn = &mut self.conns[id];
         (conn.failed, conn.peer_ended, conn.peer_closed) = (true, true, true);

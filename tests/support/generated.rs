@@ -23,7 +23,7 @@ pub fn part(path: &str, source: &str, generated: &str) {
     part_between(path, (&begin, "\n<!-- End of what is generated -->"), generated, source);
 }
 
-/// The part between two lines of a file. `source` is what it is generated from.
+/// The part between two lines of a file. `source` names the source that it is generated from.
 pub fn part_between(path: &str, (begin, end): (&str, &str), generated: &str, source: &str) {
     let _alone = FILES.lock().unwrap_or_else(PoisonError::into_inner);
     let text = read(path);

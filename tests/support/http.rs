@@ -288,7 +288,8 @@ impl Client {
         end
     }
 
-    /// Determines the framing of the body by RFC 9112 section 6.3, and refuses what a careful client would refuse.
+    /// Determines the framing of the body by RFC 9112 section 6.3, and refuses everything that a careful client would
+    /// refuse.
     fn read_body(&mut self, method: &str, head: &Head, into: &mut Body) -> Result<(), Fault> {
         let lengths = head.values("content-length");
         let codings = head.values("transfer-encoding");

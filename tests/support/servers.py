@@ -1,9 +1,9 @@
 """Pods on one listener for each argument KIND=ADDRESS after the first, which is a folder with a page and a certificate.
 
-Of the kinds, `http` and `tls` serve, and `closing` closes each connection behind its first bytes. These are the pages:
+The kinds `http` and `tls` serve pages; `closing` closes each connection after its first bytes. The pages:
 
-/metrics counts the listener's connections; /page is the folder's file, with the listener's port; /redirect?to=URL leads
-there; /slow does not come.
+/metrics counts the listener's connections; /page is the folder's file, with the listener's port; /redirect?to=URL
+redirects to URL; /slow never responds.
 """
 
 import http.server
@@ -67,7 +67,7 @@ class Closing(socketserver.BaseRequestHandler):
     def handle(self):
         self.request.recv(1)
         self.request.shutdown(socket.SHUT_WR)
-        while self.request.recv(65536):  # bytes that are not read would make it a reset
+        while self.request.recv(65536):  # unread bytes would turn the close into a reset
             pass
 
 

@@ -1,6 +1,6 @@
 //! Transports of a connection's bytes: TCP, and later TLS.
 //!
-//! Owns what a transport can do. [`super::stream`] keeps its readiness.
+//! Owns the operations of a transport. [`super::stream`] keeps its readiness.
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-/// Operations of a connection's socket. Every call returns at once.
+/// Operations of a connection's socket. No call blocks.
 pub trait Transport {
     /// Reads available bytes.
     ///

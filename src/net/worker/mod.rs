@@ -205,7 +205,7 @@ impl<N: Network> Worker<N> {
         if let Some(at) = client.session.deadline() {
             self.timers.arm(key, Timer::Exchange, &mut client.timers, at);
         }
-        // A tunnel in which bytes just moved is behind all others.
+        // A tunnel in which bytes just moved becomes the newest of all idle clients.
         if client.session.tunnel().is_some_and(|tunnel| tunnel.active() == self.tools.now) {
             self.admission.note(key.slot(), false, false);
         }
