@@ -170,7 +170,7 @@ fn pods_that_never_end_their_heads() {
     first.read_exact(&mut start).expect("a response");
     let start = String::from_utf8_lossy(&start);
     assert!(
-        start.starts_with("HTTP/1.1 503 psystrike's buffers are full; this scrape has held buffers"),
+        start.starts_with("HTTP/1.1 503 buffer limit reached; this scrape held buffers longest"),
         "{start}"
     );
 }
