@@ -37,6 +37,9 @@ const REVISION: &str = env!("PSYSTRIKE_REVISION");
 /// Stack of a worker's thread. Parsing the fields of a response's head needs most of it.
 const WORKER_STACK_BYTES: usize = 256 * 1024;
 
+/// How long an exiting process waits for its workers to end their turn, which takes milliseconds.
+const ABORTED_WITHIN: Duration = Duration::from_millis(200);
+
 /// Exit statuses.
 const RUN_TIME: u8 = 1;
 const USAGE: u8 = 2;
@@ -134,6 +137,7 @@ fn serve(config: &Config) -> Result<u8, String> {
     let connect = config.settings.connect_ports.as_ref().map_or("off".to_owned(), ToString::to_string);
     info!(allow:%, deny:%, ports:%, names:%, connect_ports:% = connect; "allowed destinations");
     let status = supervise(config, &shared, &mut signals, &running);
+    abort(&shared, &mut signals, &running);
     logging::flush();
     status
 }
@@ -242,6 +246,17 @@ fn supervise(
     }
     info!("shutdown complete");
     Ok(0)
+}
+
+/// Ends the workers that still run, so that they log how many lines they suppressed. A stuck worker is not waited for.
+#[cold]
+fn abort(shared: &Shared, signals: &mut Signals, running: &AtomicUsize) {
+    shared.enter(Phase::Aborting);
+    let until = Instant::now() + ABORTED_WITHIN;
+    let mut waits = shared.wake_all().is_ok();
+    while waits && running.load(Ordering::Acquire) > 0 {
+        waits = matches!(signals.wait(Some(until)), Ok(SignalEvent::WorkerEnded | SignalEvent::Hangup));
+    }
 }
 
 /// Logs a second signal, and returns the exit status.

@@ -16,8 +16,8 @@ use std::{
 use rustix::io::{ioctl_fionbio, ioctl_fionread};
 use support::{
     LIMIT, Scratch, exposition,
-    http::Client,
-    pods::{Pod, Then},
+    http::{Client, get},
+    pods::{Pod, Refusing, Then, Unanswering},
     poll,
     program::{Program, Signal},
     psystrike::{self, Psystrike, start_with_stderr},
@@ -364,5 +364,41 @@ fn a_long_request_is_cut_and_the_rest_of_its_line_remains() {
     for line in lines {
         assert!(line.contains("…\" status=200 outcome=forwarded bytes="), "{line}");
         assert!((1800..4096).contains(&line.len()), "{} bytes: {line}", line.len());
+    }
+}
+
+// Suppressed lines are counted
+
+#[test]
+fn however_it_ends_the_log_has_all_lines_or_their_number() {
+    const FAILURES: usize = 5;
+    let dead = Refusing::on("127.24.1.13");
+    let dead = dead.address();
+    let silent = Unanswering::on("127.24.1.14");
+    let ends: [(&[&str], bool, &[Signal]); 3] = [
+        (&["--workers=2"], false, &[Signal::TERM]),
+        (&["--shutdown-timeout=100ms"], true, &[Signal::TERM]),
+        (&["--shutdown-delay=1h"], true, &[Signal::TERM, Signal::INT]),
+    ];
+    for (arguments, one_runs, signals) in ends {
+        let mut psystrike = Psystrike::start(&[&["--allow", "127.0.0.0/8"], arguments].concat());
+        let mut client = psystrike.client(); // one connection: all lines are of one worker
+        for _ in 0..FAILURES {
+            assert_eq!(client.get(&Psystrike::target(dead, "/")).status(), 502);
+        }
+        let mut running = psystrike.client();
+        if one_runs {
+            running.send(get(&Psystrike::target(silent.address(), "/")));
+        }
+        for signal in signals {
+            psystrike.signal(*signal);
+            psystrike.wait_for_line("received SIG");
+        }
+        let _ = psystrike.wait(LIMIT);
+        let log = psystrike.stderr();
+        let line =
+            log.lines().find(|line| line.contains(" level=warn msg=\"similar log lines suppressed\" "));
+        let fields = format!(" pod={dead} outcome=connection_refused suppressed={}", FAILURES - 1);
+        assert!(line.is_some_and(|line| line.ends_with(&fields)), "{arguments:?}: {log}");
     }
 }

@@ -73,14 +73,20 @@ impl EventLoop {
         Ok((Self { poll, listeners, worker, events, now, shared, index, pressure_next }, waker))
     }
 
-    /// Serves until the process is closing and the last exchange is over.
+    /// Serves until the process is closing and the last exchange is over, or aborts them.
     ///
     /// # Errors
     /// Errors that this event loop cannot recover from.
     pub fn run(mut self) -> io::Result<()> {
         self.now = self.shared.now();
-        while turn(&mut self)? {}
-        Ok(())
+        let result = loop {
+            match turn(&mut self) {
+                Ok(true) => {}
+                end => break end.map(drop),
+            }
+        };
+        self.worker.log_suppressed();
+        result
     }
 
     /// Returns how long the poll may sleep; `None`: until an event.
@@ -155,7 +161,7 @@ impl Steps for EventLoop {
     }
 
     fn is_closing(&self) -> bool {
-        self.shared.phase() == Phase::Closing
+        self.shared.phase() >= Phase::Closing
     }
 
     fn drain(&mut self) {
@@ -181,8 +187,8 @@ impl Steps for EventLoop {
         Ok(())
     }
 
-    fn is_idle(&self) -> bool {
-        self.worker.is_idle()
+    fn is_over(&self) -> bool {
+        self.worker.is_idle() || self.shared.phase() == Phase::Aborting
     }
 
     fn end(&mut self) {

@@ -37,6 +37,8 @@ pub enum Phase {
     Draining,
     /// It accepts no new connections, and finishes running exchanges.
     Closing,
+    /// It exits, and does not finish running exchanges.
+    Aborting,
 }
 
 /// State of one worker that the others read. Alone on its cache lines, so that counting does not slow the others.
@@ -158,7 +160,8 @@ impl Shared {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Serving,
             1 => Phase::Draining,
-            _ => Phase::Closing,
+            2 => Phase::Closing,
+            _ => Phase::Aborting,
         }
     }
 

@@ -41,8 +41,8 @@ pub trait Steps {
     /// As [`accept`](Self::accept).
     fn accept_last(&mut self) -> io::Result<()>;
 
-    /// Returns whether no client is left.
-    fn is_idle(&self) -> bool;
+    /// Returns whether a closing process has nothing left to do: no client is left, or clients are not waited for.
+    fn is_over(&self) -> bool;
 
     /// Ends the turn.
     fn end(&mut self);
@@ -68,7 +68,7 @@ pub fn turn(steps: &mut impl Steps) -> io::Result<bool> {
         // In this order: a client accepted only now gets a turn to send a request.
         steps.drain();
         steps.accept_last()?;
-        goes_on = !steps.is_idle();
+        goes_on = !steps.is_over();
     } else {
         steps.accept()?;
     }
@@ -86,7 +86,7 @@ mod tests {
         /// Number of fetches that return as many events as fit.
         full_fetches: usize,
         is_closing: bool,
-        is_idle: bool,
+        is_over: bool,
         /// The step that fails.
         fails: &'static str,
         trace: Vec<&'static str>,
@@ -131,8 +131,8 @@ mod tests {
             self.note("accept last")
         }
 
-        fn is_idle(&self) -> bool {
-            self.is_idle
+        fn is_over(&self) -> bool {
+            self.is_over
         }
 
         fn end(&mut self) {
@@ -142,12 +142,12 @@ mod tests {
 
     #[test]
     fn events_are_fetched_before_clients_run_and_accepts_come_last() {
-        let closing = |is_idle| Recorder { is_closing: true, is_idle, ..Recorder::default() };
+        let closing = |is_over| Recorder { is_closing: true, is_over, ..Recorder::default() };
         let failing = |fails| Recorder { fails, ..Recorder::default() };
         for (mut recorder, goes_on, expected) in [
             (Recorder::default(), Some(true), &["sleep", "run", "relieve", "accept", "end"][..]),
             (
-                Recorder { full_fetches: 2, is_idle: true, ..Recorder::default() },
+                Recorder { full_fetches: 2, is_over: true, ..Recorder::default() },
                 Some(true),
                 &["sleep", "fetch", "fetch", "run", "relieve", "accept", "end"],
             ),

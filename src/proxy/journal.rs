@@ -13,7 +13,7 @@ use log::{Level, Record, debug, kv::Value};
 use super::{
     duration::HumanDuration,
     events::Report,
-    log_rate::{LogRate, Suppressed},
+    log_rate::{LogRate, Suppressed, Unreported},
     logged,
     outcome::{Class, Outcome},
     timestamp::Timestamp,
@@ -137,6 +137,21 @@ impl Journal {
             .with("end", tunnel.end.label())
             .with_display("seconds", Some(&seconds))
             .log(Level::Info, ACCESS_LOG, format_args!("tunnel closed"));
+    }
+
+    /// Returns when [`Self::log_suppressed`] may next have something to log.
+    #[inline]
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.rate.next_due()
+    }
+
+    /// Logs how many lines were suppressed, for those that no later line reported in time. [`Timestamp::MAX`]: for all.
+    #[cold]
+    pub fn log_suppressed(&mut self, now: Timestamp) {
+        for Unreported { outcome, pod, suppressed } in self.rate.take_due(now) {
+            let fields = Fields::default().with_display("pod", pod.as_ref());
+            fields.log_failure(outcome, &suppressed, format_args!("similar log lines suppressed"));
+        }
     }
 
     /// Logs a failure outside of any exchange, at a limited rate.

@@ -1,5 +1,8 @@
 //! Limits how often failures of one kind are logged, so that many failures do not flood the log. All are counted on
 //! `/metrics`.
+//!
+//! A logged line reports how many lines of its kind were suppressed before it. If no such line follows, a line of its
+//! own reports them ([`LogRate::take_due`]).
 
 use std::{mem, net::SocketAddr, time::Duration};
 
@@ -14,6 +17,9 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const LINES_MAX: u32 = 8;
 /// Maximum number of remembered combinations of outcome and pod.
 const PODS_MAX: usize = 64;
+/// How long after a logged line the lines suppressed since get a line of their own. Longer than [`INTERVAL`], so that
+/// failures that go on at least as often are reported by their next line only.
+const REPORTED_AFTER: Duration = Duration::from_secs(20);
 
 /// The number of lines that were suppressed since the last line was logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,11 +30,24 @@ pub struct Suppressed {
     pub other_pods: u64,
 }
 
+/// Suppressed lines that no later line reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreported {
+    /// Their outcome.
+    pub outcome: Outcome,
+    /// Their pod. `None`: they have none, or they are about several pods.
+    pub pod: Option<SocketAddr>,
+    /// How many they are.
+    pub suppressed: Suppressed,
+}
+
 /// When failures were last logged, and how many lines were suppressed since.
 #[derive(Debug, Default)]
 pub struct LogRate {
     outcomes: Vec<OfOutcome>,
     pods: Vec<OfPod>,
+    /// When suppressed lines may be due to be reported, at the earliest. `None`: none are suppressed.
+    next_due: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,6 +74,7 @@ impl LogRate {
             && now < known.last + INTERVAL
         {
             known.suppressed += 1;
+            self.next_due = earlier(self.next_due, known.last + REPORTED_AFTER);
             return None;
         }
         self.outcomes.resize(OUTCOMES, OfOutcome::default());
@@ -64,12 +84,47 @@ impl LogRate {
         }
         if of_outcome.lines == LINES_MAX {
             of_outcome.suppressed += 1;
+            self.next_due = earlier(self.next_due, of_outcome.since.unwrap_or(now) + REPORTED_AFTER);
             return None;
         }
         of_outcome.lines += 1;
         let other_pods = mem::take(&mut of_outcome.suppressed);
         let lines = mem::take(&mut self.remember(outcome, pod, now).suppressed);
         Some(Suppressed { lines, other_pods })
+    }
+
+    /// Returns when [`Self::take_due`] may next have something to take.
+    #[inline]
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.next_due
+    }
+
+    /// Takes the suppressed lines that no line reported in time. [`Timestamp::MAX`] takes all. In an interval these are
+    /// at most as many as were logged before, and one for each outcome's other pods.
+    #[cold]
+    pub fn take_due(&mut self, now: Timestamp) -> Vec<Unreported> {
+        let mut next = None;
+        let mut take = |logged: Timestamp, suppressed: &mut u64| {
+            let at = logged + REPORTED_AFTER;
+            if *suppressed > 0 && now < at {
+                next = earlier(next, at);
+                return 0;
+            }
+            mem::take(suppressed)
+        };
+        let mut due = Vec::new();
+        for OfPod { outcome, pod, last, suppressed } in &mut self.pods {
+            let suppressed = Suppressed { lines: take(*last, suppressed), other_pods: 0 };
+            due.push(Unreported { outcome: *outcome, pod: *pod, suppressed });
+        }
+        for (&outcome, OfOutcome { since, suppressed, .. }) in Outcome::ALL.iter().zip(&mut self.outcomes) {
+            let Some(since) = *since else { continue };
+            let suppressed = Suppressed { lines: 0, other_pods: take(since, suppressed) };
+            due.push(Unreported { outcome, pod: None, suppressed });
+        }
+        due.retain(|unreported| unreported.suppressed != Suppressed::default());
+        self.next_due = next;
+        due
     }
 
     /// Returns the entry of an outcome and a pod, logged now. If there are too many, it replaces the oldest.
@@ -90,6 +145,10 @@ impl LogRate {
         self.pods[at].last = now;
         &mut self.pods[at]
     }
+}
+
+fn earlier(one: Option<Timestamp>, other: Timestamp) -> Option<Timestamp> {
+    Some(one.map_or(other, |one| one.min(other)))
 }
 
 #[cfg(test)]
@@ -155,5 +214,64 @@ mod tests {
         }
         assert_eq!(rate.pods.len(), PODS_MAX);
         assert_eq!(rate.admit(Outcome::NoResponse, pod(99), now + INTERVAL), suppressed(0, 1));
+    }
+
+    fn unreported(outcome: Outcome, pod: Option<SocketAddr>, (lines, other_pods): (u64, u64)) -> Unreported {
+        Unreported { outcome, pod, suppressed: Suppressed { lines, other_pods } }
+    }
+
+    #[test]
+    fn what_no_later_line_reports_is_due_once() {
+        let mut rate = LogRate::default();
+        let due = start() + REPORTED_AFTER;
+        assert_eq!(rate.next_due(), None);
+        rate.admit(Outcome::NoResponse, pod(1), start());
+        rate.admit(Outcome::NoResponse, pod(2), start());
+        assert_eq!(rate.next_due(), None, "all were logged");
+        rate.admit(Outcome::NoResponse, pod(1), start());
+        rate.admit(Outcome::NoResponse, pod(1), start() + INTERVAL / 2);
+        assert_eq!(rate.next_due(), Some(due));
+        assert_eq!(rate.take_due(start() + INTERVAL), []);
+        assert_eq!(rate.next_due(), Some(due));
+        assert_eq!(rate.take_due(due), [unreported(Outcome::NoResponse, pod(1), (2, 0))]);
+        assert_eq!((rate.take_due(due), rate.next_due()), (vec![], None));
+        assert_eq!(rate.admit(Outcome::NoResponse, pod(1), due), suppressed(0, 0), "it was reported");
+    }
+
+    #[test]
+    fn failures_that_go_on_are_reported_by_their_next_line_only() {
+        let mut rate = LogRate::default();
+        let mut logged = 0;
+        for second in 0..1000 {
+            let now = start() + Duration::from_secs(second);
+            assert_eq!(rate.take_due(now), [], "{second}");
+            logged += rate.admit(Outcome::NoResponse, pod(1), now).map_or(0, |since| since.lines + 1);
+        }
+        assert_eq!(logged, 991);
+        assert_eq!(rate.take_due(Timestamp::MAX), [unreported(Outcome::NoResponse, pod(1), (9, 0))]);
+    }
+
+    #[test]
+    fn nothing_is_unreported_at_the_end_and_a_flood_has_few_lines() {
+        let mut rate = LogRate::default();
+        let (mut logged, mut lines) = (0, 0);
+        let floods = 10;
+        for flood in 0..floods {
+            let now = start() + INTERVAL * flood;
+            for at in 0..=u8::MAX {
+                for outcome in [Outcome::NoResponse, Outcome::NotFound, Outcome::NoResponse] {
+                    let admitted = rate.admit(outcome, pod(at), now);
+                    logged += admitted.map_or(0, |since| since.lines + since.other_pods + 1);
+                    lines += u32::from(admitted.is_some());
+                }
+            }
+            lines += rate.take_due(now).len() as u32;
+        }
+        let rest = rate.take_due(Timestamp::MAX);
+        lines += rest.len() as u32;
+        let rest = rest.iter().map(|it| it.suppressed.lines + it.suppressed.other_pods);
+        assert_eq!(logged + rest.sum::<u64>(), u64::from(floods) * 256 * 3);
+        assert!(lines <= (floods + 1) * 2 * (2 * LINES_MAX + 1), "{lines}");
+        assert_eq!(rate.next_due(), None);
     }
 }

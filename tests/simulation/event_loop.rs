@@ -259,7 +259,7 @@ impl Steps for EventLoop {
         Ok(())
     }
 
-    fn is_idle(&self) -> bool {
+    fn is_over(&self) -> bool {
         self.worker.is_idle()
     }
 

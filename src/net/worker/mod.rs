@@ -147,6 +147,9 @@ impl<N: Network> Worker<N> {
         if !self.is_alone || self.shared.places().is_stirred() {
             self.make_room_for_wishes();
         }
+        if self.journal.next_due().is_some_and(|at| at <= now) {
+            self.journal.log_suppressed(now);
+        }
         let clients = &self.clients;
         self.timers.sweep(clients.len(), |key| clients.get(key).map(|client| client.timers));
     }
@@ -330,7 +333,8 @@ impl<N: Network> Worker<N> {
         if !self.runnable.is_empty() || self.names.is_due() {
             return Some(self.tools.now);
         }
-        let mut next = [self.timers.next(), self.upstreams.next_expiry()].into_iter().flatten().min();
+        let next = [self.timers.next(), self.upstreams.next_expiry(), self.journal.next_due()];
+        let mut next = next.into_iter().flatten().min();
         if self.tools.budget.is_tight() {
             next = next.into_iter().chain(self.tools.budget.next_wake()).min();
         }
@@ -349,6 +353,11 @@ impl<N: Network> Worker<N> {
     pub fn report_no_descriptors(&mut self) {
         let about = "no file descriptor left; new clients must wait";
         self.journal.trouble(Outcome::NoFileDescriptors, self.tools.now, about);
+    }
+
+    /// Logs how many lines were suppressed that no later line will report, as the worker ends.
+    pub fn log_suppressed(&mut self) {
+        self.journal.log_suppressed(Timestamp::MAX);
     }
 
     /// Returns whether no client is left.
@@ -405,6 +414,17 @@ mod tests {
         net::{shared::tests::shared, transport::fake::FakeNetwork},
         proxy::settings::Settings,
     };
+
+    #[test]
+    fn a_worker_wakes_to_log_how_many_lines_were_suppressed() {
+        let mut worker = Worker::new(FakeNetwork::default(), Arc::new(shared(1, 1, 1)), 0);
+        worker.report_no_descriptors();
+        assert_eq!(worker.next_wake(), None, "that was logged");
+        worker.report_no_descriptors();
+        let due = worker.next_wake().expect("a line was suppressed");
+        worker.run_once(due);
+        assert_eq!(worker.next_wake(), None, "it was reported");
+    }
 
     #[test]
     fn a_turn_uses_the_settings_in_effect_when_it_begins() {
