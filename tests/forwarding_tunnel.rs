@@ -319,16 +319,19 @@ fn scrapes_and_tunnels_stand_beside_each_other() {
     let psystrike = psystrike(&["--access-log"]);
     let pod = listen("127.24.1.9");
     let mut scraper = Client::connect(psystrike.address());
+    let address = pod.local_addr().expect("it has an address");
     let (mut client, pod) = tunnel(&psystrike, &pod, b"");
     scraper.send(get("/healthz"));
     assert_eq!(scraper.response().expect("a whole answer").status(), 200);
     let line = psystrike.wait_for_line("CONNECT");
-    assert!(line.contains("outcome=tunnel") && line.contains("status=200"), "{line}");
+    let opened = format!(" pod={address} request=\"CONNECT {address}\" status=200 outcome=tunnel ");
+    assert!(line.contains(&opened), "{line}");
     drop(pod);
     assert_eq!(read_all(&mut client).expect("an end in order"), b"");
     drop(client);
     let line = psystrike.wait_for_line("tunnel closed");
-    assert!(line.contains(" end=closed"), "{line}");
+    let closed = format!(" pod={address} end=closed duration_seconds=0.");
+    assert!(line.contains(&closed), "{line}");
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn said_lost<'l>(lines: impl IntoIterator<Item = &'l String>) -> u64 {
 
 /// Returns how many of the lines are complete lines of the access log.
 fn accesses<'l>(lines: impl IntoIterator<Item = &'l String>) -> usize {
-    let whole = |line: &&String| line.contains(" msg=scrape client=") && line.contains(" seconds=");
+    let whole = |line: &&String| line.contains(" msg=scrape client=") && line.contains(" duration_seconds=");
     lines.into_iter().filter(whole).count()
 }
 
@@ -364,6 +364,45 @@ fn a_long_request_is_cut_and_the_rest_of_its_line_remains() {
     for line in lines {
         assert!(line.contains("…\" status=200 outcome=forwarded bytes="), "{line}");
         assert!((1800..4096).contains(&line.len()), "{} bytes: {line}", line.len());
+    }
+}
+
+// Fields
+
+/// The value of a field in a line of a format.
+fn field(format: &str, line: &str, key: &str) -> Option<String> {
+    if format == "json" {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        return line.get(key).map(|value| value.as_str().map_or(value.to_string(), str::to_owned));
+    }
+    let (_, value) = line.split_once(&format!(" {key}="))?;
+    value.split_whitespace().next().map(str::to_owned)
+}
+
+#[test]
+fn lines_of_scrapes_and_failures_name_the_pod_and_the_seconds_alike_in_every_format() {
+    let pod = Pod::answering("127.24.1.15", PAGE, Then::Keep);
+    let dead = Refusing::on("127.24.1.16");
+    for format in ["logfmt", "json", "plain"] {
+        let arguments = ["--allow=127.0.0.0/8", "--allow-names=a", "--log-format", format, "--access-log"];
+        let mut psystrike = Psystrike::start(&arguments);
+        let mut client = psystrike.client();
+        for (address, status) in [(pod.address(), 200), (dead.address(), 502)] {
+            assert_eq!(client.get(&Psystrike::target(address, "/")).status(), status);
+        }
+        assert_eq!(client.get("/pods/b/1/").status(), 403);
+        assert!(psystrike.terminate(LIMIT).success());
+        let log = psystrike.stderr();
+        let lines: Vec<_> = log.lines().filter(|line| field(format, line, "outcome").is_some()).collect();
+        let expected = [Some(pod.address()), Some(dead.address()), Some(dead.address()), None, None];
+        let pods: Vec<_> = lines.iter().map(|line| field(format, line, "pod")).collect();
+        assert_eq!(pods, expected.map(|pod| pod.map(|pod| pod.to_string())), "{log}");
+        // The last line is of a refused request, which takes no time.
+        for line in &lines[..lines.len() - 1] {
+            let seconds = field(format, line, "duration_seconds").and_then(|value| value.parse::<f64>().ok());
+            assert!(seconds.is_some_and(|seconds| (0.0..10.0).contains(&seconds)), "{line}");
+            assert!(format != "json" || line.contains("\"duration_seconds\":0."), "a number: {line}");
+        }
     }
 }
 

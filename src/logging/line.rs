@@ -171,10 +171,13 @@ struct Fields<'l>(&'l mut Line);
 
 impl<'kvs> VisitSource<'kvs> for Fields<'_> {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        let text = value.to_string();
+        if let Some(text) = value.to_borrowed_str() {
+            self.0.field(key.as_str(), text, true);
+            return Ok(());
+        }
         // A number, or a value that is displayed as one.
-        let is_text = value.to_borrowed_str().is_some() || !is_decimal(&text);
-        self.0.field(key.as_str(), &text, is_text);
+        let text = value.to_string();
+        self.0.field(key.as_str(), &text, !is_decimal(&text));
         Ok(())
     }
 }
@@ -204,21 +207,21 @@ mod tests {
         let fields: [(&str, Value<'_>); 4] = [
             ("pod", "10.1.2.3:80".into()),
             ("status", 200u16.into()),
-            ("seconds", 0.5f64.into()),
+            ("duration_seconds", 0.5f64.into()),
             ("request", request.into()),
         ];
         for (format, expected) in [
             (
                 LogFormat::Logfmt,
-                r#"ts=2023-11-14T22:13:20.123Z level=warn msg="12 of é" pod=10.1.2.3:80 status=200 seconds=0.5 request="GET /a b=\"é\"\n""#,
+                r#"ts=2023-11-14T22:13:20.123Z level=warn msg="12 of é" pod=10.1.2.3:80 status=200 duration_seconds=0.5 request="GET /a b=\"é\"\n""#,
             ),
             (
                 LogFormat::Json,
-                r#"{"ts":"2023-11-14T22:13:20.123Z","level":"warn","msg":"12 of é","pod":"10.1.2.3:80","status":200,"seconds":0.5,"request":"GET /a b=\"é\"\n"}"#,
+                r#"{"ts":"2023-11-14T22:13:20.123Z","level":"warn","msg":"12 of é","pod":"10.1.2.3:80","status":200,"duration_seconds":0.5,"request":"GET /a b=\"é\"\n"}"#,
             ),
             (
                 LogFormat::Plain,
-                r#"2023-11-14T22:13:20.123Z WARN  [psystrike] 12 of é pod=10.1.2.3:80 status=200 seconds=0.5 request="GET /a b=\"é\"\n""#,
+                r#"2023-11-14T22:13:20.123Z WARN  [psystrike] 12 of é pod=10.1.2.3:80 status=200 duration_seconds=0.5 request="GET /a b=\"é\"\n""#,
             ),
         ] {
             assert_eq!(text(format, Level::Warn, "12 of é", &fields), format!("{expected}\n"));

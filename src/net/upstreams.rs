@@ -45,7 +45,7 @@ impl ReadMode {
 #[derive(Debug)]
 pub struct Upstream<S> {
     pub(super) stream: Stream<S>,
-    peer: Peer,
+    pub(super) peer: Peer,
     /// The client it serves. `None`: it is in the pool.
     pub(super) client: Option<Key>,
     /// The beginning of a response's head.

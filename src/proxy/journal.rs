@@ -1,6 +1,8 @@
 //! Logs exchanges: a line of the access log for each scrape, and failures at a limited rate.
 //!
-//! Owns the format of these lines. [`crate::logging`] writes them to standard error.
+//! Owns the fields of these lines. [`crate::logging`] writes them to standard error. Every duration is a number under
+//! the key `duration_seconds`, in the base unit and with its name, as in the names of metrics. Prometheus's log writes
+//! `duration=1.5s`, but a program that reads JSON would have to parse that, and lines of both kinds are compared.
 
 use std::{
     fmt::{self, Display},
@@ -11,17 +13,21 @@ use std::{
 use log::{Level, Record, debug, kv::Value};
 
 use super::{
-    duration::HumanDuration,
     events::Report,
     log_rate::{LogRate, Suppressed, Unreported},
     logged,
     outcome::{Class, Outcome},
+    peer::Peer,
     timestamp::Timestamp,
     tunnel::TunnelReport,
 };
 
 /// The log target of access log lines, which are logged at every level.
 pub const ACCESS_LOG: &str = "access";
+/// The key of every duration.
+const DURATION: &str = "duration_seconds";
+/// As many fields as any line has.
+const FIELDS_MAX: usize = 8;
 /// Maximum number of bytes of a refused request in the log.
 const LOGGED_BYTES_MAX: usize = 200;
 
@@ -43,10 +49,13 @@ pub struct Delivery {
 }
 
 /// The fields of a line, in order.
-#[derive(Default)]
 struct Fields<'v>(Vec<(&'static str, Value<'v>)>);
 
 impl<'v> Fields<'v> {
+    fn new() -> Self {
+        Self(Vec::with_capacity(FIELDS_MAX))
+    }
+
     fn with(mut self, key: &'static str, value: impl Into<Value<'v>>) -> Self {
         self.0.push((key, value.into()));
         self
@@ -96,14 +105,15 @@ impl Journal {
         }
         let request = report.request.as_deref().unwrap_or("-");
         if access_log && route.is_to_pods() {
-            let (client, seconds) = (delivery.client.as_ref(), Seconds(*duration));
-            Fields::default()
-                .with_display("client", client)
+            let seconds = Seconds(*duration);
+            Fields::new()
+                .with_display("client", delivery.client.as_ref())
+                .with_display("pod", report.peer.as_ref())
                 .with("request", request)
                 .with("status", *status)
                 .with("outcome", outcome.label())
                 .with("bytes", delivery.sent_bytes)
-                .with_display("seconds", Some(&seconds))
+                .with_display(DURATION, Some(&seconds))
                 .log(Level::Info, ACCESS_LOG, format_args!("scrape"));
         }
         if !matches!(outcome.class(), Class::Pod | Class::Refused) {
@@ -113,8 +123,8 @@ impl Journal {
         // First, as most lines of a flood are suppressed.
         let Some(suppressed) = self.rate.admit(*outcome, pod, delivery.at) else { return };
         let phrase = report.phrase();
-        let fields = Fields::default();
-        let after = HumanDuration(*duration);
+        let fields = Fields::new();
+        let seconds = Seconds(*duration);
         let cut = logged::cut(request, LOGGED_BYTES_MAX);
         let fields = match &pod {
             Some(_) => {
@@ -122,20 +132,22 @@ impl Journal {
                 fields
                     .with_display("pod", pod.as_ref())
                     .with_display("request", request)
-                    .with_display("duration", Some(&after))
+                    .with_display(DURATION, Some(&seconds))
             }
             None => fields.with_display("client", delivery.client.as_ref()).with("request", &*cut),
         };
         fields.log_failure(*outcome, &suppressed, format_args!("{phrase}"));
     }
 
-    /// Logs the end of a tunnel in the access log.
-    pub fn tunnel(&mut self, tunnel: &TunnelReport, client: Option<SocketAddr>) {
+    /// Logs the end of a tunnel in the access log. The target is in the line of its request: a tunnel does not store it.
+    /// The kernel no longer knows the `client` of a connection that both sides have closed.
+    pub fn tunnel(&mut self, tunnel: &TunnelReport, client: Option<SocketAddr>, pod: Option<Peer>) {
         let seconds = Seconds(tunnel.duration);
-        Fields::default()
+        Fields::new()
             .with_display("client", client.as_ref())
+            .with_display("pod", pod.as_ref())
             .with("end", tunnel.end.label())
-            .with_display("seconds", Some(&seconds))
+            .with_display(DURATION, Some(&seconds))
             .log(Level::Info, ACCESS_LOG, format_args!("tunnel closed"));
     }
 
@@ -149,7 +161,7 @@ impl Journal {
     #[cold]
     pub fn log_suppressed(&mut self, now: Timestamp) {
         for Unreported { outcome, pod, suppressed } in self.rate.take_due(now) {
-            let fields = Fields::default().with_display("pod", pod.as_ref());
+            let fields = Fields::new().with_display("pod", pod.as_ref());
             fields.log_failure(outcome, &suppressed, format_args!("similar log lines suppressed"));
         }
     }
@@ -157,6 +169,6 @@ impl Journal {
     /// Logs a failure outside of any exchange, at a limited rate.
     pub fn trouble(&mut self, outcome: Outcome, now: Timestamp, about: impl Display) {
         let Some(suppressed) = self.rate.admit(outcome, None, now) else { return };
-        Fields::default().log_failure(outcome, &suppressed, format_args!("{about}"));
+        Fields::new().log_failure(outcome, &suppressed, format_args!("{about}"));
     }
 }

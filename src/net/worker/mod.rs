@@ -282,6 +282,9 @@ impl<N: Network> Worker<N> {
         if let Some(report) = self.tools.out.report.take() {
             self.end_exchange(key, &report);
         }
+        if matches!(action, ClientAction::Close | ClientAction::CloseDelivering | ClientAction::Reset) {
+            self.end_tunnel(key); // before the pod's connection, whose address is logged
+        }
         let event = self.act_on_upstream(key, upstream);
         self.act_on_client(key, action);
         event
@@ -300,6 +303,20 @@ impl<N: Network> Worker<N> {
         let is_named = report.request.is_some() || report.outcome.class() != Class::Answered;
         let client = is_named.then(|| client.stream.socket().peer()).flatten();
         self.record(report, client, sent_bytes);
+    }
+
+    /// Counts and logs a tunnel that is over, if the session is one.
+    fn end_tunnel(&mut self, key: Key) {
+        let Some(client) = self.clients.get(key) else { return };
+        let Some(report) = client.session.tunnel().and_then(|tunnel| tunnel.report(self.tools.now)) else {
+            return;
+        };
+        self.counters().record_tunnel(&report);
+        if self.tools.settings.access_log {
+            let upstream = client.upstream.and_then(|upstream| self.upstreams.get(upstream));
+            let (client, pod) = (client.stream.socket().peer(), upstream.map(|upstream| upstream.peer));
+            self.journal.tunnel(&report, client, pod);
+        }
     }
 
     fn act_on_client(&mut self, key: Key, action: ClientAction) {
@@ -380,14 +397,8 @@ impl<N: Network> Worker<N> {
         if let Some(outbox) = &mut client.to_pod {
             self.tools.transfer.forget(outbox);
         }
-        if let Some(tunnel) = client.session.tunnel() {
+        if client.session.is_tunnel() {
             self.counters().tunnels.sub(1);
-            if let Some(report) = tunnel.report(self.tools.now) {
-                self.counters().record_tunnel(&report);
-                if self.tools.settings.access_log {
-                    self.journal.tunnel(&report, client.stream.socket().peer());
-                }
-            }
         }
         self.forget_held(key.slot(), &client);
         self.counters().clients.sub(1);
