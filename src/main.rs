@@ -120,6 +120,7 @@ fn serve(config: &Config) -> Result<u8, String> {
         shared.set_pressure(pressure);
     }
     let running = start(config, &shared, &signals)?;
+    config.warnings.iter().for_each(|message| warn!("{message}"));
     // Only a warning: a Service named `psystrike-x` may set such a variable by accident.
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     let variables = std::env::vars_os().map(|(name, value)| (text(name), text(value)));

@@ -406,6 +406,16 @@ fn help_and_version_never_panic_without_a_reader() {
 }
 
 #[test]
+fn an_idle_timeout_that_is_too_short_is_warned_of_once() {
+    let mut psystrike = Psystrike::start_with_env(&[], &[("PSYSTRIKE_CLIENT_IDLE_TIMEOUT", "1m")]);
+    assert!(psystrike.terminate(LIMIT).success());
+    let log = psystrike.stderr();
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains(" level=warn ")).collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+    assert!(warnings[0].contains(" msg=\"PSYSTRIKE_CLIENT_IDLE_TIMEOUT 60s: Prometheus keeps "), "{log}");
+}
+
+#[test]
 fn a_usage_error_is_one_line_and_ends_the_process() {
     for (arguments, variables, expected) in [
         (&["--timeout", "9"][..], &[][..], &["--timeout", "\"9\"", "500ms"][..]),
@@ -449,6 +459,7 @@ fn a_usage_error_is_one_line_and_ends_the_process() {
         (&["10.0.0.1:80"], &[], &["10.0.0.1:80", "unexpected argument"]),
         (&["--timout=1s"], &[], &["--timout=1s", "did you mean --timeout?"]),
         (&["--timeout=3m"], &[], &["--timeout 180s is longer than --timeout-max 120s"]),
+        (&["--connect-timeout=3m"], &[], &["--connect-timeout 180s is longer than --timeout-max 120s"]),
         (&["--timeout-max\n", "1s"], &[], &["--timeout-max", "unknown"]),
         (&["--listen", "x\ny"], &[], &["--listen", "[::]:8080"]),
     ] {

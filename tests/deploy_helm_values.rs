@@ -200,7 +200,8 @@ fn the_schema_accepts_the_same_durations_as_psystrike() {
     for option in &durations {
         let name = option.name().trim_start_matches('-');
         // The other limit, set so that it does not contradict this one.
-        let max = ("PSYSTRIKE_TIMEOUT_MAX", if name == "timeout" { "168h" } else { "" });
+        let has_max = ["timeout", "connect-timeout"].contains(&name);
+        let max = ("PSYSTRIKE_TIMEOUT_MAX", if has_max { "168h" } else { "" });
         for value in [
             "0s",
             "0ms",

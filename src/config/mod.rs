@@ -5,6 +5,7 @@
 mod help;
 pub mod options;
 mod source;
+mod timeouts;
 
 use std::{env, ffi::OsString, net::SocketAddr, str::FromStr, thread, time::Duration};
 
@@ -14,7 +15,8 @@ use pico_args::Arguments;
 pub use self::{help::help, source::UsageError};
 use self::{
     options::Opt,
-    source::{Source, default, read_value, similar, suggestion},
+    source::{Source, read_value, similar, suggestion},
+    timeouts::timeouts,
 };
 use crate::{
     healthcheck::Page,
@@ -22,9 +24,9 @@ use crate::{
     net::{event_loop, listener, signals},
     proxy::{
         budget::SHARE_MIN,
-        duration::{self, HumanDuration},
+        duration,
         policy::{self, Policy, Ports},
-        settings::{Settings, Timeouts},
+        settings::Settings,
         size::{self, Exact},
     },
 };
@@ -70,6 +72,8 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// Log format.
     pub log_format: LogFormat,
+    /// Warnings about options that are valid but likely to be a mistake.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -105,6 +109,7 @@ pub fn parse(
     let workers = source.one(Opt::Workers, workers)?;
     let (policy, timeouts) = (policy(&mut source)?, timeouts(&mut source)?);
     let connect_ports = connect_ports(&mut source, policy.ports())?;
+    let warnings = timeouts::warnings(&source, &timeouts, connect_ports.is_some());
     let clients_max = source.optional(Opt::ClientsMax, |text| count(text, 1))?;
     let upstreams_idle_max = source.optional(Opt::UpstreamsIdleMax, |text| count(text, 0))?;
     let buffers_max = source.optional(Opt::BuffersMax, |text| buffers(text, workers))?;
@@ -139,6 +144,7 @@ pub fn parse(
         shutdown_timeout,
         log_level,
         log_format,
+        warnings,
     })))
 }
 
@@ -172,29 +178,6 @@ fn connect_ports<V: Fn(&str) -> Option<OsString>>(
         }
         ports => Ok(allowed.then(|| ports.unwrap_or_else(Ports::all))),
     }
-}
-
-/// Reads the options for time limits.
-#[cold]
-fn timeouts<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<Timeouts, UsageError> {
-    let scrape = source.optional(Opt::Timeout, positive)?;
-    let scrape_max = source.one(Opt::TimeoutMax, positive)?;
-    if let Some(scrape) = scrape.filter(|&scrape| scrape > scrape_max) {
-        let (scrape, scrape_max) = (HumanDuration(scrape), HumanDuration(scrape_max));
-        let (name, max) = (source.name(Opt::Timeout), source.name(Opt::TimeoutMax));
-        return Err(UsageError(format!("{name} {scrape} is longer than {max} {scrape_max}")));
-    }
-    let scrape_default = default(Opt::Timeout, positive)?.min(scrape_max);
-    Ok(Timeouts {
-        scrape: scrape.unwrap_or(scrape_default),
-        scrape_max,
-        connect: source.one(Opt::ConnectTimeout, positive)?,
-        header: source.one(Opt::HeaderTimeout, positive)?,
-        client_idle: source.one(Opt::ClientIdleTimeout, positive)?,
-        upstream_idle: source.one(Opt::UpstreamIdleTimeout, positive)?,
-        tunnel_idle: source.one(Opt::TunnelIdleTimeout, positive)?,
-        resolve_ttl: source.one(Opt::ResolveTtl, duration::parse)?,
-    })
 }
 
 /// Runs [`parse`] on the arguments and environment of this process.
@@ -266,14 +249,6 @@ fn workers(text: &str) -> Result<usize, &'static str> {
 }
 
 #[cold]
-fn positive(text: &str) -> Result<Duration, &'static str> {
-    match duration::parse(text) {
-        Ok(Duration::ZERO) => Err("expected a duration above zero: 500ms, 3s, 1m30s"),
-        duration => duration,
-    }
-}
-
-#[cold]
 fn count(text: &str, min: usize) -> Result<usize, String> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse().ok().filter(|number| digits && (min..=1_000_000).contains(number));
@@ -299,6 +274,7 @@ fn log_level(text: &str) -> Result<LevelFilter, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::settings::Timeouts;
 
     fn config(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Box<Config>, String> {
         let arguments = arguments.iter().map(OsString::from).collect();
@@ -370,6 +346,31 @@ mod tests {
     }
 
     #[test]
+    fn the_default_of_connect_timeout_is_at_most_timeout_max() {
+        let connect = |arguments| config(arguments, &[]).unwrap().settings.timeouts.connect;
+        assert_eq!(connect(&["--timeout-max=2s"]), Duration::from_secs(2));
+        assert_eq!(connect(&["--timeout-max=2s", "--connect-timeout=2s"]), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn idle_timeouts_that_are_not_longer_than_prometheus_keeps_connections_are_warned_of() {
+        let variable = [("PSYSTRIKE_CLIENT_IDLE_TIMEOUT", "5m")];
+        for (arguments, variables, expected) in [
+            (&[][..], &[][..], &[][..]),
+            (&["--client-idle-timeout=5m1s", "--allow-connect"], &[], &[]),
+            (&["--client-idle-timeout=1m"], &[], &["--client-idle-timeout 60s: "]),
+            (&[], &variable, &["PSYSTRIKE_CLIENT_IDLE_TIMEOUT 300s: "]),
+            (&["--tunnel-idle-timeout=1m"], &[], &[]),
+            (&["--tunnel-idle-timeout=1m", "--allow-connect"], &[], &["--tunnel-idle-timeout 60s: "]),
+        ] {
+            let warnings = config(arguments, variables).unwrap().warnings;
+            let expected: Vec<_> =
+                expected.iter().map(|name| format!("{name}{}", timeouts::TOO_SHORT)).collect();
+            assert_eq!(warnings, expected, "{arguments:?} {variables:?}");
+        }
+    }
+
+    #[test]
     fn unknown_variables_are_named_with_the_one_that_was_meant() {
         for (name, value, expected) in [
             ("PSYSTRIKE_TIMOUT", "3s", "PSYSTRIKE_TIMOUT; did you mean PSYSTRIKE_TIMEOUT?"),
@@ -434,6 +435,12 @@ mod tests {
                 &["--timeout", "5s", "--timeout-max=4s"],
                 &[],
                 &["--timeout 5s is longer than --timeout-max 4s"],
+            ),
+            (&["--connect-timeout=2m1s"], &[], &["--connect-timeout 121s is longer than --timeout-max 120s"]),
+            (
+                &["--timeout-max=2s"],
+                &[("PSYSTRIKE_CONNECT_TIMEOUT", "3s")],
+                &["PSYSTRIKE_CONNECT_TIMEOUT 3s is longer than --timeout-max 2s"],
             ),
             (&["--allow-ports", "0"], &[], &["--allow-ports", "\"0\"", "1 to 65535"]),
             (&["--allow-names", "*.svc"], &[], &["--allow-names", "\"*.svc\"", "svc.cluster.local"]),

@@ -184,7 +184,7 @@ options! {
     TimeoutMax "--timeout-max" Duration Timeouts Value("2m")
         "Highest time limit that a request may set with that header";
     ConnectTimeout "--connect-timeout" Duration Timeouts Value("3s")
-        "Time limit for connecting to a pod";
+        "Time limit for connecting to a pod, at most `--timeout-max`. The default is `--timeout-max` if that is lower";
     HeaderTimeout "--header-timeout" Duration Timeouts Value("10s")
         "Time limit for receiving the headers of a request, and the first byte of a new client";
     ClientIdleTimeout "--client-idle-timeout" Duration Timeouts Value("6m")
@@ -192,7 +192,7 @@ options! {
     UpstreamIdleTimeout "--upstream-idle-timeout" Duration Timeouts Value("3m")
         "Close pooled pod connections that are idle for this long";
     TunnelIdleTimeout "--tunnel-idle-timeout" Duration Timeouts Value("6m")
-        "Close tunnels in which no byte moves for this long";
+        "Close tunnels in which no byte moves for this long. Prometheus keeps idle connections for 5 minutes; keep this longer";
     ResolveTtl "--resolve-ttl" DurationOrZero Timeouts Value("5s")
         "How long the addresses of a DNS name are cached. Failures are cached for at most 1s";
 
