@@ -11,7 +11,7 @@ use std::{
 };
 
 use support::{
-    LIMIT, Scratch,
+    LIMIT, Scratch, generated,
     markdown::Document,
     pods::{Pod, Then},
     program::Signal,
@@ -114,26 +114,28 @@ fn the_unit_runs_the_binary_as_it_is() {
     assert!(settings("KillSignal").is_empty(), "SIGTERM is the default");
 }
 
-/// deploy/README.md, "systemd".
+/// Generates the figures in deploy/README.md, "systemd", from the unit.
 #[test]
-fn the_page_says_of_the_unit_what_is_so() {
-    let page = Document::read("deploy/README.md");
-    let said = page.section("systemd").prose.split_whitespace().collect::<Vec<_>>().join(" ");
+fn the_page_has_the_figures_of_the_unit() {
     let unit = unit();
     let (_, needs) = unit.split_once("# Needs systemd ").expect("it says what it needs");
-    let version = needs.split(' ').next().expect("a number");
-    assert!(version.parse::<u32>().is_ok(), "{version}");
-    assert!(said.contains(&format!("The unit needs systemd {version} or newer.")), "{version}: {said}");
-    let descriptors: u32 = setting("LimitNOFILE").parse().expect("a number");
-    let limits = format!(
-        "to {} MiB of memory and {},{:03} open files",
-        setting("MemoryMax").trim_end_matches('M'),
-        descriptors / 1000,
-        descriptors % 1000
+    let version: u32 = needs.split(' ').next().and_then(|version| version.parse().ok()).expect("a number");
+    let memory = setting("MemoryMax");
+    let mebibytes: u32 = memory.strip_suffix('M').and_then(|number| number.parse().ok()).expect("in MiB");
+    let files: u32 = setting("LimitNOFILE").parse().expect("a number");
+    let (thousands, rest) = (files / 1000, files % 1000);
+    let text = format!(
+        "The unit needs systemd {version} or newer, and limits psystrike to {mebibytes} MiB of memory and \
+         {thousands},{rest:03} open files.\n"
     );
-    assert!(said.contains(&limits), "{limits}: {said}");
+    generated::part("deploy/README.md", "systemd/psystrike.service", &text);
+}
 
-    // psystrike starts with the file that the page's commands write, at the address in Prometheus's configurations.
+/// The commands of deploy/README.md, "systemd", write a file with which psystrike starts, at the address in
+/// Prometheus's configurations.
+#[test]
+fn psystrike_starts_with_the_file_that_the_page_writes() {
+    let page = Document::read("deploy/README.md");
     let blocks = page.blocks();
     let block = blocks.iter().find(|block| block.text.contains("> /etc/psystrike.env")).expect("commands");
     let line = block.text.lines().find(|line| line.ends_with("> /etc/psystrike.env")).expect("a line");
