@@ -151,8 +151,10 @@ fn a_real_prometheus_answers_every_query() {
         queries().into_iter().map(|(title, expression)| (title, interpolated(&expression))).collect();
 
     // As rules, because promtool reads those. Their names do not matter.
-    let rule = |(at, (_, expression)): (usize, &(String, String))| json!({ "record": format!("query:{at}"), "expr": expression });
-    let rules: Vec<Value> = queries.iter().enumerate().map(rule).collect();
+    let expressions = queries.iter().map(|(_, expression)| expression).enumerate();
+    let rules: Vec<Value> = expressions
+        .map(|(at, expression)| json!({ "record": format!("query:{at}"), "expr": expression }))
+        .collect();
     let rules = json!({ "groups": [{ "name": "dashboard", "rules": rules }] });
     promtool(
         Release::Installed,

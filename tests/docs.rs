@@ -58,7 +58,8 @@ const COMMANDS: &[(&str, Fate)] = &[
     (
         "promtool check config prometheus.yml\n",
         Cannot(
-            "Debian builds promtool without discovery in Kubernetes; tests/deploy_prometheus.rs checks it with the newest",
+            "Debian builds promtool without discovery in Kubernetes; tests/deploy_prometheus.rs checks it with the \
+             newest",
         ),
     ),
     ("apt-get install nginx haproxy ", Cannot("changes the machine, and takes more than an hour")),
@@ -217,15 +218,16 @@ fn every_link_leads_somewhere() {
 
 /// Options of other programs in the documents.
 const OPTIONS_OF_OTHERS: &str = "
-    cargo, rustc, rustup: --all-targets --bench --bin --document-private-items --edges --format --locked --no-dedupe --no-deps
-        --nocapture --open --prefix --release --remap-path-prefix --target --test
+    cargo, rustc, rustup: --all-targets --bench --bin --document-private-items --edges --format --locked --no-dedupe
+        --no-deps --nocapture --open --prefix --release --remap-path-prefix --target --test
     curl: --cacert --noproxy --proxy --retry --retry-connrefused --retry-delay
     docker, podman: --build-arg --cap-drop --detach --health-cmd --health-interval --memory --name --no-cache
-        --output --pids-limit --platform --provenance --publish --read-only --restart --security-opt --ulimit --use --user
+        --output --pids-limit --platform --provenance --publish --read-only --restart --security-opt --ulimit
+        --use --user
     git: --annotate --format --message --short
     helm: --create-namespace --set
-    kubectl: --all-namespaces --as --cluster-cidr --clusterrole --duration --flatten --minify --namespace --previous --raw --resource
-        --serviceaccount --verb
+    kubectl: --all-namespaces --as --cluster-cidr --clusterrole --duration --flatten --minify --namespace --previous
+        --raw --resource --serviceaccount --verb
     otelcol-contrib: --config
     sha256sum: --check
     skopeo: --all

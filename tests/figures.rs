@@ -131,10 +131,10 @@ fn block(name: &str) -> String {
     }
 }
 
-const COST_HEADER: &str = "| pods | CPU: psystrike | nginx tuned | nginx simple | HAProxy | memory: psystrike | nginx tuned | nginx \
-     simple | HAProxy |\n";
-const COST_HEADER_JAPANESE: &str = "| Pod数 | CPU: psystrike | nginx(調整した設定) | nginx(一般的な設定) | HAProxy | メモリ: psystrike | \
-     nginx(調整した設定) | nginx(一般的な設定) | HAProxy |\n";
+const COST_HEADER: &str = "| pods | CPU: psystrike | nginx tuned | nginx simple | HAProxy | memory: psystrike | nginx \
+     tuned | nginx simple | HAProxy |\n";
+const COST_HEADER_JAPANESE: &str = "| Pod数 | CPU: psystrike | nginx(調整した設定) | nginx(一般的な設定) | HAProxy | メモリ: \
+     psystrike | nginx(調整した設定) | nginx(一般的な設定) | HAProxy |\n";
 
 /// PERF.md and the READMEs: psystrike beside others, by the number of pods.
 fn cost(header: &str) -> String {

@@ -30,9 +30,10 @@ fn the_head_that_a_pod_gets_is_rewritten() {
                      Via: 1.1 edge\r\nCookie: a=b\r\nX-Empty:\r\nX-Twice: 1\r\nx-twice:   2 \t\r\n\r\n"
                 ),
                 format!(
-                    "GET /metrics?a=b HTTP/1.1\r\nHost: {address}\r\nUser-Agent: Prometheus/3.0\r\nAccept: a/b;q=0.5\r\n\
-                     Accept-Encoding: gzip\r\nAuthorization: Bearer x y\r\nX-Prometheus-Scrape-Timeout-Seconds: 10\r\n\
-                     Via: 1.1 edge\r\nCookie: a=b\r\nX-Empty:\r\nX-Twice: 1\r\nx-twice:   2 \t\r\nVia: 1.1 psystrike\r\n\r\n"
+                    "GET /metrics?a=b HTTP/1.1\r\nHost: {address}\r\nUser-Agent: Prometheus/3.0\r\n\
+                     Accept: a/b;q=0.5\r\nAccept-Encoding: gzip\r\nAuthorization: Bearer x y\r\n\
+                     X-Prometheus-Scrape-Timeout-Seconds: 10\r\nVia: 1.1 edge\r\nCookie: a=b\r\nX-Empty:\r\n\
+                     X-Twice: 1\r\nx-twice:   2 \t\r\nVia: 1.1 psystrike\r\n\r\n"
                 ),
             ),
             (
@@ -100,10 +101,11 @@ fn path_and_query_reach_the_pod_byte_for_byte() {
 #[test]
 fn responses_are_forwarded_unchanged_except_for_hop_by_hop_fields() {
     let psystrike = start();
-    let passes = "HTTP/1.1 418 I'm a  teapot\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\ncontent-TYPE:text/plain; version=0.0.4 \r\n\
-                  Content-Encoding: gzip\r\nX-Twice: 1\r\nx-twice: 2\r\nSet-Cookie: a=b\r\nContent-Length: 3\r\n\r\n\x1f\u{b}x";
-    let edited = "HTTP/1.0 200\r\nDate: then\r\nConnection: keep-alive, X-Hop\r\nKeep-Alive: timeout=5\r\nX-Hop: 1\r\nUpgrade: h2c\r\n\
-                  Proxy-Authenticate: Basic\r\nX-Stays: 1\r\nContent-Length: 2\r\n\r\nok";
+    let passes = "HTTP/1.1 418 I'm a  teapot\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
+                  content-TYPE:text/plain; version=0.0.4 \r\nContent-Encoding: gzip\r\nX-Twice: 1\r\nx-twice: 2\r\n\
+                  Set-Cookie: a=b\r\nContent-Length: 3\r\n\r\n\x1f\u{b}x";
+    let edited = "HTTP/1.0 200\r\nDate: then\r\nConnection: keep-alive, X-Hop\r\nKeep-Alive: timeout=5\r\nX-Hop: 1\r\n\
+                  Upgrade: h2c\r\nProxy-Authenticate: Basic\r\nX-Stays: 1\r\nContent-Length: 2\r\n\r\nok";
     for (answer, expected) in [
         (passes, passes),
         (edited, "HTTP/1.1 200 \r\nDate: then\r\nX-Stays: 1\r\nContent-Length: 2\r\n\r\nok"),

@@ -141,7 +141,8 @@ fn names_come_from_dns_with_its_search_domains_failures_and_changes() {
             ],
         );
         let scratch = Scratch::new("names");
-        let resolv = "nameserver 10.53.0.1\nsearch svc.cluster.local cluster.local\noptions ndots:5 timeout:4 attempts:1\n";
+        let resolv = "nameserver 10.53.0.1\nsearch svc.cluster.local cluster.local\n\
+                      options ndots:5 timeout:4 attempts:1\n";
         let wrapper = with_resolv_conf(&scratch, resolv);
         let arguments = ["--allow", "10.60.0.0/30", "--resolve-ttl", "0s"];
         let psystrike = Psystrike::start_under(&wrapper.each_ref().map(String::as_str), &arguments);

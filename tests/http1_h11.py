@@ -1,5 +1,5 @@
-"""Parses messages with h11. Reads a line for each, "request" or "answer" and its bytes in base64. Prints a line for each:
-"error" and the reason, "more", or "head" and its contents, in hexadecimal words."""
+"""Parses messages with h11. Reads a line for each, "request" or "answer" and its bytes in base64. Prints a line for
+each: "error" and the reason, "more", or "head" and its contents, in hexadecimal words."""
 
 import base64
 import sys

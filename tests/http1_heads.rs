@@ -95,7 +95,8 @@ fn check(read: Read, name: &str, bytes: &[u8], expected: Expected<'_>) {
         };
         assert!(
             sound,
-            "{name}: {} cut at {cut} (refused before: {refused})\n expected: none yet, or of {expected:?} the error\n      got: {got:?}",
+            "{name}: {} cut at {cut} (refused before: {refused})\n expected: none yet, or of {expected:?} the \
+             error\n      got: {got:?}",
             Shown(bytes)
         );
         refused |= got.is_err();
@@ -129,7 +130,11 @@ fn valid_requests() {
         ("a query behind no path", b"GET ?a HTTP/1.1\r\nHost: h\r\n\r\n", "GET other ?a 1.1 stays|Host: h"),
         ("no scheme", b"GET ://h HTTP/1.1\r\nHost: h\r\n\r\n", "GET other ://h 1.1 stays|Host: h"),
         ("two slashes", b"GET //h/a HTTP/1.1\r\nHost: h\r\n\r\n", "GET //h/a 1.1 stays|Host: h"),
-        ("any token is a method", b"g!#$%&'*+-.^_`|~9 / HTTP/1.1\r\nHost: h\r\n\r\n", "g!#$%&'*+-.^_`|~9 / 1.1 stays|Host: h"),
+        (
+            "any token is a method",
+            b"g!#$%&'*+-.^_`|~9 / HTTP/1.1\r\nHost: h\r\n\r\n",
+            "g!#$%&'*+-.^_`|~9 / 1.1 stays|Host: h",
+        ),
         ("an empty line in front", b"\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", "GET / 1.1 stays|Host: h"),
         ("two empty lines in front", b"\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", "GET / 1.1 stays|Host: h"),
         ("an empty Host", b"GET / HTTP/1.1\r\nHost:\r\n\r\n", "GET / 1.1 stays|Host: "),

@@ -103,7 +103,10 @@ pub enum Fallback {
 
 /// Declares [`Opt`] from a table, so that no option can lack a column.
 macro_rules! options {
-    ($($option:ident $name:literal $kind:ident $group:ident $default:ident $(($value:expr))? $description:literal;)*) => {
+    ($(
+        $option:ident $name:literal $kind:ident $group:ident $default:ident $(($value:expr))?
+        $description:literal;
+    )*) => {
         /// An option of the command line.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Opt {
@@ -164,23 +167,27 @@ options! {
     Listen "--listen" Addresses Server Text("`[::]:8080`, or `0.0.0.0:8080` without IPv6")
         "Address to listen on. May be repeated. With port 0 the kernel chooses a port, which is logged";
     Workers "--workers" Workers Server Value("1")
-        "Event loops, each in a thread of its own. `auto`: one for each core that the cgroup grants. One is enough for thousands of pods";
+        "Event loops, each in a thread of its own. `auto`: one for each core that the cgroup grants. One is enough for \
+         thousands of pods";
 
     Allow "--allow" Ranges Destinations Value(ALLOW_DEFAULT)
-        "Addresses that may be scraped. May be repeated; replaces the default. Loopback, link-local and other special ranges need an entry of their own";
+        "Addresses that may be scraped. May be repeated; replaces the default. Loopback, link-local and other special \
+         ranges need an entry of their own";
     Deny "--deny" Ranges Destinations Text("none")
         "Addresses to refuse even if `--allow` matches. May be repeated";
     AllowPorts "--allow-ports" Ports Destinations Value("1-65535")
         "Ports that may be scraped, such as `8080,9090-9999`";
     AllowNames "--allow-names" Names Destinations Text("any")
-        "DNS names that may be resolved: these and their subdomains, such as `svc,example.com`. Their addresses must be allowed as well";
+        "DNS names that may be resolved: these and their subdomains, such as `svc,example.com`. Their addresses must \
+         be allowed as well";
     AllowConnect "--allow-connect" Flag Destinations Text("off")
         "Open tunnels (`CONNECT`) to allowed destinations, for targets with `https` and a `proxy_url`";
     ConnectPorts "--connect-ports" Ports Destinations Text("those of `--allow-ports`")
         "Ports that tunnels may reach. They must be in `--allow-ports` as well";
 
     Timeout "--timeout" Duration Timeouts Value("30s")
-        "Time limit for scrapes without an `X-Prometheus-Scrape-Timeout-Seconds` header. The default is `--timeout-max` if that is lower";
+        "Time limit for scrapes without an `X-Prometheus-Scrape-Timeout-Seconds` header. The default is \
+         `--timeout-max` if that is lower";
     TimeoutMax "--timeout-max" Duration Timeouts Value("2m")
         "Highest time limit that a request may set with that header";
     ConnectTimeout "--connect-timeout" Duration Timeouts Value("3s")
@@ -188,26 +195,32 @@ options! {
     HeaderTimeout "--header-timeout" Duration Timeouts Value("10s")
         "Time limit for receiving the headers of a request, and the first byte of a new client";
     ClientIdleTimeout "--client-idle-timeout" Duration Timeouts Value("6m")
-        "Close client connections that are idle for this long between two requests. Prometheus closes them after 5 minutes; keep this longer";
+        "Close client connections that are idle for this long between two requests. Prometheus closes them after 5 \
+         minutes; keep this longer";
     UpstreamIdleTimeout "--upstream-idle-timeout" Duration Timeouts Value("3m")
         "Close pooled pod connections that are idle for this long";
     TunnelIdleTimeout "--tunnel-idle-timeout" Duration Timeouts Value("6m")
-        "Close tunnels in which no byte moves for this long. Prometheus keeps idle connections for 5 minutes; keep this longer";
+        "Close tunnels in which no byte moves for this long. Prometheus keeps idle connections for 5 minutes; keep \
+         this longer";
     ResolveTtl "--resolve-ttl" DurationOrZero Timeouts Value("5s")
         "How long the addresses of a DNS name are cached. Failures are cached for at most 1s";
 
     ClientsMax "--clients-max" Count Limits
         Text("as many as half of the open-files limit and a quarter of the cgroup's memory limit allow, at most 16384")
-        "Client connections. At the limit, the longest-idle connection or tunnel is closed. If none is idle, a new client gets 503 after at most 1.2s";
+        "Client connections. At the limit, the longest-idle connection or tunnel is closed. If none is idle, a new \
+         client gets 503 after at most 1.2s";
     UpstreamsIdleMax "--upstreams-idle-max" CountOrZero Limits Text("as for `--clients-max`")
-        "Pod connections that are pooled for later scrapes. At the limit, the least recently used one is closed. `0` disables pooling";
+        "Pod connections that are pooled for later scrapes. At the limit, the least recently used one is closed. `0` \
+         disables pooling";
     BuffersMax "--buffers-max" Size Limits Text("`64MiB`, at most a quarter of the cgroup's memory limit")
-        "Bytes buffered for clients and pods, such as `512KiB`, `8MiB` or `1GiB`. At the limit, reading pauses. If there is no room after 100 ms, the request or tunnel that has held buffers longest is ended";
+        "Bytes buffered for clients and pods, such as `512KiB`, `8MiB` or `1GiB`. At the limit, reading pauses. If \
+         there is no room after 100 ms, the request or tunnel that has held buffers longest is ended";
 
     ShutdownDelay "--shutdown-delay" DurationOrZero Process Value("0s")
         "After SIGTERM, keep serving for this long while `/readyz` returns 503";
     ShutdownTimeout "--shutdown-timeout" DurationOrZero Process Value("30s")
-        "After that delay, wait at most this long for running scrapes. Connections less than 1s old may still send a request";
+        "After that delay, wait at most this long for running scrapes. Connections less than 1s old may still send a \
+         request";
     LogLevel "--log-level" Level Process Value("info")
         "`off`, `error`, `warn`, `info`, `debug` or `trace`";
     LogFormat "--log-format" Format Process Value("logfmt")

@@ -1,7 +1,7 @@
 //! Determines how a message's body ends, by the rules of RFC 9112 section 6.3. Where it ends is up to [`super::body`].
 //!
-//! Stricter than the RFC where its rules let a recipient guess. Recipients that guess differently make request smuggling and
-//! response splitting possible, so ambiguous framing is refused on both sides.
+//! Stricter than the RFC where its rules let a recipient guess. Recipients that guess differently make request
+//! smuggling and response splitting possible, so ambiguous framing is refused on both sides.
 
 use super::field::{self, Fields, Name};
 use super::head::{RequestHead, ResponseHead, Version};

@@ -213,15 +213,24 @@ mod tests {
         for (format, expected) in [
             (
                 LogFormat::Logfmt,
-                r#"ts=2023-11-14T22:13:20.123Z level=warn msg="12 of é" pod=10.1.2.3:80 status=200 duration_seconds=0.5 request="GET /a b=\"é\"\n""#,
+                concat!(
+                    r#"ts=2023-11-14T22:13:20.123Z level=warn msg="12 of é" pod=10.1.2.3:80"#,
+                    r#" status=200 duration_seconds=0.5 request="GET /a b=\"é\"\n""#
+                ),
             ),
             (
                 LogFormat::Json,
-                r#"{"ts":"2023-11-14T22:13:20.123Z","level":"warn","msg":"12 of é","pod":"10.1.2.3:80","status":200,"duration_seconds":0.5,"request":"GET /a b=\"é\"\n"}"#,
+                concat!(
+                    r#"{"ts":"2023-11-14T22:13:20.123Z","level":"warn","msg":"12 of é","#,
+                    r#""pod":"10.1.2.3:80","status":200,"duration_seconds":0.5,"request":"GET /a b=\"é\"\n"}"#
+                ),
             ),
             (
                 LogFormat::Plain,
-                r#"2023-11-14T22:13:20.123Z WARN  [psystrike] 12 of é pod=10.1.2.3:80 status=200 duration_seconds=0.5 request="GET /a b=\"é\"\n""#,
+                concat!(
+                    r#"2023-11-14T22:13:20.123Z WARN  [psystrike] 12 of é pod=10.1.2.3:80"#,
+                    r#" status=200 duration_seconds=0.5 request="GET /a b=\"é\"\n""#
+                ),
             ),
         ] {
             assert_eq!(text(format, Level::Warn, "12 of é", &fields), format!("{expected}\n"));

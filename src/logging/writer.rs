@@ -222,7 +222,8 @@ mod tests {
         assert_eq!(writer.losses(), None);
         assert!(writer.write(b"line\n").is_err());
         writer.lost(LogLoss::WriteFailed, 1);
-        let message = "1 log line was lost (queue_full=0 write_failed=1; write to stderr: No space left on device (os error 28))";
+        let message = "1 log line was lost (queue_full=0 write_failed=1; write to stderr: No space left on device \
+                       (os error 28))";
         assert_eq!(writer.losses().as_deref(), Some(message));
     }
 }

@@ -139,8 +139,8 @@ impl Journal {
         fields.log_failure(*outcome, &suppressed, format_args!("{phrase}"));
     }
 
-    /// Logs the end of a tunnel in the access log. The target is in the line of its request: a tunnel does not store it.
-    /// The kernel no longer knows the `client` of a connection that both sides have closed.
+    /// Logs the end of a tunnel in the access log. Its target is in the line of its request: a tunnel does not store
+    /// it. The kernel no longer knows the `client` of a connection that both sides have closed.
     pub fn tunnel(&mut self, tunnel: &TunnelReport, client: Option<SocketAddr>, pod: Option<Peer>) {
         let seconds = Seconds(tunnel.duration);
         Fields::new()

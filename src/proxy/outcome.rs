@@ -130,7 +130,8 @@ outcomes! {
     /// The pod closed the connection before its response began.
     NoResponse "no_response" Pod 502 "pod closed the connection without a response";
     /// The pod closed the connection within its response's head.
-    ResponseHeadersTruncated "response_headers_truncated" Pod 502 "pod closed the connection within the response headers";
+    ResponseHeadersTruncated "response_headers_truncated" Pod 502
+        "pod closed the connection within the response headers";
     /// The pod's response breaks the grammar.
     MalformedResponse "malformed_response" Pod 502 "malformed response from the pod";
     /// The response's head exceeds its limit.

@@ -47,7 +47,8 @@ updateStrategy: { type: RollingUpdate, rollingUpdate: { maxSurge: 0, maxUnavaila
 serviceAccount: { create: false, name: another, annotations: { example.com/role: none } }
 podDisruptionBudget: { enabled: false }
 podSecurityContext: { runAsNonRoot: true, runAsUser: 65533, runAsGroup: 65534, seccompProfile: { type: Localhost } }
-securityContext: { allowPrivilegeEscalation: false, readOnlyRootFilesystem: false, capabilities: { drop: [ALL, SETUID] } }
+securityContext:
+  { allowPrivilegeEscalation: false, readOnlyRootFilesystem: false, capabilities: { drop: [ALL, SETUID] } }
 livenessProbe: { httpGet: { path: /, port: 1080 }, periodSeconds: 11 }
 readinessProbe: { httpGet: { path: /healthz, port: 1081 }, periodSeconds: 6 }
 startupProbe: { tcpSocket: { port: http } }

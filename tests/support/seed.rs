@@ -10,7 +10,11 @@ pub fn relabel_configs(psystrike: &str) -> String {
   action: replace
   target_label: __scheme__
   regex: (https?)
-- source_labels: [__address__, __meta_kubernetes_pod_annotation_prometheus_io_port, __meta_kubernetes_pod_annotation_prometheus_io_path]
+- source_labels: [
+    __address__,
+    __meta_kubernetes_pod_annotation_prometheus_io_port,
+    __meta_kubernetes_pod_annotation_prometheus_io_path
+  ]
   action: replace
   target_label: __metrics_path__
   regex: (.+)(?::\d+);(\d+);(.*)
