@@ -1,5 +1,5 @@
 //! The rules for the source: no circles among files, layers that use only the layers below, and limits on the length of
-//! files and functions.
+//! files, functions and lines.
 //!
 //! A circle is a cycle of uses of names. Files that implement one type call each other's methods, which are not names;
 //! functions of tests may be as long as their tables.
@@ -13,6 +13,8 @@ use names::Uses;
 mod cases;
 #[path = "house/code.rs"]
 mod code;
+#[path = "house/lines.rs"]
+mod lines;
 #[path = "house/names.rs"]
 mod names;
 
@@ -105,4 +107,11 @@ fn files_and_functions_are_within_the_limits() {
         }
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn no_line_is_wider_than_120_columns() {
+    let mut found = Vec::new();
+    lines::check(Path::new(env!("CARGO_MANIFEST_DIR")), &mut found);
+    assert!(found.is_empty(), "{} lines are too wide:\n{}", found.len(), found.join("\n"));
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     code::{Code, Sources},
+    lines::too_wide,
     names::Uses,
 };
 
@@ -352,5 +353,21 @@ fn lines_and_parameters_are_counted() {
         let functions = Code::read(&sources(&[("lib.rs", text)])).functions;
         let counted: Vec<_> = functions.iter().map(|it| (it.line, it.lines, it.parameters)).collect();
         assert_eq!(counted, expected, "{text}");
+    }
+}
+
+#[test]
+fn wide_lines_are_found_unless_they_cannot_be_wrapped() {
+    let (word, long) = ("é".repeat(60), "é".repeat(121));
+    for (text, expected) in [
+        (format!("{word} {}", &word[2..]), &[][..]),
+        (format!("a\n{word} {word}\n// {word} {word}"), &[2, 3]),
+        (format!("| {word} | {word} |"), &[]),
+        (format!("see {long}"), &[]),
+        (format!("    {}: a", &long[..2 * 117]), &[]),
+        (format!("    {} a bc", &long[..2 * 115]), &[1]),
+        (format!("# Generated from a\n{word} {word}"), &[]),
+    ] {
+        assert_eq!(too_wide(&text), expected, "{text}");
     }
 }
