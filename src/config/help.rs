@@ -11,17 +11,18 @@ const INDENT: usize = 29;
 const UNBROKEN: &str = "\u{1}";
 
 const USAGE: &str = "\
-psystrike forwards Prometheus scrapes to pods that Prometheus cannot reach. In a job, set
+psystrike forwards Prometheus scrapes to pods that Prometheus cannot reach. In a scrape job, set
 proxy_url: http://PSYSTRIKE:8080, or rewrite the path to /pods/{host}/{port}/{path}.
 
 Usage: psystrike [OPTIONS]
 ";
 
 const NOTES: &str = "
-Environment variables set options as well: --connect-timeout is PSYSTRIKE_CONNECT_TIMEOUT. The
-option takes precedence; an empty variable counts as not set. Separate values with commas.
-Exit status: 0 after SIGTERM or SIGINT, 2 for a wrong option, 1 for any other error, 143 if a
-second signal ended psystrike early.
+Environment variables set options as well: --connect-timeout is PSYSTRIKE_CONNECT_TIMEOUT. If
+both are set, the option takes precedence. Empty variables are ignored. Separate several values
+with commas.
+Exit status: 0 after SIGTERM or SIGINT, 2 for an invalid option or value, 1 for any other error,
+143 if a second signal ended psystrike early.
 ";
 
 /// Renders the text that `--help` prints.

@@ -167,23 +167,24 @@ options! {
     Listen "--listen" Addresses Server Text("`[::]:8080`, or `0.0.0.0:8080` without IPv6")
         "Address to listen on. May be repeated. With port 0 the kernel chooses a port, which is logged";
     Workers "--workers" Workers Server Value("1")
-        "Event loops, each in a thread of its own. `auto`: one for each core that the cgroup grants. One is enough for \
-         thousands of pods";
+        "Number of event loops, each in its own thread. `auto`: one for each core that the cgroup allows. One is \
+         enough for thousands of pods";
 
     Allow "--allow" Ranges Destinations Value(ALLOW_DEFAULT)
-        "Addresses that may be scraped. May be repeated; replaces the default. Loopback, link-local and other special \
-         ranges need an entry of their own";
+        "Addresses that may be scraped. May be repeated; replaces the default. Loopback, link-local and other \
+         special ranges are refused unless they are listed explicitly";
     Deny "--deny" Ranges Destinations Text("none")
         "Addresses to refuse even if `--allow` matches. May be repeated";
     AllowPorts "--allow-ports" Ports Destinations Value("1-65535")
         "Ports that may be scraped, such as `8080,9090-9999`";
     AllowNames "--allow-names" Names Destinations Text("any")
-        "DNS names that may be resolved: these and their subdomains, such as `svc,example.com`. Their addresses must \
-         be allowed as well";
+        "DNS names that may be requested, with all their subdomains, such as `svc,example.com`. The resolved \
+         addresses must be allowed as well";
     AllowConnect "--allow-connect" Flag Destinations Text("off")
-        "Open tunnels (`CONNECT`) to allowed destinations, for targets with `https` and a `proxy_url`";
-    ConnectPorts "--connect-ports" Ports Destinations Text("those of `--allow-ports`")
-        "Ports that tunnels may reach. They must be in `--allow-ports` as well";
+        "Accept `CONNECT` requests, which open tunnels to allowed destinations. Required for `https` targets with a \
+         `proxy_url`";
+    ConnectPorts "--connect-ports" Ports Destinations Text("same as `--allow-ports`")
+        "Ports that tunnels may connect to. They must be in `--allow-ports` as well";
 
     Timeout "--timeout" Duration Timeouts Value("30s")
         "Time limit for scrapes without an `X-Prometheus-Scrape-Timeout-Seconds` header. The default is \
@@ -191,30 +192,32 @@ options! {
     TimeoutMax "--timeout-max" Duration Timeouts Value("2m")
         "Highest time limit that a request may set with that header";
     ConnectTimeout "--connect-timeout" Duration Timeouts Value("3s")
-        "Time limit for connecting to a pod, at most `--timeout-max`. The default is `--timeout-max` if that is lower";
+        "Time limit for connecting to a pod, at most `--timeout-max`. The default is `--timeout-max` if that is \
+         lower";
     HeaderTimeout "--header-timeout" Duration Timeouts Value("10s")
-        "Time limit for receiving the headers of a request, and the first byte of a new client";
+        "Time limit for receiving the headers of a request, and for the first byte from a new client";
     ClientIdleTimeout "--client-idle-timeout" Duration Timeouts Value("6m")
         "Close client connections that are idle for this long between two requests. Prometheus closes them after 5 \
-         minutes; keep this longer";
+         minutes; use a longer time here";
     UpstreamIdleTimeout "--upstream-idle-timeout" Duration Timeouts Value("3m")
         "Close pooled pod connections that are idle for this long";
     TunnelIdleTimeout "--tunnel-idle-timeout" Duration Timeouts Value("6m")
-        "Close tunnels in which no byte moves for this long. Prometheus keeps idle connections for 5 minutes; keep \
-         this longer";
+        "Close tunnels that carry no data for this long. Prometheus keeps idle connections for 5 minutes; use a \
+         longer time here";
     ResolveTtl "--resolve-ttl" DurationOrZero Timeouts Value("5s")
         "How long the addresses of a DNS name are cached. Failures are cached for at most 1s";
 
     ClientsMax "--clients-max" Count Limits
-        Text("as many as half of the open-files limit and a quarter of the cgroup's memory limit allow, at most 16384")
-        "Client connections. At the limit, the longest-idle connection or tunnel is closed. If none is idle, a new \
-         client gets 503 after at most 1.2s";
-    UpstreamsIdleMax "--upstreams-idle-max" CountOrZero Limits Text("as for `--clients-max`")
-        "Pod connections that are pooled for later scrapes. At the limit, the least recently used one is closed. `0` \
-         disables pooling";
-    BuffersMax "--buffers-max" Size Limits Text("`64MiB`, at most a quarter of the cgroup's memory limit")
-        "Bytes buffered for clients and pods, such as `512KiB`, `8MiB` or `1GiB`. At the limit, reading pauses. If \
-         there is no room after 100 ms, the request or tunnel that has held buffers longest is ended";
+        Text("16384, or fewer to stay within half of the open-files limit and a quarter of the cgroup's memory limit")
+        "Maximum number of client connections. At the limit, the longest-idle connection or tunnel is closed. If \
+         none is idle, a new client gets 503 after at most 1.2s";
+    UpstreamsIdleMax "--upstreams-idle-max" CountOrZero Limits Text("same rule as for `--clients-max`")
+        "Maximum number of pod connections that are kept open for later scrapes. At the limit, the least recently \
+         used one is closed. `0` disables pooling";
+    BuffersMax "--buffers-max" Size Limits Text("`64MiB`, or a quarter of the cgroup's memory limit if that is less")
+        "Maximum bytes buffered for clients and pods, such as `512KiB`, `8MiB` or `1GiB`. At the limit, psystrike \
+         pauses reading. If there is still no room after 100 ms, it ends the request or tunnel that has held buffers \
+         longest";
 
     ShutdownDelay "--shutdown-delay" DurationOrZero Process Value("0s")
         "After SIGTERM, keep serving for this long while `/readyz` returns 503";
@@ -226,7 +229,7 @@ options! {
     LogFormat "--log-format" Format Process Value("logfmt")
         "`logfmt`, `json` or `plain`";
     AccessLog "--access-log" Flag Process Text("off")
-        "Log a line for each scrape, at any `--log-level`";
+        "Log every scrape, at any `--log-level`";
     Healthcheck "--healthcheck" Url Process Text("`/healthz` at the address of `--listen`")
         "Query a running psystrike; exit with 0 if it answers 200, otherwise with 1";
     Help "--help" Action Process Silent

@@ -83,7 +83,7 @@ fn render_index(out: &mut Vec<u8>, build_info: BuildInfo, settings: &Settings) {
          <h2>Example</h2>\n\
          <p>A Prometheus job with this line scrapes through psystrike:</p>\n\
          <pre>proxy_url: http://psystrike.example:31000</pre>\n\
-         <p>Without <code>proxy_url</code>, the path names the pod:</p>\n\
+         <p>Without <code>proxy_url</code>, put the pod into the path:</p>\n\
          <pre>http://psystrike.example:31000/pods/10.1.2.3/8080/metrics</pre>\n\
          <h2>Allowed destinations</h2>\n\
          <table>\n\
@@ -93,7 +93,7 @@ fn render_index(out: &mut Vec<u8>, build_info: BuildInfo, settings: &Settings) {
          <tr><td>DNS names (<code>--allow-names</code>)</td><td>{names}</td></tr>\n\
          <tr><td>Tunnels (<code>--allow-connect</code>)</td><td>{connect}</td></tr>\n\
          </table>\n\
-         <p>Loopback, link-local and other special ranges need an <code>--allow</code> entry of their own.</p>\n\
+         <p>Loopback, link-local and other special ranges are refused unless <code>--allow</code> lists them explicitly.</p>\n\
          </body></html>\n",
         version = escaped(version),
         revision = escaped(revision),
