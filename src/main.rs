@@ -153,7 +153,7 @@ fn start(config: &Config, shared: &Arc<Shared>, signals: &Signals) -> Result<Arc
     for &address in addresses {
         let bound = listener::bind(address, config.workers);
         let bound =
-            bound.map_err(|error| format!("{} {address}: cannot be bound: {error}", config.listen_name))?;
+            bound.map_err(|error| format!("{} {address}: cannot listen: {error}", config.listen_name))?;
         let address = bound.first().and_then(|listener| listener.local_addr().ok()).unwrap_or(address);
         info!(address:%; "listening");
         listening.push(address);

@@ -91,7 +91,7 @@ const SETTINGS: &[Setting] = &[
         with: &["--log-level", "debug"],
         in_force: |psystrike| {
             let refused = || psystrike.get("/pods/localhost/80/m").reason();
-            [refused(), refused()].iter().all(|reason| reason == "name resolves to nothing that is allowed")
+            [refused(), refused()].iter().all(|reason| reason == "name resolves to no allowed address")
                 && psystrike.wait_for_lines("looking up a name\" name=localhost", 2).len() == 2
         },
     },

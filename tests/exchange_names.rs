@@ -148,7 +148,7 @@ fn a_name_takes_two_seconds_at_most_and_no_longer_than_its_scrape() {
 
 #[test]
 fn only_allowed_addresses_are_connected_to() {
-    let nothing = "name resolves to nothing that is allowed";
+    let nothing = "name resolves to no allowed address";
     for (addresses, expected) in [
         (&["10.1.2.3"][..], Some("10.1.2.3")),
         (&["8.8.8.8", "10.1.2.3"], Some("10.1.2.3")),

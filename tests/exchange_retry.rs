@@ -79,7 +79,7 @@ fn a_retry_has_no_more_time_than_the_scrape() {
 #[test]
 fn nothing_is_retried_after_a_response_has_begun() {
     let interim = "HTTP/1.1 103 Early Hints\r\n\r\n";
-    let reason = "pod closed the connection within the response headers";
+    let reason = "pod closed the connection before the end of the response headers";
     for (reused, answers) in [
         (true, ["HTTP/", "HTTP/1.1 200 OK\r\nA: b", interim]),
         (false, ["H", "HTTP/1.1 200 OK\r\nA: b", interim]),

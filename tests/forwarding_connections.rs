@@ -193,7 +193,7 @@ fn a_closed_idle_connection_is_replaced_unnoticed() {
 #[test]
 fn a_scrape_is_sent_at_most_twice_and_never_after_a_byte_of_a_response() {
     const NO_ANSWER: &str = "pod closed the connection without a response";
-    const CUT_HEAD: &str = "pod closed the connection within the response headers";
+    const CUT_HEAD: &str = "pod closed the connection before the end of the response headers";
     let psystrike = start();
     for (first, later, then, heads, reason) in [
         (with_length(PAGE), "", Then::Close, 3, NO_ANSWER),

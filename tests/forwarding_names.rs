@@ -58,7 +58,7 @@ fn a_tunnel_opens_to_a_pod_by_its_name() {
     let mut client = refusing.client();
     client.send(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n"));
     let response = client.response().expect("a refusal");
-    assert_eq!((response.status(), &*response.reason()), (403, "name resolves to nothing that is allowed"));
+    assert_eq!((response.status(), &*response.reason()), (403, "name resolves to no allowed address"));
     let own = format!("localhost:{}", psystrike.address().port());
     let mut client = psystrike.client();
     client.send(format!("CONNECT {own} HTTP/1.1\r\nHost: {own}\r\n\r\n"));
@@ -69,15 +69,15 @@ fn a_tunnel_opens_to_a_pod_by_its_name() {
 fn names_are_refused_like_their_addresses() {
     let psystrike = Psystrike::start(&["--allow", "10.0.0.0/8", "--allow", "0.0.0.0/0"]);
     for (target, status, reason) in [
-        ("/pods/localhost/80/m", 403, "name resolves to nothing that is allowed"),
-        ("http://localhost/m", 403, "name resolves to nothing that is allowed"),
+        ("/pods/localhost/80/m", 403, "name resolves to no allowed address"),
+        ("http://localhost/m", 403, "name resolves to no allowed address"),
         ("/pods/2130706433/80/m", 400, "pod host is neither an IP address nor a DNS name"),
         ("http://0x7f.1/m", 400, "pod host is neither an IP address nor a DNS name"),
     ] {
         let response = psystrike.get(target);
         assert_eq!((response.status(), response.reason().as_str()), (status, reason), "{target}");
     }
-    let line = psystrike.wait_for_line("resolves to nothing");
+    let line = psystrike.wait_for_line("resolves to no allowed address");
     assert!(line.contains("/pods/localhost/80/m") || line.contains("http://localhost/m"), "{line}");
 }
 
@@ -152,7 +152,7 @@ fn names_come_from_dns_with_its_search_domains_failures_and_changes() {
             ("web.ns", 200, "OK"), // 10.60.0.1 refuses
             ("web.ns.svc.cluster.local.", 200, "OK"),
             ("changing.example", 200, "OK"),
-            ("changing.example", 403, "name resolves to nothing that is allowed"),
+            ("changing.example", 403, "name resolves to no allowed address"),
             ("metadata.example", 502, "pod refused the connection"), // at 10.60.0.3
             ("gone.example", 502, "no such name"),
             ("empty.example", 502, "no such name"),

@@ -38,7 +38,7 @@ const HTTP: Scheme = Scheme { name: "http", shown: shown_of_http, others: &[] };
 fn shown_of_http(failure: Failure) -> String {
     let answer = match failure {
         Failure::Forbidden => "403 destination not allowed",
-        Failure::NameForbidden => "403 name resolves to nothing that is allowed",
+        Failure::NameForbidden => "403 name resolves to no allowed address",
         Failure::Dead => "502 pod refused the connection",
         Failure::Unanswering => "504 pod did not accept the connection within 500ms",
         Failure::Slow => "504 no response from the pod within 900ms",

@@ -63,7 +63,7 @@ const HTTPS: Scheme =
 fn shown_of_https(failure: Failure) -> String {
     let reason = match failure {
         Failure::Forbidden => "destination not allowed",
-        Failure::NameForbidden => "name resolves to nothing that is allowed",
+        Failure::NameForbidden => "name resolves to no allowed address",
         Failure::Dead => "pod refused the connection",
         Failure::Unanswering => "pod did not accept the connection within 500ms",
         Failure::Slow => SLOW,

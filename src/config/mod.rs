@@ -174,7 +174,7 @@ fn connect_ports<V: Fn(&str) -> Option<OsString>>(
         }
         Some(ports) if !ports.overlap(allowed_ports) => {
             let (name, allowed) = (source.name(Opt::ConnectPorts), source.name(Opt::AllowPorts));
-            Err(UsageError(format!("{name} {ports}: none of these is in {allowed} {allowed_ports}")))
+            Err(UsageError(format!("{name} {ports}: none of these ports is in {allowed} {allowed_ports}")))
         }
         ports => Ok(allowed.then(|| ports.unwrap_or_else(Ports::all))),
     }

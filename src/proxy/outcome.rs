@@ -99,7 +99,7 @@ outcomes! {
     /// The policy does not allow this name.
     NameNotAllowed "name_not_allowed" Refused 403 "name not allowed";
     /// The policy allows none of the name's addresses.
-    ResolvedNotAllowed "resolved_not_allowed" Refused 403 "name resolves to nothing that is allowed";
+    ResolvedNotAllowed "resolved_not_allowed" Refused 403 "name resolves to no allowed address";
     /// The request has passed through psystrike too often.
     Loop "loop" Refused 508 "scrape loops through psystrike";
     /// The limit of client connections is reached.
@@ -131,7 +131,7 @@ outcomes! {
     NoResponse "no_response" Pod 502 "pod closed the connection without a response";
     /// The pod closed the connection within its response's head.
     ResponseHeadersTruncated "response_headers_truncated" Pod 502
-        "pod closed the connection within the response headers";
+        "pod closed the connection before the end of the response headers";
     /// The pod's response breaks the grammar.
     MalformedResponse "malformed_response" Pod 502 "malformed response from the pod";
     /// The response's head exceeds its limit.
@@ -141,7 +141,7 @@ outcomes! {
     /// The response's head was not complete in time.
     ResponseTimeout "response_timeout" Pod 504 "no response from the pod";
     /// The response's body ended too early. The client's connection was aborted.
-    ResponseTruncated "response_truncated" Pod 502 "response from the pod was cut short";
+    ResponseTruncated "response_truncated" Pod 502 "response from the pod was truncated";
     /// The response's body broke its coding. The client's connection was aborted.
     MalformedResponseBody "malformed_response_body" Pod 502 "malformed response body from the pod";
     /// The response's body was not complete in time. The client's connection was aborted.

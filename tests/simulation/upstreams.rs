@@ -75,7 +75,7 @@ fn a_lost_reused_connection_is_replaced_once_and_unnoticed() {
     sim.settle();
     assert_starts(
         &sim.take(client),
-        "HTTP/1.1 502 pod closed the connection within the response headers\r\n",
+        "HTTP/1.1 502 pod closed the connection before the end of the response headers\r\n",
     );
 }
 
