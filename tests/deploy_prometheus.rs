@@ -272,7 +272,7 @@ fn the_kernels_memory_per_connection_is_that_of_sizing() {
         rules("alert").into_iter().find(|(name, _)| name == "PsystrikeMemoryHigh").expect("its rule");
     assert!(memory["expr"].as_str().is_some_and(|rule| rule.contains(&bytes)), "{bytes}: {memory}");
     let description = memory["annotations"]["description"].as_str().unwrap_or_default();
-    assert!(description.contains(&format!("{kib} KiB of the kernel's")), "{kib}: {description}");
+    assert!(description.contains(&format!("{kib} KiB of kernel memory")), "{kib}: {description}");
     for (title, expression) in queries().iter().filter(|(title, _)| title.to_lowercase().contains("memory")) {
         assert!(expression.contains(&bytes), "{title}: {expression}");
     }

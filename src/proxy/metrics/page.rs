@@ -83,12 +83,12 @@ const NUMBERS: [(&str, &str, Count); 10] = [
     ),
     (
         "psystrike_buffered_bytes",
-        "Bytes currently buffered for clients and pods, beyond 4 KiB for each client and its pod.",
+        "Bytes currently buffered for clients and pods, without the first 4 KiB for each client and its pod.",
         |worker| &worker.buffered_bytes,
     ),
     (
         "psystrike_pauses_total",
-        "Total times that reading from a client or a pod was paused because the buffers were full.",
+        "Total pauses in reading from a client or a pod because the buffers were full.",
         |worker| &worker.pauses,
     ),
 ];
@@ -143,11 +143,14 @@ pub fn render(out: &mut Vec<u8>, workers: &[&Counters], build_info: BuildInfo, p
     if let Some(splices) = process.splices {
         page.single(
             "psystrike_splice_enabled",
-            "Whether long responses are forwarded with splice(2): 1, or 0 after the kernel refused it.",
+            "1 while long responses are forwarded with splice(2), 0 after the kernel refused it.",
             u8::from(splices),
         );
     }
-    page.family("psystrike_build_info", "A constant 1, labeled with the version and the revision.");
+    page.family(
+        "psystrike_build_info",
+        "A metric with a constant '1' value labeled by version and revision.",
+    );
     page.sample("psystrike_build_info", format_args!("version=\"{version}\",revision=\"{revision}\""), 1);
     page.process(process);
 }
