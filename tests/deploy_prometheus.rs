@@ -376,7 +376,7 @@ fn a_pod_with_tls_is_down_without_proxy_url() {
     assert!(errors[&with_tls.addresses[0].to_string()].contains(" 502 "), "{errors:#?}");
     assert!(errors[&answering.address().to_string()].contains(" 400 "), "{errors:#?}");
     let text = shipped(RELABELLING);
-    assert!(text.contains("the status 400") && text.contains("a 502 of psystrike"));
+    assert!(text.contains("the status 400") && text.contains("a 502 from psystrike"));
 }
 
 fn runs_and_alerts_nobody(file: &str) {
