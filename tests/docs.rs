@@ -420,7 +420,7 @@ fn the_licences_are_those_of_the_shipped_crates() {
         let accepted = licence.split(" OR ").any(|licence| LICENCES.contains(&licence));
         assert!(accepted, "{name} is under {licence}");
     }
-    let rows = Document::read("deploy/licences.md").section("What psystrike is made of").table();
+    let rows = Document::read("deploy/licences.md").section("Licences").table();
     let listed = rows.iter().map(|row| (row[0].clone(), row[1].clone(), row[2].clone()));
     assert_same(built, listed, "built, and listed in deploy/licences.md");
 }
