@@ -406,7 +406,7 @@ mod tests {
             (
                 &["--allow-connect", "--connect-ports=443", "--allow-ports", "80,8080"],
                 &[],
-                &["--connect-ports 443: none of these is in --allow-ports 80,8080"],
+                &["--connect-ports 443: none of these ports is in --allow-ports 80,8080"],
             ),
             (&["--connect-ports", "443"], &[], &["--connect-ports requires --allow-connect"]),
             (&["--allow-connect", "--connect-ports", "0"], &[], &["--connect-ports", "\"0\"", "1 to 65535"]),

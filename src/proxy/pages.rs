@@ -93,7 +93,8 @@ fn render_index(out: &mut Vec<u8>, build_info: BuildInfo, settings: &Settings) {
          <tr><td>DNS names (<code>--allow-names</code>)</td><td>{names}</td></tr>\n\
          <tr><td>Tunnels (<code>--allow-connect</code>)</td><td>{connect}</td></tr>\n\
          </table>\n\
-         <p>Loopback, link-local and other special ranges are refused unless <code>--allow</code> lists them explicitly.</p>\n\
+         <p>Loopback, link-local and other special ranges are refused unless <code>--allow</code> lists them \
+         explicitly.</p>\n\
          </body></html>\n",
         version = escaped(version),
         revision = escaped(revision),
