@@ -23,11 +23,11 @@ const END_MAX: Duration = Duration::from_secs(20);
 /// becomes cheaper, run the `instructions` part and lower the limit to its count, rounded up to the next hundred. A
 /// commit that raises a limit has to give the reason.
 const LIMITS: [(Asked, u64); 6] = [
-    (Asked::Pod(length(16)), 10_000),
-    (Asked::Absolute(length(16)), 10_000),
-    (Asked::Pod(chunked(16)), 10_700),
-    (Asked::Tunnel(length(16)), 3_100),
-    (Asked::Refusal, 11_800),
+    (Asked::Pod(length(16)), 10_500),
+    (Asked::Absolute(length(16)), 10_600),
+    (Asked::Pod(chunked(16)), 11_100),
+    (Asked::Tunnel(length(16)), 3_300),
+    (Asked::Refusal, 10_400),
     (Asked::Metrics, 162_500),
 ];
 
