@@ -141,6 +141,15 @@ impl<'b, 'f> Fields<'b, 'f> {
         all.filter(move |(sorted, _)| **sorted == name).map(|(_, line)| line.value)
     }
 
+    /// Returns the values of the fields with exactly this name, in any case. For names that share a [`Name`] with others.
+    pub fn values_of(&self, name: &'static str) -> impl Iterator<Item = &'b [u8]> + use<'b, 'f> {
+        let class = Name::of(name);
+        let among = if self.has(class) { self.names } else { &[] };
+        let all = among.iter().zip(self.lines);
+        let is_it = move |of: Name, line: &FieldLine<'_>| of == class && line.name.eq_ignore_ascii_case(name);
+        all.filter(move |(of, line)| is_it(**of, line)).map(|(_, line)| line.value)
+    }
+
     /// Returns the range of the field lines in the head: from the first line to the empty line after the last.
     pub fn section(&self) -> Range<usize> {
         self.start(0)..self.start(self.lines.len())
@@ -307,6 +316,27 @@ mod tests {
         ] {
             let line = FieldLine { name, value: b"" };
             assert_eq!(fields.ends_here(Name::of(name), &line, connection), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn fields_are_found_by_their_whole_name() {
+        let lines = [
+            FieldLine { name: "Proxy-Connection", value: b"a" },
+            FieldLine { name: "proxy-AUTHORIZATION", value: b"b" },
+            FieldLine { name: "Authorization", value: b"c" },
+            FieldLine { name: "Proxy-Authorization", value: b"d" },
+        ];
+        let mut names = [Name::Other; 4];
+        let fields = Fields::sort(b"", &lines, &mut names);
+        for (name, expected) in [
+            ("Proxy-Authorization", &[&b"b"[..], b"d"][..]),
+            ("Authorization", &[b"c"]),
+            ("Proxy-Connection", &[b"a"]),
+            ("TE", &[]),
+            ("X", &[]),
+        ] {
+            assert_eq!(fields.values_of(name).collect::<Vec<_>>(), expected, "{name}");
         }
     }
 
