@@ -24,8 +24,9 @@
 //!    the worker once, in the order of [`net::turn`]. The worker takes the client from [`net::run_queue`] and runs its
 //!    session (`net::runner`), which reads into the worker's one buffer and passes the bytes to [`proxy::exchange`] as
 //!    an [`Event`](proxy::events::Event).
-//! 3. [`http1::head`] parses the head, [`http1::framing`] finds that no body follows, [`proxy::route`] finds the pod
-//!    in the path, [`proxy::policy`] authorizes the connection, and [`http1::rewrite`] writes the head for the pod. A
+//! 3. [`http1::head`] parses the head, [`http1::framing`] finds that no body follows, [`proxy::access`] checks the
+//!    client's credentials if it needs some, [`proxy::route`] finds the pod in the path, [`proxy::policy`] authorizes
+//!    the connection, and [`http1::rewrite`] writes the head for the pod, without these credentials. A
 //!    [`Transaction`](proxy::exchange::Transaction) holds the request's data from here on. The exchange is
 //!    `Connecting`, and its [`Output`](proxy::events::Output) requests a connection, which ends the run.
 //!    If the target has a name, the exchange is `Resolving` first: the worker's `names` takes the addresses from
@@ -60,6 +61,12 @@
 //! [`proxy::budget`] ends sessions when the bytes held reach the limit. The system calls of a scrape are in steps 2, 4
 //! and 5: two waits, two reads, two writes, if the response is short.
 //!
+//! # Files that change while the process runs
+//!
+//! The main thread waits for signals, and checks the files of [`config::files`] every few seconds. Their meaning is in
+//! modules of their own, such as [`config::access`], which replaces the [`Settings`](proxy::settings::Settings) in
+//! [`net::shared`] as a whole. Workers use them from their next turn on.
+//!
 //! # Ownership and borrowing during one step
 //!
 //! ```text
@@ -67,7 +74,7 @@
 //! └─ Worker             owns  Clients (slots; each owns its Stream, Outbox, SessionTimers and Session),
 //!    │                        Upstreams (slots, pool), Admission, Timers, RunQueue, Journal, scratch buffer, and
 //!    │                        Tools: network, time and settings as of this turn, Transfer (pipe), Budget,
-//!    │                        Recycler (spare memory), Output
+//!    │                        Recycler (spare memory), Attempts (wrong secrets), Output
 //!    │  lends for one run:
 //!    └─ Runner          &mut  one Client, its Upstream, Tools, and the scratch buffer as an argument
 //!       │               &     Shared (phase, pages), Counters

@@ -17,7 +17,7 @@ use std::{
 use ipnet::IpNet;
 use log::{error, info, warn};
 use psystrike::{
-    config::{self, Command, Config},
+    config::{self, Command, Config, access::log_access, files::Reloads},
     healthcheck::Page,
     limits::Limits,
     logging,
@@ -28,7 +28,7 @@ use psystrike::{
         shared::{Phase, Shared, Wake},
         signals::{SignalEvent, Signals},
     },
-    proxy::{duration::HumanDuration, metrics::BuildInfo},
+    proxy::{duration::HumanDuration, metrics::BuildInfo, settings::Settings},
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -106,8 +106,7 @@ fn serve(config: &Config) -> Result<u8, String> {
         ));
     }
     let limits = Limits::new(config, open_files, cgroup::memory_limit());
-    let mut signals =
-        Signals::receive().map_err(|error| format!("cannot install signal handlers: {error}"))?;
+    let signals = Signals::receive().map_err(|error| format!("cannot install signal handlers: {error}"))?;
     let build_info = BuildInfo {
         version: VERSION,
         revision: REVISION,
@@ -119,6 +118,9 @@ fn serve(config: &Config) -> Result<u8, String> {
     if let Some(pressure) = pressure {
         shared.set_pressure(pressure);
     }
+    let mut reloads = Reloads::default();
+    config.access_files.load(&shared, &mut reloads)?;
+    shared.set_reloads(reloads.statuses());
     let running = start(config, &shared, &signals)?;
     config.warnings.iter().for_each(|message| warn!("{message}"));
     // Only a warning: a Service named `psystrike-x` may set such a variable by accident.
@@ -131,16 +133,23 @@ fn serve(config: &Config) -> Result<u8, String> {
         buffers_max:%;
         "psystrike started"
     );
-    let policy = &config.settings.policy;
+    log_destinations(&config.settings);
+    log_access(&shared.settings().access, shared.listens_beyond_loopback());
+    let mut waiting = Waiting { signals, reloads };
+    let status = supervise(config, &shared, &mut waiting, &running);
+    abort(&shared, &mut waiting.signals, &running);
+    logging::flush();
+    status
+}
+
+#[cold]
+fn log_destinations(settings: &Settings) {
+    let policy = &settings.policy;
     let list = |ranges: &[IpNet]| ranges.iter().map(IpNet::to_string).collect::<Vec<_>>().join(",");
     let (allow, deny, ports) = (list(policy.allow()), list(policy.deny()), policy.ports());
     let names = if policy.names().is_empty() { "any".to_owned() } else { policy.names().join(",") };
-    let connect = config.settings.connect_ports.as_ref().map_or("off".to_owned(), ToString::to_string);
+    let connect = settings.connect_ports.as_ref().map_or("off".to_owned(), ToString::to_string);
     info!(allow:%, deny:%, ports:%, names:%, connect_ports:% = connect; "allowed destinations");
-    let status = supervise(config, &shared, &mut signals, &running);
-    abort(&shared, &mut signals, &running);
-    logging::flush();
-    status
 }
 
 /// Binds every address and then starts the workers. Returns the number of running workers.
@@ -194,20 +203,40 @@ impl Drop for Ended {
     }
 }
 
+/// What happens while the workers serve: signals, and changes of files.
+struct Waiting {
+    signals: Signals,
+    reloads: Reloads,
+}
+
+impl Waiting {
+    /// Waits for an event other than SIGHUP, at most until `until` if given. Reads files meanwhile.
+    fn wait(&mut self, until: Option<Instant>) -> io::Result<SignalEvent> {
+        loop {
+            let next = [until, self.reloads.next_check()].into_iter().flatten().min();
+            match self.signals.wait(next)? {
+                SignalEvent::Hangup if self.reloads.is_empty() => {
+                    info!("received SIGHUP; there are no files to reload");
+                }
+                SignalEvent::Hangup => {
+                    info!("received SIGHUP; reading files again");
+                    self.reloads.reload();
+                }
+                SignalEvent::Timeout if until != next => self.reloads.check(),
+                event => return Ok(event),
+            }
+        }
+    }
+}
+
 /// Waits for a signal, then shuts the process down.
 fn supervise(
     config: &Config,
     shared: &Shared,
-    signals: &mut Signals,
+    waiting: &mut Waiting,
     running: &AtomicUsize,
 ) -> Result<u8, String> {
-    let mut wait = |until| loop {
-        match signals.wait(until) {
-            // SIGHUP means reload (later versions may read files); this version reads none.
-            Ok(SignalEvent::Hangup) => info!("received SIGHUP; there are no files to reload"),
-            happened => return happened.map_err(|error| format!("cannot wait for signals: {error}")),
-        }
-    };
+    let mut wait = |until| waiting.wait(until).map_err(|error| format!("cannot wait for signals: {error}"));
     let enter = |phase| {
         shared.enter(phase);
         shared.wake_all().map_err(|error| format!("cannot wake the workers: {error}"))

@@ -54,6 +54,13 @@ const SETTINGS: &[Setting] = &[
         in_force: |psystrike| poll("worker threads", || workers(psystrike), |workers| *workers == 3) == 3,
     },
     Setting {
+        option: "--allow-clients",
+        value: "127.0.0.1",
+        other: "127.0.0.2",
+        with: &[],
+        in_force: |psystrike| psystrike.get("/healthz").status() == 200,
+    },
+    Setting {
         option: "--allow",
         value: "127.0.0.0/8",
         other: "127.0.0.9/32",

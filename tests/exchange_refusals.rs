@@ -220,8 +220,14 @@ impl Refusal {
 #[test]
 fn refusals_have_a_reason_and_reach_no_pod() {
     let refusals = refusals();
-    // These are tested elsewhere (`exchange_client.rs`, `exchange_connect.rs`, `exchange_names.rs`).
+    // These are tested elsewhere (`exchange_access.rs`, `exchange_client.rs`, `exchange_connect.rs`,
+    // `exchange_names.rs`).
     let elsewhere = [
+        Outcome::AuthenticationRequired,
+        Outcome::AuthenticationFailed,
+        Outcome::ProxyAuthenticationRequired,
+        Outcome::ProxyAuthenticationFailed,
+        Outcome::TooManyAuthenticationFailures,
         Outcome::RequestTimeout,
         Outcome::ConnectNotAllowed,
         Outcome::ConnectPortNotAllowed,

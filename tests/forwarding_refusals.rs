@@ -354,13 +354,19 @@ fn own_pages_answer_get_and_head() {
 #[test]
 fn the_page_at_the_root_shows_the_policy_in_effect() {
     let open = ["--allow-connect", "--connect-ports=443,6443"];
-    let narrow =
-        ["--deny=127.22.3.0/24,fd00::/8", "--allow-ports=80-90,443", "--allow-names=svc,example.com"];
+    let narrow = [
+        "--allow-clients=127.0.0.1,10.0.0.0/8",
+        "--deny=127.22.3.0/24,fd00::/8",
+        "--allow-ports=80-90,443",
+        "--allow-names=svc,example.com",
+    ];
     for (arguments, rows) in [
-        (&[][..], ["127.22.0.0/16", "none", "1-65535", "any", "off"]),
+        (&[][..], ["any", "off", "127.22.0.0/16", "none", "1-65535", "any", "off"]),
         (
             &[&open[..], &narrow[..]].concat(),
             [
+                "127.0.0.1/32, 10.0.0.0/8",
+                "off",
                 "127.22.0.0/16",
                 "127.22.3.0/24, fd00::/8",
                 "80-90,443",

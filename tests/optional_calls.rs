@@ -70,7 +70,10 @@ fn start_with(failure: &str) -> Psystrike {
     let inject = format!("inject={failure}");
     // -D: psystrike is the process that is started, and ends with the test.
     let strace = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", &inject];
-    Psystrike::start_under(&strace, &["--allow", "127.0.0.0/8", "--workers", "1"])
+    // The address of a client is known, however it was accepted.
+    let clients = ["--allow-clients", "127.0.0.1"];
+    let arguments = ["--allow", "127.0.0.0/8", "--workers", "1"];
+    Psystrike::start_under(&strace, &[&arguments[..], &clients].concat())
 }
 
 /// Returns whether strace can inject failures here.

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use psystrike::proxy::{
     metrics::{self, BuildInfo, Counters, Process},
@@ -30,7 +30,9 @@ fn every_metric_is_documented() {
         start_time_seconds: Some(0.0),
         splices: Some(true),
     };
-    metrics::render(&mut page, &[&Counters::default()], fixed, &process);
+    let reloads = vec![Arc::new(metrics::ReloadStatus::new("--auth-token-file"))];
+    let state = metrics::State { is_authenticated: false, reloads };
+    metrics::render(&mut page, &[&Counters::default()], fixed, &process, &state);
     let page = String::from_utf8(page).expect("the page is text");
     let names = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     let (own, standard): (BTreeSet<&str>, BTreeSet<&str>) =

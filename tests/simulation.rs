@@ -83,6 +83,11 @@ fn random_runs_deliver_each_pods_own_responses_or_visible_failures() {
         let elsewhere = [
             Outcome::UriTooLong,
             Outcome::TooManyRequestHeaders,
+            Outcome::AuthenticationRequired,
+            Outcome::AuthenticationFailed,
+            Outcome::ProxyAuthenticationRequired,
+            Outcome::ProxyAuthenticationFailed,
+            Outcome::TooManyAuthenticationFailures,
             Outcome::BadTarget,
             Outcome::PortNotAllowed,
             Outcome::Tunnel,

@@ -2,6 +2,8 @@
 //!
 //! Owns the meaning of option values. The table of options is in [`options`]. Does not apply them.
 
+pub mod access;
+pub mod files;
 mod help;
 pub mod options;
 mod source;
@@ -12,12 +14,13 @@ use std::{env, ffi::OsString, net::SocketAddr, str::FromStr, thread, time::Durat
 use log::LevelFilter;
 use pico_args::Arguments;
 
-pub use self::{help::help, source::UsageError};
 use self::{
+    access::AccessFiles,
     options::Opt,
     source::{Source, read_value, similar, suggestion},
     timeouts::timeouts,
 };
+pub use self::{help::help, source::UsageError};
 use crate::{
     healthcheck::Page,
     logging::LogFormat,
@@ -56,6 +59,8 @@ pub struct Config {
     pub listen_name: String,
     /// Number of event loops.
     pub workers: usize,
+    /// The files of the options for access control, to be read into the settings.
+    pub access_files: AccessFiles,
     /// Settings that exchanges use.
     pub settings: Settings,
     /// Limit of client connections, if set.
@@ -107,6 +112,7 @@ pub fn parse(
     let mut source = Source::new(arguments, variable);
     let listen = source.list(Opt::Listen, address)?;
     let workers = source.one(Opt::Workers, workers)?;
+    let (access, access_files) = access::access(&mut source)?;
     let (policy, timeouts) = (policy(&mut source)?, timeouts(&mut source)?);
     let connect_ports = connect_ports(&mut source, policy.ports())?;
     let warnings = timeouts::warnings(&source, &timeouts, connect_ports.is_some());
@@ -131,11 +137,12 @@ pub fn parse(
         };
         return Ok(Command::Healthcheck(page));
     }
-    let settings = Settings { policy, timeouts, connect_ports, access_log };
+    let settings = Settings { access, policy, timeouts, connect_ports, access_log };
     Ok(Command::Serve(Box::new(Config {
         listen,
         listen_name,
         workers,
+        access_files,
         settings,
         clients_max,
         upstreams_idle_max,

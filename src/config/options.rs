@@ -9,6 +9,8 @@ use crate::proxy::policy::ALLOW_DEFAULT;
 pub enum Group {
     /// Where psystrike listens, and on how many threads.
     Server,
+    /// Which clients are served.
+    Access,
     /// What psystrike may connect to.
     Destinations,
     /// Time limits.
@@ -21,12 +23,14 @@ pub enum Group {
 
 impl Group {
     /// All groups, in the order of `--help`.
-    pub const ALL: &[Self] = &[Self::Server, Self::Destinations, Self::Timeouts, Self::Limits, Self::Process];
+    pub const ALL: &[Self] =
+        &[Self::Server, Self::Access, Self::Destinations, Self::Timeouts, Self::Limits, Self::Process];
 
     /// Returns the heading.
     pub const fn title(self) -> &'static str {
         match self {
             Self::Server => "Server",
+            Self::Access => "Access control",
             Self::Destinations => "Allowed destinations",
             Self::Timeouts => "Timeouts (500ms, 3s, 1m30s, 1h)",
             Self::Limits => "Limits (the limits in effect are logged at startup)",
@@ -48,6 +52,8 @@ pub enum Kind {
     Ports,
     /// DNS names. May be repeated.
     Names,
+    /// The path of a file.
+    File,
     /// A number of event loops, or `auto`.
     Workers,
     /// A duration above zero.
@@ -79,6 +85,7 @@ impl Kind {
             Self::Ranges => "CIDR",
             Self::Ports => "LIST",
             Self::Names => "SUFFIXES",
+            Self::File => "FILE",
             Self::Workers => "N|auto",
             Self::Duration | Self::DurationOrZero => "D",
             Self::Count | Self::CountOrZero => "N",
@@ -169,6 +176,13 @@ options! {
     Workers "--workers" Workers Server Value("1")
         "Number of event loops, each in its own thread. `auto`: one for each core that the cgroup allows. One is \
          enough for thousands of pods";
+
+    AllowClients "--allow-clients" Ranges Access Text("any")
+        "Client addresses that may connect. May be repeated. Connections from other addresses are closed at once";
+    AuthTokenFile "--auth-token-file" File Access Text("none")
+        "Require one of the secrets in this file, one a line: as a bearer token, or as the password of any user. The file is read again when it changes, and on SIGHUP";
+    AuthMetrics "--auth-metrics" Flag Access Text("off")
+        "Require a secret for `/` and `/metrics` too, but never for `/healthz` and `/readyz`";
 
     Allow "--allow" Ranges Destinations Value(ALLOW_DEFAULT)
         "Addresses that may be scraped. May be repeated; replaces the default. Loopback, link-local and other \

@@ -9,7 +9,7 @@ use super::{
     transport::Transport,
 };
 use crate::proxy::{
-    events::{Side, Wants},
+    events::{ClientFacts, Side, Wants},
     session::Session,
     timers::SessionTimers,
     timestamp::Timestamp,
@@ -22,6 +22,8 @@ const BULK_BYTES: u64 = 128 * 1024;
 #[derive(Debug)]
 pub struct Client<S> {
     pub(super) stream: Stream<S>,
+    /// What is known about it. Exchanges only read this.
+    pub(super) facts: ClientFacts,
     pub(super) session: Session,
     pub(super) upstream: Option<Key>,
     /// The beginning of a request, or pipelined requests.
@@ -51,9 +53,16 @@ pub struct Client<S> {
 }
 
 impl<S: Transport> Client<S> {
-    pub(super) fn new(stream: Stream<S>, session: Session, has_place: bool, now: Timestamp) -> Self {
+    pub(super) fn new(
+        stream: Stream<S>,
+        facts: ClientFacts,
+        session: Session,
+        has_place: bool,
+        now: Timestamp,
+    ) -> Self {
         Self {
             stream,
+            facts,
             session,
             upstream: None,
             input: Box::default(),

@@ -112,7 +112,7 @@ impl EventLoop {
             let mut failed = 0;
             for _ in 0..ACCEPTS_MAX {
                 match listener.accept()? {
-                    Accept::Connection(socket) => self.worker.admit(socket),
+                    Accept::Connection(socket, from) => self.worker.admit(socket, from),
                     Accept::Nothing => break,
                     Accept::Failed => failed += 1,
                     Accept::NoDescriptors if self.worker.make_room() => {}

@@ -114,8 +114,8 @@ pub struct Listener {
 
 /// The result of accepting.
 pub enum Accept {
-    /// A connection.
-    Connection(TcpStream),
+    /// A connection, and the client's address if known.
+    Connection(TcpStream, Option<IpAddr>),
     /// No connection is waiting.
     Nothing,
     /// A connection failed before it was accepted.
@@ -162,7 +162,9 @@ impl Listener {
     pub fn accept(&mut self) -> io::Result<Accept> {
         self.rests_until = None;
         let error = match accept(&self.socket) {
-            Ok(socket) => return Ok(Accept::Connection(socket)),
+            Ok((socket, from)) => {
+                return Ok(Accept::Connection(socket, from.map(|from| from.ip().to_canonical())));
+            }
             Err(error) => error,
         };
         match Errno::from_io_error(&error) {
@@ -182,15 +184,16 @@ impl Listener {
 
 /// Accepts a connection as a non-blocking, close-on-exec socket. If accept4(2) is not allowed, it fails without side
 /// effects, and three calls replace it.
-fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+fn accept(listener: &TcpListener) -> io::Result<(TcpStream, Option<SocketAddr>)> {
     match listener.accept() {
         Err(error) if is_refused(&error) => {}
-        accepted => return accepted.map(|(socket, _)| socket),
+        accepted => return accepted.map(|(socket, from)| (socket, Some(from))),
     }
-    let socket = rustix::net::accept(listener)?;
+    let (socket, from) = rustix::net::acceptfrom(listener)?;
     let _ = fcntl_setfd(&socket, FdFlags::CLOEXEC); // psystrike executes no programs
     ioctl_fionbio(&socket, true)?;
-    Ok(TcpStream::from_std(socket.into()))
+    let from = from.and_then(|from| from.try_into().ok());
+    Ok((TcpStream::from_std(socket.into()), from))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use mio::Waker;
 
 use super::{cgroup::Pressure, listener, lookups::Lookups, places::Places, process};
 use crate::proxy::{
-    metrics::{BuildInfo, Counters, Process},
+    metrics::{BuildInfo, Counters, Process, ReloadStatus, State},
     pages::ServerStatus,
     peer::Peer,
     settings::Settings,
@@ -70,6 +70,8 @@ pub struct Shared {
     pressure: OnceLock<Pressure>,
     /// The addresses of all listeners.
     listening: OnceLock<Vec<SocketAddr>>,
+    /// The files that are read again when they change.
+    reloads: OnceLock<Vec<Arc<ReloadStatus>>>,
 }
 
 /// The settings at one moment.
@@ -106,6 +108,7 @@ impl Shared {
             wakes: OnceLock::new(),
             pressure: OnceLock::new(),
             listening: OnceLock::new(),
+            reloads: OnceLock::new(),
             workers: (0..workers).map(|_| WorkerShare::default()).collect(),
         }
     }
@@ -200,6 +203,16 @@ impl Shared {
         let _ = self.listening.set(addresses);
     }
 
+    /// Returns whether a listener can be reached from other machines.
+    pub fn listens_beyond_loopback(&self) -> bool {
+        self.listening.get().into_iter().flatten().any(|address| !address.ip().to_canonical().is_loopback())
+    }
+
+    /// Sets the files that are read again when they change, once.
+    pub fn set_reloads(&self, reloads: Vec<Arc<ReloadStatus>>) {
+        let _ = self.reloads.set(reloads); // a second call changes nothing
+    }
+
     /// Returns whether a connection to `peer` would reach this process.
     pub fn listens_at(&self, peer: Peer) -> bool {
         self.listening.get().is_some_and(|addresses| listener::is_among(addresses, peer.socket_addr()))
@@ -276,6 +289,13 @@ impl ServerStatus for Shared {
         Process { splices: Some(self.splices()), ..process::read(self.started_at) }
     }
 
+    fn state(&self) -> State {
+        State {
+            is_authenticated: self.settings().access.is_authenticated(),
+            reloads: self.reloads.get().cloned().unwrap_or_default(),
+        }
+    }
+
     fn date(&self) -> SystemTime {
         SystemTime::now()
     }
@@ -285,6 +305,7 @@ impl ServerStatus for Shared {
 pub(super) mod tests {
     use super::*;
     use crate::proxy::{
+        access::Access,
         policy::{Policy, Ports},
         settings::Timeouts,
     };
@@ -292,6 +313,7 @@ pub(super) mod tests {
     pub(in crate::net) fn shared(clients_max: usize, upstreams_idle_max: usize, workers: usize) -> Shared {
         let second = Duration::from_secs(1);
         let settings = Settings {
+            access: Access::default(),
             policy: Policy::new(vec!["127.0.0.0/8".parse().unwrap()], Vec::new(), Ports::all()),
             timeouts: Timeouts {
                 scrape: second,

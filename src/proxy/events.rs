@@ -8,7 +8,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+pub use super::access::ClientFacts;
 use super::{
+    access::attempts::Attempts,
     outcome::{Failure, Outcome, UpstreamError},
     peer::Peer,
     recycler::Recycler,
@@ -28,6 +30,10 @@ pub struct Context<'e> {
     pub settings: &'e Settings,
     /// Renders psystrike's own pages.
     pub pages: &'e dyn Pages,
+    /// What is known about the client.
+    pub client: &'e ClientFacts,
+    /// Wrong secrets of all clients.
+    pub attempts: &'e mut Attempts,
     /// Memory for reuse.
     pub recycler: &'e mut Recycler,
 }

@@ -6,7 +6,7 @@
 
 use std::{
     fmt::{self, Display},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use log::{Level, Record, debug, kv::Value};
 
 use super::{
     events::Report,
-    log_rate::{LogRate, Suppressed, Unreported},
+    log_rate::{LogRate, Subject, Suppressed, Unreported},
     logged,
     outcome::{Class, Outcome},
     peer::Peer,
@@ -67,8 +67,11 @@ impl<'v> Fields<'v> {
     }
 
     /// Logs a failure: its outcome, and how many such lines were suppressed since the last one.
-    fn log_failure(mut self, outcome: Outcome, suppressed: &Suppressed, message: fmt::Arguments<'_>) {
-        self = self.with("outcome", outcome.label());
+    fn log_failure(self, outcome: Outcome, suppressed: &Suppressed, message: fmt::Arguments<'_>) {
+        self.with("outcome", outcome.label()).warn(suppressed, message);
+    }
+
+    fn warn(mut self, suppressed: &Suppressed, message: fmt::Arguments<'_>) {
         for (key, lines) in
             [("suppressed", suppressed.lines), ("suppressed_other_pods", suppressed.other_pods)]
         {
@@ -160,10 +163,27 @@ impl Journal {
     /// Logs how many lines were suppressed, for those that no later line reported in time. [`Timestamp::MAX`]: for all.
     #[cold]
     pub fn log_suppressed(&mut self, now: Timestamp) {
-        for Unreported { outcome, pod, suppressed } in self.rate.take_due(now) {
+        for Unreported { subject, pod, suppressed } in self.rate.take_due(now) {
             let fields = Fields::new().with_display("pod", pod.as_ref());
-            fields.log_failure(outcome, &suppressed, format_args!("similar log lines suppressed"));
+            match subject {
+                Subject::Outcome(outcome) => {
+                    fields.log_failure(outcome, &suppressed, format_args!("similar log lines suppressed"));
+                }
+                Subject::RefusedClient => {
+                    fields.warn(
+                        &suppressed,
+                        format_args!("similar log lines about refused clients suppressed"),
+                    );
+                }
+            }
         }
+    }
+
+    /// Logs, at a limited rate, that a client's connection was closed because of its address.
+    pub fn refused_client(&mut self, client: Option<IpAddr>, now: Timestamp) {
+        let Some(suppressed) = self.rate.admit(Subject::RefusedClient, None, now) else { return };
+        let message = format_args!("client address not allowed; connection closed");
+        Fields::new().with_display("client", client.as_ref()).warn(&suppressed, message);
     }
 
     /// Logs a failure outside of any exchange, at a limited rate.

@@ -11,11 +11,11 @@ use super::{
     timestamp::Timestamp,
 };
 
-/// Each worker logs at most one line for each outcome and pod in this time, and [`LINES_MAX`] for each outcome.
+/// Each worker logs at most one line for each subject and pod in this time, and [`LINES_MAX`] for each subject.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Maximum number of lines for one outcome in an interval: many pods may fail in the same way.
+/// Maximum number of lines for one subject in an interval: many pods may fail in the same way.
 const LINES_MAX: u32 = 8;
-/// Maximum number of remembered combinations of outcome and pod.
+/// Maximum number of remembered combinations of subject and pod.
 const PODS_MAX: usize = 64;
 /// How long after a logged line the lines suppressed since get a line of their own. Longer than [`INTERVAL`], so that
 /// failures that go on at least as often are reported by their next line only.
@@ -33,25 +33,51 @@ pub struct Suppressed {
 /// Suppressed lines that no later line reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unreported {
-    /// Their outcome.
-    pub outcome: Outcome,
+    /// Their subject.
+    pub subject: Subject,
     /// Their pod. `None`: they have none, or they are about several pods.
     pub pod: Option<SocketAddr>,
     /// How many they are.
     pub suppressed: Suppressed,
 }
 
+/// What a line is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A failure of an exchange, or with the effect of one.
+    Outcome(Outcome),
+    /// A client whose connection was closed because of its address.
+    RefusedClient,
+}
+
+impl Subject {
+    fn index(self) -> usize {
+        match self {
+            Self::Outcome(outcome) => outcome as usize,
+            Self::RefusedClient => OUTCOMES,
+        }
+    }
+}
+
+const SUBJECTS: usize = OUTCOMES + 1;
+
+impl From<Outcome> for Subject {
+    fn from(outcome: Outcome) -> Self {
+        Self::Outcome(outcome)
+    }
+}
+
 /// When failures were last logged, and how many lines were suppressed since.
 #[derive(Debug, Default)]
 pub struct LogRate {
-    outcomes: Vec<OfOutcome>,
+    subjects: Vec<OfSubject>,
     pods: Vec<OfPod>,
     /// When suppressed lines may be due to be reported, at the earliest. `None`: none are suppressed.
     next_due: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct OfOutcome {
+struct OfSubject {
     since: Option<Timestamp>,
     lines: u32,
     suppressed: u64,
@@ -59,17 +85,23 @@ struct OfOutcome {
 
 #[derive(Clone, Copy, Debug)]
 struct OfPod {
-    outcome: Outcome,
+    subject: Subject,
     pod: Option<SocketAddr>,
     last: Timestamp,
     suppressed: u64,
 }
 
 impl LogRate {
-    /// Returns `None` if `outcome` of this pod must not be logged at `now`; otherwise how many lines were suppressed
-    /// since the last one.
-    pub fn admit(&mut self, outcome: Outcome, pod: Option<SocketAddr>, now: Timestamp) -> Option<Suppressed> {
-        let known = self.pods.iter_mut().find(|known| (known.outcome, known.pod) == (outcome, pod));
+    /// Returns `None` if a line about `subject` and this pod must not be logged at `now`; otherwise how many lines were
+    /// suppressed since the last one.
+    pub fn admit(
+        &mut self,
+        subject: impl Into<Subject>,
+        pod: Option<SocketAddr>,
+        now: Timestamp,
+    ) -> Option<Suppressed> {
+        let subject = subject.into();
+        let known = self.pods.iter_mut().find(|known| (known.subject, known.pod) == (subject, pod));
         if let Some(known) = known
             && now < known.last + INTERVAL
         {
@@ -77,19 +109,19 @@ impl LogRate {
             self.next_due = earlier(self.next_due, known.last + REPORTED_AFTER);
             return None;
         }
-        self.outcomes.resize(OUTCOMES, OfOutcome::default());
-        let of_outcome = &mut self.outcomes[outcome as usize];
-        if of_outcome.since.is_none_or(|since| now >= since + INTERVAL) {
-            (of_outcome.since, of_outcome.lines) = (Some(now), 0);
+        self.subjects.resize(SUBJECTS, OfSubject::default());
+        let of_subject = &mut self.subjects[subject.index()];
+        if of_subject.since.is_none_or(|since| now >= since + INTERVAL) {
+            (of_subject.since, of_subject.lines) = (Some(now), 0);
         }
-        if of_outcome.lines == LINES_MAX {
-            of_outcome.suppressed += 1;
-            self.next_due = earlier(self.next_due, of_outcome.since.unwrap_or(now) + REPORTED_AFTER);
+        if of_subject.lines == LINES_MAX {
+            of_subject.suppressed += 1;
+            self.next_due = earlier(self.next_due, of_subject.since.unwrap_or(now) + REPORTED_AFTER);
             return None;
         }
-        of_outcome.lines += 1;
-        let other_pods = mem::take(&mut of_outcome.suppressed);
-        let lines = mem::take(&mut self.remember(outcome, pod, now).suppressed);
+        of_subject.lines += 1;
+        let other_pods = mem::take(&mut of_subject.suppressed);
+        let lines = mem::take(&mut self.remember(subject, pod, now).suppressed);
         Some(Suppressed { lines, other_pods })
     }
 
@@ -100,7 +132,7 @@ impl LogRate {
     }
 
     /// Takes the suppressed lines that no line reported in time. [`Timestamp::MAX`] takes all. In an interval these are
-    /// at most as many as were logged before, and one for each outcome's other pods.
+    /// at most as many as were logged before, and one for each subject's other pods.
     #[cold]
     pub fn take_due(&mut self, now: Timestamp) -> Vec<Unreported> {
         let mut next = None;
@@ -113,24 +145,26 @@ impl LogRate {
             mem::take(suppressed)
         };
         let mut due = Vec::new();
-        for OfPod { outcome, pod, last, suppressed } in &mut self.pods {
+        for OfPod { subject, pod, last, suppressed } in &mut self.pods {
             let suppressed = Suppressed { lines: take(*last, suppressed), other_pods: 0 };
-            due.push(Unreported { outcome: *outcome, pod: *pod, suppressed });
+            due.push(Unreported { subject: *subject, pod: *pod, suppressed });
         }
-        for (&outcome, OfOutcome { since, suppressed, .. }) in Outcome::ALL.iter().zip(&mut self.outcomes) {
+        let subjects = Outcome::ALL.iter().map(|&outcome| Subject::Outcome(outcome));
+        let subjects = subjects.chain([Subject::RefusedClient]);
+        for (subject, OfSubject { since, suppressed, .. }) in subjects.zip(&mut self.subjects) {
             let Some(since) = *since else { continue };
             let suppressed = Suppressed { lines: 0, other_pods: take(since, suppressed) };
-            due.push(Unreported { outcome, pod: None, suppressed });
+            due.push(Unreported { subject, pod: None, suppressed });
         }
         due.retain(|unreported| unreported.suppressed != Suppressed::default());
         self.next_due = next;
         due
     }
 
-    /// Returns the entry of an outcome and a pod, logged now. If there are too many, it replaces the oldest.
-    fn remember(&mut self, outcome: Outcome, pod: Option<SocketAddr>, now: Timestamp) -> &mut OfPod {
-        let new = OfPod { outcome, pod, last: now, suppressed: 0 };
-        let at = self.pods.iter().position(|known| (known.outcome, known.pod) == (outcome, pod));
+    /// Returns the entry of a subject and a pod, logged now. If there are too many, it replaces the oldest.
+    fn remember(&mut self, subject: Subject, pod: Option<SocketAddr>, now: Timestamp) -> &mut OfPod {
+        let new = OfPod { subject, pod, last: now, suppressed: 0 };
+        let at = self.pods.iter().position(|known| (known.subject, known.pod) == (subject, pod));
         let at = at.unwrap_or_else(|| {
             if self.pods.len() < PODS_MAX {
                 self.pods.push(new);
@@ -139,7 +173,7 @@ impl LogRate {
             let ages = self.pods.iter().enumerate().map(|(at, known)| (known.last, at));
             let (_, at) = ages.min().unwrap_or((now, 0));
             let old = mem::replace(&mut self.pods[at], new);
-            self.outcomes[old.outcome as usize].suppressed += old.suppressed;
+            self.subjects[old.subject.index()].suppressed += old.suppressed;
             at
         });
         self.pods[at].last = now;
@@ -188,6 +222,19 @@ mod tests {
     }
 
     #[test]
+    fn refused_clients_have_lines_of_their_own() {
+        let mut rate = LogRate::default();
+        for (subject, at, expected) in [
+            (Subject::RefusedClient, start(), suppressed(0, 0)),
+            (Subject::RefusedClient, start(), None),
+            (Outcome::NotFound.into(), start(), suppressed(0, 0)),
+            (Subject::RefusedClient, start() + INTERVAL, suppressed(1, 0)),
+        ] {
+            assert_eq!(rate.admit(subject, None, at), expected, "{subject:?} at {at:?}");
+        }
+    }
+
+    #[test]
     fn an_outcome_of_many_pods_has_few_lines() {
         let mut rate = LogRate::default();
         let admitted =
@@ -217,7 +264,7 @@ mod tests {
     }
 
     fn unreported(outcome: Outcome, pod: Option<SocketAddr>, (lines, other_pods): (u64, u64)) -> Unreported {
-        Unreported { outcome, pod, suppressed: Suppressed { lines, other_pods } }
+        Unreported { subject: outcome.into(), pod, suppressed: Suppressed { lines, other_pods } }
     }
 
     #[test]

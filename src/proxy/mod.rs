@@ -9,6 +9,7 @@
 //! - [`name`]: the syntax of DNS names;
 //! - [`resolver`]: name lookups, and the cache of their answers;
 //! - [`policy`]: the pods that may be reached;
+//! - [`access`]: the clients that are served, by address and by secret;
 //! - `special`: addresses that wide ranges do not open;
 //! - [`exchange`]: the state machine of one request, its pod and its response;
 //! - [`tunnel`]: the state machine of a tunnel: two directions, and an idle timeout;
@@ -30,6 +31,7 @@
 //! - [`metrics`]: the counters, and the page that shows them;
 //! - [`duration`], [`size`]: durations and sizes in the format of options.
 
+pub mod access;
 pub mod admission;
 pub mod budget;
 pub mod duration;

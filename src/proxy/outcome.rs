@@ -38,6 +38,7 @@ macro_rules! outcomes {
             }
 
             /// Returns the cause.
+            #[inline]
             pub const fn class(self) -> Class {
                 match self { $(Self::$variant => Class::$class,)* }
             }
@@ -76,6 +77,16 @@ outcomes! {
     RequestHeadersTooLarge "request_headers_too_large" Refused 431 "request headers over 16 KiB";
     /// The head exceeds its limit in fields.
     TooManyRequestHeaders "too_many_request_headers" Refused 431 "more than 100 request headers";
+    /// Requests need credentials, and this one has none.
+    AuthenticationRequired "authentication_required" Refused 401 "authentication required";
+    /// The credentials are not accepted.
+    AuthenticationFailed "authentication_failed" Refused 401 "authentication failed";
+    /// As `AuthenticationRequired`, for a request to a proxy: in absolute form, or CONNECT.
+    ProxyAuthenticationRequired "proxy_authentication_required" Refused 407 "proxy authentication required";
+    /// As `AuthenticationFailed`, for a request to a proxy: in absolute form, or CONNECT.
+    ProxyAuthenticationFailed "proxy_authentication_failed" Refused 407 "proxy authentication failed";
+    /// Too many wrong secrets came from the client's address. This one was not checked.
+    TooManyAuthenticationFailures "too_many_authentication_failures" Refused 429 "too many authentication failures";
     /// The request has a body.
     RequestBody "request_body" Refused 413 "request body not allowed";
     /// The method is neither GET nor HEAD.

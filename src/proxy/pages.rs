@@ -6,7 +6,7 @@ use std::{io::Write, sync::Arc, time::SystemTime};
 
 use super::{
     events::{PageHead, Pages},
-    metrics::{self, BuildInfo, Counters, Process},
+    metrics::{self, BuildInfo, Counters, Process, State},
     route::{Page, RouteName},
     settings::Settings,
 };
@@ -26,6 +26,8 @@ pub trait ServerStatus {
     fn settings(&self) -> Arc<Settings>;
     /// Returns the metrics of this process from the kernel.
     fn process(&self) -> Process;
+    /// Returns the values that change rarely.
+    fn state(&self) -> State;
     /// Returns the wall-clock time.
     fn date(&self) -> SystemTime;
 }
@@ -38,7 +40,8 @@ impl<T: ServerStatus> Pages for T {
                 PageHead { status: 200, content_type: "text/html; charset=utf-8" }
             }
             Page::Metrics => {
-                metrics::render(body, &self.all_counters(), self.build_info(), &self.process());
+                let (process, state) = (self.process(), self.state());
+                metrics::render(body, &self.all_counters(), self.build_info(), &process, &state);
                 PageHead { status: 200, content_type: metrics::CONTENT_TYPE }
             }
             Page::Healthz => match self.stuck_worker() {
@@ -85,6 +88,11 @@ fn render_index(out: &mut Vec<u8>, build_info: BuildInfo, settings: &Settings) {
          <pre>proxy_url: http://psystrike.example:31000</pre>\n\
          <p>Without <code>proxy_url</code>, put the pod into the path:</p>\n\
          <pre>http://psystrike.example:31000/pods/10.1.2.3/8080/metrics</pre>\n\
+         <h2>Access control</h2>\n\
+         <table>\n\
+         <tr><td>Clients (<code>--allow-clients</code>)</td><td>{clients}</td></tr>\n\
+         <tr><td>Authentication (<code>--auth-token-file</code>)</td><td>{authentication}</td></tr>\n\
+         </table>\n\
          <h2>Allowed destinations</h2>\n\
          <table>\n\
          <tr><td>Addresses (<code>--allow</code>)</td><td>{allow}</td></tr>\n\
@@ -101,6 +109,8 @@ fn render_index(out: &mut Vec<u8>, build_info: BuildInfo, settings: &Settings) {
         metrics = link(Page::Metrics),
         healthz = link(Page::Healthz),
         readyz = link(Page::Readyz),
+        clients = list(settings.access.clients.ranges(), "any"),
+        authentication = if settings.access.is_authenticated() { "required" } else { "off" },
         allow = list(policy.allow(), "none"),
         deny = list(policy.deny(), "none"),
         ports = policy.ports(),

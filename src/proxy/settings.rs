@@ -4,12 +4,17 @@
 
 use std::time::Duration;
 
-use super::policy::{Policy, Ports};
+use super::{
+    access::Access,
+    policy::{Policy, Ports},
+};
 use crate::http1::field;
 
 /// The operator's settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The clients that are served.
+    pub access: Access,
     /// The allowed destinations.
     pub policy: Policy,
     /// The time limits.

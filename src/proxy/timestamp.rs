@@ -9,6 +9,8 @@ use std::{ops::Add, time::Duration};
 pub struct Timestamp(u64);
 
 impl Timestamp {
+    /// The start: no point in time is earlier.
+    pub const MIN: Self = Self(0);
     /// Later than any other point in time.
     pub const MAX: Self = Self(u64::MAX);
 

@@ -169,7 +169,8 @@ impl Sim {
     pub(crate) fn counted(&self) -> Vec<u64> {
         let counters: Vec<_> = (0..self.workers()).map(|worker| self.shared.counters(worker)).collect();
         let mut page = Vec::new();
-        metrics::render(&mut page, &counters, self.build_info, &metrics::Process::default());
+        let (process, state) = (metrics::Process::default(), metrics::State::default());
+        metrics::render(&mut page, &counters, self.build_info, &process, &state);
         let page = String::from_utf8(page).unwrap();
         let counts = page.lines().filter_map(|line| line.strip_prefix("psystrike_outcomes_total{"));
         counts.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect()

@@ -187,7 +187,7 @@ impl EventLoop {
         self.net().progress = true;
         let owner = self.net().owners[id];
         let socket = self.network.socket(id);
-        self.call(Call::Admit, |worker| worker.admit(socket));
+        self.call(Call::Admit, |worker| worker.admit(socket, None));
         if let Owner::Client(client) = owner {
             let waits = self.shared.places().is_wanted();
             self.net().client_is_admitted(client, waits);

@@ -18,6 +18,7 @@ use psystrike::{
         worker::Worker,
     },
     proxy::{
+        access::Access,
         metrics::BuildInfo,
         outcome::Outcome,
         policy::{ALLOW_DEFAULT, Policy, Ports, parse_range},
@@ -49,6 +50,7 @@ pub(crate) fn settings() -> Settings {
     let allow = ALLOW_DEFAULT.split(',').map(|range| parse_range(range).unwrap()).collect();
     let seconds = Duration::from_secs;
     Settings {
+        access: Access::default(),
         policy: Policy::new(allow, Vec::new(), Ports::all()),
         timeouts: Timeouts {
             scrape: seconds(3),

@@ -27,6 +27,7 @@ options:
   connect-ports: 443,8443
   timeout: 20s
   clients-max: 1000000
+auth: { tokenSecret: some-secrets, tokenKey: others }
 extraArgs: [--access-log]
 extraEnv: [{ name: TZ, value: Asia/Tokyo }]
 kind: DaemonSet
@@ -107,7 +108,7 @@ pub fn changed_values() -> Value {
 /// Returns a value that is not the default of any option of this kind. `None` if the chart does not set such options.
 fn changed_option(kind: Kind) -> Option<Value> {
     Some(match kind {
-        Kind::Addresses | Kind::Action | Kind::Url => return None,
+        Kind::Addresses | Kind::File | Kind::Action | Kind::Url => return None,
         Kind::Flag => true.into(),
         Kind::Ranges => json!(["127.1.3.0/24"]),
         Kind::Ports => "444,8444".into(),

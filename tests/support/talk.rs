@@ -18,8 +18,11 @@ use std::{
 use psystrike::{
     http1::{head::REQUEST_HEAD_BYTES_MAX, local_response::TEXT},
     proxy::{
+        access::{Access, attempts::Attempts},
         duration::HumanDuration,
-        events::{ClientAction, Context, Event, Output, PageHead, Pages, Report, UpstreamAction, Wants},
+        events::{
+            ClientAction, ClientFacts, Context, Event, Output, PageHead, Pages, Report, UpstreamAction, Wants,
+        },
         exchange::Exchange,
         outcome::{Outcome, UpstreamError},
         peer::Peer,
@@ -58,6 +61,7 @@ pub(crate) const fn ms(milliseconds: u64) -> Duration {
 pub(crate) fn settings() -> Settings {
     let range = |text: &str| text.parse().expect("a range");
     Settings {
+        access: Access::default(),
         policy: Policy::new(
             vec![range("10.0.0.0/8"), range("fd00::/8")],
             vec![range("10.9.0.0/16")],
@@ -106,8 +110,11 @@ impl Pages for Names {
 pub(crate) struct Talk {
     pub(crate) settings: Settings,
     pub(crate) draining: bool,
+    /// What is known about the client.
+    pub(crate) facts: ClientFacts,
     pub(crate) exchange: Exchange,
     out: Output,
+    attempts: Attempts,
     recycler: Recycler,
     begin: Timestamp,
     now: Timestamp,
@@ -146,7 +153,9 @@ impl Talk {
             exchange: Exchange::new(now, &settings, turned_away),
             settings,
             draining: false,
+            facts: ClientFacts { ip: Some([192, 0, 2, 1].into()), ..ClientFacts::default() },
             out: Output::default(),
+            attempts: Attempts::default(),
             recycler: Recycler::default(),
             begin: now,
             now,
@@ -423,6 +432,8 @@ impl Talk {
             draining: self.draining,
             settings: &self.settings,
             pages: &Names,
+            client: &self.facts,
+            attempts: &mut self.attempts,
             recycler: &mut self.recycler,
         };
         let was_over = self.exchange.wants() == Wants::Nothing;

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     http1::head::REQUEST_HEAD_BYTES_MAX,
     proxy::{
+        access::attempts::Attempts,
         budget::{ALLOWANCE_BYTES, Budget, REWRITE_BYTES},
         events::{Context, Event, Output, Side, Wants},
         metrics::Counters,
@@ -60,6 +61,7 @@ pub(super) struct Tools<N: Network> {
     pub(super) transfer: Transfer<N::Pipe>,
     /// The bytes held.
     pub(super) budget: Budget,
+    pub(super) attempts: Attempts,
     pub(super) recycler: Recycler,
     pub(super) out: Output,
 }
@@ -153,15 +155,18 @@ impl<N: Network> Runner<'_, N> {
 
     /// Passes an event to the exchange, which fills the output.
     fn advance(&mut self, event: Event<'_>) {
+        let Client { session, facts, .. } = &mut *self.client;
         let mut ctx = Context {
             now: self.tools.now,
             draining: self.shared.phase() != Phase::Serving,
             settings: &self.tools.settings,
             pages: self.shared,
+            client: facts,
+            attempts: &mut self.tools.attempts,
             recycler: &mut self.tools.recycler,
         };
-        trace!("client {}: {:?}", self.slot, self.client.session.wants());
-        self.client.session.on_event(event, &mut ctx, &mut self.tools.out);
+        trace!("client {}: {:?}", self.slot, session.wants());
+        session.on_event(event, &mut ctx, &mut self.tools.out);
     }
 
     /// Writes the output's bytes to the client. `bytes` are those of the event, if it had any.
@@ -296,7 +301,7 @@ mod tests {
             upstreams::{ReadMode, Upstreams},
         },
         proxy::{
-            events::{ClientAction, UpstreamAction},
+            events::{ClientAction, ClientFacts, UpstreamAction},
             outcome::Outcome,
             peer::Peer,
             pool::Pool,
@@ -324,7 +329,13 @@ mod tests {
             let mut stream = Stream::new(fake.clone());
             stream.add_ready(Ready::READ.with(Ready::WRITE));
             let now = Timestamp::default();
-            let client = Client::new(stream, Session::new(now, &shared.settings(), false), true, now);
+            let client = Client::new(
+                stream,
+                ClientFacts::default(),
+                Session::new(now, &shared.settings(), false),
+                true,
+                now,
+            );
             Self {
                 client,
                 fake,
@@ -335,6 +346,7 @@ mod tests {
                     now,
                     transfer: Transfer::new(1 << 20),
                     budget: Budget::new(1 << 20),
+                    attempts: Attempts::default(),
                     recycler: Recycler::default(),
                     out: Output::default(),
                 },

@@ -4,7 +4,7 @@
 //! [`crate::proxy::admission`] decides which client gives up its place and how long the others wait; this file
 //! performs it. A client closed for its silence first gets a response with the reason.
 
-use std::{io, mem, time::Duration};
+use std::{io, mem, net::IpAddr, time::Duration};
 
 use super::Worker;
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     },
     proxy::{
         admission::{Eviction, SILENCE, WAIT, is_silent_for_too_long},
-        events::Event,
+        events::{ClientFacts, Event},
         outcome::Outcome,
         session::Session,
         timers::Timer,
@@ -33,17 +33,21 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 const REJECTION_DELIVERED_WITHIN: Duration = Duration::from_secs(2);
 
 impl<N: Network> Worker<N> {
-    /// Accepts a new client.
-    pub fn admit(&mut self, socket: N::Socket) {
+    /// Accepts a new client from this address, or closes its connection if the address is not allowed.
+    pub fn admit(&mut self, socket: N::Socket, from: Option<IpAddr>) {
+        if !self.tools.settings.access.clients.allow(from) {
+            return self.refuse(socket, from);
+        }
         self.counters().clients_accepted.add(1);
         let has_place = self.try_acquire();
         let mut stream = Stream::new(socket);
         let session = Session::new(self.tools.now, &self.tools.settings, !has_place);
         let deadline = session.deadline();
+        let facts = ClientFacts { ip: from, ..ClientFacts::default() };
         let (network, now) = (&mut self.tools.network, self.tools.now);
         let inserted = self.clients.try_insert(|key| {
             network.register(stream.socket_mut(), Token::Client(key))?;
-            Ok::<_, io::Error>(Client::new(stream, session, has_place, now))
+            Ok::<_, io::Error>(Client::new(stream, facts, session, has_place, now))
         });
         match inserted {
             Ok(key) => {
@@ -73,6 +77,14 @@ impl<N: Network> Worker<N> {
                 );
             }
         }
+    }
+
+    /// Closes a connection before it takes a place or a slot.
+    #[cold]
+    fn refuse(&mut self, socket: N::Socket, from: Option<IpAddr>) {
+        drop(socket);
+        self.counters().clients_refused.add(1);
+        self.journal.refused_client(from, self.tools.now);
     }
 
     /// Takes a place for a client: a free one, or the longest-idle client's, if that client is on this worker.

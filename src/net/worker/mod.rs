@@ -26,6 +26,7 @@ use super::{
     upstreams::Upstreams,
 };
 use crate::proxy::{
+    access::attempts::Attempts,
     admission::Admission,
     budget::Budget,
     events::{ClientAction, Event, Output, Report},
@@ -91,6 +92,7 @@ impl<N: Network> Worker<N> {
                 now: Timestamp::default(),
                 transfer: Transfer::new(TURN_BYTES_MAX),
                 budget: Budget::new(shared.buffers_max_of_worker()),
+                attempts: Attempts::default(),
                 recycler: Recycler::default(),
                 out: Output::default(),
             },

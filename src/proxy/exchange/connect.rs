@@ -39,13 +39,14 @@ impl Transaction {
         }
     }
 
-    /// Checks everything that can be checked before a name is resolved. Records the destination.
+    /// Checks the client, and everything that can be checked before a name is resolved. Records the destination.
     fn authorize_tunnel<'a>(
         &mut self,
         head: &RequestHead<'_, 'a>,
         framing: Framing,
-        ctx: &Context<'_>,
+        ctx: &mut Context<'_>,
     ) -> Result<Destination<'a>, Failure> {
+        self.authenticate(head, ctx)?;
         let Some(ports) = &ctx.settings.connect_ports else { return Err(Outcome::ConnectNotAllowed.into()) };
         if framing != Framing::Empty {
             return Err(Outcome::RequestBody.into());

@@ -57,11 +57,7 @@ impl Transaction {
             status: self.status,
             reason,
             content_type: local_response::TEXT,
-            fields: if failure.outcome == Outcome::MethodNotAllowed {
-                &[("Allow", "GET, HEAD")]
-            } else {
-                &[]
-            },
+            fields: fields_of(failure.outcome),
             body: body.as_bytes(),
             persistence: self.terms.persistence(),
             to_head: self.terms.to_head,
@@ -69,5 +65,22 @@ impl Transaction {
         }
         .write(&mut out.head);
         Exchange::Replying(self)
+    }
+}
+
+/// Returns the fields that belong to an outcome. Clients need only one of the challenges.
+fn fields_of(outcome: Outcome) -> &'static [(&'static str, &'static str)] {
+    match outcome {
+        Outcome::MethodNotAllowed => &[("Allow", "GET, HEAD")],
+        Outcome::AuthenticationRequired | Outcome::AuthenticationFailed => &[
+            ("WWW-Authenticate", "Bearer realm=\"psystrike\""),
+            ("WWW-Authenticate", "Basic realm=\"psystrike\""),
+        ],
+        Outcome::ProxyAuthenticationRequired | Outcome::ProxyAuthenticationFailed => &[
+            ("Proxy-Authenticate", "Bearer realm=\"psystrike\""),
+            ("Proxy-Authenticate", "Basic realm=\"psystrike\""),
+        ],
+        Outcome::TooManyAuthenticationFailures => &[("Retry-After", "1")],
+        _ => &[],
     }
 }

@@ -32,6 +32,7 @@
 //! In Replying, the whole response, psystrike's or the pod's, has been output, and the client has yet to take the last
 //! bytes. The pod's connection is already pooled or closed.
 
+mod authenticate;
 mod connect;
 mod end;
 mod local;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     http1::{
-        field::{Name, Names},
+        field::Name,
         framing::{self, Framing},
         head::{self, RequestHead, Target},
         rewrite::{self, Host, RequestEdit},
@@ -99,7 +99,7 @@ impl Reading {
             return transaction.plan_tunnel(head, framing, ctx, out);
         }
         let route = framing.map_err(Failure::of_request_framing).and_then(|framing| {
-            self.check(head, framing, &mut transaction)?;
+            self.check(head, framing, &mut transaction, ctx)?;
             route::resolve(head.target)
         });
         match route {
@@ -117,23 +117,25 @@ impl Reading {
         }
     }
 
-    /// Checks everything but the details of the target. Records the route.
+    /// Checks the client, and everything but the details of the target. Records the route.
     fn check(
         self,
         head: &RequestHead<'_, '_>,
         framing: Framing,
         transaction: &mut Transaction,
-    ) -> Result<(), Outcome> {
+        ctx: &mut Context<'_>,
+    ) -> Result<(), Failure> {
         let route = RouteName::of(head.target);
         // Probes and metrics are answered at the client limit too: a restart would not help.
         if self.turned_away && !matches!(route, RouteName::Page(_)) {
-            return Err(Outcome::TooManyClients);
+            return Err(Outcome::TooManyClients.into());
         }
         transaction.route = route;
+        transaction.authenticate(head, ctx)?;
         match (transaction.route, head.target) {
-            (RouteName::None, Target::Origin { .. }) => Err(Outcome::NotFound),
-            _ if !matches!(head.method, "GET" | "HEAD") => Err(Outcome::MethodNotAllowed),
-            _ if framing != Framing::Empty => Err(Outcome::RequestBody),
+            (RouteName::None, Target::Origin { .. }) => Err(Outcome::NotFound.into()),
+            _ if !matches!(head.method, "GET" | "HEAD") => Err(Outcome::MethodNotAllowed.into()),
+            _ if framing != Framing::Empty => Err(Outcome::RequestBody.into()),
             _ => Ok(()),
         }
     }
@@ -219,7 +221,7 @@ impl Transaction {
         ctx: &mut Context<'_>,
     ) {
         self.until = self.started + ctx.settings.timeouts.patience(head.first(Name::ScrapeTimeout));
-        let edit = RequestEdit { host, without: Names::NONE, with: &[] };
+        let edit = RequestEdit { host, without: self.used_up, with: &[] };
         rewrite::request(&mut self.request, head, &pod.target.parts(), &edit);
         self.request.shrink_to(SPARE_REQUEST_BYTES_MAX);
     }

@@ -8,6 +8,7 @@ use super::named_pod::NamedPod;
 use crate::{
     http1::{
         body::{BodyScanner, Progress, Scan},
+        field::Names,
         head::Version,
         rewrite::Persistence,
     },
@@ -54,6 +55,8 @@ pub struct Transaction {
     pub(super) request: Vec<u8>,
     /// How many bytes of it are sent.
     pub(super) sent: usize,
+    /// The headers with psystrike's own secrets, which must not reach the pod.
+    pub(super) used_up: Names,
     pub(super) reused: bool,
     /// When the first byte of a response arrived.
     pub(super) first_byte: Option<Timestamp>,
@@ -95,6 +98,7 @@ impl Transaction {
             until,
             request: Vec::new(),
             sent: 0,
+            used_up: Names::NONE,
             reused: false,
             first_byte: None,
             seen: 0,

@@ -112,6 +112,8 @@ pub struct Counters {
     pub clients: Counter,
     /// Accepted client connections.
     pub clients_accepted: Counter,
+    /// Client connections that were closed because of their address.
+    pub clients_refused: Counter,
     /// Current pod connections with an exchange.
     pub upstreams_active: Counter,
     /// Current pooled pod connections.
@@ -145,6 +147,7 @@ impl Default for Counters {
             tunnel_to_clients: <_>::default(),
             clients: <_>::default(),
             clients_accepted: <_>::default(),
+            clients_refused: <_>::default(),
             upstreams_active: <_>::default(),
             upstreams_idle: <_>::default(),
             upstreams_opened: <_>::default(),

@@ -2,15 +2,17 @@
 
 mod counters;
 mod page;
+mod reload_status;
 
 pub use self::{
     counters::{Counter, Counters, Histogram},
-    page::{BuildInfo, CONTENT_TYPE, Process, render},
+    page::{BuildInfo, CONTENT_TYPE, Process, State, render},
+    reload_status::ReloadStatus,
 };
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
     use super::{counters::STATUSES, *};
     use crate::proxy::{events::Report, outcome::Outcome, peer::Peer, route::RouteName};
@@ -25,7 +27,9 @@ mod tests {
 
     fn page(workers: &[&Counters], process: &Process) -> String {
         let mut out = Vec::new();
-        render(&mut out, workers, BUILD_INFO, process);
+        let reloads = vec![Arc::new(ReloadStatus::new("--file"))];
+        let state = State { is_authenticated: true, reloads };
+        render(&mut out, workers, BUILD_INFO, process, &state);
         String::from_utf8(out).unwrap()
     }
 
@@ -80,6 +84,10 @@ mod tests {
             "psystrike_scrape_duration_seconds_count 6",
             "psystrike_scrape_duration_seconds_sum 249.531",
             "psystrike_pod_first_byte_seconds_count 3",
+            "psystrike_authentication_enabled 1",
+            "psystrike_config_last_reload_successful{option=\"--file\"} 0",
+            "psystrike_config_last_reload_success_timestamp_seconds{option=\"--file\"} 0",
+            "psystrike_client_connections_refused_total 0",
             "psystrike_client_connections 4",
             "psystrike_client_connections_max 7",
             "psystrike_log_lines_lost_total{reason=\"queue_full\"} 0",

@@ -6,10 +6,14 @@
 use std::{
     fmt::{self, Display},
     io::Write,
+    sync::Arc,
     time::Duration,
 };
 
-use super::counters::{BUCKETS, CLASSES, Counter, Counters, Histogram, STATUSES};
+use super::{
+    counters::{BUCKETS, CLASSES, Counter, Counters, Histogram, STATUSES},
+    reload_status::ReloadStatus,
+};
 use crate::proxy::{
     log_losses::LogLoss,
     outcome::{Class, Outcome},
@@ -56,11 +60,20 @@ pub struct BuildInfo {
     pub buffers_max: usize,
 }
 
+/// Values that change rarely, other than counters.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Whether scrapes need credentials.
+    pub is_authenticated: bool,
+    /// The files that are read again when they change.
+    pub reloads: Vec<Arc<ReloadStatus>>,
+}
+
 /// Selects a counter of a worker.
 type Count = fn(&Counters) -> &Counter;
 
 /// Counters and gauges without labels: name, help text and counter.
-const NUMBERS: [(&str, &str, Count); 10] = [
+const NUMBERS: [(&str, &str, Count); 11] = [
     ("psystrike_client_sent_bytes_total", "Total bytes sent to clients, including headers.", |worker| {
         &worker.client_sent_bytes
     }),
@@ -68,6 +81,11 @@ const NUMBERS: [(&str, &str, Count); 10] = [
     ("psystrike_client_connections_accepted_total", "Total client connections accepted.", |worker| {
         &worker.clients_accepted
     }),
+    (
+        "psystrike_client_connections_refused_total",
+        "Total client connections closed because --allow-clients does not allow their address.",
+        |worker| &worker.clients_refused,
+    ),
     ("psystrike_pod_connections_opened_total", "Total pod connections opened.", |worker| {
         &worker.upstreams_opened
     }),
@@ -94,7 +112,13 @@ const NUMBERS: [(&str, &str, Count); 10] = [
 ];
 
 /// Appends the page to `out`.
-pub fn render(out: &mut Vec<u8>, workers: &[&Counters], build_info: BuildInfo, process: &Process) {
+pub fn render(
+    out: &mut Vec<u8>,
+    workers: &[&Counters],
+    build_info: BuildInfo,
+    process: &Process,
+    state: &State,
+) {
     let mut page = Text { out, workers };
     page.requests();
     page.outcomes();
@@ -127,19 +151,7 @@ pub fn render(out: &mut Vec<u8>, workers: &[&Counters], build_info: BuildInfo, p
         page.sample(name, format_args!("reason=\"{}\"", why.label()), count);
     }
 
-    let BuildInfo { version, revision, clients_max, upstreams_idle_max, buffers_max } = build_info;
-    page.single("psystrike_workers", "Number of event loops, each in its own thread.", workers.len());
-    page.single("psystrike_client_connections_max", "Maximum number of client connections.", clients_max);
-    page.single(
-        "psystrike_pod_connections_idle_max",
-        "Maximum number of pooled pod connections.",
-        upstreams_idle_max,
-    );
-    page.single(
-        "psystrike_buffered_bytes_max",
-        "Maximum number of bytes buffered for clients and pods.",
-        buffers_max,
-    );
+    page.limits(workers.len(), &build_info);
     if let Some(splices) = process.splices {
         page.single(
             "psystrike_splice_enabled",
@@ -147,6 +159,8 @@ pub fn render(out: &mut Vec<u8>, workers: &[&Counters], build_info: BuildInfo, p
             u8::from(splices),
         );
     }
+    page.state(state);
+    let BuildInfo { version, revision, .. } = build_info;
     page.family(
         "psystrike_build_info",
         "A metric with a constant '1' value labeled by version and revision.",
@@ -260,6 +274,47 @@ impl Text<'_> {
             let count = self.sum(|worker| &worker.outcomes[outcome as usize]);
             self.put(&[name, "{", label, "=\"", outcome.label(), "\"} "]);
             self.value(count);
+        }
+    }
+
+    fn limits(&mut self, workers: usize, build_info: &BuildInfo) {
+        self.single("psystrike_workers", "Number of event loops, each in its own thread.", workers);
+        self.single(
+            "psystrike_client_connections_max",
+            "Maximum number of client connections.",
+            build_info.clients_max,
+        );
+        self.single(
+            "psystrike_pod_connections_idle_max",
+            "Maximum number of pooled pod connections.",
+            build_info.upstreams_idle_max,
+        );
+        self.single(
+            "psystrike_buffered_bytes_max",
+            "Maximum number of bytes buffered for clients and pods.",
+            build_info.buffers_max,
+        );
+    }
+
+    fn state(&mut self, state: &State) {
+        self.single(
+            "psystrike_authentication_enabled",
+            "Whether scrapes need credentials.",
+            u8::from(state.is_authenticated),
+        );
+        const SUCCESSFUL: &str = "psystrike_config_last_reload_successful";
+        const AT: &str = "psystrike_config_last_reload_success_timestamp_seconds";
+        if state.reloads.is_empty() {
+            return;
+        }
+        self.family(SUCCESSFUL, "Whether the last attempt to read the file of this option succeeded.");
+        for reload in &state.reloads {
+            let value = u8::from(reload.is_successful());
+            self.sample(SUCCESSFUL, format_args!("option=\"{}\"", reload.option()), value);
+        }
+        self.family(AT, "Time at which the file of this option was last read with success.");
+        for reload in &state.reloads {
+            self.sample(AT, format_args!("option=\"{}\"", reload.option()), reload.succeeded_at());
         }
     }
 

@@ -192,7 +192,8 @@ impl Tunnel {
 mod tests {
     use super::*;
     use crate::proxy::{
-        events::{PageHead, Pages},
+        access::{Access, attempts::Attempts},
+        events::{ClientFacts, PageHead, Pages},
         policy::{Policy, Ports},
         recycler::Recycler,
         route::Page,
@@ -230,6 +231,7 @@ mod tests {
         events: Vec<(u64, Event<'static>)>,
     ) -> (Tunnel, UpstreamAction, ClientAction, Option<(TunnelEnd, u64)>) {
         let settings = Settings {
+            access: Access::default(),
             policy: Policy::new(Vec::new(), Vec::new(), Ports::all()),
             timeouts: Timeouts {
                 scrape: TIMEOUT,
@@ -251,7 +253,8 @@ mod tests {
             last = at(milliseconds);
             let (pages, recycler) = (&NoPages, &mut recycler);
             let now = at(milliseconds);
-            let mut ctx = Context { now, draining, settings: &settings, pages, recycler };
+            let (client, attempts) = (&ClientFacts::default(), &mut Attempts::default());
+            let mut ctx = Context { now, draining, settings: &settings, pages, client, attempts, recycler };
             tunnel.on_event(event, &mut ctx, &mut out);
         }
         let report = tunnel.report(last).map(|report| (report.end, report.duration.as_millis() as u64));

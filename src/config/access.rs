@@ -1,0 +1,131 @@
+//! The options for access control: which clients are served.
+
+use std::{ffi::OsString, path::PathBuf, sync::Arc};
+
+use log::{info, warn};
+
+use super::{
+    files::Reloads,
+    options::Opt,
+    source::{Source, UsageError},
+};
+use crate::{
+    net::shared::Shared,
+    proxy::{
+        access::{
+            Access,
+            clients::ClientRanges,
+            tokens::{FILE_BYTES_MAX, SECRET_BYTES_ADVISED, Tokens},
+        },
+        policy,
+    },
+};
+
+/// The files of the options for access control.
+#[derive(Clone, Debug, Default)]
+pub struct AccessFiles {
+    /// The file with the accepted secrets.
+    pub tokens: Option<PathBuf>,
+}
+
+/// Reads the options for access control. The files are not read yet.
+#[cold]
+pub(super) fn access<V: Fn(&str) -> Option<OsString>>(
+    source: &mut Source<V>,
+) -> Result<(Access, AccessFiles), UsageError> {
+    let clients = ClientRanges::new(source.list(Opt::AllowClients, policy::parse_range)?);
+    let tokens = source.optional(Opt::AuthTokenFile, |text| Ok::<_, &str>(PathBuf::from(text)))?;
+    let guards_pages = source.flag(Opt::AuthMetrics)?;
+    if guards_pages && tokens.is_none() {
+        let (flag, file) = (Opt::AuthMetrics.name(), Opt::AuthTokenFile.name());
+        return Err(UsageError(format!("{flag} requires {file}")));
+    }
+    Ok((Access { clients, tokens: None, guards_pages }, AccessFiles { tokens }))
+}
+
+impl AccessFiles {
+    /// Reads the files into the settings, and watches them.
+    ///
+    /// # Errors
+    /// The option, the file and the fault.
+    #[cold]
+    pub fn load(&self, shared: &Arc<Shared>, reloads: &mut Reloads) -> Result<(), String> {
+        let Some(path) = &self.tokens else { return Ok(()) };
+        let shared = Arc::clone(shared);
+        let key = random_key();
+        let apply = move |contents: &[Vec<u8>]| {
+            let tokens = Tokens::parse(&contents.concat(), key).map_err(|fault| fault.to_string())?;
+            let description = describe(&tokens);
+            if tokens.short() > 0 {
+                let short = tokens.short();
+                warn!(
+                    "{short} secret(s) shorter than {SECRET_BYTES_ADVISED} characters, which may be guessed"
+                );
+            }
+            let mut settings = (*shared.settings()).clone();
+            settings.access.tokens = Some(Arc::new(tokens));
+            shared.swap_settings(settings);
+            Ok(description)
+        };
+        reloads.load(Opt::AuthTokenFile.name(), std::slice::from_ref(path), FILE_BYTES_MAX, Box::new(apply))
+    }
+}
+
+/// Returns the number and the names of secrets: `3 secrets (old, new, unnamed)`.
+fn describe(tokens: &Tokens) -> String {
+    let names: Vec<&str> =
+        tokens.names().map(|name| if name.is_empty() { "unnamed" } else { name }).collect();
+    let plural = if names.len() == 1 { "" } else { "s" };
+    format!("{} secret{plural} ({})", names.len(), names.join(", "))
+}
+
+/// Returns a key that no other process knows. std gets its own from the kernel.
+fn random_key() -> [u8; 16] {
+    use std::hash::{BuildHasher as _, RandomState};
+    let [first, second] = [0_u8, 1].map(|half| RandomState::new().hash_one(half).to_ne_bytes());
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&first);
+    key[8..].copy_from_slice(&second);
+    key
+}
+
+/// Logs which clients are served, and warns if that is any client that reaches psystrike.
+#[cold]
+pub fn log_access(access: &Access, listens_beyond_loopback: bool) {
+    let clients = if access.clients.is_any() {
+        "any".to_owned()
+    } else {
+        access.clients.ranges().iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    };
+    let authentication = if access.is_authenticated() { "required" } else { "off" };
+    info!(clients:%, authentication; "allowed clients");
+    if listens_beyond_loopback && access.clients.is_any() && !access.is_authenticated() {
+        let (file, clients) = (Opt::AuthTokenFile.name(), Opt::AllowClients.name());
+        warn!(
+            "any client that reaches psystrike can scrape all allowed destinations; set {file} or {clients}"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_described_by_their_names() {
+        for (text, expected) in [
+            ("wombat", "1 secret (unnamed)"),
+            ("a:wombat", "1 secret (a)"),
+            ("a:wombat\nwombat\nb:wombat", "3 secrets (a, unnamed, b)"),
+        ] {
+            let tokens = Tokens::parse(text.as_bytes(), random_key()).expect("secrets");
+            assert_eq!(describe(&tokens), expected);
+        }
+    }
+
+    #[test]
+    fn keys_differ() {
+        let [one, two] = [random_key(), random_key()];
+        assert!(one != two && one[..8] != one[8..]);
+    }
+}
