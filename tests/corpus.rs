@@ -62,6 +62,11 @@ fn destinations() {
 }
 
 #[test]
+fn credentials() {
+    replay("credentials", checks::credentials);
+}
+
+#[test]
 fn configurations() {
     replay("config", checks::config);
 }

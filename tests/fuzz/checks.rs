@@ -9,6 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use base64ct::{Base64, Encoding};
 use ipnet::IpNet;
 use psystrike::{
     config::{self, Command},
@@ -21,6 +22,10 @@ use psystrike::{
     },
     limits::Limits,
     proxy::{
+        access::{
+            credentials::{Credentials, DECODED_BYTES_MAX},
+            tokens::{FILE_BYTES_MAX, Tokens},
+        },
         peer::Peer,
         policy::{self, Policy, Ports},
         route::{self, Destination, PodRoute, Route},
@@ -618,4 +623,47 @@ pub(crate) fn config(bytes: &[u8]) {
     let unknown =
         config::unknown_variables(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
     assert!(unknown.len() <= variables.len());
+}
+
+// Access control.
+
+/// The value of a header, and after a zero byte a file of secrets. What the file has is accepted and nothing else, and
+/// neither a fault nor anything that can be shown has a part of a secret.
+pub(crate) fn credentials(bytes: &[u8]) {
+    let (value, file) = bytes.split_at(bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len()));
+    let file = file.get(1..).unwrap_or_default();
+    let mut buffer = [0; DECODED_BYTES_MAX];
+    let credentials = Credentials::parse(value, &mut buffer);
+    match credentials {
+        Ok(Credentials::Bearer(secret)) => {
+            assert!(!secret.is_empty() && value.trim_ascii_end().ends_with(secret));
+        }
+        Ok(Credentials::Basic { user, password }) => {
+            assert!(!user.contains(&b':'));
+            let (pair, mut encoded) = ([user, b":", password].concat(), vec![0; 2 * DECODED_BYTES_MAX]);
+            let encoded = Base64::encode(&pair, &mut encoded).expect("it fits");
+            assert!(value.trim_ascii_end().ends_with(encoded.as_bytes()));
+        }
+        Err(fault) => assert!(!fault.is_empty()),
+    }
+    let secrets: Vec<&[u8]> = file.split(|&byte| byte == b'\n').filter_map(secret_of_line).collect();
+    match Tokens::parse(file, [7; 16]) {
+        Ok(tokens) => {
+            assert!(!secrets.is_empty() && tokens.names().len() == secrets.len());
+            assert!(secrets.iter().all(|secret| tokens.accept(secret)));
+            let sent = credentials.map_or(&b""[..], Credentials::secret);
+            assert_eq!(tokens.accept(sent), secrets.contains(&sent), "{}", sent.escape_ascii());
+        }
+        Err(fault) => assert!(fault.line.is_some() || secrets.is_empty() || file.len() > FILE_BYTES_MAX),
+    }
+}
+
+/// Returns the secret of a line, whether or not it is valid.
+fn secret_of_line(line: &[u8]) -> Option<&[u8]> {
+    let line = line.trim_ascii();
+    if line.is_empty() || line[0] == b'#' {
+        return None;
+    }
+    let colon = line.iter().position(|&byte| byte == b':');
+    Some(colon.map_or(line, |at| line[at + 1..].trim_ascii()))
 }
