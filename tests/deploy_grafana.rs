@@ -96,7 +96,10 @@ fn every_panel_has_a_position_a_unit_and_a_description() {
 
 #[test]
 fn queries_use_only_exported_metrics() {
-    let psystrike = Psystrike::start(&[]);
+    let scratch = Scratch::new("grafana-metrics");
+    let file = scratch.write("token", "of-a-secret-0123456789");
+    // Some metrics exist only with a file.
+    let psystrike = Psystrike::start(&["--auth-token-file", file.to_str().expect("a path")]);
     let page = exposition::parse(&psystrike.get("/metrics").text());
     let exported = |name: &str| page.keys().any(|labels| labels["__name__"] == name);
     let mut shown = BTreeSet::new();
@@ -162,7 +165,15 @@ fn a_real_prometheus_answers_every_query() {
         &scratch.write("dashboard.rules.yml", &rules.to_string()),
     );
 
-    let psystrike = Psystrike::start(&["--allow", "127.11.0.0/16", "--allow-connect"]);
+    const SECRET: &str = "of-a-secret-0123456789";
+    let file = scratch.write("token", SECRET);
+    let psystrike = Psystrike::start(&[
+        "--allow",
+        "127.11.0.0/16",
+        "--allow-connect",
+        "--auth-token-file",
+        file.to_str().expect("a path"),
+    ]);
     let page = "pod_up 1\n";
     let fields = "Content-Type: text/plain; version=0.0.4\r\n";
     let answer = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: {}\r\n\r\n{page}", page.len());
@@ -180,7 +191,7 @@ fn a_real_prometheus_answers_every_query() {
         "global": { "scrape_interval": "1s", "scrape_timeout": "1s" },
         "scrape_configs": [
             { "job_name": "psystrike", "static_configs": [{ "targets": [own] }] },
-            { "job_name": "pods", "static_configs": pods },
+            { "job_name": "pods", "static_configs": pods, "authorization": { "credentials": SECRET } },
         ],
     });
     scratch.write("prometheus.yml", &configuration.to_string());
@@ -189,7 +200,8 @@ fn a_real_prometheus_answers_every_query() {
     prometheus.wait_until(Duration::from_secs(30), |prometheus| {
         // A tunnel that opens and ends.
         let mut client = psystrike.client();
-        client.send(format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", pod.address()));
+        let authorization = format!("Proxy-Authorization: Bearer {SECRET}\r\n");
+        client.send(format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n{authorization}\r\n", pod.address()));
         client.stream().peek(&mut [0]).expect("a response");
         drop(client);
         unanswered(prometheus).is_empty()

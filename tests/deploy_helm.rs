@@ -343,6 +343,12 @@ fn notes_have_the_next_commands_and_warnings() {
             vec!["- service.loadBalancerSourceRanges"],
         ),
         (
+            "auth: { tokenSecret: some-secrets }".to_owned(),
+            "prometheus:SECRET@NODE:31000",
+            vec!["one of those in the Secret some-secrets"],
+            vec![OPEN],
+        ),
+        (
             "kind: DaemonSet".to_owned(),
             "NODE:31000",
             vec!["rollout status daemonset/psystrike --namespace mon"],
@@ -350,7 +356,10 @@ fn notes_have_the_next_commands_and_warnings() {
         ),
     ] {
         let notes = notes(&values);
-        let urls = [format!("proxy_url: http://{url}\n"), format!("curl -fsS http://{url}/readyz\n")];
+        let urls = [
+            format!("proxy_url: http://{url}\n"),
+            format!("curl -fsS http://{}/readyz\n", url.trim_start_matches("prometheus:SECRET@")),
+        ];
         let always = ["helm test psystrike", "promtool check config", "connects only to 10.244.0.0/16"];
         for text in urls.iter().map(String::as_str).chain(always).chain(present) {
             assert!(notes.contains(text), "{values}: no {text:?} in\n{notes}");

@@ -22,6 +22,7 @@ fn precondition(path: &str) -> Value {
         "autoscaling" | "serviceMonitor" | "prometheusRule" | "dashboard" => {
             json!({ part: { "enabled": true } })
         }
+        "auth" => json!({ "auth": { "tokenSecret": "another" } }),
         "service" if path.ends_with("/loadBalancerSourceRanges") => {
             json!({ "service": { "type": "LoadBalancer" } })
         }
@@ -159,6 +160,9 @@ fn schema_properties(schema: &Value, path: &str) -> Vec<(String, Value)> {
 fn the_charts_readme_has_every_option() {
     let mut table = "| option | psystrike's default | meaning |\n| --- | --- | --- |\n".to_owned();
     for option in Opt::ALL.iter().filter(|option| **option != Opt::Listen && option.variable().is_some()) {
+        if option.kind() == Kind::File {
+            continue; // from a Secret, which has a value of its own
+        }
         let default = match option.default() {
             Fallback::Value(value) => format!("`{value}`"),
             Fallback::Text(text) => text.to_owned(),
@@ -182,6 +186,10 @@ fn the_charts_options_are_those_of_the_binary() {
     // All but --listen: the chart sets the address.
     let options = Opt::ALL.iter().filter_map(|option| option.variable());
     assert_eq!(variables.len(), options.count() - 1, "{variables:?}");
+    assert_eq!(variables["PSYSTRIKE_AUTH_TOKEN_FILE"], "/etc/psystrike/others");
+    let scratch = Scratch::new("options-of-the-chart");
+    let file = scratch.write("token", "of-a-secret-0123456789");
+    variables.insert("PSYSTRIKE_AUTH_TOKEN_FILE", file.to_str().expect("a path"));
     variables.insert("PSYSTRIKE_LISTEN", "127.0.0.1:0");
     let psystrike = Psystrike::start_with_env(&[], &variables.into_iter().collect::<Vec<_>>());
     psystrike

@@ -6,9 +6,11 @@ mod support;
 use std::{
     collections::BTreeSet,
     fs::{self, OpenOptions},
+    path::Path,
     process::Command,
 };
 
+use psystrike::config::options::Opt;
 use serde_json::{Value, json};
 use support::{
     Scratch, assert_same,
@@ -369,6 +371,29 @@ fn settings_can_be_made_in_a_separate_folder() {
     assert_ne!(rendered.kind("ConfigMap")["metadata"]["name"], shipped.kind("ConfigMap")["metadata"]["name"]);
     let image = &rendered.container()["image"];
     assert_eq!(*image, "registry.example.org/team/psystrike:9.9.9");
+}
+
+#[test]
+fn a_component_requires_a_secret_in_any_overlay() {
+    for overlay in ALL.into_iter().filter(|overlay| *overlay != BASE) {
+        let Some(without) = render_overlay(overlay) else { return };
+        let scratch = Scratch::new("token");
+        let lines =
+            format!("resources: [../kubernetes/{overlay}]\ncomponents: [../kubernetes/components/token]\n");
+        own(&scratch, &lines);
+        let Some(rendered) = kustomize(&scratch.path("own")) else { return };
+        assert_eq!(rendered.kinds(), without.kinds(), "{overlay}");
+        assert!(broken_rules(rendered.pod()).is_empty(), "{overlay}");
+        let (pod, container) = (rendered.pod(), rendered.container());
+        let variable = &container["env"][0];
+        assert_eq!(variable["name"], Opt::AuthTokenFile.variable().expect("it has one"), "{overlay}");
+        let mount = &container["volumeMounts"][0];
+        let path = variable["value"].as_str().expect("a path");
+        assert_eq!(Path::new(path).parent(), mount["mountPath"].as_str().map(Path::new), "{overlay}");
+        assert_eq!(mount["subPath"], Value::Null, "{overlay}: such a file never changes");
+        assert_eq!(pod["volumes"][0]["name"], mount["name"], "{overlay}");
+        assert_eq!(pod["volumes"][0]["secret"]["secretName"], "psystrike-token", "{overlay}");
+    }
 }
 
 #[test]

@@ -73,6 +73,8 @@ const COMMANDS: &[(&str, Fate)] = &[
         "kubectl kustomize deploy/kubernetes/overlays/nodeport\n",
         Prints(&["kubectl"], &["kind: Deployment", "nodePort: 31000", "PSYSTRIKE_ALLOW: "]),
     ),
+    ("kubectl create secret generic psystrike-token ", Cannot(CLUSTER)),
+    ("(umask 077 && openssl rand -hex 32 > psystrike-token)\n", Prints(&["openssl"], &[])),
     ("helm install ", Cannot("needs a cluster; tests/deploy_helm.rs checks what is installed")),
     ("rustup target add x86_64-unknown-linux-musl\n", Cannot("changes the toolchain that runs the tests")),
     ("install -m 755 ", Cannot(SYSTEMD)),
@@ -225,9 +227,9 @@ const OPTIONS_OF_OTHERS: &str = "
         --output --pids-limit --platform --provenance --publish --read-only --restart --security-opt --ulimit
         --use --user
     git: --annotate --format --message --short
-    helm: --create-namespace --set
-    kubectl: --all-namespaces --as --cluster-cidr --clusterrole --duration --flatten --minify --namespace --previous
-        --raw --resource --serviceaccount --verb
+    helm: --create-namespace --reuse-values --set
+    kubectl: --all-namespaces --as --cluster-cidr --clusterrole --duration --flatten --from-file --minify --namespace
+        --previous --raw --resource --serviceaccount --verb
     otelcol-contrib: --config
     sha256sum: --check
     skopeo: --all
@@ -260,7 +262,11 @@ fn every_option_and_variable_exists() {
 
 #[test]
 fn every_metric_exists() {
-    let page = Psystrike::start(&[]).get("/metrics").text();
+    let scratch = Scratch::new("docs-metrics");
+    let file = scratch.write("token", "of-a-secret-0123456789");
+    // Some metrics exist only with a file.
+    let psystrike = Psystrike::start(&["--auth-token-file", file.to_str().expect("a path")]);
+    let page = psystrike.get("/metrics").text();
     let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let names = |(name, kind): (&str, &str)| {
         let suffixes = if kind == "histogram" { &["", "_bucket", "_count", "_sum"][..] } else { &[""] };

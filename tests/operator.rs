@@ -76,9 +76,14 @@ fn from_the_dockerfile_to_the_dashboard() {
     let in_time = prometheus.wait_until(IN_TIME, |prometheus| raised(prometheus).is_superset(&expected));
     assert!(in_time, "{:?} of {known:#?}\n{:#?}", raised(&prometheus), prometheus.targets());
 
-    // With the shipped options, it opens no tunnels.
+    // With the shipped options, it opens no tunnels and reads no files.
+    let is_shipped = |query: &String| {
+        !["Tunnel duration: ", "Time since files were last read: "]
+            .iter()
+            .any(|title| query.starts_with(title))
+    };
     let unanswered = |prometheus: &Prometheus| -> Vec<String> {
-        unanswered(prometheus).into_iter().filter(|query| !query.starts_with("Tunnel duration: ")).collect()
+        unanswered(prometheus).into_iter().filter(is_shipped).collect()
     };
     let in_time = prometheus.wait_until(IN_TIME, |prometheus| unanswered(prometheus).is_empty());
     assert!(in_time, "no data for\n{}\n{}", unanswered(&prometheus).join("\n"), prometheus.stderr());

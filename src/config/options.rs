@@ -180,7 +180,8 @@ options! {
     AllowClients "--allow-clients" Ranges Access Text("any")
         "Client addresses that may connect. May be repeated. Connections from other addresses are closed at once";
     AuthTokenFile "--auth-token-file" File Access Text("none")
-        "Require one of the secrets in this file, one a line: as a bearer token, or as the password of any user. The file is read again when it changes, and on SIGHUP";
+        "Require one of the secrets in this file, which has one on each line: as a bearer token, or as the password \
+         of any user. The file is read again when it changes, and on SIGHUP";
     AuthMetrics "--auth-metrics" Flag Access Text("off")
         "Require a secret for `/` and `/metrics` too, but never for `/healthz` and `/readyz`";
 

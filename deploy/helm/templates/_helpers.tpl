@@ -76,4 +76,7 @@ labels:
 {{- end }}
 PSYSTRIKE_{{ $name | replace "-" "_" | upper }}: {{ $value | toString | quote }}
 {{- end }}
+{{- if .Values.auth.tokenSecret }}
+PSYSTRIKE_AUTH_TOKEN_FILE: {{ printf "/etc/psystrike/%s" .Values.auth.tokenKey | quote }}
+{{- end }}
 {{- end }}
