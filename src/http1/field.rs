@@ -141,8 +141,8 @@ impl<'b, 'f> Fields<'b, 'f> {
         all.filter(move |(sorted, _)| **sorted == name).map(|(_, line)| line.value)
     }
 
-    /// Returns the values of the fields with exactly this name, in any case. Use it for names that share a [`Name`] with
-    /// others.
+    /// Returns the values of the fields with exactly this name, in any case. Use it for names that share a [`Name`]
+    /// with others.
     pub fn values_of(&self, name: &'static str) -> impl Iterator<Item = &'b [u8]> + use<'b, 'f> {
         let class = Name::of(name);
         let among = if self.has(class) { self.names } else { &[] };

@@ -329,13 +329,8 @@ mod tests {
             let mut stream = Stream::new(fake.clone());
             stream.add_ready(Ready::READ.with(Ready::WRITE));
             let now = Timestamp::default();
-            let client = Client::new(
-                stream,
-                ClientFacts::default(),
-                Session::new(now, &shared.settings(), false),
-                true,
-                now,
-            );
+            let session = Session::new(now, &shared.settings(), false);
+            let client = Client::new(stream, ClientFacts::default(), session, true, now);
             Self {
                 client,
                 fake,
