@@ -274,6 +274,8 @@ fn the_log_continues_when_a_full_disk_has_room_again() {
         log.lines().map(str::to_owned).collect::<Vec<_>>()
     };
 
+    // Only lines of scrapes are counted below: the last line of the start has to be written.
+    poll("the start", log, |lines| lines.iter().any(|line| line.contains("allowed clients")));
     scrape_often(address, &pod, "/metrics?of=a-pod", SCRAPES);
     let accounted = || accesses(&log()) as u64 + lost(address, "write_failed");
     poll("written and lost lines", accounted, |lines| *lines == SCRAPES as u64);
