@@ -69,7 +69,15 @@ fn said_lost<'l>(lines: impl IntoIterator<Item = &'l String>) -> u64 {
 
 /// Returns how many of the lines are complete lines of the access log.
 fn accesses<'l>(lines: impl IntoIterator<Item = &'l String>) -> usize {
-    let whole = |line: &&String| line.contains(" msg=scrape client=") && line.contains(" duration_seconds=");
+    // A line that was cut off in its last value is none: the value has six decimals.
+    let whole = |line: &&String| {
+        let seconds = line
+            .split_once(" msg=scrape client=")
+            .and_then(|(_, rest)| rest.split_once(" duration_seconds="));
+        seconds
+            .and_then(|(_, seconds)| seconds.split_once('.'))
+            .is_some_and(|(_, decimals)| decimals.len() == 6)
+    };
     lines.into_iter().filter(whole).count()
 }
 
