@@ -16,7 +16,14 @@ use std::{
 
 use mio::Waker;
 
-use super::{cgroup::Pressure, listener, lookups::Lookups, places::Places, process};
+use super::{
+    cgroup::Pressure,
+    listener,
+    lookups::Lookups,
+    places::Places,
+    process,
+    transport::tls::config::{Acceptor, Connector},
+};
 use crate::proxy::{
     metrics::{BuildInfo, Counters, Process, ReloadStatus, State},
     pages::ServerStatus,
@@ -50,12 +57,28 @@ struct WorkerShare {
     turn_began: AtomicU64,
 }
 
+/// TLS as configured. Without the feature `tls`, nothing is.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// For clients; `None`: they use plain HTTP.
+    pub acceptor: Option<Acceptor>,
+    /// For pods; `None`: none is reached by HTTPS.
+    pub connector: Option<Connector>,
+}
+
+/// What changes while psystrike runs.
+#[derive(Clone, Debug)]
+struct Live {
+    settings: Arc<Settings>,
+    tls: Tls,
+}
+
 /// State that the workers share.
 #[derive(Debug)]
 pub struct Shared {
     /// Replaced as a whole, never modified in place.
-    settings: Mutex<Arc<Settings>>,
-    /// How often they were replaced.
+    live: Mutex<Arc<Live>>,
+    /// How often it was replaced.
     settings_swaps: AtomicUsize,
     build_info: BuildInfo,
     started: Instant,
@@ -77,7 +100,7 @@ pub struct Shared {
 /// The settings at one moment.
 #[derive(Clone, Debug)]
 pub struct SettingsSnapshot {
-    settings: Arc<Settings>,
+    live: Arc<Live>,
     swaps: usize,
 }
 
@@ -85,7 +108,14 @@ impl Deref for SettingsSnapshot {
     type Target = Settings;
 
     fn deref(&self) -> &Settings {
-        &self.settings
+        &self.live.settings
+    }
+}
+
+impl SettingsSnapshot {
+    /// Returns TLS as configured.
+    pub fn tls(&self) -> &Tls {
+        &self.live.tls
     }
 }
 
@@ -96,7 +126,7 @@ impl Shared {
     /// Creates the shared state of that many `workers`.
     pub fn new(settings: Settings, build_info: BuildInfo, workers: usize) -> Self {
         Self {
-            settings: Mutex::new(Arc::new(settings)),
+            live: Mutex::new(Arc::new(Live { settings: Arc::new(settings), tls: Tls::default() })),
             settings_swaps: AtomicUsize::new(0),
             build_info,
             started: Instant::now(),
@@ -120,11 +150,8 @@ impl Shared {
 
     /// Returns the operator's settings as a snapshot, which a worker uses for a whole turn.
     pub fn settings(&self) -> SettingsSnapshot {
-        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        SettingsSnapshot {
-            settings: Arc::clone(&settings),
-            swaps: self.settings_swaps.load(Ordering::Acquire),
-        }
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        SettingsSnapshot { live: Arc::clone(&live), swaps: self.settings_swaps.load(Ordering::Acquire) }
     }
 
     /// Replaces the snapshot if there is a newer one.
@@ -137,8 +164,23 @@ impl Shared {
     /// Replaces the settings; workers use them from their next turn on. Settings read once at the start (the pool's
     /// time limit) stay.
     pub fn swap_settings(&self, settings: Settings) {
-        let mut current = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        *current = Arc::new(settings);
+        self.swap(|live| live.settings = Arc::new(settings));
+    }
+
+    /// Changes TLS, and the settings that belong to it, for connections from the workers' next turn on.
+    pub fn swap_tls(&self, change: impl FnOnce(&mut Tls, &mut Settings)) {
+        self.swap(|live| {
+            let mut settings = (*live.settings).clone();
+            change(&mut live.tls, &mut settings);
+            live.settings = Arc::new(settings);
+        });
+    }
+
+    fn swap(&self, change: impl FnOnce(&mut Live)) {
+        let mut current = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut live = (**current).clone();
+        change(&mut live);
+        *current = Arc::new(live);
         self.settings_swaps.fetch_add(1, Ordering::Release);
     }
 
@@ -282,7 +324,7 @@ impl ServerStatus for Shared {
     }
 
     fn settings(&self) -> Arc<Settings> {
-        Arc::clone(&Shared::settings(self).settings)
+        Arc::clone(&Shared::settings(self).live.settings)
     }
 
     fn process(&self) -> Process {

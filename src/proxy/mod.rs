@@ -16,6 +16,7 @@
 //! - [`session`]: the protocol on a client's connection: HTTP exchanges, or a tunnel;
 //! - [`events`]: the events and outputs of exchanges and tunnels;
 //! - [`settings`]: the operator's settings;
+//! - [`tls_fault`]: the reasons why TLS fails;
 //! - [`outcome`]: every way an exchange can end, with its status, reason and label;
 //! - [`admission`]: which clients give up their places to others;
 //! - [`pool`]: which pooled connection is reused, and which is closed first;
@@ -58,4 +59,5 @@ pub mod size;
 mod special;
 pub mod timers;
 pub mod timestamp;
+pub mod tls_fault;
 pub mod tunnel;

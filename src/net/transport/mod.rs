@@ -6,6 +6,11 @@
 pub(crate) mod fake;
 pub mod splice;
 pub mod tcp;
+#[cfg(feature = "tls")]
+pub mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+pub mod tls;
 
 use std::{
     io::{self, IoSlice},
