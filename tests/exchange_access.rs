@@ -19,7 +19,7 @@ use psystrike::proxy::{
     outcome::Outcome,
 };
 use states::{CLOSES, HEALTHZ, KEEP};
-use talk::{ANSWER, ASK, ASKED, Talk, ms, pod, reply, settings};
+use talk::{ANSWER, Talk, ms, pod, reply, settings};
 
 const SECRET: &str = "wombat-4e7d0c58b2";
 const OLD_SECRET: &str = "old:wombat-91aa3c";
@@ -49,6 +49,22 @@ fn get(target: &str, fields: &str) -> String {
 const PODS: &str = "/pods/10.1.2.3/8080/metrics";
 const ABSOLUTE: &str = "http://10.1.2.3:8080/metrics";
 
+/// Scrapes the pod with these headers, of which only those `left` reach it.
+#[track_caller]
+fn scrapes(talk: &mut Talk, target: &str, fields: &str, left: &str) {
+    let connect = match target {
+        PODS => UpstreamAction::Connect(pod()),
+        _ => UpstreamAction::ConnectOther(pod()),
+    };
+    talk.client(get(target, fields)).upstream(connect);
+    talk.connected(false);
+    talk.sent_all();
+    let host = "GET /metrics HTTP/1.1\r\nHost: 10.1.2.3:8080\r\n";
+    talk.asked(&format!("{host}{left}Via: 1.1 psystrike\r\n\r\n"));
+    talk.pod(ANSWER).gets(ANSWER).upstream(KEEP);
+    talk.flushed().reports(Outcome::Forwarded, 200);
+}
+
 #[test]
 fn every_form_of_a_secret_is_accepted_and_taken_off() {
     let bearer = format!("Bearer {SECRET}");
@@ -66,18 +82,7 @@ fn every_form_of_a_secret_is_accepted_and_taken_off() {
         ] {
             for target in [PODS, ABSOLUTE] {
                 let fields = format!("{name}: {credentials}\r\n{others}");
-                let mut talk = talk(&fields);
-                let connect = match target {
-                    PODS => UpstreamAction::Connect(pod()),
-                    _ => UpstreamAction::ConnectOther(pod()),
-                };
-                talk.client(get(target, &fields)).upstream(connect);
-                talk.connected(false);
-                talk.sent_all();
-                let host = "GET /metrics HTTP/1.1\r\nHost: 10.1.2.3:8080\r\n";
-                talk.asked(&format!("{host}{left}Via: 1.1 psystrike\r\n\r\n"));
-                talk.pod(ANSWER).gets(ANSWER).upstream(KEEP);
-                talk.flushed().reports(Outcome::Forwarded, 200);
+                scrapes(&mut talk(&fields), target, &fields, left);
             }
         }
     }
@@ -228,13 +233,7 @@ fn a_verified_certificate_is_enough() {
         (format!("Authorization: Bearer {SECRET}\r\n"), ""),
         ("Proxy-Authorization: Bearer wrong\r\n".to_owned(), ""),
     ] {
-        talk.client(get(PODS, &fields)).upstream(UpstreamAction::Connect(pod()));
-        talk.connected(false);
-        talk.sent_all();
-        let host = "GET /metrics HTTP/1.1\r\nHost: 10.1.2.3:8080\r\n";
-        talk.asked(&format!("{host}{left}Via: 1.1 psystrike\r\n\r\n"));
-        talk.pod(ANSWER).gets(ANSWER).upstream(KEEP);
-        talk.flushed().reports(Outcome::Forwarded, 200);
+        scrapes(&mut talk, PODS, &fields, left);
     }
 }
 
@@ -261,11 +260,7 @@ fn guessing_is_slowed_and_correct_clients_of_the_same_address_are_not() {
     drop(said.reports(Outcome::TooManyAuthenticationFailures, 429));
 
     let mut dialogue = talk("a correct client first");
-    dialogue.client(&right).upstream(UpstreamAction::Connect(pod()));
-    dialogue.connected(false);
-    dialogue.sent_all();
-    dialogue.pod(ANSWER).gets(ANSWER).upstream(KEEP);
-    dialogue.flushed().reports(Outcome::Forwarded, 200);
+    scrapes(&mut dialogue, PODS, &format!("Authorization: Bearer {SECRET}\r\n"), "");
     for _ in 0..10 * FAILURES_MAX {
         assert_eq!(status(&mut dialogue, &wrong), 401);
     }
@@ -287,10 +282,5 @@ fn without_tokens_nothing_is_checked_or_taken_off() {
     let mut talk = Talk::new("off");
     talk.settings.access.guards_pages = true;
     let fields = format!("Authorization: Bearer {SECRET}\r\nProxy-Authorization: Bearer {SECRET}\r\n");
-    talk.client(get(PODS, &fields)).upstream(UpstreamAction::Connect(pod()));
-    talk.connected(false);
-    talk.sent_all();
-    let host = "GET /metrics HTTP/1.1\r\nHost: 10.1.2.3:8080\r\n";
-    talk.asked(&format!("{host}Authorization: Bearer {SECRET}\r\nVia: 1.1 psystrike\r\n\r\n"));
-    assert!(ASK.contains(PODS) && ASKED.starts_with(host));
+    scrapes(&mut talk, PODS, &fields, &format!("Authorization: Bearer {SECRET}\r\n"));
 }
