@@ -14,10 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ipnet::IpNet;
 use log::{error, info, warn};
 use psystrike::{
-    config::{self, Command, Config, access::log_access, files::Reloads},
+    config::{
+        self, Command, Config,
+        access::{joined, log_access},
+        files::Reloads,
+    },
     healthcheck::Page,
     limits::Limits,
     logging,
@@ -145,8 +148,7 @@ fn serve(config: &Config) -> Result<u8, String> {
 #[cold]
 fn log_destinations(settings: &Settings) {
     let policy = &settings.policy;
-    let list = |ranges: &[IpNet]| ranges.iter().map(IpNet::to_string).collect::<Vec<_>>().join(",");
-    let (allow, deny, ports) = (list(policy.allow()), list(policy.deny()), policy.ports());
+    let (allow, deny, ports) = (joined(policy.allow()), joined(policy.deny()), policy.ports());
     let names = if policy.names().is_empty() { "any".to_owned() } else { policy.names().join(",") };
     let connect = settings.connect_ports.as_ref().map_or("off".to_owned(), ToString::to_string);
     info!(allow:%, deny:%, ports:%, names:%, connect_ports:% = connect; "allowed destinations");

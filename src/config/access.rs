@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
+use ipnet::IpNet;
 use log::{info, warn};
 
 use super::{
@@ -89,14 +90,16 @@ fn random_key() -> [u8; 16] {
     key
 }
 
+/// Returns ranges as the log shows them.
+#[cold]
+pub fn joined(ranges: &[IpNet]) -> String {
+    ranges.iter().map(IpNet::to_string).collect::<Vec<_>>().join(",")
+}
+
 /// Logs which clients are served, and warns if that is any client that reaches psystrike.
 #[cold]
 pub fn log_access(access: &Access, listens_beyond_loopback: bool) {
-    let clients = if access.clients.is_any() {
-        "any".to_owned()
-    } else {
-        access.clients.ranges().iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-    };
+    let clients = if access.clients.is_any() { "any".to_owned() } else { joined(access.clients.ranges()) };
     let authentication = if access.is_authenticated() { "required" } else { "off" };
     info!(clients:%, authentication; "allowed clients");
     if listens_beyond_loopback && access.clients.is_any() && !access.is_authenticated() {
