@@ -11,7 +11,11 @@ use std::{
     time::Duration,
 };
 
-use super::{lru::LruList, peer::Peer, timestamp::Timestamp};
+use super::{
+    lru::LruList,
+    peer::{Peer, TlsProfile},
+    timestamp::Timestamp,
+};
 
 /// No slot.
 const NONE: u32 = u32::MAX;
@@ -239,6 +243,8 @@ impl Hash {
         let words = [ip as u32, (ip >> 32) as u32, (ip >> 64) as u32, (ip >> 96) as u32, peer.port().into()];
         let [addend, ref factors @ ..] = self.0;
         let products = iter::zip(factors, words).map(|(factor, word)| factor.wrapping_mul(word.into()));
+        // A TLS profile is already a hash with a random key.
+        let addend = addend.wrapping_add(peer.tls().map_or(0, TlsProfile::bits));
         (products.fold(addend, u64::wrapping_add) >> 32) as u32
     }
 }
@@ -302,8 +308,27 @@ mod tests {
         assert_eq!((pool.next_expiry(), pool.expired(at(64))), (Some(at(65)), None));
     }
 
+    #[test]
+    fn connections_of_other_tls_profiles_are_not_reused() {
+        let profiles = [None, Some(TlsProfile::new(1)), Some(TlsProfile::new(2))];
+        let [plain, one, other] = profiles.map(|profile| pod(1).with_tls(profile));
+        for (pooled, requested, reused) in [
+            (plain, plain, true),
+            (one, one, true),
+            (plain, one, false),
+            (one, plain, false),
+            (one, other, false),
+        ] {
+            let now = Timestamp::default();
+            let mut pool = Pool::new(10, Duration::from_secs(60));
+            pool.put(1, pooled, now);
+            let taken = pool.take(requested, now + Duration::from_nanos(1));
+            assert_eq!(taken, reused.then_some(1), "{pooled:?}, {requested:?}");
+        }
+    }
+
     /// Compares every operation with a plain list: with few pods, which have several connections, and with many, which
-    /// share buckets.
+    /// share buckets. A third of them has no TLS profile.
     #[test]
     fn random_operations_agree_with_a_plain_list() {
         for (idle_max, slots, pods) in [(8, 16, 3), (100, 200, 150)] {
@@ -319,6 +344,8 @@ mod tests {
         for turn in 0..20_000u64 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let (slot, peer) = ((random >> 33) as u32 % slots, pod((random >> 40) as u8 % pods));
+            let tls = [None, Some(TlsProfile::new(1)), Some(TlsProfile::new(2))];
+            let peer = peer.with_tls(tls[(random >> 48) as usize % tls.len()]);
             let now = start + Duration::from_millis(turn);
             let known = model.iter().position(|&(known, _)| known == slot);
             match random >> 62 {
