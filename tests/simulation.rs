@@ -83,6 +83,8 @@ fn random_runs_deliver_each_pods_own_responses_or_visible_failures() {
         let elsewhere = [
             Outcome::UriTooLong,
             Outcome::TooManyRequestHeaders,
+            Outcome::CertificateNotTrusted,
+            Outcome::TlsHandshakeFailed,
             Outcome::AuthenticationRequired,
             Outcome::AuthenticationFailed,
             Outcome::ProxyAuthenticationRequired,

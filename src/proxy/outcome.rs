@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::duration::HumanDuration;
+use super::{duration::HumanDuration, tls_fault::TlsFault};
 use crate::http1::{body::BodyError, framing::FramingError, head::HeadError};
 
 /// The cause of an outcome.
@@ -138,6 +138,10 @@ outcomes! {
     ConnectFailed "connect_failed" Pod 502 "connection to the pod failed";
     /// The connection was not established in time.
     ConnectTimeout "connect_timeout" Pod 504 "pod did not accept the connection";
+    /// The pod's certificate is not accepted.
+    CertificateNotTrusted "certificate_not_trusted" Pod 502 "pod's certificate is not trusted";
+    /// TLS with the pod failed for another reason, before its response began.
+    TlsHandshakeFailed "tls_handshake_failed" Pod 502 "TLS handshake with the pod failed";
     /// The pod closed the connection before its response began.
     NoResponse "no_response" Pod 502 "pod closed the connection without a response";
     /// The pod closed the connection within its response's head.
@@ -250,8 +254,17 @@ impl Failure {
             UpstreamError::NoLocalPort => connect_failed("no local port left"),
             UpstreamError::Forbidden => connect_failed("blocked by a firewall or a route"),
             UpstreamError::Itself => Outcome::Loop.into(),
+            UpstreamError::Tls(fault) => Self::of_tls(fault),
             UpstreamError::Other => Outcome::ConnectFailed.into(),
         }
+    }
+
+    /// Returns the failure for a connection on which TLS failed before a response began.
+    #[cold]
+    pub fn of_tls(fault: TlsFault) -> Self {
+        let outcome =
+            if fault.is_trust() { Outcome::CertificateNotTrusted } else { Outcome::TlsHandshakeFailed };
+        Self { outcome, detail: Some(fault.reason()) }
     }
 
     /// Returns the failure for a name without addresses.
@@ -307,8 +320,20 @@ pub enum UpstreamError {
     Forbidden,
     /// The address is psystrike's own.
     Itself,
+    /// TLS failed: its handshake, or later.
+    Tls(TlsFault),
     /// Any other error, mostly a reset.
     Other,
+}
+
+impl UpstreamError {
+    /// Returns the reason why TLS failed, if it did.
+    pub fn tls_reason(self) -> Option<&'static str> {
+        match self {
+            Self::Tls(fault) => Some(fault.reason()),
+            _ => None,
+        }
+    }
 }
 
 /// The reason why a name has no addresses.

@@ -396,6 +396,6 @@ pub(crate) fn connect_outcome(error: &io::Error) -> Outcome {
         UpstreamError::NoLocalPort | UpstreamError::Forbidden | UpstreamError::Other => {
             Outcome::ConnectFailed
         }
-        UpstreamError::Itself => unreachable!("not an error of connect"),
+        UpstreamError::Itself | UpstreamError::Tls(_) => unreachable!("not an error of connect"),
     }
 }

@@ -40,11 +40,12 @@ impl Transaction {
             Event::Response(bytes) => self.body(bytes, ctx, out),
             Event::Spliced(bytes) => self.spliced(bytes, ctx, out),
             Event::UpstreamEof { clean } => match self.response.scanner.end_of_connection() {
-                Ok(()) if !clean => self.broken(Outcome::ResponseTruncated.into(), ctx, out),
+                // Only TLS has ends that are not clean.
+                Ok(()) if !clean => self.broken(truncated(Some("no TLS close_notify")), ctx, out),
                 Ok(()) => self.ended(false, out),
                 Err(error) => self.broken(Failure::of_body(error), ctx, out),
             },
-            Event::UpstreamFailed(_) => self.broken(Outcome::ResponseTruncated.into(), ctx, out),
+            Event::UpstreamFailed(error) => self.broken(truncated(error.tls_reason()), ctx, out),
             Event::Timeout { client_stalled: false } => {
                 self.broken(Outcome::ResponseBodyTimeout.into(), ctx, out)
             }
@@ -259,6 +260,12 @@ impl Transaction {
 #[cold]
 fn sends_no_body(head: &ResponseHead<'_, '_>) -> bool {
     framing::of_response(head, false) == Ok(Framing::Empty)
+}
+
+/// Returns the failure for a body that ended too early.
+#[cold]
+fn truncated(detail: Option<&'static str>) -> Failure {
+    Failure { outcome: Outcome::ResponseTruncated, detail }
 }
 
 /// The class of a response head.

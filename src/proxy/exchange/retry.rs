@@ -6,7 +6,7 @@
 use super::{states::Exchange, transaction::Transaction};
 use crate::proxy::{
     events::{Context, Output, UpstreamAction},
-    outcome::Outcome,
+    outcome::{Failure, Outcome, UpstreamError},
 };
 
 /// The first bytes of every response.
@@ -34,13 +34,24 @@ impl Transaction {
     }
 
     /// Handles the loss of the pod's connection before the response's head was complete.
-    pub(super) fn upstream_lost(self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
-        match self.first_byte {
+    pub(super) fn upstream_lost(
+        self: Box<Self>,
+        error: Option<UpstreamError>,
+        ctx: &mut Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        let failure = match (self.first_byte, error) {
             // RFC 9112 section 9.3.1: the pod closed the connection while the request was sent.
-            _ if self.is_unanswered() => self.retry(ctx, out),
-            Some(_) => self.give_up(Outcome::ResponseHeadersTruncated.into(), ctx, out),
-            None => self.give_up(Outcome::NoResponse.into(), ctx, out),
-        }
+            _ if self.is_unanswered() => return self.retry(ctx, out),
+            (Some(_), error) => Failure {
+                outcome: Outcome::ResponseHeadersTruncated,
+                detail: error.and_then(UpstreamError::tls_reason),
+            },
+            // RFC 8446 appendix E.1.2: that a pod rejects psystrike's certificate may arrive after the handshake.
+            (None, Some(UpstreamError::Tls(fault))) => Failure::of_tls(fault),
+            (None, _) => Outcome::NoResponse.into(),
+        };
+        self.give_up(failure, ctx, out)
     }
 
     /// Sends the request once more on a new connection, as the reused one was stale: GET and HEAD are idempotent.

@@ -36,9 +36,7 @@ impl Transaction {
             }
             Event::UpstreamFailed(UpstreamError::Itself) => self.own_page(ctx, out),
             Event::UpstreamFailed(error) => {
-                // Another address needs a descriptor too.
-                let next =
-                    if error == UpstreamError::NoDescriptors { None } else { self.next_address(ctx.now) };
+                let next = if is_final(error) { None } else { self.next_address(ctx.now) };
                 if let Some(peer) = next {
                     return self.connect_next(peer, ctx, out);
                 }
@@ -51,7 +49,10 @@ impl Transaction {
                 }
                 let out_of_patience = until == self.until;
                 let within = if out_of_patience { self.patience() } else { ctx.settings.timeouts.connect };
-                self.give_up_within(within, Outcome::ConnectTimeout.into(), ctx, out)
+                let outcome = Outcome::ConnectTimeout;
+                let has_tls = self.peer.is_some_and(|peer| peer.tls().is_some());
+                let detail = has_tls.then_some("no complete TLS handshake");
+                self.give_up_within(within, Failure { outcome, detail }, ctx, out)
             }
             _ => Exchange::Connecting { transaction: self, until },
         }
@@ -84,7 +85,8 @@ impl Transaction {
     ) -> Exchange {
         match event {
             Event::Response(bytes) => self.response(bytes, ctx, out),
-            Event::UpstreamEof { .. } | Event::UpstreamFailed(_) => self.upstream_lost(ctx, out),
+            Event::UpstreamEof { .. } => self.upstream_lost(None, ctx, out),
+            Event::UpstreamFailed(error) => self.upstream_lost(Some(error), ctx, out),
             Event::Timeout { .. } => self.give_up(Outcome::ResponseTimeout.into(), ctx, out),
             _ => self.wait(),
         }
@@ -158,5 +160,15 @@ impl Transaction {
     /// Returns the client's terms, without persistence if the process is shutting down.
     pub(super) fn terms_now(&self, ctx: &mut Context<'_>) -> ClientTerms {
         ClientTerms { persistent: self.terms.persistent && !ctx.draining, ..self.terms }
+    }
+}
+
+/// Returns whether no other address of the pod's name is tried after this error.
+fn is_final(error: UpstreamError) -> bool {
+    match error {
+        UpstreamError::NoDescriptors => true, // another address needs one too
+        // The name leads to a pod that cannot prove that it is the requested one: to try others would hide that.
+        UpstreamError::Tls(fault) => fault.is_trust(),
+        _ => false,
     }
 }
