@@ -221,8 +221,9 @@ impl Refusal {
 fn refusals_have_a_reason_and_reach_no_pod() {
     let refusals = refusals();
     // These are tested elsewhere (`exchange_access.rs`, `exchange_client.rs`, `exchange_connect.rs`,
-    // `exchange_names.rs`).
+    // `exchange_names.rs`, `exchange_tls.rs`).
     let elsewhere = [
+        Outcome::HttpsNotSupported,
         Outcome::AuthenticationRequired,
         Outcome::AuthenticationFailed,
         Outcome::ProxyAuthenticationRequired,
@@ -259,6 +260,25 @@ fn refusals_have_a_reason_and_reach_no_pod() {
             talk.flushed().reports(Outcome::Page, 200);
         }
     }
+}
+
+#[cfg(not(feature = "tls"))]
+#[test]
+fn without_tls_in_the_build_https_is_refused() {
+    for (target, peer) in [
+        ("/pods/https:10.1.2.3/8080/metrics", " (pod 10.1.2.3:8080, after 0ms)"),
+        ("/pods/https:web.ns.svc/8080/metrics", " (pod web.ns.svc:8080, after 0ms)"),
+    ] {
+        let mut talk = Talk::new(target);
+        let reason = "HTTPS to pods is not supported; this psystrike is built without TLS";
+        let expected = reply(501, reason, "", &format!("{reason}{peer}\n"));
+        talk.client(format!("GET {target} HTTP/1.1\r\nHost: psystrike\r\n\r\n")).gets(expected);
+        talk.flushed().reports(Outcome::HttpsNotSupported, 501);
+    }
+    // Where a request may not lead anyway is said first.
+    let mut talk = Talk::new("a forbidden destination");
+    talk.client("GET /pods/https:127.0.0.1/8080/m HTTP/1.1\r\nHost: a\r\n\r\n").whatever();
+    talk.flushed().reports(Outcome::AddressNotAllowed, 403);
 }
 
 #[test]

@@ -68,6 +68,7 @@ fn schema(option: Opt) -> Option<Value> {
         Kind::CountOrZero => json!({ "type": "integer", "minimum": 0, "maximum": 1_000_000 }),
         Kind::Size => json!({ "type": "string", "pattern": "^[0-9]{1,13}(KiB|MiB|GiB)?$" }),
         Kind::Format => json!({ "enum": ["logfmt", "json", "plain"] }),
+        Kind::Scheme => json!({ "enum": ["http", "https", "client"] }),
         Kind::Level => json!({ "enum": ["off", "error", "warn", "info", "debug", "trace"] }),
     };
     if option == Opt::Allow {

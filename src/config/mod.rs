@@ -6,6 +6,7 @@ pub mod access;
 pub mod files;
 mod help;
 pub mod options;
+mod pods;
 mod source;
 mod timeouts;
 
@@ -17,6 +18,7 @@ use pico_args::Arguments;
 use self::{
     access::AccessFiles,
     options::Opt,
+    pods::pods,
     source::{Source, read_value, similar, suggestion},
     timeouts::timeouts,
 };
@@ -113,7 +115,7 @@ pub fn parse(
     let listen = source.list(Opt::Listen, address)?;
     let workers = source.one(Opt::Workers, workers)?;
     let (access, access_files) = access::access(&mut source)?;
-    let (policy, timeouts) = (policy(&mut source)?, timeouts(&mut source)?);
+    let (policy, pods, timeouts) = (policy(&mut source)?, pods(&mut source)?, timeouts(&mut source)?);
     let connect_ports = connect_ports(&mut source, policy.ports())?;
     let warnings = timeouts::warnings(&source, &timeouts, connect_ports.is_some());
     let clients_max = source.optional(Opt::ClientsMax, |text| count(text, 1))?;
@@ -137,7 +139,7 @@ pub fn parse(
         };
         return Ok(Command::Healthcheck(page));
     }
-    let settings = Settings { access, policy, timeouts, connect_ports, access_log };
+    let settings = Settings { access, policy, pods, timeouts, connect_ports, access_log };
     Ok(Command::Serve(Box::new(Config {
         listen,
         listen_name,
@@ -281,7 +283,7 @@ fn log_level(text: &str) -> Result<LevelFilter, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::settings::Timeouts;
+    use crate::proxy::{pods::PodScheme, settings::Timeouts};
 
     fn config(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Box<Config>, String> {
         let arguments = arguments.iter().map(OsString::from).collect();
@@ -325,6 +327,7 @@ mod tests {
         assert_eq!(idle.map(|limit| limit.as_secs()), [360, 180, 360]);
         assert_eq!(resolve_ttl.as_secs(), 5);
         assert_eq!(config.settings.connect_ports, None, "CONNECT is off");
+        assert_eq!(config.settings.pods.scheme, PodScheme::Http);
         assert_eq!(config.settings.policy.allow().len(), 5);
         assert_eq!(config.settings.policy.ports().to_string(), "1-65535");
         assert!(config.settings.policy.names().is_empty());
@@ -450,6 +453,7 @@ mod tests {
                 &["PSYSTRIKE_CONNECT_TIMEOUT 3s is longer than --timeout-max 2s"],
             ),
             (&["--allow-ports", "0"], &[], &["--allow-ports", "\"0\"", "1 to 65535"]),
+            (&["--pod-scheme", "HTTPS"], &[], &["--pod-scheme", "\"HTTPS\"", "expected http"]),
             (&["--allow-names", "*.svc"], &[], &["--allow-names", "\"*.svc\"", "svc.cluster.local"]),
             (&["--resolve-ttl", "5"], &[], &["--resolve-ttl", "\"5\"", "500ms"]),
             (&["--workers", "0"], &[], &["--workers", "\"0\"", "1 to 256", "auto"]),

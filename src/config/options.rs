@@ -66,6 +66,8 @@ pub enum Kind {
     CountOrZero,
     /// A number of bytes.
     Size,
+    /// A scheme of a URI, or `client`.
+    Scheme,
     /// A log level.
     Level,
     /// A log format.
@@ -90,6 +92,7 @@ impl Kind {
             Self::Duration | Self::DurationOrZero => "D",
             Self::Count | Self::CountOrZero => "N",
             Self::Size => "SIZE",
+            Self::Scheme => "SCHEME",
             Self::Level => "LEVEL",
             Self::Format => "FORMAT",
             Self::Url => "[URL]",
@@ -200,6 +203,9 @@ options! {
          `proxy_url`";
     ConnectPorts "--connect-ports" Ports Destinations Text("same as `--allow-ports`")
         "Ports that tunnels may connect to. They must be in `--allow-ports` as well";
+    PodScheme "--pod-scheme" Scheme Destinations Value("http")
+        "How to scrape pods whose path does not say it, as `/pods/https:10.1.2.3/8443/metrics` does: `http`, `https`, \
+         or `client`, which is the scheme of the request to psystrike";
 
     Timeout "--timeout" Duration Timeouts Value("30s")
         "Time limit for scrapes without an `X-Prometheus-Scrape-Timeout-Seconds` header. The default is \

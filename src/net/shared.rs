@@ -348,6 +348,7 @@ pub(super) mod tests {
     use super::*;
     use crate::proxy::{
         access::Access,
+        pods::Pods,
         policy::{Policy, Ports},
         settings::Timeouts,
     };
@@ -357,6 +358,7 @@ pub(super) mod tests {
         let settings = Settings {
             access: Access::default(),
             policy: Policy::new(vec!["127.0.0.0/8".parse().unwrap()], Vec::new(), Ports::all()),
+            pods: Pods::default(),
             timeouts: Timeouts {
                 scrape: second,
                 scrape_max: second,

@@ -4,7 +4,8 @@
 //! tests. Each file owns one concept:
 //!
 //! - [`route`]: the page or pod of a request target, and the rewriting of `Location`;
-//! - [`peer`]: the address of a pod;
+//! - [`peer`]: the address of a pod, and its TLS profile;
+//! - [`pods`]: whether pods are connected to by HTTP or HTTPS;
 //! - [`pages`]: psystrike's own pages;
 //! - [`name`]: the syntax of DNS names;
 //! - [`resolver`]: name lookups, and the cache of their answers;
@@ -48,6 +49,7 @@ pub mod name;
 pub mod outcome;
 pub mod pages;
 pub mod peer;
+pub mod pods;
 pub mod policy;
 pub mod pool;
 pub mod recycler;

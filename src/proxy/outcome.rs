@@ -111,6 +111,9 @@ outcomes! {
     NameNotAllowed "name_not_allowed" Refused 403 "name not allowed";
     /// The policy allows none of the name's addresses.
     ResolvedNotAllowed "resolved_not_allowed" Refused 403 "name resolves to no allowed address";
+    /// HTTPS to a pod, without the feature `tls`.
+    HttpsNotSupported "https_not_supported" Refused 501
+        "HTTPS to pods is not supported; this psystrike is built without TLS";
     /// The request has passed through psystrike too often.
     Loop "loop" Refused 508 "scrape loops through psystrike";
     /// The limit of client connections is reached.

@@ -99,6 +99,14 @@ impl Session {
         }
     }
 
+    /// Returns the name of the pod to which a connection is opened ([`Exchange::server_name`]).
+    pub fn server_name(&self) -> Option<&str> {
+        match self {
+            Self::Exchange(exchange) => exchange.server_name(),
+            Self::Tunnel(_) => None,
+        }
+    }
+
     /// Returns the bytes that are still to be sent to the pod.
     #[inline]
     pub fn unsent(&self) -> &[u8] {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{
     access::Access,
+    pods::Pods,
     policy::{Policy, Ports},
 };
 use crate::http1::field;
@@ -17,6 +18,8 @@ pub struct Settings {
     pub access: Access,
     /// The allowed destinations.
     pub policy: Policy,
+    /// How pods are connected to.
+    pub pods: Pods,
     /// The time limits.
     pub timeouts: Timeouts,
     /// The ports that CONNECT may reach, among those of `policy`; `None`: CONNECT is disabled.

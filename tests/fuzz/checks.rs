@@ -26,9 +26,9 @@ use psystrike::{
             credentials::{Credentials, DECODED_BYTES_MAX},
             tokens::{FILE_BYTES_MAX, Tokens},
         },
-        peer::Peer,
+        peer::{Peer, TlsProfile},
         policy::{self, Policy, Ports},
-        route::{self, Destination, PodRoute, Route},
+        route::{self, Destination, PodRoute, Responder, Route, Scheme},
     },
 };
 
@@ -446,14 +446,20 @@ pub(crate) fn route(bytes: &[u8]) {
         None => Target::Origin { path: target, query: None },
     };
     let form = if target.starts_with('/') { origin(target) } else { Target::Absolute(target) };
-    let Ok(Route::Pod(PodRoute { destination, target, authority })) = route::resolve(form) else { return };
+    let Ok(Route::Pod(PodRoute { scheme, destination, target, authority })) = route::resolve(form) else {
+        return;
+    };
     assert!(target.path.starts_with('/'));
     match (form, authority) {
         (Target::Origin { path, .. }, None) => {
             assert!(path.starts_with("/pods/"));
             assert!(target.path == "/metrics" || path.contains(target.path));
+            let named = [("/pods/http:", Scheme::Http), ("/pods/https:", Scheme::Https)];
+            let named = named.into_iter().find(|(prefix, _)| path.starts_with(prefix));
+            assert_eq!(scheme, named.map(|(_, scheme)| scheme));
         }
         (Target::Absolute(uri), Some(authority)) => {
+            assert_eq!(scheme, Some(Scheme::Http));
             let [path, mark, query] = target.parts();
             let rest = &uri["http://".len() + authority.len()..];
             let path = if path == "/" && !rest.starts_with('/') { "" } else { path };
@@ -494,15 +500,16 @@ pub(crate) fn route(bytes: &[u8]) {
         }
         other => panic!("{again}: {other:?}"),
     }
-    let Some(through) = route::location_through_us(location.as_bytes(), peer, None, target.path) else {
-        return;
-    };
+    let peer = peer.with_tls((scheme == Some(Scheme::Https)).then_some(TlsProfile::new(1)));
+    let pod = Responder { peer, name: None, implied: Scheme::Http };
+    let Some(through) = route::location_through_us(location.as_bytes(), &pod, target.path) else { return };
     let end = through.find(['?', '#']).unwrap_or(through.len());
     let query = through[end..].strip_prefix('?').map(|rest| rest.split('#').next().unwrap_or_default());
     match route::resolve(Target::Origin { path: &through[..end], query }) {
         Ok(Route::Pod(pod)) => {
             assert_eq!(pod.destination, destination, "{location:?} leaves the pod by {through:?}");
-            let rest = through[..end].strip_prefix(&format!("/pods/{}/{}", peer.ip(), peer.port()));
+            let scheme = pod.scheme.map_or("", Scheme::prefix);
+            let rest = through[..end].strip_prefix(&format!("/pods/{scheme}{}/{}", peer.ip(), peer.port()));
             assert_eq!(rest, Some(pod.target.path));
         }
         other => panic!("{location:?} leads to {through:?}: {other:?}"),

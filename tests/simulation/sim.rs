@@ -21,6 +21,7 @@ use psystrike::{
         access::Access,
         metrics::BuildInfo,
         outcome::Outcome,
+        pods::Pods,
         policy::{ALLOW_DEFAULT, Policy, Ports, parse_range},
         settings::{Settings, Timeouts},
         timestamp::Timestamp,
@@ -52,6 +53,7 @@ pub(crate) fn settings() -> Settings {
     Settings {
         access: Access::default(),
         policy: Policy::new(allow, Vec::new(), Ports::all()),
+        pods: Pods::default(),
         timeouts: Timeouts {
             scrape: seconds(3),
             scrape_max: seconds(5),

@@ -117,6 +117,7 @@ fn changed_option(kind: Kind) -> Option<Value> {
         Kind::Duration | Kind::DurationOrZero => "59s".into(),
         Kind::Count | Kind::CountOrZero => 999.into(),
         Kind::Size => "2MiB".into(),
+        Kind::Scheme => "https".into(),
         Kind::Level => "debug".into(),
         Kind::Format => "json".into(),
     })

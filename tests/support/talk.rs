@@ -26,6 +26,7 @@ use psystrike::{
         exchange::Exchange,
         outcome::{Outcome, UpstreamError},
         peer::Peer,
+        pods::Pods,
         policy::{Policy, Ports},
         recycler::Recycler,
         route::Page,
@@ -67,6 +68,7 @@ pub(crate) fn settings() -> Settings {
             vec![range("10.9.0.0/16")],
             "80,8080,9090-9999".parse::<Ports>().expect("ports"),
         ),
+        pods: Pods::default(),
         timeouts: Timeouts {
             scrape: ms(30_000),
             scrape_max: ms(120_000),

@@ -184,16 +184,25 @@ impl Transaction {
         ctx: &mut Context<'_>,
         out: &mut Output,
     ) -> Exchange {
-        if let Err(outcome) = self.authorize(head, pod.destination, ctx) {
-            return self.fail(outcome.into(), Duration::ZERO, ctx, out);
-        }
+        let tls = self.authorize(head, pod.destination, ctx);
+        let tls = match tls.and_then(|()| ctx.settings.pods.tls_profile(pod, ctx.client)) {
+            Ok(tls) => tls,
+            Err(outcome) => return self.fail(outcome.into(), Duration::ZERO, ctx, out),
+        };
         match pod.destination {
             Destination::Address(peer) => {
+                let peer = peer.with_tls(tls);
+                self.peer = Some(peer);
                 let host = pod.authority.map_or(Host::Address(peer.socket_addr()), Host::Authority);
                 self.write_request(head, pod, host, ctx);
                 self.connect_to(peer, ctx, out)
             }
-            Destination::Name(..) => self.to_name(head, pod, ctx, out),
+            Destination::Name(..) => {
+                if let Some(named) = &mut self.named {
+                    named.tls = tls;
+                }
+                self.to_name(head, pod, ctx, out)
+            }
         }
     }
 

@@ -20,7 +20,7 @@ use crate::{
     proxy::{
         events::{Context, Event, Output, UpstreamAction},
         outcome::{Failure, Outcome},
-        route::{self, RouteName},
+        route::{self, Responder, RouteName},
     },
 };
 
@@ -180,10 +180,8 @@ impl Transaction {
         let until_close = unchunk || framing == Framing::UntilClose;
         let persistence = if until_close { Persistence::Close } else { self.terms_now(ctx).persistence() };
         // A client that sent the absolute form follows a `Location` through its proxy.
-        let location = head.location().zip(self.peer).filter(|_| self.route == RouteName::Pods);
-        let name = self.named.as_ref().map(|pod| &*pod.name);
-        let location = location
-            .and_then(|(location, peer)| route::location_through_us(location, peer, name, self.asked()));
+        let location = head.location().filter(|_| self.route == RouteName::Pods);
+        let location = location.and_then(|location| self.location_through_us(location, ctx));
         let date = (!head.is_dated()).then(|| ctx.pages.date());
         // An HTTP/1.0 client gets no Transfer-Encoding even if there is no body.
         let edit = ResponseEdit { persistence, unchunk: old, location, date };
@@ -204,6 +202,14 @@ impl Transaction {
                 && (!self.terms.to_head || sends_no_body(head)),
         };
         Ok(())
+    }
+
+    /// Rewrites a `Location` to a path of psystrike, if it leads to the same pod.
+    #[cold]
+    fn location_through_us(&self, location: &[u8], ctx: &Context<'_>) -> Option<String> {
+        let implied = ctx.settings.pods.implied_scheme(ctx.client);
+        let name = self.named.as_ref().map(|pod| &*pod.name);
+        route::location_through_us(location, &Responder { peer: self.peer?, name, implied }, self.asked())
     }
 
     /// Handles bytes of the body.

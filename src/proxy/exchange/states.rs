@@ -138,6 +138,13 @@ impl Exchange {
         }
     }
 
+    /// Returns the name of the pod to which a connection is opened, if the request gives one, without a trailing dot.
+    pub fn server_name(&self) -> Option<&str> {
+        let Self::Connecting { transaction, .. } = self else { return None };
+        let name = &*transaction.named.as_ref()?.name;
+        Some(name.strip_suffix('.').unwrap_or(name))
+    }
+
     /// Returns the bytes that are still to be sent to the pod.
     pub fn unsent(&self) -> &[u8] {
         match self {

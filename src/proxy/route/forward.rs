@@ -6,12 +6,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{
     host::{Host, parse_name, parse_port},
-    target::{Destination, PodRoute, PodTarget},
+    target::{Destination, PodRoute, PodTarget, Scheme},
 };
 use crate::proxy::outcome::{Failure, Outcome};
-
-/// The default port of `http` (RFC 9110 section 4.2.1).
-const HTTP_PORT: u16 = 80;
 
 /// Returns the pod of a URI such as `http://10.1.2.3:8080/metrics?a=b`. The default path is `/`, the default port 80.
 ///
@@ -25,13 +22,14 @@ pub(super) fn resolve(uri: &str) -> Result<PodRoute<'_>, Failure> {
     if authority.bytes().any(|byte| byte == b'@') {
         return Err(bad("userinfo not allowed"));
     }
-    let destination = parse_authority(authority, Some(HTTP_PORT))?;
+    let destination = parse_authority(authority, Some(Scheme::Http.default_port()))?;
     let (path, query) = match memchr::memchr(b'?', rest.as_bytes()) {
         Some(at) => (&rest[..at], Some(&rest[at + 1..])),
         None => (rest, None),
     };
     let path = if path.is_empty() { "/" } else { path };
-    Ok(PodRoute { destination, target: PodTarget { path, query }, authority: Some(authority) })
+    let target = PodTarget { path, query };
+    Ok(PodRoute { scheme: Some(Scheme::Http), destination, target, authority: Some(authority) })
 }
 
 fn strip_scheme(uri: &str) -> Option<&str> {
@@ -106,7 +104,12 @@ mod tests {
         ] {
             let address: SocketAddr = address.parse().expect("an address");
             match resolve(uri) {
-                Ok(PodRoute { destination: Destination::Address(peer), target, authority: named }) => {
+                Ok(PodRoute {
+                    scheme: Some(Scheme::Http),
+                    destination: Destination::Address(peer),
+                    target,
+                    authority: named,
+                }) => {
                     assert_eq!(peer, Peer::new(address.ip(), address.port()), "{uri}");
                     assert_eq!((target.parts().concat().as_str(), named), (asked, Some(authority)), "{uri}");
                 }

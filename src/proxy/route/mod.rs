@@ -9,8 +9,8 @@ mod pods;
 mod target;
 
 pub use self::{
-    location::location_through_us,
-    target::{Destination, Page, PodRoute, PodTarget, ROUTES, Route, RouteName},
+    location::{Responder, location_through_us},
+    target::{Destination, Page, PodRoute, PodTarget, ROUTES, Route, RouteName, Scheme},
 };
 use super::outcome::{Failure, Outcome};
 use crate::http1::head::Target;
@@ -82,6 +82,7 @@ mod tests {
             };
             match resolve(Target::Origin { path, query }) {
                 Ok(Route::Pod(PodRoute {
+                    scheme: None,
                     destination: Destination::Address(peer),
                     target: to_pod,
                     authority: None,
@@ -89,6 +90,50 @@ mod tests {
                     assert_eq!((peer, to_pod.parts().concat().as_str()), (pod(address), asked), "{target}");
                 }
                 other => panic!("{target}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn paths_may_name_the_scheme() {
+        let http = Some(Scheme::Http);
+        let https = Some(Scheme::Https);
+        for (path, scheme, address, asked) in [
+            ("/pods/https:10.1.2.3/8443/m", https, "10.1.2.3:8443", "/m"),
+            ("/pods/https:10.1.2.3/8443", https, "10.1.2.3:8443", "/metrics"),
+            ("/pods/https:10.1.2.3/8443/https:x", https, "10.1.2.3:8443", "/https:x"),
+            ("/pods/http:10.1.2.3/8443/m", http, "10.1.2.3:8443", "/m"),
+            ("/pods/https:[fd00::1]/80/m", https, "[fd00::1]:80", "/m"),
+            ("/pods/https:%5Bfd00::1%5D/80/m", https, "[fd00::1]:80", "/m"),
+            ("/pods/https:fd00::1/80/m", https, "[fd00::1]:80", "/m"),
+            ("/pods/http:fd00::1/80/m", http, "[fd00::1]:80", "/m"),
+            ("/pods/https:::1/80/m", https, "[::1]:80", "/m"),
+            ("/pods/https:::ffff:10.1.2.3/80/m", https, "10.1.2.3:80", "/m"),
+            ("/pods/fd00::1/80/m", None, "[fd00::1]:80", "/m"),
+            ("/pods/a::1/80/m", None, "[a::1]:80", "/m"),
+        ] {
+            match resolve(Target::Origin { path, query: None }) {
+                Ok(Route::Pod(route)) => {
+                    let expected = (scheme, Destination::Address(pod(address)), asked);
+                    assert_eq!((route.scheme, route.destination, route.target.path), expected, "{path}");
+                }
+                other => panic!("{path}: {other:?}"),
+            }
+        }
+        for (path, scheme, name) in [
+            ("/pods/https:web.ns.svc/8443/m", https, "web.ns.svc"),
+            ("/pods/http:web.ns.svc/8443/m", http, "web.ns.svc"),
+            ("/pods/https:https/8443/m", https, "https"),
+            ("/pods/https/8443/m", None, "https"),
+            ("/pods/http/8443/m", None, "http"),
+            ("/pods/https-web/8443/m", None, "https-web"),
+        ] {
+            match resolve(Target::Origin { path, query: None }) {
+                Ok(Route::Pod(route)) => {
+                    let expected = (scheme, Destination::Name(name, 8443));
+                    assert_eq!((route.scheme, route.destination), expected, "{path}");
+                }
+                other => panic!("{path}: {other:?}"),
             }
         }
     }
@@ -131,6 +176,20 @@ mod tests {
             ("/pods/fd00::1]/80/m", Err(Outcome::BadHost)),
             ("/pods/[[fd00::1]]/80/m", Err(Outcome::BadHost)),
             ("/pods/user@10.1.2.3/80/m", Err(Outcome::BadHost)),
+            ("/pods/https:/80/m", Err(Outcome::BadHost)),
+            ("/pods/https:", Err(Outcome::NotFound)),
+            ("/pods/https:10.1.2.3", Err(Outcome::NotFound)),
+            ("/pods/https:10.1.2.3:80/80/m", Err(Outcome::BadHost)),
+            ("/pods/https:10.1.2.3:80/m", Err(Outcome::BadHost)),
+            ("/pods/https://10.1.2.3/80/m", Err(Outcome::BadHost)),
+            ("/pods/https:https:10.1.2.3/80/m", Err(Outcome::BadHost)),
+            ("/pods/https:http:10.1.2.3/80/m", Err(Outcome::BadHost)),
+            ("/pods/HTTPS:10.1.2.3/80/m", Err(Outcome::BadHost)),
+            ("/pods/Http:10.1.2.3/80/m", Err(Outcome::BadHost)),
+            ("/pods/https%3A10.1.2.3/80/m", Err(Outcome::BadHost)),
+            ("/pods/ftp:10.1.2.3/80/m", Err(Outcome::BadHost)),
+            ("/pods/:10.1.2.3/80/m", Err(Outcome::BadHost)),
+            ("/pods/https:10.1.2.3/0/m", Err(Outcome::BadPort)),
             ("/pods/a..b/80/m", Err(Outcome::BadHost)),
             ("/pods/localhost/0/m", Err(Outcome::BadPort)),
         ] {
@@ -147,7 +206,7 @@ mod tests {
             ("/pods/a.b-c_d.svc.cluster.local./8080/", "a.b-c_d.svc.cluster.local.", 8080, "/"),
         ] {
             match resolve(Target::Origin { path, query: None }) {
-                Ok(Route::Pod(PodRoute { destination, target, authority: None })) => {
+                Ok(Route::Pod(PodRoute { scheme: None, destination, target, authority: None })) => {
                     assert_eq!(destination, Destination::Name(name, port), "{path}");
                     assert_eq!(target.path, asked, "{path}");
                 }

@@ -1,4 +1,4 @@
-//! Paths to pods: `/pods/{host}/{port}/{path}`.
+//! Paths to pods: `/pods/{host}/{port}/{path}`, with `http:` or `https:` before the host or without.
 //!
 //! Owns their format. Never decides whether a pod may be reached.
 
@@ -6,7 +6,7 @@ use memchr::memchr_iter;
 
 use super::{
     host::{parse_host, parse_port},
-    target::{PodRoute, PodTarget},
+    target::{PodRoute, PodTarget, Scheme},
 };
 use crate::proxy::outcome::Outcome;
 
@@ -24,6 +24,7 @@ pub(super) fn resolve<'b>(path: &'b str, query: Option<&'b str>) -> Result<PodRo
         _ => (path, query),
     };
     let rest = path.strip_prefix("/pods/").ok_or(Outcome::NotFound)?;
+    let (scheme, rest) = split_scheme(rest);
     let (host, rest) = before_slash(rest);
     let rest = rest.strip_prefix('/').ok_or(Outcome::NotFound)?;
     let (port, path) = match before_slash(rest) {
@@ -31,7 +32,19 @@ pub(super) fn resolve<'b>(path: &'b str, query: Option<&'b str>) -> Result<PodRo
         parts => parts,
     };
     let destination = parse_host(host)?.at(parse_port(port)?);
-    Ok(PodRoute { destination, target: PodTarget { path, query }, authority: None })
+    Ok(PodRoute { scheme, destination, target: PodTarget { path, query }, authority: None })
+}
+
+/// Splits off a scheme, in Kubernetes' form. No IPv6 address begins with one, as `h` is not a hexadecimal digit.
+fn split_scheme(rest: &str) -> (Option<Scheme>, &str) {
+    if rest.starts_with('h') {
+        for scheme in [Scheme::Http, Scheme::Https] {
+            if let Some(rest) = rest.strip_prefix(scheme.prefix()) {
+                return (Some(scheme), rest);
+            }
+        }
+    }
+    (None, rest)
 }
 
 pub(super) fn encoded_question_mark(path: &str) -> Option<usize> {

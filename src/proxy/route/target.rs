@@ -110,9 +110,38 @@ pub enum Route<'b> {
     Pod(PodRoute<'b>),
 }
 
+/// The scheme of a URI (RFC 9110 section 4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// `http`.
+    Http,
+    /// `https`.
+    Https,
+}
+
+impl Scheme {
+    /// Returns the name and the colon.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Http => "http:",
+            Self::Https => "https:",
+        }
+    }
+
+    /// Returns the default port.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
 /// The way to a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PodRoute<'b> {
+    /// The scheme that the target names; `None`: the operator decides.
+    pub scheme: Option<Scheme>,
     /// Its host and port.
     pub destination: Destination<'b>,
     /// The request target for the pod.

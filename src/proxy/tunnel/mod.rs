@@ -194,6 +194,7 @@ mod tests {
     use crate::proxy::{
         access::{Access, attempts::Attempts},
         events::{ClientFacts, PageHead, Pages},
+        pods::Pods,
         policy::{Policy, Ports},
         recycler::Recycler,
         route::Page,
@@ -233,6 +234,7 @@ mod tests {
         let settings = Settings {
             access: Access::default(),
             policy: Policy::new(Vec::new(), Vec::new(), Ports::all()),
+            pods: Pods::default(),
             timeouts: Timeouts {
                 scrape: TIMEOUT,
                 scrape_max: TIMEOUT,
