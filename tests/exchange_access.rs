@@ -10,13 +10,14 @@ mod states;
 #[path = "support/talk.rs"]
 mod talk;
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use base64ct::{Base64, Encoding};
 use psystrike::proxy::{
-    access::{attempts::FAILURES_MAX, tokens::Tokens},
+    access::{Access, attempts::FAILURES_MAX, tokens::Tokens},
     events::{ClientAction, ClientFacts, UpstreamAction, Wants},
     outcome::Outcome,
+    route::{Page, RouteName},
 };
 use states::{CLOSES, HEALTHZ, KEEP};
 use talk::{ANSWER, Talk, ms, pod, reply, settings};
@@ -235,6 +236,95 @@ fn a_verified_certificate_is_enough() {
     ] {
         scrapes(&mut talk, PODS, &fields, left);
     }
+}
+
+#[test]
+fn without_secrets_a_verified_certificate_is_required() {
+    let mut talk = Talk::new("a certificate and no secrets");
+    talk.settings.access.client_certificates = true;
+    talk.facts.is_encrypted = true;
+    // TLS refuses such clients at the handshake. If one gets here, it is refused as well.
+    for (target, expected) in [(PODS, 401), (ABSOLUTE, 407), ("/metrics", 200), ("/healthz", 200)] {
+        talk.client(get(target, "Authorization: Bearer pod\r\n")).whatever();
+        assert_eq!(talk.flushed().report().status, expected, "{target}");
+    }
+    talk.facts.has_proven_itself = true;
+    let credentials = "Authorization: Bearer pod\r\n";
+    scrapes(&mut talk, PODS, credentials, credentials);
+}
+
+#[test]
+fn plain_http_is_refused_where_tls_is_required() {
+    let secrets = talk("secrets").settings.access.tokens.clone();
+    let reason = "HTTPS required; this port refuses plain HTTP";
+    for (encrypted_only, client_certificates, has_secrets, refuses) in [
+        (false, false, false, false),
+        (false, false, true, false),
+        (false, true, true, false), // either is enough
+        (false, true, false, true),
+        (true, false, false, true),
+        (true, false, true, true),
+        (true, true, true, true),
+    ] {
+        let access = Access {
+            encrypted_only,
+            client_certificates,
+            tokens: secrets.clone().filter(|_| has_secrets),
+            ..Access::default()
+        };
+        let secret = format!("Authorization: Bearer {SECRET}\r\n");
+        let cases = [
+            (get(PODS, &secret), RouteName::Pods),
+            (get(ABSOLUTE, &secret), RouteName::Proxy),
+            (get("http://psystrike/healthz", ""), RouteName::Proxy),
+            (format!("CONNECT 10.1.2.3:8080 HTTP/1.1\r\nHost: x\r\n{secret}\r\n"), RouteName::Connect),
+            (get("/", ""), RouteName::Page(Page::Index)),
+            (get("/metrics", ""), RouteName::Page(Page::Metrics)),
+            (get("/healthz/", ""), RouteName::None),
+            (get("/healthz", "").replace("GET", "POST"), RouteName::Page(Page::Healthz)),
+        ];
+        for (request, route) in cases {
+            let mut plain = Talk::new(&request);
+            plain.settings.access = access.clone();
+            let said = plain.client(request.clone() + HEALTHZ);
+            if !refuses {
+                assert!(!said.bytes.starts_with(b"HTTP/1.1 400"), "{request}");
+                said.whatever();
+                continue;
+            }
+            drop(said.gets(reply(400, reason, CLOSES, &format!("{reason}\n"))));
+            let mut said = plain.flushed().client(ClientAction::Shutdown);
+            let report = said.report();
+            assert_eq!((report.outcome, report.route), (Outcome::HttpsRequired, route), "{request}");
+            assert!(report.request.is_some() && plain.unused().is_empty(), "{request}");
+
+            let mut encrypted = Talk::new(&request);
+            encrypted.settings.access = access.clone();
+            encrypted.facts.is_encrypted = true;
+            encrypted.facts.has_proven_itself = client_certificates;
+            let said = encrypted.client(&request);
+            assert!(!said.bytes.starts_with(b"HTTP/1.1 400"), "{request}");
+            said.whatever();
+        }
+        for (method, path) in [("GET", "/healthz"), ("HEAD", "/healthz"), ("GET", "/readyz")] {
+            let mut talk = Talk::new(path);
+            talk.settings.access = access.clone();
+            talk.client(get(path, "").replace("GET", method)).whatever();
+            assert_eq!(talk.flushed().report().outcome, Outcome::Page, "{method} {path}");
+            talk.wants(Wants::Request);
+        }
+    }
+}
+
+#[test]
+fn over_plain_http_nothing_about_a_secret_is_learnt() {
+    let [right, wrong] = [SECRET, "wrong"].map(|secret| {
+        let mut talk = talk(secret);
+        talk.settings.access.encrypted_only = true;
+        talk.client(get(PODS, &format!("Authorization: Bearer {secret}\r\n"))).whatever();
+        mem::take(&mut talk.got)
+    });
+    assert_eq!(right, wrong);
 }
 
 #[test]

@@ -223,6 +223,7 @@ fn refusals_have_a_reason_and_reach_no_pod() {
     // These are tested elsewhere (`exchange_access.rs`, `exchange_client.rs`, `exchange_connect.rs`,
     // `exchange_names.rs`, `exchange_tls.rs`).
     let elsewhere = [
+        Outcome::HttpsRequired,
         Outcome::HttpsNotSupported,
         Outcome::AuthenticationRequired,
         Outcome::AuthenticationFailed,

@@ -83,6 +83,7 @@ fn random_runs_deliver_each_pods_own_responses_or_visible_failures() {
         let elsewhere = [
             Outcome::UriTooLong,
             Outcome::TooManyRequestHeaders,
+            Outcome::HttpsRequired,
             Outcome::HttpsNotSupported,
             Outcome::CertificateNotTrusted,
             Outcome::TlsHandshakeFailed,

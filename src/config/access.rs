@@ -18,6 +18,7 @@ use crate::{
             clients::ClientRanges,
             tokens::{FILE_BYTES_MAX, SECRET_BYTES_ADVISED, Tokens},
         },
+        pods::Pods,
         policy,
     },
 };
@@ -41,7 +42,12 @@ pub(super) fn access<V: Fn(&str) -> Option<OsString>>(
         let (flag, file) = (Opt::AuthMetrics.name(), Opt::AuthTokenFile.name());
         return Err(UsageError(format!("{flag} requires {file}")));
     }
-    Ok((Access { clients, tokens: None, guards_pages }, AccessFiles { tokens }))
+    let encrypted_only = source.flag(Opt::TlsOnly)?;
+    if encrypted_only && !Pods::HAS_TLS {
+        return Err(source.without_tls(Opt::TlsOnly));
+    }
+    let access = Access { clients, guards_pages, encrypted_only, ..Access::default() };
+    Ok((access, AccessFiles { tokens }))
 }
 
 impl AccessFiles {
@@ -112,7 +118,18 @@ pub fn log_access(access: &Access, listens_beyond_loopback: bool) {
 
 #[cfg(test)]
 mod tests {
+    use pico_args::Arguments;
+
     use super::*;
+
+    #[test]
+    fn tls_only_needs_tls() {
+        let arguments = Arguments::from_vec(vec![Opt::TlsOnly.name().into()]);
+        let encrypted_only =
+            access(&mut Source::new(arguments, |_| None)).map(|(access, _)| access.encrypted_only);
+        let without = UsageError("--tls-only: this psystrike is built without TLS".to_owned());
+        assert_eq!(encrypted_only, if cfg!(feature = "tls") { Ok(true) } else { Err(without) });
+    }
 
     #[test]
     fn secrets_are_described_by_their_names() {

@@ -187,6 +187,8 @@ options! {
          of any user. The file is read again when it changes, and on SIGHUP";
     AuthMetrics "--auth-metrics" Flag Access Text("off")
         "Require a secret for `/` and `/metrics` too, but never for `/healthz` and `/readyz`";
+    TlsOnly "--tls-only" Flag Access Text("off")
+        "Refuse requests over plain HTTP, except for `/healthz` and `/readyz`";
 
     Allow "--allow" Ranges Destinations Value(ALLOW_DEFAULT)
         "Addresses that may be scraped. May be repeated; replaces the default. Loopback, link-local and other \

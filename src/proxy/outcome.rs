@@ -77,6 +77,8 @@ outcomes! {
     RequestHeadersTooLarge "request_headers_too_large" Refused 431 "request headers over 16 KiB";
     /// The head exceeds its limit in fields.
     TooManyRequestHeaders "too_many_request_headers" Refused 431 "more than 100 request headers";
+    /// Requests need TLS, and this one came without.
+    HttpsRequired "https_required" Refused 400 "HTTPS required; this port refuses plain HTTP";
     /// Requests need credentials, and this one has none.
     AuthenticationRequired "authentication_required" Refused 401 "authentication required";
     /// The credentials are not accepted.

@@ -38,6 +38,10 @@ pub struct Access {
     pub tokens: Option<Arc<Tokens>>,
     /// Whether `/` and `/metrics` need credentials too.
     pub guards_pages: bool,
+    /// Whether a client's verified certificate counts as credentials.
+    pub client_certificates: bool,
+    /// Whether the operator requires TLS.
+    pub encrypted_only: bool,
 }
 
 /// What is known about a client, apart from its requests.
@@ -63,9 +67,22 @@ pub enum Denial {
 }
 
 impl Access {
-    /// Returns whether requests need credentials.
+    /// Returns whether requests need credentials: a secret, or a certificate.
     pub fn is_authenticated(&self) -> bool {
-        self.tokens.is_some()
+        self.tokens.is_some() || self.client_certificates
+    }
+
+    /// Returns whether requests over plain HTTP are refused, except probes. Without secrets, certificates are the only
+    /// credentials, and plain HTTP has none.
+    pub fn is_encrypted_only(&self) -> bool {
+        self.encrypted_only || self.client_certificates && self.tokens.is_none()
+    }
+
+    /// Returns whether this request is refused if it came over plain HTTP. Probes are exempt: kubelets and load
+    /// balancers have no certificate for psystrike, and many cannot verify its own.
+    #[inline]
+    pub fn refuses_plain(&self, head: &RequestHead<'_, '_>) -> bool {
+        self.is_encrypted_only() && !is_probe(head)
     }
 
     /// Returns whether requests on this route need credentials.
@@ -93,7 +110,10 @@ impl Access {
         attempts: &mut Attempts,
         now: Timestamp,
     ) -> Result<Names, Denial> {
-        let Some(tokens) = &self.tokens else { return Ok(Names::NONE) };
+        let Some(tokens) = &self.tokens else {
+            let is_accepted = !self.client_certificates || client.has_proven_itself;
+            return if is_accepted { Ok(Names::NONE) } else { Err(Denial::Missing) };
+        };
         if !client.has_proven_itself {
             let value = deciding_value(head)?;
             let mut buffer = [0; DECODED_BYTES_MAX];
@@ -110,6 +130,13 @@ impl Access {
         let is_used_up = head.fields.values(Name::Authorization).any(|value| is_accepted(value, tokens));
         Ok(if is_used_up { Names::NONE.with(Name::Authorization) } else { Names::NONE })
     }
+}
+
+/// Returns whether a request only asks for psystrike's health.
+#[cold]
+fn is_probe(head: &RequestHead<'_, '_>) -> bool {
+    matches!(head.method, "GET" | "HEAD")
+        && matches!(RouteName::of(head.target), RouteName::Page(Page::Healthz | Page::Readyz))
 }
 
 /// Returns the value with the credentials for psystrike.

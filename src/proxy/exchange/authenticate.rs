@@ -1,19 +1,38 @@
-//! Checks the credentials of a request, before its target is judged.
+//! Checks that a request came over TLS if it must, and its credentials, before its target is judged.
 //!
 //! Owns the outcome of a denial. [`crate::proxy::access`] decides.
 
-use super::transaction::Transaction;
+use std::time::Duration;
+
+use super::{states::Exchange, transaction::Transaction};
 use crate::{
     http1::head::RequestHead,
     proxy::{
         access::Denial,
-        events::Context,
+        events::{Context, Output},
         outcome::{Failure, Outcome},
         route::RouteName,
     },
 };
 
 impl Transaction {
+    /// Refuses a request over plain HTTP. Its credentials are not checked: the response would show whether a secret is
+    /// valid.
+    #[cold]
+    pub(super) fn refuse_plain(
+        mut self: Box<Self>,
+        head: &RequestHead<'_, '_>,
+        ctx: &mut Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
+        self.route = match head.method {
+            "CONNECT" => RouteName::Connect,
+            _ => RouteName::of(head.target),
+        };
+        self.terms.persistent = false; // another request on this connection would be refused too
+        self.fail(Outcome::HttpsRequired.into(), Duration::ZERO, ctx, out)
+    }
+
     /// Checks the credentials, if the route needs some.
     #[inline]
     pub(super) fn authenticate(

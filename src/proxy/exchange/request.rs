@@ -91,6 +91,10 @@ impl Reading {
         if ctx.settings.access_log {
             transaction.line = line();
         }
+        if !ctx.client.is_encrypted && ctx.settings.access.refuses_plain(head) {
+            transaction.line = line();
+            return transaction.refuse_plain(head, ctx, out);
+        }
         if let Ok(framing) = framing
             && head.method == "CONNECT"
             && !self.turned_away
