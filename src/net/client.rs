@@ -82,22 +82,36 @@ impl<S: Transport> Client<S> {
         }
     }
 
-    /// Returns whether it is in the middle of a long response, or a tunnel of many bytes.
+    /// Returns whether it is in the middle of a long response, a tunnel of many bytes, or a TLS handshake.
     pub(super) fn is_bulk(&self) -> bool {
         let to_pod = self.to_pod.as_ref().map_or(0, |outbox| outbox.sent_bytes);
-        self.outbox.sent_bytes.max(to_pod) >= BULK_BYTES
+        self.outbox.sent_bytes.max(to_pod) >= BULK_BYTES || self.stream.channel().may_shake_hands()
     }
 
     /// Returns whether the client has yet to take bytes that were handed over.
+    #[inline]
     pub(super) fn is_stalled(&self) -> bool {
-        self.outbox.is_stalled()
+        self.outbox.is_stalled() || self.stream.channel().has_unsent()
+    }
+
+    /// Notes what the handshake showed about the client. Returns whether it was completed just now.
+    #[inline]
+    pub(super) fn note_tls(&mut self) -> bool {
+        let Some(tls) = self.stream.channel().tls() else { return false };
+        self.unsettled |= tls.held_bytes() > 0;
+        let is_new = !self.facts.is_encrypted && !tls.is_handshaking();
+        if is_new {
+            self.facts.is_encrypted = true;
+            self.facts.has_proven_itself = tls.has_verified_peer();
+        }
+        is_new
     }
 
     /// Returns whether it is stalled or, before a close, has yet to acknowledge bytes in the kernel.
     pub(super) fn is_behind(&self) -> bool {
         let is_tunnel_stalled = self.to_pod.as_ref().is_some_and(|outbox| outbox.is_stalled());
         let may_be_closed = self.session.lingers() || self.session.is_tunnel();
-        self.is_stalled() || is_tunnel_stalled || (may_be_closed && self.stream.socket().has_undelivered())
+        self.is_stalled() || is_tunnel_stalled || (may_be_closed && self.stream.channel().has_undelivered())
     }
 
     /// Returns the outbox of a side of its tunnel.

@@ -8,7 +8,12 @@ use std::{
     time::Duration,
 };
 
-use super::transport::{Transport, splice::Pipe};
+use super::transport::{
+    Transport,
+    channel::Channel,
+    splice::Pipe,
+    tls::{config::Acceptor, layer::fault_of},
+};
 use crate::proxy::outcome::UpstreamError;
 
 /// A set of readiness flags of a socket.
@@ -65,37 +70,55 @@ pub enum Received {
 /// A socket and its readiness.
 #[derive(Debug)]
 pub struct Stream<S> {
-    socket: S,
+    channel: Channel<S>,
     ready: Ready,
 }
 
 impl<S: Transport> Stream<S> {
-    /// Wraps a socket of unknown readiness.
+    /// Wraps a socket without TLS, of unknown readiness.
     pub fn new(socket: S) -> Self {
-        Self { socket, ready: Ready::NONE }
+        Self::over(Channel::plain(socket))
+    }
+
+    /// Wraps the socket of a client, which may use TLS if there is an acceptor.
+    pub fn of_client(socket: S, acceptor: Option<&Acceptor>) -> Self {
+        Self::over(Channel::of_client(socket, acceptor))
+    }
+
+    /// Wraps a channel of unknown readiness.
+    pub fn over(channel: Channel<S>) -> Self {
+        Self { channel, ready: Ready::NONE }
     }
 
     /// Closes the connection, with a reset if written bytes are undelivered, as nothing waits for their delivery.
-    pub fn close(self) {
-        if self.socket.has_undelivered() {
-            self.socket.reset_on_close();
+    pub fn close(mut self) {
+        if self.channel.has_undelivered() {
+            self.channel.reset_on_close();
+        } else {
+            self.channel.close();
         }
     }
 
     /// Closes the connection without a reset. The kernel has `most` time to deliver the written bytes, which should be
     /// few, as no limit counts them.
-    pub fn close_delivering(self, most: Duration) {
-        self.socket.deliver_within(most);
+    pub fn close_delivering(mut self, most: Duration) {
+        self.channel.close();
+        self.channel.deliver_within(most);
     }
 
-    /// Returns the socket.
-    pub fn socket(&self) -> &S {
-        &self.socket
+    /// Returns the channel.
+    pub fn channel(&self) -> &Channel<S> {
+        &self.channel
+    }
+
+    /// Returns the channel.
+    pub fn channel_mut(&mut self) -> &mut Channel<S> {
+        &mut self.channel
     }
 
     /// Returns the socket, for registration.
     pub fn socket_mut(&mut self) -> &mut S {
-        &mut self.socket
+        self.channel.socket_mut()
     }
 
     /// Adds readiness reported by an event.
@@ -113,11 +136,11 @@ impl<S: Transport> Stream<S> {
     /// # Errors
     /// The connection failed.
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
-        let read = self.take(|socket| socket.read(into))?;
+        let read = self.take(|channel| channel.read(into))?;
         // A short read emptied the socket, and new data brings an event. Two exceptions: an end that has already
         // arrived brings none, and a read may have ended at a mark of urgent data.
-        let is_short = matches!(read, Received::Bytes(bytes) if bytes < into.len());
-        if is_short && !self.is_ready(Ready::END) && !self.is_ready(Ready::URGENT) {
+        let is_drained = matches!(read, Received::Bytes(bytes) if self.channel.is_drained(bytes, into.len()));
+        if is_drained && !self.is_ready(Ready::END) && !self.is_ready(Ready::URGENT) {
             self.ready = self.ready.without(Ready::READ);
         }
         Ok(read)
@@ -128,7 +151,7 @@ impl<S: Transport> Stream<S> {
     /// # Errors
     /// The connection failed.
     pub fn peek(&mut self, into: &mut [u8]) -> io::Result<Received> {
-        self.take(|socket| socket.peek(into))
+        self.take(|channel| channel.peek(into))
     }
 
     /// Moves at most `bytes` bytes into an empty pipe, if there may be some.
@@ -137,16 +160,16 @@ impl<S: Transport> Stream<S> {
     /// The connection failed.
     pub fn splice_in(&mut self, pipe: &mut impl Pipe<S>, bytes: usize) -> io::Result<Received> {
         // A short count may mean a full pipe: it shows nothing about the socket.
-        self.take(|socket| pipe.splice_in(socket, bytes))
+        self.take(|channel| pipe.splice_in(channel.socket(), bytes))
     }
 
-    fn take(&mut self, mut call: impl FnMut(&mut S) -> io::Result<usize>) -> io::Result<Received> {
+    fn take(&mut self, mut call: impl FnMut(&mut Channel<S>) -> io::Result<usize>) -> io::Result<Received> {
         if !self.is_ready(Ready::READ) {
             return Ok(Received::NotReady);
         }
         loop {
-            match call(&mut self.socket) {
-                Ok(0) => return Ok(Received::Eof { clean: self.socket.is_end_clean() }),
+            match call(&mut self.channel) {
+                Ok(0) => return Ok(Received::Eof { clean: self.channel.is_end_clean() }),
                 Ok(bytes) => return Ok(Received::Bytes(bytes)),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -167,12 +190,32 @@ impl<S: Transport> Stream<S> {
         if all == 0 {
             return Ok(0);
         }
-        let bytes = self.give(|socket| socket.write(from))?;
-        if bytes < all {
+        let bytes = self.give(|channel| channel.write(from))?;
+        if bytes < all || self.channel.has_unsent() {
             // A short write filled the socket; an event reports when there is room again.
             self.ready = self.ready.without(Ready::WRITE);
         }
         Ok(bytes)
+    }
+
+    /// Passes bytes that were written, but which the socket has yet to take, to the socket.
+    ///
+    /// # Errors
+    /// The connection failed.
+    #[inline]
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.channel.has_unsent() { self.flush_unsent() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn flush_unsent(&mut self) -> io::Result<()> {
+        if self.is_ready(Ready::WRITE) {
+            self.channel.flush()?;
+            if self.channel.has_unsent() {
+                self.ready = self.ready.without(Ready::WRITE);
+            }
+        }
+        Ok(())
     }
 
     /// Moves `bytes` bytes out of a pipe that holds them: as many as the kernel accepts now.
@@ -183,7 +226,7 @@ impl<S: Transport> Stream<S> {
         let mut poured = 0;
         // Loops until EAGAIN: a short count may have any reason.
         while poured < bytes {
-            match self.give(|socket| pipe.splice_out(socket, bytes - poured)) {
+            match self.give(|channel| pipe.splice_out(channel.socket(), bytes - poured)) {
                 Ok(0) => break,
                 Ok(more) => poured += more,
                 Err(_) if poured > 0 => break, // the next call returns the error
@@ -193,12 +236,12 @@ impl<S: Transport> Stream<S> {
         Ok(poured)
     }
 
-    fn give(&mut self, mut call: impl FnMut(&mut S) -> io::Result<usize>) -> io::Result<usize> {
+    fn give(&mut self, mut call: impl FnMut(&mut Channel<S>) -> io::Result<usize>) -> io::Result<usize> {
         if !self.is_ready(Ready::WRITE) {
             return Ok(0);
         }
         loop {
-            match call(&mut self.socket) {
+            match call(&mut self.channel) {
                 Ok(bytes) => return Ok(bytes),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -213,6 +256,9 @@ impl<S: Transport> Stream<S> {
 
 /// Maps an error of a pod's connection to an exchange's.
 pub fn upstream_error(error: &io::Error) -> UpstreamError {
+    if let Some(fault) = fault_of(error) {
+        return UpstreamError::Tls(fault);
+    }
     match error.kind() {
         ErrorKind::ConnectionRefused => UpstreamError::Refused,
         ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => {

@@ -100,6 +100,7 @@ impl<P> Transfer<P> {
         outbox: &mut Outbox,
         sent: &Counter,
     ) -> io::Result<()> {
+        to.flush()?;
         if !outbox.is_stalled() {
             return Ok(());
         }

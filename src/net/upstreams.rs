@@ -74,6 +74,17 @@ impl<S: Transport> Upstream<S> {
     }
 }
 
+impl<S: Transport> Upstream<S> {
+    /// Returns whether a readable pooled connection has nothing for us after all: over TLS, what arrived may be a
+    /// session ticket (RFC 8446 section 4.6.1).
+    fn is_at_rest(&mut self) -> bool {
+        let channel = self.stream.channel();
+        channel.tls().is_some()
+            && matches!(self.stream.peek(&mut [0]), Ok(Received::NotReady))
+            && self.stream.channel().held_bytes() == 0
+    }
+}
+
 /// The pod connections of one worker.
 pub struct Upstreams<S> {
     slots: Slots<Upstream<S>>,
@@ -152,10 +163,11 @@ impl<S: Transport> Upstreams<S> {
         // If a read may find more, only a peek shows whether something is there after the response.
         let rested = !upstream.has_surplus
             && !upstream.is_to_itself
+            && upstream.stream.channel().held_bytes() == 0
             && matches!(upstream.stream.peek(&mut [0]), Ok(Received::NotReady));
         // Only once, when first pooled: a new connection may take as long as its scrape's time limit.
         if rested && !mem::replace(&mut upstream.is_watched, true) {
-            upstream.stream.socket().watch();
+            upstream.stream.channel().watch();
         }
         // Anything left to read is either bytes that belong to no response, or the end of the pod's side.
         if !rested {
@@ -192,7 +204,7 @@ impl<S: Transport> Upstreams<S> {
         let upstream = self.slots.get_mut(key)?;
         upstream.stream.add_ready(ready);
         let client = upstream.client;
-        if client.is_none() && ready.has(Ready::READ) {
+        if client.is_none() && ready.has(Ready::READ) && !upstream.is_at_rest() {
             self.close_pooled(key.slot(), counters);
         }
         client

@@ -19,6 +19,7 @@ use super::{
     outcome::{Class, Outcome},
     peer::Peer,
     timestamp::Timestamp,
+    tls_fault::TlsFault,
     tunnel::TunnelReport,
 };
 
@@ -165,17 +166,15 @@ impl Journal {
     pub fn log_suppressed(&mut self, now: Timestamp) {
         for Unreported { subject, pod, suppressed } in self.rate.take_due(now) {
             let fields = Fields::new().with_display("pod", pod.as_ref());
-            match subject {
+            let about = match subject {
                 Subject::Outcome(outcome) => {
                     fields.log_failure(outcome, &suppressed, format_args!("similar log lines suppressed"));
+                    continue;
                 }
-                Subject::RefusedClient => {
-                    fields.warn(
-                        &suppressed,
-                        format_args!("similar log lines about refused clients suppressed"),
-                    );
-                }
-            }
+                Subject::RefusedClient => "refused clients",
+                Subject::Tls => "TLS with clients",
+            };
+            fields.warn(&suppressed, format_args!("similar log lines about {about} suppressed"));
         }
     }
 
@@ -184,6 +183,13 @@ impl Journal {
         let Some(suppressed) = self.rate.admit(Subject::RefusedClient, None, now) else { return };
         let message = format_args!("client address not allowed; connection closed");
         Fields::new().with_display("client", client.as_ref()).warn(&suppressed, message);
+    }
+
+    /// Logs, at a limited rate, why TLS with a client failed.
+    pub fn tls_failure(&mut self, fault: TlsFault, client: Option<IpAddr>, now: Timestamp) {
+        let Some(suppressed) = self.rate.admit(Subject::Tls, None, now) else { return };
+        let fields = Fields::new().with_display("client", client.as_ref()).with("reason", fault.label());
+        fields.warn(&suppressed, format_args!("TLS with a client failed: {}", fault.reason()));
     }
 
     /// Logs a failure outside of any exchange, at a limited rate.

@@ -48,6 +48,8 @@ pub enum Subject {
     Outcome(Outcome),
     /// A client whose connection was closed because of its address.
     RefusedClient,
+    /// A client with which TLS failed.
+    Tls,
 }
 
 impl Subject {
@@ -55,11 +57,12 @@ impl Subject {
         match self {
             Self::Outcome(outcome) => outcome as usize,
             Self::RefusedClient => OUTCOMES,
+            Self::Tls => OUTCOMES + 1,
         }
     }
 }
 
-const SUBJECTS: usize = OUTCOMES + 1;
+const SUBJECTS: usize = OUTCOMES + 2;
 
 impl From<Outcome> for Subject {
     fn from(outcome: Outcome) -> Self {

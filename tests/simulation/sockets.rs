@@ -146,7 +146,7 @@ impl Transport for SimSocket {
         result
     }
 
-    fn connected(&self) -> io::Result<bool> {
+    fn connected(&mut self) -> io::Result<bool> {
         let net = &mut *self.net.borrow_mut();
         let result = net.kernel.connected(self.id);
         if let (Err(error), Some(pod)) = (&result, net.kernel.conns[self.id].pod) {
@@ -167,7 +167,7 @@ impl Transport for SimSocket {
         true
     }
 
-    fn shutdown(&self) {
+    fn shutdown(&mut self) {
         let net = &mut *self.net.borrow_mut();
         net.kernel.shutdown(self.id);
         net.trace(|| format!("worker ends {}", self.id));
@@ -182,7 +182,7 @@ impl Transport for SimSocket {
         self.net.borrow().kernel.has_undelivered(self.id)
     }
 
-    fn reset_on_close(&self) {
+    fn reset_on_close(&mut self) {
         self.net.borrow_mut().kernel.reset_on_close(self.id);
     }
 

@@ -226,10 +226,13 @@ impl<N: Network> Runner<'_, N> {
         } else {
             self.client.stream.read(&mut scratch[held..REQUEST_HEAD_BYTES_MAX.min(held + room)])
         };
+        if self.client.note_tls() {
+            self.counters.tls_handshakes.add(1);
+        }
         let bytes = match read {
             Ok(Received::Bytes(bytes)) => &mut scratch[..held + bytes],
             Ok(Received::NotReady) => return Move::Nothing,
-            Ok(Received::Eof { .. }) if self.client.stream.socket().has_undelivered() => {
+            Ok(Received::Eof { .. }) if self.client.stream.channel().has_undelivered() => {
                 return self.step(Event::ClientEnded);
             }
             Ok(Received::Eof { .. }) | Err(_) => return self.step(Event::ClientGone),
@@ -245,11 +248,11 @@ impl<N: Network> Runner<'_, N> {
     }
 
     fn await_connection(&mut self) -> Move {
-        let Some(upstream) = &self.upstream else { return Move::Nothing };
+        let Some(upstream) = &mut self.upstream else { return Move::Nothing };
         if !upstream.stream.is_ready(Ready::WRITE) {
             return Move::Nothing;
         }
-        match upstream.stream.socket().connected() {
+        match upstream.stream.channel_mut().connected() {
             Ok(true) => self.step(Event::Connected { reused: false }),
             Ok(false) => Move::Nothing,
             Err(error) => self.step(Event::UpstreamFailed(upstream_error(&error))),
@@ -271,7 +274,7 @@ impl<N: Network> Runner<'_, N> {
         match self.client.stream.read(&mut scratch[..READ_BYTES_MAX]) {
             Ok(Received::Bytes(bytes)) => self.step(Event::Discarded(bytes)),
             Ok(Received::NotReady) => Move::Nothing,
-            Ok(Received::Eof { .. }) if self.client.stream.socket().has_undelivered() => {
+            Ok(Received::Eof { .. }) if self.client.stream.channel().has_undelivered() => {
                 self.step(Event::ClientEnded)
             }
             Ok(Received::Eof { .. }) | Err(_) => self.step(Event::ClientGone),
@@ -285,8 +288,10 @@ const ROOM_FOR_ANY: usize = PASS_BYTES_MAX + REWRITE_BYTES;
 /// Returns the bytes held for a client and its pod.
 pub(super) fn held_bytes<S: Transport>(client: &Client<S>, upstream: Option<&Upstream<S>>) -> usize {
     let to_pod = client.to_pod.as_ref().map_or(0, |outbox| outbox.held_bytes());
-    let input = client.input.len() + upstream.map_or(0, |upstream| upstream.input.len());
-    client.session.held_bytes() + client.outbox.held_bytes() + to_pod + input
+    let in_tls = |stream: &Stream<S>| stream.channel().held_bytes();
+    let of_pod = upstream.map_or(0, |upstream| upstream.input.len() + in_tls(&upstream.stream));
+    let of_client = client.input.len() + in_tls(&client.stream) + client.outbox.held_bytes();
+    client.session.held_bytes() + of_client + to_pod + of_pod
 }
 
 #[cfg(test)]

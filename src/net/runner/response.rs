@@ -38,6 +38,9 @@ impl<N: Network> Runner<'_, N> {
         let opaque = self.client.session.opaque_len();
         let room = self.room_to_read(PASS_BYTES_MAX) as u64;
         let Some(upstream) = self.upstream.as_deref_mut() else { return Move::Nothing };
+        if let Err(error) = upstream.stream.flush() {
+            return self.step(Event::UpstreamFailed(upstream_error(&error))); // the end of the request
+        }
         let (held, read_mode) = (upstream.input.len(), upstream.read_mode);
         let peeks = read_mode != ReadMode::Read && held == 0;
         // At a mark of urgent data splice(2) returns EAGAIN, although there is more after it.
@@ -48,8 +51,8 @@ impl<N: Network> Runner<'_, N> {
         }
         let may_splice = room >= BULK_BYTES_MIN
             && !is_urgent
-            && upstream.stream.socket().can_splice()
-            && self.client.stream.socket().can_splice();
+            && upstream.stream.channel().can_splice()
+            && self.client.stream.channel().can_splice();
         let splices = may_splice && (opaque >= BULK_BYTES_MIN || peeks);
         if !splices || !self.tools.transfer.has_pipe(&mut self.tools.network, self.shared) {
             return self.read_bytes(scratch, held, room);
@@ -77,6 +80,7 @@ impl<N: Network> Runner<'_, N> {
             Ok(Received::Bytes(bytes)) => held + bytes,
             read => return self.no_response(read),
         };
+        self.client.unsettled |= upstream.stream.channel().held_bytes() > 0;
         let is_full = bytes == READ_BYTES_MAX;
         let moved = self.take_response(&mut scratch[..bytes]);
         let session = &self.client.session;

@@ -95,7 +95,8 @@ impl<N: Network> Runner<'_, N> {
         let room = self.room_to_read(PASS_BYTES_MAX);
         let Some(source) = self.stream_of(from) else { return Moved::Nothing };
         let (is_failed, is_readable) = (source.is_ready(Ready::FAILED), source.is_ready(Ready::READ));
-        if self.client.outbox_to(from.other()).is_stalled() || !self.client.session.reads_from(from) {
+        let is_stalled = self.has_unsent(from.other()) || self.client.outbox_to(from.other()).is_stalled();
+        if is_stalled || !self.client.session.reads_from(from) {
             // Bytes that it holds for the other side are lost with it, as by a reset without a tunnel.
             return if is_failed { Moved::Failed(from) } else { Moved::Nothing };
         }
@@ -111,6 +112,11 @@ impl<N: Network> Runner<'_, N> {
         moved
     }
 
+    /// Returns whether a side has yet to take bytes that TLS has encrypted.
+    fn has_unsent(&self, side: Side) -> bool {
+        self.stream_of(side).is_some_and(|stream| stream.channel().has_unsent())
+    }
+
     /// Writes the bytes in a side's outbox.
     fn flush_to(&mut self, to: Side) -> Moved {
         let Self { client, upstream, tools, counters, .. } = self;
@@ -123,7 +129,7 @@ impl<N: Network> Runner<'_, N> {
         }
         let Direction { sink, outbox, sent, .. } = Direction::from(to.other(), client, upstream, counters);
         if !outbox.is_stalled() {
-            return Moved::Nothing;
+            return if sink.flush().is_ok() { Moved::Nothing } else { Moved::Failed(to) };
         }
         let before = outbox.sent_bytes;
         match tools.transfer.flush(sink, outbox, sent) {
@@ -160,7 +166,7 @@ impl<N: Network> Runner<'_, N> {
         let Self { client, upstream, tools, counters, shared, .. } = self;
         let upstream = upstream.as_deref_mut()?;
         let Direction { source, sink, outbox, sent } = Direction::from(from, client, upstream, counters);
-        let can_splice = source.socket().can_splice() && sink.socket().can_splice();
+        let can_splice = source.channel().can_splice() && sink.channel().can_splice();
         // At a mark of urgent data splice(2) returns EAGAIN, although there is more after it.
         let is_urgent = source.is_ready(Ready::URGENT);
         if !outbox.is_long || !can_splice || is_urgent || !tools.transfer.has_pipe(&mut tools.network, shared)

@@ -92,7 +92,7 @@ impl Transport for Fake {
         Ok(taken)
     }
 
-    fn connected(&self) -> io::Result<bool> {
+    fn connected(&mut self) -> io::Result<bool> {
         Ok(true)
     }
 
@@ -108,7 +108,7 @@ impl Transport for Fake {
         !self.0.borrow().unclean
     }
 
-    fn shutdown(&self) {
+    fn shutdown(&mut self) {
         self.called("shutdown");
     }
 
@@ -116,7 +116,7 @@ impl Transport for Fake {
         false
     }
 
-    fn reset_on_close(&self) {
+    fn reset_on_close(&mut self) {
         self.called("reset");
     }
 

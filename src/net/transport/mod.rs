@@ -1,7 +1,8 @@
-//! Transports of a connection's bytes: TCP, and later TLS.
+//! Transports of a connection's bytes: TCP, and TLS over it.
 //!
 //! Owns the operations of a transport. [`super::stream`] keeps its readiness.
 
+pub mod channel;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod splice;
@@ -38,11 +39,11 @@ pub trait Transport {
     /// As `writev(2)`; `WouldBlock` if it accepts nothing.
     fn write(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// Returns whether a connection in progress is established.
+    /// Returns whether a connection in progress is established. With TLS, continues its handshake.
     ///
     /// # Errors
     /// Why it failed.
-    fn connected(&self) -> io::Result<bool>;
+    fn connected(&mut self) -> io::Result<bool>;
 
     /// Makes the kernel detect that the peer vanished: the connection fails if sent bytes are not acknowledged, or if
     /// after a long silence a probe is not acknowledged.
@@ -56,14 +57,14 @@ pub trait Transport {
     fn is_end_clean(&self) -> bool;
 
     /// Ends our side; the peer's can still be read.
-    fn shutdown(&self);
+    fn shutdown(&mut self);
 
     /// Returns whether the peer has yet to acknowledge bytes that were written. After a close the kernel could hold
     /// them for long, and no limit would count them.
     fn has_undelivered(&self) -> bool;
 
     /// Makes the following close send a reset.
-    fn reset_on_close(&self);
+    fn reset_on_close(&mut self);
 
     /// Lets the kernel drop undelivered bytes once they have been unacknowledged for this long.
     fn deliver_within(&self, most: Duration);

@@ -1,4 +1,4 @@
-//! Takes the place of [`tls`](super) in a psystrike that is built without it: its types have no values.
+//! Takes the place of the folder `tls` in a psystrike that is built without it: its types have no values.
 
 /// As in a build with TLS.
 pub mod config {
@@ -8,4 +8,112 @@ pub mod config {
     pub type Acceptor = Infallible;
     /// Opens TLS connections to pods.
     pub type Connector = Infallible;
+    /// The name of a pod.
+    pub type Name = Infallible;
+}
+
+/// As in a build with TLS.
+pub mod layer {
+    use std::{
+        convert::Infallible,
+        io::{self, IoSlice},
+    };
+
+    use crate::{net::transport::Transport, proxy::tls_fault::TlsFault};
+
+    /// The TLS of one connection.
+    #[derive(Debug)]
+    pub struct TlsLayer(Infallible);
+
+    /// Returns the fault, if TLS caused the error.
+    pub fn fault_of(_: &io::Error) -> Option<TlsFault> {
+        None
+    }
+
+    impl TlsLayer {
+        /// As in a build with TLS.
+        pub fn accept(acceptor: &Infallible) -> io::Result<Self> {
+            match *acceptor {}
+        }
+
+        /// As in a build with TLS.
+        pub fn connect(connector: &Infallible, _: Infallible) -> io::Result<Self> {
+            match *connector {}
+        }
+
+        /// As in a build with TLS.
+        pub fn is_handshaking(&self) -> bool {
+            match self.0 {}
+        }
+
+        /// As in a build with TLS.
+        pub fn has_verified_peer(&self) -> bool {
+            match self.0 {}
+        }
+
+        /// As in a build with TLS.
+        pub fn fault(&self) -> Option<TlsFault> {
+            match self.0 {}
+        }
+
+        /// As in a build with TLS.
+        pub fn fail(&mut self, _: TlsFault) {
+            match self.0 {}
+        }
+
+        /// As in a build with TLS.
+        pub fn held_bytes(&self) -> usize {
+            match self.0 {}
+        }
+
+        /// As in a build with TLS.
+        pub fn has_unsent(&self) -> bool {
+            match self.0 {}
+        }
+
+        /// As in a build with TLS.
+        pub fn is_drained(&self) -> bool {
+            match self.0 {}
+        }
+
+        /// As in a build with TLS.
+        pub fn is_end_clean(&self) -> bool {
+            match self.0 {}
+        }
+
+        /// As in a build with TLS.
+        pub fn read(&mut self, _: &mut impl Transport, _: &mut [u8]) -> io::Result<usize> {
+            match self.0 {}
+        }
+
+        /// As in a build with TLS.
+        pub fn peek(&mut self, _: &mut impl Transport, _: &mut [u8]) -> io::Result<usize> {
+            match self.0 {}
+        }
+
+        /// As in a build with TLS.
+        pub fn flush(&mut self, _: &mut impl Transport) -> io::Result<()> {
+            match self.0 {}
+        }
+
+        /// As in a build with TLS.
+        pub fn write(&mut self, _: &mut impl Transport, _: &[IoSlice<'_>]) -> io::Result<usize> {
+            match self.0 {}
+        }
+
+        /// As in a build with TLS.
+        pub fn close(&mut self, _: &mut impl Transport) {
+            match self.0 {}
+        }
+
+        /// As in a build with TLS.
+        pub fn break_off(&mut self) {
+            match self.0 {}
+        }
+
+        /// As in a build with TLS.
+        pub fn handshake(&mut self, _: &mut impl Transport) -> io::Result<bool> {
+            match self.0 {}
+        }
+    }
 }

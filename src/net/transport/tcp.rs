@@ -44,7 +44,7 @@ impl Transport for TcpStream {
         }
     }
 
-    fn connected(&self) -> io::Result<bool> {
+    fn connected(&mut self) -> io::Result<bool> {
         // Writable does not mean connected: a failed connection is writable too (connect(2), EINPROGRESS).
         if let Some(error) = self.take_error()? {
             return Err(error);
@@ -72,9 +72,9 @@ impl Transport for TcpStream {
         true // FIN is TCP's only kind of end
     }
 
-    fn shutdown(&self) {
+    fn shutdown(&mut self) {
         // Fails if the client has reset the connection, which ends our side as well.
-        let _ = self.shutdown(Shutdown::Write);
+        let _ = TcpStream::shutdown(self, Shutdown::Write);
     }
 
     fn has_undelivered(&self) -> bool {
@@ -89,9 +89,9 @@ impl Transport for TcpStream {
         bytes.is_ok_and(|bytes| bytes > 0) && self.peer_addr().is_ok()
     }
 
-    fn reset_on_close(&self) {
+    fn reset_on_close(&mut self) {
         // Cannot fail on a TCP socket. If it did, the truncated length would still show after the close that follows.
-        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+        let _ = SockRef::from(&*self).set_linger(Some(Duration::ZERO));
     }
 
     fn deliver_within(&self, most: Duration) {

@@ -40,7 +40,7 @@ impl<N: Network> Worker<N> {
         }
         self.counters().clients_accepted.add(1);
         let has_place = self.try_acquire();
-        let mut stream = Stream::new(socket);
+        let mut stream = Stream::of_client(socket, self.tools.settings.tls().acceptor.as_ref());
         let session = Session::new(self.tools.now, &self.tools.settings, !has_place);
         let deadline = session.deadline();
         let facts = ClientFacts { ip: from, ..ClientFacts::default() };
@@ -228,7 +228,7 @@ impl<N: Network> Worker<N> {
         let may_linger = self.admission.may_linger();
         let is_behind = |client: &Client<N::Socket>| match client.session.is_tunnel() {
             true => self.is_behind(key),
-            false => may_linger && client.stream.socket().has_undelivered(),
+            false => may_linger && client.stream.channel().has_undelivered(),
         };
         let client_stalled = self.clients.get(key).is_some_and(is_behind);
         self.step(key, Event::CloseIfIdle { client_stalled });
@@ -344,7 +344,7 @@ impl<N: Network> Worker<N> {
             match client.silent_since.map(|since| since + SILENCE).filter(|&until| self.tools.now < until) {
                 Some(until) => self.timers.arm(key, Timer::Silence, &mut client.timers, until),
                 None if client.session.idles() => {
-                    let client_stalled = client.stream.socket().has_undelivered();
+                    let client_stalled = client.stream.channel().has_undelivered();
                     self.step(key, Event::CloseIfIdle { client_stalled });
                     self.enqueue(key); // it may linger
                 }

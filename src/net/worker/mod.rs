@@ -1,17 +1,19 @@
 //! The connections of one event loop: their slots, their deadlines, and which of them can run.
 //!
 //! Owns every connection of its worker, and performs the actions that sessions request: `admission` handles clients
-//! that arrive, wait for a place and leave, `buffers` the bytes held for them, `upstream` their pods' connections,
-//! `names` the addresses that they wait for. `super::runner` moves bytes; readiness and time come from
+//! that arrive, wait for a place and leave, `handshakes` their TLS handshakes, `buffers` the bytes held for them,
+//! `upstream` their pods' connections, `names` the addresses that they wait for. `super::runner` moves bytes; readiness and time come from
 //! [`super::event_loop`], or a simulation.
 
 mod admission;
 mod buffers;
+mod handshakes;
 mod names;
 mod upstream;
 
 use std::{mem, net::SocketAddr, sync::Arc, time::Duration};
 
+use self::handshakes::{HANDSHAKE_BYTES, Handshakes};
 use super::{
     client::Client,
     network::{Network, Token},
@@ -64,6 +66,7 @@ pub struct Worker<N: Network> {
     took_long: bool,
     journal: Journal,
     names: PendingNames,
+    handshakes: Handshakes,
     /// Buffer of every read: one for all connections, so that none needs its own.
     scratch: Box<[u8]>,
     tools: Tools<N>,
@@ -85,6 +88,7 @@ impl<N: Network> Worker<N> {
             took_long: false,
             journal: Journal::default(),
             names: PendingNames::default(),
+            handshakes: Handshakes::default(),
             scratch: vec![0; PEEK_BYTES_MAX].into(),
             tools: Tools {
                 network,
@@ -173,8 +177,11 @@ impl<N: Network> Worker<N> {
                 break;
             }
             let Some(key) = self.runnable.pop_bulk() else { break };
+            let shakes_hands =
+                self.clients.get(key).is_some_and(|client| client.stream.channel().may_shake_hands());
             self.run_next(key, scratch);
-            left = left.saturating_sub(self.tools.transfer.run_bytes);
+            let handshake = if shakes_hands { HANDSHAKE_BYTES } else { 0 };
+            left = left.saturating_sub(self.tools.transfer.run_bytes + handshake);
         }
     }
 
@@ -198,6 +205,7 @@ impl<N: Network> Worker<N> {
         if self.run_session(key, scratch) {
             self.enqueue(key);
         }
+        self.note_handshake(key);
         if waits {
             self.turn_away_if_silent(key);
         }
@@ -303,7 +311,7 @@ impl<N: Network> Worker<N> {
         let was_silent = client.silent_since.take().is_some();
         self.admission.note(key.slot(), false, was_silent);
         let is_named = report.request.is_some() || report.outcome.class() != Class::Answered;
-        let client = is_named.then(|| client.stream.socket().peer()).flatten();
+        let client = is_named.then(|| client.stream.channel().peer()).flatten();
         self.record(report, client, sent_bytes);
     }
 
@@ -316,7 +324,7 @@ impl<N: Network> Worker<N> {
         self.counters().record_tunnel(&report);
         if self.tools.settings.access_log {
             let upstream = client.upstream.and_then(|upstream| self.upstreams.get(upstream));
-            let (client, pod) = (client.stream.socket().peer(), upstream.map(|upstream| upstream.peer));
+            let (client, pod) = (client.stream.channel().peer(), upstream.map(|upstream| upstream.peer));
             self.journal.tunnel(&report, client, pod);
         }
     }
@@ -326,7 +334,7 @@ impl<N: Network> Worker<N> {
             ClientAction::None => {}
             ClientAction::Shutdown => {
                 if let Some(client) = self.clients.get_mut(key) {
-                    client.stream.socket().shutdown();
+                    client.stream.channel_mut().shutdown();
                     client.input = Box::default();
                     self.tools.transfer.forget(&mut client.outbox);
                     client.unsettled = true;
@@ -339,8 +347,8 @@ impl<N: Network> Worker<N> {
                 }
             }
             ClientAction::Reset => {
-                if let Some(client) = self.clients.get(key) {
-                    client.stream.socket().reset_on_close();
+                if let Some(client) = self.clients.get_mut(key) {
+                    client.stream.channel_mut().reset_on_close();
                 }
                 self.remove_client(key);
             }
@@ -403,6 +411,7 @@ impl<N: Network> Worker<N> {
             self.counters().tunnels.sub(1);
         }
         self.forget_held(key.slot(), &client);
+        self.leave_handshake(key.slot(), &client);
         self.counters().clients.sub(1);
         self.leave(key, &client);
         Some(client)

@@ -32,7 +32,7 @@ impl<N: Network> Worker<N> {
         let Some(client) = self.clients.get(key) else { return false };
         let is_pod_behind = || {
             let upstream = client.upstream.and_then(|upstream| self.upstreams.get(upstream));
-            upstream.is_some_and(|upstream| upstream.stream.socket().has_undelivered())
+            upstream.is_some_and(|upstream| upstream.stream.channel().has_undelivered())
         };
         client.is_behind() || client.session.is_tunnel() && is_pod_behind()
     }
@@ -56,7 +56,7 @@ impl<N: Network> Worker<N> {
             }
             UpstreamAction::Shutdown => {
                 if let Some(upstream) = self.upstream_of(key) {
-                    upstream.stream.socket().shutdown();
+                    upstream.stream.channel_mut().shutdown();
                 }
             }
             UpstreamAction::CloseDelivering => {
@@ -68,7 +68,7 @@ impl<N: Network> Worker<N> {
             }
             UpstreamAction::Reset => {
                 if let Some(upstream) = self.upstream_of(key) {
-                    upstream.stream.socket().reset_on_close();
+                    upstream.stream.channel_mut().reset_on_close();
                 }
                 self.close_upstream(key);
             }

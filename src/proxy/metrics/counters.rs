@@ -12,6 +12,7 @@ use crate::proxy::{
     events::Report,
     outcome::{Class, OUTCOMES, Outcome},
     route::ROUTES,
+    tls_fault::TlsFault,
     tunnel::{TunnelEnd, TunnelReport},
 };
 
@@ -114,6 +115,10 @@ pub struct Counters {
     pub clients_accepted: Counter,
     /// Client connections that were closed because of their address.
     pub clients_refused: Counter,
+    /// Completed TLS handshakes with clients.
+    pub tls_handshakes: Counter,
+    /// Failures of TLS with clients, by [`TlsFault`].
+    pub tls_failures: [Counter; TlsFault::ALL.len()],
     /// Current pod connections with an exchange.
     pub upstreams_active: Counter,
     /// Current pooled pod connections.
@@ -148,6 +153,8 @@ impl Default for Counters {
             clients: <_>::default(),
             clients_accepted: <_>::default(),
             clients_refused: <_>::default(),
+            tls_handshakes: <_>::default(),
+            tls_failures: <_>::default(),
             upstreams_active: <_>::default(),
             upstreams_idle: <_>::default(),
             upstreams_opened: <_>::default(),

@@ -11,7 +11,12 @@ use rustls::{ClientConfig, ServerConfig, pki_types::ServerName};
 pub struct Acceptor {
     /// For [`super::engine`].
     pub(super) config: Arc<ServerConfig>,
+    /// Whether a client's certificate, if it presents one, was verified.
+    pub(super) verifies_clients: bool,
 }
+
+/// The name of a pod: a DNS name or an address.
+pub type Name = ServerName<'static>;
 
 /// Opens TLS connections to pods.
 #[derive(Clone, Debug)]

@@ -1,9 +1,11 @@
-//! TLS over any transport, by rustls: the folder that knows rustls.
+//! TLS, by rustls. This folder alone knows rustls.
 //!
-//! - [`config`]: what is accepted from clients, and from pods;
+//! - [`config`]: what is accepted from clients and from pods;
 //! - [`engine`]: the protocol of one connection, without a socket;
-//! - [`stream`]: a connection that carries TLS.
+//! - [`fault`]: the reasons for which rustls ends a connection;
+//! - [`layer`]: TLS between the content of a connection and its socket.
 
 pub mod config;
-pub mod engine;
-pub mod stream;
+mod engine;
+mod fault;
+pub mod layer;

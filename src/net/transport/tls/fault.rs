@@ -1,0 +1,67 @@
+//! Maps the errors of rustls to [`TlsFault`].
+
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
+
+use crate::proxy::tls_fault::TlsFault;
+
+/// Returns the fault for an error of rustls.
+#[cold]
+pub(super) fn fault_of(error: &Error) -> TlsFault {
+    match error {
+        Error::InvalidCertificate(error) => of_certificate(error),
+        Error::NoCertificatesPresented => TlsFault::NoCertificate,
+        Error::AlertReceived(alert) => of_alert(*alert),
+        Error::PeerIncompatible(
+            PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+            | PeerIncompatible::SupportedVersionsExtensionRequired,
+        ) => TlsFault::Version,
+        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => TlsFault::NothingInCommon,
+        Error::InvalidMessage(
+            InvalidMessage::InvalidContentType
+            | InvalidMessage::MessageTooLarge
+            | InvalidMessage::UnknownProtocolVersion,
+        ) => TlsFault::NotTls,
+        _ => TlsFault::Protocol,
+    }
+}
+
+fn of_certificate(error: &CertificateError) -> TlsFault {
+    match error {
+        CertificateError::UnknownIssuer => TlsFault::UnknownIssuer,
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsFault::Expired,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => TlsFault::NotYetValid,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            TlsFault::WrongName
+        }
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            TlsFault::WrongPurpose
+        }
+        // webpki's error, by its name: rustls has no variant for it.
+        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            TlsFault::CaAsServer
+        }
+        CertificateError::ApplicationVerificationFailure => TlsFault::WrongName,
+        _ => TlsFault::BadCertificate,
+    }
+}
+
+fn of_alert(alert: AlertDescription) -> TlsFault {
+    match alert {
+        AlertDescription::ProtocolVersion => TlsFault::Version,
+        AlertDescription::HandshakeFailure
+        | AlertDescription::InsufficientSecurity
+        | AlertDescription::NoApplicationProtocol => TlsFault::NothingInCommon,
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnknownCA
+        | AlertDescription::AccessDenied
+        | AlertDescription::CertificateRequired => TlsFault::CertificateRefused,
+        _ => TlsFault::Alert,
+    }
+}
