@@ -106,7 +106,7 @@ impl TlsLayer {
     /// # Errors
     /// As [`Engine::accept`].
     pub fn accept(acceptor: &Acceptor) -> io::Result<Self> {
-        Ok(Self::new(Engine::accept(acceptor).map_err(error)?, acceptor.verifies_clients))
+        Ok(Self::new(Engine::accept(acceptor).map_err(error)?, acceptor.verifies_clients()))
     }
 
     /// Begins a handshake with a server of this name, once the socket is connected.

@@ -1,0 +1,52 @@
+//! The cryptography, and the versions of TLS.
+
+use std::sync::Arc;
+
+use rustls::{
+    SupportedProtocolVersion,
+    crypto::{CryptoProvider, ring},
+    version::{TLS12, TLS13},
+};
+
+/// The protocol that both sides speak within TLS (RFC 7301).
+pub(super) const ALPN: &[u8] = b"http/1.1";
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// TLS 1.2 (RFC 5246).
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    Tls13,
+}
+
+/// The versions that are accepted, from `min` to `max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions {
+    /// The lowest.
+    pub min: Version,
+    /// The highest.
+    pub max: Version,
+}
+
+impl Default for Versions {
+    fn default() -> Self {
+        Self { min: Version::Tls12, max: Version::Tls13 }
+    }
+}
+
+impl Versions {
+    /// Returns them for rustls.
+    #[cold]
+    pub(super) fn supported(self) -> Vec<&'static SupportedProtocolVersion> {
+        let all = [(Version::Tls13, &TLS13), (Version::Tls12, &TLS12)];
+        let range = self.min..=self.max;
+        all.into_iter().filter(|(version, _)| range.contains(version)).map(|(_, version)| version).collect()
+    }
+}
+
+/// Returns the cryptography of ring.
+#[cold]
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
