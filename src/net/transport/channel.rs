@@ -37,7 +37,6 @@ enum Layer {
     Tls(Box<TlsLayer>),
 }
 
-/// What a channel does with the socket of a client.
 impl<S: Transport> Channel<S> {
     /// Returns a channel without TLS.
     pub fn plain(socket: S) -> Self {
@@ -49,12 +48,13 @@ impl<S: Transport> Channel<S> {
         Self { socket, layer: acceptor.cloned().map_or(Layer::Plain, Layer::Unknown) }
     }
 
-    /// Returns the channel of a pod, with TLS, which verifies that it has this name.
+    /// Begins TLS with a pod, which is verified to have this name.
     ///
     /// # Errors
     /// As [`TlsLayer::connect`].
-    pub fn to_pod(socket: S, connector: &Connector, name: Name) -> io::Result<Self> {
-        Ok(Self { socket, layer: Layer::Tls(Box::new(TlsLayer::connect(connector, name)?)) })
+    pub fn start_tls(&mut self, connector: &Connector, name: Name) -> io::Result<()> {
+        self.layer = Layer::Tls(Box::new(TlsLayer::connect(connector, name)?));
+        Ok(())
     }
 
     /// Returns the socket below.
@@ -214,8 +214,10 @@ impl<S: Transport> Transport for Channel<S> {
     }
 
     fn shutdown(&mut self) {
-        self.close();
-        self.socket.shutdown();
+        match &mut self.layer {
+            Layer::Tls(tls) => tls.shutdown(&mut self.socket),
+            Layer::Plain | Layer::Unknown(_) => self.socket.shutdown(),
+        }
     }
 
     fn has_undelivered(&self) -> bool {

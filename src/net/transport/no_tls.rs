@@ -2,14 +2,23 @@
 
 /// As in a build with TLS.
 pub mod config {
-    use std::convert::Infallible;
+    use std::{convert::Infallible, net::IpAddr};
 
     /// Accepts TLS connections of clients.
     pub type Acceptor = Infallible;
-    /// Opens TLS connections to pods.
-    pub type Connector = Infallible;
     /// The name of a pod.
     pub type Name = Infallible;
+
+    /// Opens TLS connections to pods.
+    #[derive(Clone, Debug)]
+    pub struct Connector(Infallible);
+
+    impl Connector {
+        /// As in a build with TLS.
+        pub fn name_of(&self, _: Option<&str>, _: IpAddr) -> Option<Name> {
+            match self.0 {}
+        }
+    }
 }
 
 /// As in a build with TLS.
@@ -19,6 +28,7 @@ pub mod layer {
         io::{self, IoSlice},
     };
 
+    use super::config::{Acceptor, Connector, Name};
     use crate::{net::transport::Transport, proxy::tls_fault::TlsFault};
 
     /// The TLS of one connection.
@@ -32,13 +42,13 @@ pub mod layer {
 
     impl TlsLayer {
         /// As in a build with TLS.
-        pub fn accept(acceptor: &Infallible) -> io::Result<Self> {
+        pub fn accept(acceptor: &Acceptor) -> io::Result<Self> {
             match *acceptor {}
         }
 
         /// As in a build with TLS.
-        pub fn connect(connector: &Infallible, _: Infallible) -> io::Result<Self> {
-            match *connector {}
+        pub fn connect(_: &Connector, name: Name) -> io::Result<Self> {
+            match name {}
         }
 
         /// As in a build with TLS.
@@ -103,6 +113,11 @@ pub mod layer {
 
         /// As in a build with TLS.
         pub fn close(&mut self, _: &mut impl Transport) {
+            match self.0 {}
+        }
+
+        /// As in a build with TLS.
+        pub fn shutdown(&mut self, _: &mut impl Transport) {
             match self.0 {}
         }
 

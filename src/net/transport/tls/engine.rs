@@ -35,6 +35,7 @@ pub(super) struct Engine {
     is_peer_closed: bool,
     /// Our end is announced.
     is_closed: bool,
+    fault: Option<TlsFault>,
 }
 
 enum Side {
@@ -85,7 +86,7 @@ impl Engine {
     }
 
     fn new(side: Side) -> Self {
-        Self { side, is_peer_closed: false, is_closed: false }
+        Self { side, is_peer_closed: false, is_closed: false, fault: None }
     }
 
     fn state(&self) -> &CommonState {
@@ -121,19 +122,36 @@ impl Engine {
         outgoing: &mut Vec<u8>,
         mut content: impl FnMut(&[u8]),
     ) -> Result<usize, TlsFault> {
+        self.check()?;
         let closed = &mut self.is_peer_closed;
         let received = match &mut self.side {
             Side::Server(server) => receive(server, incoming, outgoing, closed, &mut content),
             Side::Client(client) => receive(client, incoming, outgoing, closed, &mut content),
         };
-        received.map_err(|error| {
-            // The alert that rustls queued. Nothing else comes out of a failed connection.
-            let _ = match &mut self.side {
-                Side::Server(server) => receive(server, &mut [], outgoing, closed, &mut |_: &[u8]| {}),
-                Side::Client(client) => receive(client, &mut [], outgoing, closed, &mut |_: &[u8]| {}),
+        received.map_err(|error| self.fail(&error, outgoing))
+    }
+
+    /// Returns whether the connection has not failed. A failed one is not passed to rustls any more.
+    fn check(&self) -> Result<(), TlsFault> {
+        self.fault.map_or(Ok(()), Err)
+    }
+
+    /// Appends the alert that rustls queued to `outgoing`.
+    #[cold]
+    fn fail(&mut self, error: &Error, outgoing: &mut Vec<u8>) -> TlsFault {
+        // What is queued comes before bytes are looked at, which must not be others than before.
+        while self.state().wants_write() {
+            let encoded = match &mut self.side {
+                Side::Server(server) => encode_queued(server, outgoing),
+                Side::Client(client) => encode_queued(client, outgoing),
             };
-            fault_of(&error)
-        })
+            if encoded.is_err() {
+                break;
+            }
+        }
+        let fault = fault_of(error);
+        self.fault = Some(fault);
+        fault
     }
 
     /// Appends records with this content to `outgoing`. `incoming` has the bytes that [`Self::receive`] did not use.
@@ -170,11 +188,12 @@ impl Engine {
         incoming: &mut [u8],
         outgoing: &mut Vec<u8>,
     ) -> Result<(), TlsFault> {
+        self.check()?;
         let written = match &mut self.side {
             Side::Server(server) => write(server, incoming, outgoing, content),
             Side::Client(client) => write(client, incoming, outgoing, content),
         };
-        written.map_err(|error| fault_of(&error))
+        written.map_err(|error| self.fail(&error, outgoing))
     }
 }
 
@@ -228,6 +247,13 @@ fn receive<C: Connection>(
     }
 }
 
+fn encode_queued<C: Connection>(connection: &mut C, outgoing: &mut Vec<u8>) -> Result<(), Error> {
+    match connection.process(&mut []).state? {
+        ConnectionState::EncodeTlsData(data) => encode(data, outgoing),
+        _ => Err(Error::EncryptError),
+    }
+}
+
 /// Sends content, or the announcement of our end, after what rustls has to send before.
 fn write<C: Connection>(
     connection: &mut C,
@@ -236,7 +262,10 @@ fn write<C: Connection>(
     content: Option<&[u8]>,
 ) -> Result<(), Error> {
     loop {
-        match connection.process(incoming).state? {
+        let UnbufferedStatus { discard, state } = connection.process(incoming);
+        // All that can be used was used when it was received.
+        debug_assert_eq!(discard, 0);
+        match state? {
             ConnectionState::EncodeTlsData(data) => encode(data, outgoing)?,
             ConnectionState::TransmitTlsData(data) => data.done(),
             ConnectionState::WriteTraffic(traffic) => return encrypt(traffic, outgoing, content),

@@ -48,6 +48,10 @@ pub struct TlsLayer {
     is_drained: bool,
     /// Whether the socket's end was read.
     has_ended: bool,
+    /// Whether our side has ended: nothing more can be sent.
+    is_closed: bool,
+    /// Whether the socket's side ends once it has taken the records that wait.
+    ends_when_flushed: bool,
     fault: Option<TlsFault>,
 }
 
@@ -118,7 +122,16 @@ impl TlsLayer {
     }
 
     fn new(engine: Engine, verifies: bool) -> Self {
-        Self { engine, held: None, verifies, is_drained: false, has_ended: false, fault: None }
+        Self {
+            engine,
+            held: None,
+            verifies,
+            is_drained: false,
+            has_ended: false,
+            is_closed: false,
+            ends_when_flushed: false,
+            fault: None,
+        }
     }
 
     /// Returns whether the handshake is not complete.
@@ -293,7 +306,8 @@ impl TlsLayer {
 
     /// Sends records, or keeps those that the socket does not take. Clears `outgoing`.
     fn send(&mut self, socket: &mut impl Transport, outgoing: &mut Vec<u8>) -> io::Result<()> {
-        if outgoing.is_empty() {
+        if outgoing.is_empty() || self.is_closed {
+            outgoing.clear();
             return Ok(());
         }
         let taken = if self.has_unsent() { Ok(0) } else { write(socket, outgoing) };
@@ -320,6 +334,9 @@ impl TlsLayer {
         if held.outgoing().is_empty() {
             (held.outgoing, held.outgoing_at) = (Vec::new(), 0);
             self.tidy();
+            if self.ends_when_flushed {
+                socket.shutdown();
+            }
         }
         Ok(())
     }
@@ -335,7 +352,7 @@ impl TlsLayer {
         let mut parts = Parts { parts: from, at: 0 };
         SCRATCH.with_borrow_mut(|scratch| {
             while !self.has_unsent() {
-                let bytes = self.encrypt(&mut parts, scratch)?;
+                let bytes = self.encrypt(socket, &mut parts, scratch)?;
                 if bytes == 0 {
                     break;
                 }
@@ -350,23 +367,33 @@ impl TlsLayer {
     }
 
     /// Encrypts the next portion. Small parts are encrypted together.
-    fn encrypt(&mut self, parts: &mut Parts<'_>, scratch: &mut Scratch) -> io::Result<usize> {
+    fn encrypt(
+        &mut self,
+        socket: &mut impl Transport,
+        parts: &mut Parts<'_>,
+        scratch: &mut Scratch,
+    ) -> io::Result<usize> {
         let incoming = self.held.as_mut().map_or(&mut [][..], |held| &mut held.incoming);
         let content = parts.next(&mut scratch.incoming);
         if content.is_empty() {
             return Ok(0);
         }
         let sent = self.engine.send(content, incoming, &mut scratch.outgoing);
-        sent.map_err(|fault| {
-            scratch.outgoing.clear();
-            error(fault)
-        })?;
-        Ok(content.len())
+        let bytes = content.len();
+        if let Err(fault) = sent {
+            self.fault = Some(fault);
+            self.send(socket, &mut scratch.outgoing)?; // an alert
+            return Err(error(fault));
+        }
+        Ok(bytes)
     }
 
     /// Announces our end (`close_notify`), unless records before it wait, which will never be sent.
     pub fn close(&mut self, socket: &mut impl Transport) {
         if self.has_unsent() || self.fault.is_some() {
+            self.is_closed = true;
+        }
+        if self.is_closed {
             return;
         }
         SCRATCH.with_borrow_mut(|scratch| {
@@ -375,6 +402,16 @@ impl TlsLayer {
             // Without it, the peer finds the end not authentic.
             let _ = self.send(socket, &mut scratch.outgoing);
         });
+        self.is_closed = true;
+    }
+
+    /// Announces our end as [`Self::close`] does, and ends our side once the socket has taken that.
+    pub fn shutdown(&mut self, socket: &mut impl Transport) {
+        self.close(socket);
+        self.ends_when_flushed = self.has_unsent();
+        if !self.ends_when_flushed {
+            socket.shutdown();
+        }
     }
 
     /// Ends our side without an announcement.

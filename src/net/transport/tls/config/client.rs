@@ -1,6 +1,6 @@
 //! TLS with pods.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use rustls::{ClientConfig, client::Resumption, pki_types::ServerName, sign::SingleCertAndKey};
 
@@ -40,7 +40,7 @@ pub struct Connector {
     /// For the engine.
     pub(in crate::net::transport::tls) config: Arc<ClientConfig>,
     /// The name to verify instead of the pod's name or address.
-    pub(in crate::net::transport::tls) name: Option<ServerName<'static>>,
+    name: Option<Name>,
 }
 
 impl fmt::Debug for Connector {
@@ -78,5 +78,15 @@ impl Connector {
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = Resumption::disabled();
         Ok(Self { config: Arc::new(config), name })
+    }
+
+    /// Returns the name to verify of a pod with this name, or with this address if it was requested by that. `None`: no
+    /// certificate can be for this name.
+    pub fn name_of(&self, name: Option<&str>, ip: IpAddr) -> Option<Name> {
+        match (&self.name, name) {
+            (Some(fixed), _) => Some(fixed.clone()),
+            (None, Some(name)) => ServerName::try_from(name.to_owned()).ok(),
+            (None, None) => Some(ip.into()),
+        }
     }
 }
