@@ -7,6 +7,7 @@
 //! `PSYSTRIKE_SEEDS`, `PSYSTRIKE_FIRST_SEED` and `PSYSTRIKE_SEED` as in tests/simulation.rs.
 #![cfg(feature = "tls")]
 
+#[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
 #[path = "support/base64.rs"]
 mod base64;
 #[path = "support/bytes.rs"]

@@ -17,6 +17,7 @@ use crate::{
         events::{Event, UpstreamAction},
         outcome::UpstreamError,
         peer::Peer,
+        tls_fault::TlsFault,
     },
 };
 
@@ -112,10 +113,23 @@ impl<N: Network> Worker<N> {
                 if let Some(client) = self.clients.get_mut(key) {
                     client.upstream = Some(upstream);
                 }
-                None
+                peer.tls().and_then(|_| self.start_tls(key, peer).err()).map(Event::UpstreamFailed)
             }
             Err(error) => Some(Event::UpstreamFailed(upstream_error(&error))),
         }
+    }
+
+    /// Begins TLS with a pod, which is verified to have the name, or else the address, that the request gives.
+    #[cold]
+    fn start_tls(&mut self, key: Key, peer: Peer) -> Result<(), UpstreamError> {
+        let name = self.clients.get(key).and_then(|client| client.session.server_name());
+        let connector = self.tools.settings.tls().connector.as_ref();
+        let connector = connector.ok_or(UpstreamError::Tls(TlsFault::UnknownIssuer))?;
+        let name = connector.name_of(name, peer.ip()).ok_or(UpstreamError::Tls(TlsFault::WrongName))?;
+        let connector = connector.clone();
+        let Some(upstream) = self.upstream_of(key) else { return Ok(()) };
+        let started = upstream.stream.channel_mut().start_tls(&connector, name);
+        started.map_err(|error| upstream_error(&error))
     }
 
     fn pool_upstream(&mut self, key: Key) {
