@@ -123,6 +123,7 @@ fn serve(config: &Config) -> Result<u8, String> {
     }
     let mut reloads = Reloads::default();
     config.access_files.load(&shared, &mut reloads)?;
+    shared.set_certificates(config.tls.load(&config.listen, &shared, &mut reloads)?);
     shared.set_reloads(reloads.statuses());
     let running = start(config, &shared, &signals)?;
     config.warnings.iter().for_each(|message| warn!("{message}"));

@@ -48,11 +48,14 @@ fn schema(option: Opt) -> Option<Value> {
     const DURATION: &str = "^(?:[0-9]{1,9}h)?(?:[0-9]{1,9}m)?(?:[0-9]{1,9}s)?(?:[0-9]{1,9}ms)?$";
     let list = |pattern: &str| json!({ "type": "array", "items": { "type": "string", "pattern": pattern } });
     let mut schema = match option.kind() {
-        // A file comes from a Secret, which has a value of its own.
-        Kind::Addresses | Kind::File | Kind::Action | Kind::Url => return None,
+        Kind::Addresses | Kind::Action | Kind::Url => return None,
+        // A file comes from a volume, and the names of other certificates belong to a file of CAs.
+        Kind::File | Kind::Host | Kind::ClientNames => return None,
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Ranges => list("^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$"),
         Kind::Names => list("^[0-9A-Za-z_.-]+$"),
+        Kind::Hosts => list("^[0-9A-Za-z_.:-]+$"),
+        Kind::TlsVersion => json!({ "enum": ["1.2", "1.3"] }),
         Kind::Ports => {
             json!({ "type": "string", "pattern": "^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$" })
         }

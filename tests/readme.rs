@@ -31,7 +31,8 @@ fn every_metric_is_documented() {
         splices: Some(true),
     };
     let reloads = vec![Arc::new(metrics::ReloadStatus::new("--auth-token-file"))];
-    let state = metrics::State { is_authenticated: false, reloads };
+    let certificates = vec![Arc::new(metrics::CertificateExpiry::new("--tls-cert"))];
+    let state = metrics::State { is_authenticated: false, reloads, certificates };
     metrics::render(&mut page, &[&Counters::default()], fixed, &process, &state);
     let page = String::from_utf8(page).expect("the page is text");
     let names = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());

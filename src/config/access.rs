@@ -30,23 +30,25 @@ pub struct AccessFiles {
     pub tokens: Option<PathBuf>,
 }
 
-/// Reads the options for access control. The files are not read yet.
+/// Reads the options for access control. The files are not read yet. `client_certificates`: whether they
+/// are verified.
 #[cold]
 pub(super) fn access<V: Fn(&str) -> Option<OsString>>(
     source: &mut Source<V>,
+    client_certificates: bool,
 ) -> Result<(Access, AccessFiles), UsageError> {
     let clients = ClientRanges::new(source.list(Opt::AllowClients, policy::parse_range)?);
     let tokens = source.optional(Opt::AuthTokenFile, |text| Ok::<_, &str>(PathBuf::from(text)))?;
     let guards_pages = source.flag(Opt::AuthMetrics)?;
-    if guards_pages && tokens.is_none() {
+    if guards_pages && tokens.is_none() && !client_certificates {
         let (flag, file) = (Opt::AuthMetrics.name(), Opt::AuthTokenFile.name());
-        return Err(UsageError(format!("{flag} requires {file}")));
+        return Err(UsageError(format!("{flag} requires {file} or {}", Opt::TlsClientCa.name())));
     }
     let encrypted_only = source.flag(Opt::TlsOnly)?;
     if encrypted_only && !Pods::HAS_TLS {
         return Err(source.without_tls(Opt::TlsOnly));
     }
-    let access = Access { clients, guards_pages, encrypted_only, ..Access::default() };
+    let access = Access { clients, guards_pages, encrypted_only, client_certificates, ..Access::default() };
     Ok((access, AccessFiles { tokens }))
 }
 

@@ -9,6 +9,11 @@ pub mod options;
 mod pods;
 mod source;
 mod timeouts;
+#[cfg(feature = "tls")]
+pub mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+pub mod tls;
 
 use std::{env, ffi::OsString, net::SocketAddr, str::FromStr, thread, time::Duration};
 
@@ -21,6 +26,7 @@ use self::{
     pods::pods,
     source::{Source, read_value, similar, suggestion},
     timeouts::timeouts,
+    tls::TlsOptions,
 };
 pub use self::{help::help, source::UsageError};
 use crate::{
@@ -63,6 +69,8 @@ pub struct Config {
     pub workers: usize,
     /// The files of the options for access control, to be read into the settings.
     pub access_files: AccessFiles,
+    /// The options for TLS, whose files are to be read as well.
+    pub tls: TlsOptions,
     /// Settings that exchanges use.
     pub settings: Settings,
     /// Limit of client connections, if set.
@@ -114,7 +122,8 @@ pub fn parse(
     let mut source = Source::new(arguments, variable);
     let listen = source.list(Opt::Listen, address)?;
     let workers = source.one(Opt::Workers, workers)?;
-    let (access, access_files) = access::access(&mut source)?;
+    let tls = tls::tls(&mut source)?;
+    let (access, access_files) = access::access(&mut source, tls.verifies_clients())?;
     let (policy, pods, timeouts) = (policy(&mut source)?, pods(&mut source)?, timeouts(&mut source)?);
     let connect_ports = connect_ports(&mut source, policy.ports())?;
     let warnings = timeouts::warnings(&source, &timeouts, connect_ports.is_some());
@@ -145,6 +154,7 @@ pub fn parse(
         listen_name,
         workers,
         access_files,
+        tls,
         settings,
         clients_max,
         upstreams_idle_max,
@@ -483,7 +493,7 @@ mod tests {
     #[test]
     fn help_fits_and_names_every_option() {
         let help = help();
-        assert!(help.lines().count() <= 100, "a screen or two:\n{help}");
+        assert!(help.lines().count() <= 150, "a few screens:\n{help}");
         assert!(help.lines().all(|line| line.len() <= 96), "on any terminal:\n{help}");
         assert!(Opt::ALL.iter().all(|option| help.contains(&format!("{} ", option.name()))), "{help}");
     }

@@ -52,8 +52,16 @@ pub enum Kind {
     Ports,
     /// DNS names. May be repeated.
     Names,
+    /// A DNS name or an IP address.
+    Host,
+    /// DNS names and IP addresses. May be repeated.
+    Hosts,
+    /// The names of clients in their certificates. May be repeated.
+    ClientNames,
     /// The path of a file.
     File,
+    /// A version of TLS.
+    TlsVersion,
     /// A number of event loops, or `auto`.
     Workers,
     /// A duration above zero.
@@ -87,7 +95,9 @@ impl Kind {
             Self::Ranges => "CIDR",
             Self::Ports => "LIST",
             Self::Names => "SUFFIXES",
+            Self::Host | Self::Hosts | Self::ClientNames => "NAME",
             Self::File => "FILE",
+            Self::TlsVersion => "1.2|1.3",
             Self::Workers => "N|auto",
             Self::Duration | Self::DurationOrZero => "D",
             Self::Count | Self::CountOrZero => "N",
@@ -190,6 +200,24 @@ options! {
     TlsOnly "--tls-only" Flag Access Text("off")
         "Refuse requests over plain HTTP, except for `/healthz` and `/readyz`";
 
+    TlsCert "--tls-cert" File Access Text("none")
+        "Accept TLS with this certificate, followed by its chain, in PEM. It is read again, with its key, when a file \
+         changes, and on SIGHUP";
+    TlsKey "--tls-key" File Access Text("none")
+        "The key of `--tls-cert`: ECDSA, RSA or Ed25519, in PEM";
+    TlsSelfSigned "--tls-self-signed" Flag Access Text("off")
+        "Accept TLS with a certificate that is made at each start. Clients cannot verify it";
+    TlsName "--tls-name" Hosts Access Text("the host name, `localhost`, and the addresses of `--listen`")
+        "Name in the certificate of `--tls-self-signed`. May be repeated";
+    TlsClientCa "--tls-client-ca" File Access Text("none")
+        "Require a certificate that one of the CAs in this file signed, from every client. With `--auth-token-file`, \
+         a certificate or a secret is enough. The file is read again when it changes";
+    TlsClientSan "--tls-client-san" ClientNames Access Text("any")
+        "Names that the certificate of a client may have: DNS names, IP addresses, e-mail addresses or URIs, which are \
+         compared exactly. May be repeated";
+    TlsMinVersion "--tls-min-version" TlsVersion Access Value("1.2")
+        "The lowest version of TLS that clients may use";
+
     Allow "--allow" Ranges Destinations Value(ALLOW_DEFAULT)
         "Addresses that may be scraped. May be repeated; replaces the default. Loopback, link-local and other \
          special ranges are refused unless they are listed explicitly";
@@ -208,6 +236,18 @@ options! {
     PodScheme "--pod-scheme" Scheme Destinations Value("http")
         "How to scrape pods whose path does not say it, as `/pods/https:10.1.2.3/8443/metrics` does: `http`, `https`, \
          or `client`, which is the scheme of the request to psystrike";
+
+    PodTlsCa "--pod-tls-ca" File Destinations Text("none, which trusts no certificate")
+        "Trust the certificates of pods that one of the CAs in this file signed. The file is read again when it changes";
+    PodTlsName "--pod-tls-name" Host Destinations Text("the pod's name or address, as requested")
+        "Name that the certificates of all pods must have";
+    PodTlsSkipVerify "--pod-tls-skip-verify" Flag Destinations Text("off")
+        "Trust any certificate of a pod. Encrypts, but does not prove which pod responds";
+    PodTlsCert "--pod-tls-cert" File Destinations Text("none")
+        "Certificate for pods that request one, followed by its chain, in PEM. It is read again, with its key, when a \
+         file changes";
+    PodTlsKey "--pod-tls-key" File Destinations Text("none")
+        "The key of `--pod-tls-cert`";
 
     Timeout "--timeout" Duration Timeouts Value("30s")
         "Time limit for scrapes without an `X-Prometheus-Scrape-Timeout-Seconds` header. The default is \

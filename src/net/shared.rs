@@ -25,7 +25,7 @@ use super::{
     transport::tls::config::{Acceptor, Connector},
 };
 use crate::proxy::{
-    metrics::{BuildInfo, Counters, Process, ReloadStatus, State},
+    metrics::{BuildInfo, CertificateExpiry, Counters, Process, ReloadStatus, State},
     pages::ServerStatus,
     peer::Peer,
     settings::Settings,
@@ -95,6 +95,8 @@ pub struct Shared {
     listening: OnceLock<Vec<SocketAddr>>,
     /// The files that are read again when they change.
     reloads: OnceLock<Vec<Arc<ReloadStatus>>>,
+    /// The certificates in use for TLS.
+    certificates: OnceLock<Vec<Arc<CertificateExpiry>>>,
 }
 
 /// The settings at one moment.
@@ -139,6 +141,7 @@ impl Shared {
             pressure: OnceLock::new(),
             listening: OnceLock::new(),
             reloads: OnceLock::new(),
+            certificates: OnceLock::new(),
             workers: (0..workers).map(|_| WorkerShare::default()).collect(),
         }
     }
@@ -255,6 +258,11 @@ impl Shared {
         let _ = self.reloads.set(reloads); // a second call changes nothing
     }
 
+    /// Sets the certificates in use for TLS, once.
+    pub fn set_certificates(&self, certificates: Vec<Arc<CertificateExpiry>>) {
+        let _ = self.certificates.set(certificates); // a second call changes nothing
+    }
+
     /// Returns whether a connection to `peer` would reach this process.
     pub fn listens_at(&self, peer: Peer) -> bool {
         self.listening.get().is_some_and(|addresses| listener::is_among(addresses, peer.socket_addr()))
@@ -335,6 +343,7 @@ impl ServerStatus for Shared {
         State {
             is_authenticated: self.settings().access.is_authenticated(),
             reloads: self.reloads.get().cloned().unwrap_or_default(),
+            certificates: self.certificates.get().cloned().unwrap_or_default(),
         }
     }
 

@@ -108,11 +108,14 @@ pub fn changed_values() -> Value {
 /// Returns a value that is not the default of any option of this kind. `None` if the chart does not set such options.
 fn changed_option(kind: Kind) -> Option<Value> {
     Some(match kind {
-        Kind::Addresses | Kind::File | Kind::Action | Kind::Url => return None,
+        Kind::Addresses | Kind::Action | Kind::Url => return None,
+        Kind::File | Kind::Host | Kind::ClientNames => return None,
         Kind::Flag => true.into(),
         Kind::Ranges => json!(["127.1.3.0/24"]),
         Kind::Ports => "444,8444".into(),
         Kind::Names => json!(["svc", "example.com"]),
+        Kind::Hosts => json!(["psystrike.example", "10.0.0.1"]),
+        Kind::TlsVersion => "1.3".into(),
         Kind::Workers => 2.into(),
         Kind::Duration | Kind::DurationOrZero => "59s".into(),
         Kind::Count | Kind::CountOrZero => 999.into(),

@@ -34,7 +34,7 @@ use crate::http1::{
 pub struct Access {
     /// The addresses that may connect.
     pub clients: ClientRanges,
-    /// The accepted secrets; `None`: requests need none.
+    /// The accepted secrets, if any.
     pub tokens: Option<Arc<Tokens>>,
     /// Whether `/` and `/metrics` need credentials too.
     pub guards_pages: bool,

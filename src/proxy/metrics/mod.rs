@@ -1,10 +1,12 @@
 //! The counters, and the page that adds them up.
 
+mod certificate_expiry;
 mod counters;
 mod page;
 mod reload_status;
 
 pub use self::{
+    certificate_expiry::CertificateExpiry,
     counters::{Counter, Counters, Histogram},
     page::{BuildInfo, CONTENT_TYPE, Process, State, render},
     reload_status::ReloadStatus,
@@ -28,7 +30,9 @@ mod tests {
     fn page(workers: &[&Counters], process: &Process) -> String {
         let mut out = Vec::new();
         let reloads = vec![Arc::new(ReloadStatus::new("--file"))];
-        let state = State { is_authenticated: true, reloads };
+        let certificates = vec![Arc::new(CertificateExpiry::new("--certificate"))];
+        certificates[0].set(1_800_000_000);
+        let state = State { is_authenticated: true, reloads, certificates };
         render(&mut out, workers, BUILD_INFO, process, &state);
         String::from_utf8(out).unwrap()
     }

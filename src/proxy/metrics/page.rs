@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::{
+    certificate_expiry::CertificateExpiry,
     counters::{BUCKETS, CLASSES, Counter, Counters, Histogram, STATUSES},
     reload_status::ReloadStatus,
 };
@@ -67,6 +68,8 @@ pub struct State {
     pub is_authenticated: bool,
     /// The files that are read again when they change.
     pub reloads: Vec<Arc<ReloadStatus>>,
+    /// The certificates in use for TLS.
+    pub certificates: Vec<Arc<CertificateExpiry>>,
 }
 
 /// Selects a counter of a worker.
@@ -302,6 +305,13 @@ impl Text<'_> {
             "Whether scrapes need credentials.",
             u8::from(state.is_authenticated),
         );
+        const EXPIRY: &str = "psystrike_tls_certificate_expiry_timestamp_seconds";
+        if !state.certificates.is_empty() {
+            self.family(EXPIRY, "Time at which the certificates of this option expire.");
+        }
+        for certificate in &state.certificates {
+            self.sample(EXPIRY, format_args!("option=\"{}\"", certificate.option()), certificate.at());
+        }
         const SUCCESSFUL: &str = "psystrike_config_last_reload_successful";
         const AT: &str = "psystrike_config_last_reload_success_timestamp_seconds";
         if state.reloads.is_empty() {

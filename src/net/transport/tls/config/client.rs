@@ -90,3 +90,9 @@ impl Connector {
         }
     }
 }
+
+/// Returns whether a text is a DNS name or an IP address.
+#[cold]
+pub fn is_host(text: &str) -> bool {
+    ServerName::try_from(text).is_ok()
+}

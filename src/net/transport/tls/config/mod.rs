@@ -19,7 +19,7 @@ mod verify;
 
 pub use self::{
     authorities::Authorities,
-    client::{Connector, Name, PodTls, PodTrust},
+    client::{Connector, Name, PodTls, PodTrust, is_host},
     identity::Identity,
     provider::{Version, Versions},
     server::{Acceptor, ClientAuth, ServerTls},
