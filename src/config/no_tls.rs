@@ -47,3 +47,25 @@ impl TlsOptions {
         Ok(Vec::new())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    #[test]
+    fn options_for_tls_are_refused() {
+        for (argument, expected) in [
+            ("--tls-self-signed", "--tls-self-signed: this psystrike is built without TLS"),
+            ("--tls-cert=a", "--tls-cert \"a\": this psystrike is built without TLS"),
+            ("--pod-tls-skip-verify", "--pod-tls-skip-verify: this psystrike is built without TLS"),
+            ("--pod-tls-ca=a", "--pod-tls-ca \"a\": this psystrike is built without TLS"),
+        ] {
+            let error = parse(vec![argument.into()], |_| None).expect_err("no TLS");
+            assert_eq!(error.to_string(), expected);
+        }
+        assert!(parse(Vec::new(), |_| None).is_ok());
+        let off = |name: &str| (name == "PSYSTRIKE_TLS_SELF_SIGNED").then(|| OsString::from("false"));
+        assert!(parse(Vec::new(), off).is_ok());
+    }
+}

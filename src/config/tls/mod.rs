@@ -150,3 +150,80 @@ fn version(text: &str) -> Result<Version, &'static str> {
         _ => Err("expected 1.2 or 1.3"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Command, parse};
+
+    fn options(arguments: &[&str]) -> Result<TlsOptions, String> {
+        match parse(arguments.iter().map(OsString::from).collect(), |_| None) {
+            Ok(Command::Serve(config)) => Ok(config.tls),
+            Ok(other) => Err(format!("{other:?}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_refused() {
+        const CERT: &str = "--tls-cert=c";
+        const KEY: &str = "--tls-key=k";
+        const SELF_SIGNED: &str = "--tls-self-signed";
+        const NOT_A_HOST: &str = "\"a b\": expected a DNS name or an IP address";
+        for (arguments, expected) in [
+            (&[CERT][..], "--tls-cert requires --tls-key"),
+            (&[KEY], "--tls-key requires --tls-cert"),
+            (&[SELF_SIGNED, KEY], "--tls-key requires --tls-cert"),
+            (&[CERT, KEY, SELF_SIGNED], "--tls-self-signed and --tls-cert exclude each other"),
+            (&["--tls-name=a"], "--tls-name requires --tls-self-signed"),
+            (&[CERT, KEY, "--tls-name=a"], "--tls-name requires --tls-self-signed"),
+            (&[SELF_SIGNED, "--tls-name=a b"], NOT_A_HOST),
+            (&["--tls-client-ca=c"], "--tls-client-ca requires --tls-cert or --tls-self-signed"),
+            (&["--tls-min-version=1.3"], "--tls-min-version requires --tls-cert or --tls-self-signed"),
+            (&[SELF_SIGNED, "--tls-min-version=1.1"], "--tls-min-version \"1.1\": expected 1.2 or 1.3"),
+            (&[SELF_SIGNED, "--tls-client-san=a"], "--tls-client-san requires --tls-client-ca"),
+            (&[SELF_SIGNED, "--tls-client-ca=c", "--tls-client-san=a,,b"], "\"\": expected a name"),
+            (&[CERT, KEY, CERT], "--tls-cert: given more than once"),
+            (&["--pod-tls-cert=c"], "--pod-tls-cert requires --pod-tls-key"),
+            (&["--pod-tls-key=k"], "--pod-tls-key requires --pod-tls-cert"),
+            (&["--pod-tls-name=a"], "--pod-tls-name requires --pod-tls-ca"),
+            (&["--pod-tls-ca=c", "--pod-tls-name=a b"], NOT_A_HOST),
+            (
+                &["--pod-tls-skip-verify", "--pod-tls-ca=c"],
+                "--pod-tls-skip-verify and --pod-tls-ca exclude each other",
+            ),
+            (
+                &["--pod-tls-skip-verify", "--pod-tls-name=a"],
+                "--pod-tls-skip-verify and --pod-tls-name exclude each other",
+            ),
+            (
+                &[SELF_SIGNED, "--auth-metrics"],
+                "--auth-metrics requires --auth-token-file or --tls-client-ca",
+            ),
+        ] {
+            let error = options(arguments).expect_err("a contradiction");
+            assert!(error.ends_with(expected), "{arguments:?}: {error}");
+        }
+        let variable = |name: &str| (name == "PSYSTRIKE_TLS_CERT").then(|| OsString::from("c"));
+        let error = parse(Vec::new(), variable).expect_err("no key");
+        assert_eq!(error.to_string(), "PSYSTRIKE_TLS_CERT requires --tls-key");
+    }
+
+    #[test]
+    fn options_that_belong_together_are_accepted() {
+        let pods = ["--pod-tls-ca=a", "--pod-tls-name=10.0.0.1", "--pod-tls-cert=c", "--pod-tls-key=k"];
+        for arguments in [
+            &[][..],
+            &["--tls-cert=c", "--tls-key=k", "--tls-min-version=1.3"],
+            &["--tls-cert=c", "--tls-key=k", "--tls-client-ca=a", "--tls-client-san=a,b@c,spiffe://d/e"],
+            &["--tls-self-signed", "--tls-name=a.example,10.0.0.1", "--tls-name=::1"],
+            &["--tls-self-signed", "--tls-client-ca=a", "--auth-metrics"],
+            &pods,
+            &["--pod-tls-skip-verify", "--pod-tls-cert=c", "--pod-tls-key=k"],
+        ] {
+            options(arguments).unwrap_or_else(|error| panic!("{arguments:?}: {error}"));
+        }
+        let several = options(&["--tls-self-signed", "--tls-client-ca=a", "--tls-client-san=a,b"]);
+        assert_eq!(several.expect("valid").client_sans, ["a", "b"]);
+    }
+}

@@ -36,7 +36,11 @@ impl Authorities {
     /// None of them can be used.
     #[cold]
     pub fn from_pem(pem: &[u8]) -> Result<Self, String> {
-        let certificates = certificates(pem)?;
+        Self::new(certificates(pem)?)
+    }
+
+    #[cold]
+    pub(super) fn new(certificates: Vec<CertificateDer<'static>>) -> Result<Self, String> {
         let last = |last: u64, certificate: &CertificateDer<'_>| {
             last.max(Certificate::parse(certificate).map_or(0, |certificate| certificate.expires_at))
         };

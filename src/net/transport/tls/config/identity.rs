@@ -2,7 +2,11 @@
 //!
 //! Owns which keys are accepted. Nothing of a key is in its errors.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
 use rustls::{
@@ -14,7 +18,7 @@ use rustls::{
 use super::{authorities::certificates, certificate::Certificate, provider::provider};
 
 /// How long a self-signed certificate is valid. A new one is made at each start.
-const SELF_SIGNED_DAYS: u32 = 3650;
+const SELF_SIGNED_VALID: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 
 /// A certificate with its chain, and its key.
 #[derive(Clone)]
@@ -51,8 +55,7 @@ impl Identity {
         let mut params = CertificateParams::new(names).map_err(failed)?;
         let now = SystemTime::now();
         params.not_before = now.into();
-        params.not_after =
-            (now + std::time::Duration::from_secs(u64::from(SELF_SIGNED_DAYS) * 86_400)).into();
+        params.not_after = (now + SELF_SIGNED_VALID).into();
         params.distinguished_name.push(DnType::CommonName, "psystrike");
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -62,7 +65,10 @@ impl Identity {
     }
 
     #[cold]
-    fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, String> {
+    pub(super) fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, String> {
         let parsed = chain.iter().map(|certificate| Certificate::parse(certificate));
         let parsed = parsed.collect::<Option<Vec<_>>>().ok_or("invalid certificate")?;
         let expires_at = parsed.iter().map(|certificate| certificate.expires_at).min().unwrap_or_default();
@@ -78,7 +84,8 @@ impl Identity {
             Err(Error::InconsistentKeys(_)) => {
                 return Err("the key does not belong to the (first) certificate".to_owned());
             }
-            Err(error) => return Err(error.to_string()),
+            // It has been parsed above, but webpki is stricter.
+            Err(_) => return Err("the certificate cannot be used; expected X.509 version 3".to_owned()),
         }
         Ok(Self { certified: Arc::new(certified), names, expires_at })
     }

@@ -15,6 +15,8 @@ mod client;
 mod identity;
 mod provider;
 mod server;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use self::{
