@@ -98,8 +98,9 @@ fn every_panel_has_a_position_a_unit_and_a_description() {
 fn queries_use_only_exported_metrics() {
     let scratch = Scratch::new("grafana-metrics");
     let file = scratch.write("token", "of-a-secret-0123456789");
-    // Some metrics exist only with a file.
-    let psystrike = Psystrike::start(&["--auth-token-file", file.to_str().expect("a path")]);
+    // Some metrics exist only with a file or a certificate.
+    let psystrike =
+        Psystrike::start(&["--tls-self-signed", "--auth-token-file", file.to_str().expect("a path")]);
     let page = exposition::parse(&psystrike.get("/metrics").text());
     let exported = |name: &str| page.keys().any(|labels| labels["__name__"] == name);
     let mut shown = BTreeSet::new();
@@ -171,6 +172,7 @@ fn a_real_prometheus_answers_every_query() {
         "--allow",
         "127.11.0.0/16",
         "--allow-connect",
+        "--tls-self-signed",
         "--auth-token-file",
         file.to_str().expect("a path"),
     ]);

@@ -9,6 +9,7 @@ use super::{
     files::Reloads,
     options::Opt,
     source::{Source, UsageError},
+    tls::TlsOptions,
 };
 use crate::{
     net::shared::Shared,
@@ -18,7 +19,6 @@ use crate::{
             clients::ClientRanges,
             tokens::{FILE_BYTES_MAX, SECRET_BYTES_ADVISED, Tokens},
         },
-        pods::Pods,
         policy,
     },
 };
@@ -30,24 +30,25 @@ pub struct AccessFiles {
     pub tokens: Option<PathBuf>,
 }
 
-/// Reads the options for access control. The files are not read yet. `client_certificates`: whether they
-/// are verified.
+/// Reads the options for access control. The files are not read yet.
 #[cold]
 pub(super) fn access<V: Fn(&str) -> Option<OsString>>(
     source: &mut Source<V>,
-    client_certificates: bool,
+    tls: &TlsOptions,
 ) -> Result<(Access, AccessFiles), UsageError> {
     let clients = ClientRanges::new(source.list(Opt::AllowClients, policy::parse_range)?);
     let tokens = source.optional(Opt::AuthTokenFile, |text| Ok::<_, &str>(PathBuf::from(text)))?;
     let guards_pages = source.flag(Opt::AuthMetrics)?;
-    if guards_pages && tokens.is_none() && !client_certificates {
+    if guards_pages && tokens.is_none() && !tls.verifies_clients() {
         let (flag, file) = (Opt::AuthMetrics.name(), Opt::AuthTokenFile.name());
         return Err(UsageError(format!("{flag} requires {file} or {}", Opt::TlsClientCa.name())));
     }
     let encrypted_only = source.flag(Opt::TlsOnly)?;
-    if encrypted_only && !Pods::HAS_TLS {
-        return Err(source.without_tls(Opt::TlsOnly));
+    if encrypted_only && !tls.serves_clients() {
+        let (name, certificate) = (source.name(Opt::TlsOnly), Opt::TlsCert.name());
+        return Err(UsageError(format!("{name} requires {certificate} or {}", Opt::TlsSelfSigned.name())));
     }
+    let client_certificates = tls.verifies_clients();
     let access = Access { clients, guards_pages, encrypted_only, client_certificates, ..Access::default() };
     Ok((access, AccessFiles { tokens }))
 }
@@ -120,18 +121,7 @@ pub fn log_access(access: &Access, listens_beyond_loopback: bool) {
 
 #[cfg(test)]
 mod tests {
-    use pico_args::Arguments;
-
     use super::*;
-
-    #[test]
-    fn tls_only_needs_tls() {
-        let arguments = Arguments::from_vec(vec![Opt::TlsOnly.name().into()]);
-        let encrypted_only =
-            access(&mut Source::new(arguments, |_| None)).map(|(access, _)| access.encrypted_only);
-        let without = UsageError("--tls-only: this psystrike is built without TLS".to_owned());
-        assert_eq!(encrypted_only, if cfg!(feature = "tls") { Ok(true) } else { Err(without) });
-    }
 
     #[test]
     fn secrets_are_described_by_their_names() {

@@ -123,7 +123,7 @@ pub fn parse(
     let listen = source.list(Opt::Listen, address)?;
     let workers = source.one(Opt::Workers, workers)?;
     let tls = tls::tls(&mut source)?;
-    let (access, access_files) = access::access(&mut source, tls.verifies_clients())?;
+    let (access, access_files) = access::access(&mut source, &tls)?;
     let (policy, pods, timeouts) = (policy(&mut source)?, pods(&mut source)?, timeouts(&mut source)?);
     let connect_ports = connect_ports(&mut source, policy.ports())?;
     let warnings = timeouts::warnings(&source, &timeouts, connect_ports.is_some());

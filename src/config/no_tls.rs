@@ -29,6 +29,11 @@ pub(super) fn tls<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Re
 }
 
 impl TlsOptions {
+    /// Returns whether clients can use TLS.
+    pub fn serves_clients(&self) -> bool {
+        false
+    }
+
     /// Returns whether the certificates of clients are verified.
     pub fn verifies_clients(&self) -> bool {
         false
@@ -56,6 +61,7 @@ mod tests {
     #[test]
     fn options_for_tls_are_refused() {
         for (argument, expected) in [
+            ("--tls-only", "--tls-only: this psystrike is built without TLS"),
             ("--tls-self-signed", "--tls-self-signed: this psystrike is built without TLS"),
             ("--tls-cert=a", "--tls-cert \"a\": this psystrike is built without TLS"),
             ("--pod-tls-skip-verify", "--pod-tls-skip-verify: this psystrike is built without TLS"),

@@ -196,7 +196,7 @@ options! {
         "Require one of the secrets in this file, which has one on each line: as a bearer token, or as the password \
          of any user. The file is read again when it changes, and on SIGHUP";
     AuthMetrics "--auth-metrics" Flag Access Text("off")
-        "Require a secret for `/` and `/metrics` too, but never for `/healthz` and `/readyz`";
+        "Require credentials for `/` and `/metrics` too, but never for `/healthz` and `/readyz`";
     TlsOnly "--tls-only" Flag Access Text("off")
         "Refuse requests over plain HTTP, except for `/healthz` and `/readyz`";
 
@@ -238,7 +238,8 @@ options! {
          or `client`, which is the scheme of the request to psystrike";
 
     PodTlsCa "--pod-tls-ca" File Destinations Text("none, which trusts no certificate")
-        "Trust the certificates of pods that one of the CAs in this file signed. The file is read again when it changes";
+        "Trust the certificates of pods that one of the CAs in this file signed. The file is read again when it \
+         changes";
     PodTlsName "--pod-tls-name" Host Destinations Text("the pod's name or address, as requested")
         "Name that the certificates of all pods must have";
     PodTlsSkipVerify "--pod-tls-skip-verify" Flag Destinations Text("off")

@@ -144,12 +144,6 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
         Ok(self.arguments.contains(option.name()) || by_variable)
     }
 
-    /// Returns the error for an option that needs TLS, in a psystrike that is built without it.
-    #[cold]
-    pub(super) fn without_tls(&self, option: Opt) -> UsageError {
-        UsageError(format!("{}: this psystrike is built without TLS", self.name(option)))
-    }
-
     /// Rejects the arguments left after all options were read.
     #[cold]
     pub(super) fn finish(self) -> Result<(), UsageError> {

@@ -227,7 +227,9 @@ impl ForPods {
 }
 
 /// Separates pooled connections that were verified as configured before from those of now.
-fn begin_generation(_: &mut Settings) {}
+fn begin_generation(settings: &mut Settings) {
+    settings.pods.tls_generation += 1;
+}
 
 /// Returns the names for a self-signed certificate: those by which clients may reach this machine.
 #[cold]

@@ -40,6 +40,11 @@ enum OwnCertificate {
 }
 
 impl TlsOptions {
+    /// Returns whether clients can use TLS.
+    pub fn serves_clients(&self) -> bool {
+        !matches!(self.certificate, OwnCertificate::None)
+    }
+
     /// Returns whether the certificates of clients are verified.
     pub fn verifies_clients(&self) -> bool {
         self.client_ca.is_some()
@@ -175,6 +180,7 @@ mod tests {
             (&[KEY], "--tls-key requires --tls-cert"),
             (&[SELF_SIGNED, KEY], "--tls-key requires --tls-cert"),
             (&[CERT, KEY, SELF_SIGNED], "--tls-self-signed and --tls-cert exclude each other"),
+            (&["--tls-only"], "--tls-only requires --tls-cert or --tls-self-signed"),
             (&["--tls-name=a"], "--tls-name requires --tls-self-signed"),
             (&[CERT, KEY, "--tls-name=a"], "--tls-name requires --tls-self-signed"),
             (&[SELF_SIGNED, "--tls-name=a b"], NOT_A_HOST),

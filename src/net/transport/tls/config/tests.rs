@@ -76,7 +76,7 @@ fn pods(trust: PodTrust) -> PodTls {
 /// Makes a handshake with a server that is requested as `pod.example`. Returns both sides at its end.
 fn handshake(server: &ServerTls, pods: &PodTls) -> Result<(ServerConnection, ClientConnection), Error> {
     let connector = Connector::new(pods).expect("a connector");
-    let name = connector.name.unwrap_or_else(|| ServerName::try_from("pod.example").expect("a name"));
+    let name = connector.name_of(Some("pod.example"), [127, 0, 0, 1].into()).expect("a name");
     handshake_of(server, connector.config, name)
 }
 
@@ -209,6 +209,8 @@ fn pods_are_trusted_as_configured() {
     let authority = authority.self_signed(&key).expect("a certificate").der().clone();
     let signed = || PodTrust::SignedBy(ca.authorities());
     let itself = Authorities::new(vec![authority.clone()]).expect("a CA");
+    let alone = Identity::self_signed(&["pod.example".to_owned()]).expect("a name");
+    let pinned = Authorities::new(alone.certified.cert.clone()).expect("a certificate");
     for (what, identity, trust, expected) in [
         ("signed", ca.named(&["pod.example"]), signed(), None),
         (
@@ -226,6 +228,7 @@ fn pods_are_trusted_as_configured() {
             PodTrust::SignedBy(itself),
             Some("CaUsedAsEndEntity"),
         ),
+        ("pinned", alone, PodTrust::SignedBy(pinned), None),
         ("any, of a CA", identity(&authority, &key).expect("valid"), PodTrust::Any, None),
         ("any, expired", other.sign(&expired), PodTrust::Any, None),
         ("any, another name", other.named(&["b.example"]), PodTrust::Any, None),
