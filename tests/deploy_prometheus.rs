@@ -279,11 +279,13 @@ fn the_kernels_memory_per_connection_is_that_of_sizing() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "tls"), ignore = "documents and dashboards are those of a build with TLS")]
 fn rules_use_only_exported_metrics() {
     let scratch = Scratch::new("rules-metrics");
     let file = scratch.write("token", "of-a-secret-0123456789");
     // Some metrics exist only with a file.
-    let psystrike = Psystrike::start(&["--auth-token-file", file.to_str().expect("a path")]);
+    let psystrike =
+        Psystrike::start(&["--tls-self-signed", "--auth-token-file", file.to_str().expect("a path")]);
     let page = exposition::parse(&psystrike.get("/metrics").text());
     let exported = |name: &str| page.keys().any(|labels| labels["__name__"] == name);
     let recorded: BTreeSet<String> = rules("record").into_iter().map(|(name, _)| name).collect();

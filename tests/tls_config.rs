@@ -204,6 +204,35 @@ fn an_expired_certificate_is_used_with_a_warning() {
     assert!(psystrike.metric(&series("tls_certificate_expiry_timestamp_seconds", "--tls-cert")) > 1.7e9);
 }
 
+#[test]
+fn plain_http_does_not_get_around_client_certificates() {
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = Scratch::new("tls-plain");
+    make(&scratch, "ca", EC);
+    let secret = scratch.write("token", "of-a-secret-0123456789");
+    let tokens = format!("--auth-token-file={}", secret.display());
+    for (arguments, with_secret) in
+        [(vec!["--tls-self-signed"], 401), (vec!["--tls-self-signed", &tokens], 403)]
+    {
+        let psystrike = start_with(&scratch, &[("--tls-client-ca", "ca.crt")], &arguments);
+        let ask = |target: &str, fields: &str| {
+            let mut client = psystrike.client();
+            client.send(format!("GET {target} HTTP/1.1\r\nHost: psystrike\r\n{fields}\r\n"));
+            client.response().expect("a response").status()
+        };
+        let bearer = "Authorization: Bearer of-a-secret-0123456789\r\n";
+        assert_eq!(ask("/pods/192.0.2.1/80/metrics", ""), 401);
+        assert_eq!(ask("http://192.0.2.1:80/metrics", ""), 407);
+        assert_eq!(ask("/pods/192.0.2.1/80/metrics", bearer), with_secret, "403: not an allowed destination");
+        assert_eq!((ask("/healthz", ""), ask("/readyz", ""), ask("/metrics", "")), (200, 200, 200));
+    }
+    let guarded = ["--tls-self-signed", "--auth-metrics"];
+    let psystrike = start_with(&scratch, &[("--tls-client-ca", "ca.crt")], &guarded);
+    assert_eq!((psystrike.get("/metrics").status(), psystrike.get("/healthz").status()), (401, 200));
+}
+
 /// As Kubernetes replaces the files of a Secret.
 fn swap(scratch: &Scratch, to: &str) {
     symlink(to, scratch.path("..new")).expect("a link");

@@ -2,12 +2,12 @@
 //!
 //! Owns the use of certificates and keys. Never reads a file:
 //!
-//! - [`identity`]: our own certificate, and its key;
-//! - [`authorities`]: the certificates of the CAs that we trust;
-//! - [`certificate`]: the names in a certificate, and when it expires;
-//! - [`server`]: for clients; [`client`]: for pods;
-//! - [`verify`]: certificates that are accepted without a CA, and names of clients;
-//! - [`provider`]: the cryptography, and the versions of TLS.
+//! - `identity`: our own certificate, and its key;
+//! - `authorities`: the certificates of the CAs that we trust;
+//! - `certificate`: the names in a certificate, and when it expires;
+//! - `server`: for clients; `client`: for pods;
+//! - `verify`: certificates that are accepted without a CA, and names of clients;
+//! - `provider`: the cryptography, and the versions of TLS.
 
 mod authorities;
 mod certificate;
