@@ -77,7 +77,7 @@ fn kinds_and_formats_of_keys_are_accepted() {
         ("ed25519", PKCS8, None),
     ] {
         make(&scratch, "made", kind);
-        openssl(&scratch, &format!("{convert}"));
+        openssl(&scratch, convert);
         copy(&scratch, "made.crt", "tls.crt");
         let Some(expected) = expected else {
             let psystrike = start_with(&scratch, &CERTIFICATE, &[]);
