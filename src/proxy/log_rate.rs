@@ -153,7 +153,7 @@ impl LogRate {
             due.push(Unreported { subject: *subject, pod: *pod, suppressed });
         }
         let subjects = Outcome::ALL.iter().map(|&outcome| Subject::Outcome(outcome));
-        let subjects = subjects.chain([Subject::RefusedClient]);
+        let subjects = subjects.chain([Subject::RefusedClient, Subject::Tls]);
         for (subject, OfSubject { since, suppressed, .. }) in subjects.zip(&mut self.subjects) {
             let Some(since) = *since else { continue };
             let suppressed = Suppressed { lines: 0, other_pods: take(since, suppressed) };

@@ -17,7 +17,7 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use super::{counters::STATUSES, *};
-    use crate::proxy::{events::Report, outcome::Outcome, peer::Peer, route::RouteName};
+    use crate::proxy::{events::Report, outcome::Outcome, peer::Peer, route::RouteName, tls_fault::TlsFault};
 
     const BUILD_INFO: BuildInfo = BuildInfo {
         version: "1.2.3",
@@ -61,6 +61,7 @@ mod tests {
         two.record(&Report { status: 502, ..report(Outcome::MalformedResponseBody, 404, 0) });
         two.record(&report(Outcome::ResponseTimeout, 504, 9_500));
         two.record(&report(Outcome::ClientTimeout, 499, 180_000));
+        one.tls_failures[TlsFault::NotTls as usize].add(1);
         one.clients.add(3);
         two.clients.add(2);
         two.clients.sub(1);
@@ -92,6 +93,9 @@ mod tests {
             "psystrike_config_last_reload_successful{option=\"--file\"} 0",
             "psystrike_config_last_reload_success_timestamp_seconds{option=\"--file\"} 0",
             "psystrike_client_connections_refused_total 0",
+            "psystrike_tls_handshakes_total 0",
+            "psystrike_tls_failures_total{reason=\"not_tls\"} 1",
+            "psystrike_tls_failures_total{reason=\"timeout\"} 0",
             "psystrike_client_connections 4",
             "psystrike_client_connections_max 7",
             "psystrike_log_lines_lost_total{reason=\"queue_full\"} 0",

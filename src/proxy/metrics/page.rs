@@ -19,6 +19,7 @@ use crate::proxy::{
     log_losses::LogLoss,
     outcome::{Class, Outcome},
     route::RouteName,
+    tls_fault::TlsFault,
     tunnel::TunnelEnd,
 };
 
@@ -89,6 +90,9 @@ const NUMBERS: [(&str, &str, Count); 11] = [
         "Total client connections closed because --allow-clients does not allow their address.",
         |worker| &worker.clients_refused,
     ),
+    ("psystrike_tls_handshakes_total", "Total TLS handshakes completed with clients.", |worker| {
+        &worker.tls_handshakes
+    }),
     ("psystrike_pod_connections_opened_total", "Total pod connections opened.", |worker| {
         &worker.upstreams_opened
     }),
@@ -146,6 +150,7 @@ pub fn render(
     page.sample("psystrike_pod_connections", format_args!("state=\"active\""), active);
     page.sample("psystrike_pod_connections", format_args!("state=\"idle\""), idle);
 
+    page.tls_failures();
     page.tunnels();
 
     page.family("psystrike_log_lines_lost_total", "Total log lines lost, by reason.");
@@ -247,6 +252,16 @@ impl Text<'_> {
         for (at, class) in CLASSES.into_iter().enumerate() {
             let count = self.sum(|worker| &worker.pod_responses[at]);
             self.put(&[NAME, "{class=\"", class, "\"} "]);
+            self.value(count);
+        }
+    }
+
+    fn tls_failures(&mut self) {
+        const NAME: &str = "psystrike_tls_failures_total";
+        self.family(NAME, "Total failures of TLS with clients, by reason. Most are within the handshake.");
+        for fault in TlsFault::ALL {
+            let count = self.sum(|worker| &worker.tls_failures[*fault as usize]);
+            self.put(&[NAME, "{reason=\"", fault.label(), "\"} "]);
             self.value(count);
         }
     }
