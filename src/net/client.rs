@@ -10,6 +10,7 @@ use super::{
 };
 use crate::proxy::{
     events::{ClientFacts, Side, Wants},
+    metrics::Counters,
     session::Session,
     timers::SessionTimers,
     timestamp::Timestamp,
@@ -94,17 +95,16 @@ impl<S: Transport> Client<S> {
         self.outbox.is_stalled() || self.stream.channel().has_unsent()
     }
 
-    /// Notes what the handshake showed about the client. Returns whether it was completed just now.
+    /// Notes what the handshake showed about the client, once it is complete.
     #[inline]
-    pub(super) fn note_tls(&mut self) -> bool {
-        let Some(tls) = self.stream.channel().tls() else { return false };
+    pub(super) fn note_tls(&mut self, counters: &Counters) {
+        let Some(tls) = self.stream.channel().tls() else { return };
         self.unsettled |= tls.held_bytes() > 0;
-        let is_new = !self.facts.is_encrypted && !tls.is_handshaking();
-        if is_new {
+        if !self.facts.is_encrypted && !tls.is_handshaking() {
             self.facts.is_encrypted = true;
             self.facts.has_proven_itself = tls.has_verified_peer();
+            counters.tls_handshakes.add(1);
         }
-        is_new
     }
 
     /// Returns whether it is stalled or, before a close, has yet to acknowledge bytes in the kernel.

@@ -12,6 +12,7 @@
 //! - `runner`: runs one session until nothing moves, its turn is over, or the worker has to act; its `response` moves a
 //!   response from a pod's connection to a client's, its `tunnel` bytes in both directions;
 //! - [`client`]: a client's connection and its state;
+//! - `handshakes`: the clients in a TLS handshake;
 //! - [`upstreams`]: pod connections: opened, pooled, closed;
 //! - [`network`]: the interface that creates sockets and pipes;
 //! - [`transfer`]: moves bytes to one side of a session, copied or through a pipe;
@@ -32,6 +33,7 @@
 pub mod cgroup;
 pub mod client;
 pub mod event_loop;
+mod handshakes;
 pub mod listener;
 pub mod lookups;
 pub mod network;

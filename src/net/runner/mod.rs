@@ -226,9 +226,7 @@ impl<N: Network> Runner<'_, N> {
         } else {
             self.client.stream.read(&mut scratch[held..REQUEST_HEAD_BYTES_MAX.min(held + room)])
         };
-        if self.client.note_tls() {
-            self.counters.tls_handshakes.add(1);
-        }
+        self.client.note_tls(self.counters);
         let bytes = match read {
             Ok(Received::Bytes(bytes)) => &mut scratch[..held + bytes],
             Ok(Received::NotReady) => return Move::Nothing,

@@ -2,8 +2,8 @@
 //!
 //! Owns every connection of its worker, and performs the actions that sessions request: `admission` handles clients
 //! that arrive, wait for a place and leave, `handshakes` their TLS handshakes, `buffers` the bytes held for them,
-//! `upstream` their pods' connections, `names` the addresses that they wait for. `super::runner` moves bytes; readiness and time come from
-//! [`super::event_loop`], or a simulation.
+//! `upstream` their pods' connections, `names` the addresses that they wait for. `super::runner` moves bytes; readiness
+//! and time come from [`super::event_loop`], or a simulation.
 
 mod admission;
 mod buffers;
@@ -13,9 +13,9 @@ mod upstream;
 
 use std::{mem, net::SocketAddr, sync::Arc, time::Duration};
 
-use self::handshakes::{HANDSHAKE_BYTES, Handshakes};
 use super::{
     client::Client,
+    handshakes::{HANDSHAKE_BYTES, Handshakes},
     network::{Network, Token},
     pending_names::PendingNames,
     run_queue::RunQueue,

@@ -77,7 +77,7 @@ pub struct State {
 type Count = fn(&Counters) -> &Counter;
 
 /// Counters and gauges without labels: name, help text and counter.
-const NUMBERS: [(&str, &str, Count); 11] = [
+const NUMBERS: [(&str, &str, Count); 12] = [
     ("psystrike_client_sent_bytes_total", "Total bytes sent to clients, including headers.", |worker| {
         &worker.client_sent_bytes
     }),

@@ -1,6 +1,7 @@
 //! TLS between the content of a connection and its socket.
 //!
-//! Owns no socket: each call is lent it. Owns the bytes that wait on the connection: part of a record, content that was not read yet, and records that the
+//! Owns no socket: each call is lent it. Owns the bytes that wait on the connection: part of a record, content that was
+//! not read yet, and records that the
 //! peer's side of the kernel has no room for. An idle connection has none. Bytes pass through scratch memory of the
 //! thread, which holds nothing between two calls.
 
@@ -15,12 +16,11 @@ use rustls::pki_types::ServerName;
 
 use super::{
     config::{Acceptor, Connector},
-    engine::{CONTENT_BYTES_MAX, Engine, RECORD_BYTES_MAX},
+    engine::{Engine, RECORD_BYTES_MAX},
+    parts::Parts,
 };
 use crate::{net::transport::Transport, proxy::tls_fault::TlsFault};
 
-/// Maximum number of bytes encrypted at once, and so the maximum held of a write to a slow peer.
-const WRITE_BYTES_MAX: usize = 4 * CONTENT_BYTES_MAX;
 /// Maximum number of bytes read at once.
 const READ_BYTES_MAX: usize = 64 * 1024 + RECORD_BYTES_MAX;
 /// Maximum number of bytes held of an incomplete handshake message: as much as rustls accepts.
@@ -349,7 +349,7 @@ impl TlsLayer {
     pub fn write(&mut self, socket: &mut impl Transport, from: &[IoSlice<'_>]) -> io::Result<usize> {
         self.flush(socket)?;
         let mut taken = 0;
-        let mut parts = Parts { parts: from, at: 0 };
+        let mut parts = Parts::new(from);
         SCRATCH.with_borrow_mut(|scratch| {
             while !self.has_unsent() {
                 let bytes = self.encrypt(socket, &mut parts, scratch)?;
@@ -455,47 +455,5 @@ fn write(socket: &mut impl Transport, bytes: &[u8]) -> io::Result<usize> {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
             written => return written,
         }
-    }
-}
-
-/// Content to be sent, in parts.
-struct Parts<'p> {
-    parts: &'p [IoSlice<'p>],
-    /// How much of the first part was sent.
-    at: usize,
-}
-
-impl<'p> Parts<'p> {
-    /// Returns the next portion. Small parts are joined in `scratch`, so that a head and its body are one record.
-    fn next<'s>(&mut self, scratch: &'s mut Vec<u8>) -> &'s [u8]
-    where
-        'p: 's,
-    {
-        scratch.clear();
-        while let Some(rest) = self.first() {
-            if scratch.is_empty() && (rest.len() >= CONTENT_BYTES_MAX || self.parts.len() == 1) {
-                let portion = &rest[..rest.len().min(WRITE_BYTES_MAX)];
-                self.at += portion.len();
-                return portion;
-            }
-            let portion = &rest[..rest.len().min(CONTENT_BYTES_MAX - scratch.len())];
-            if portion.is_empty() {
-                break;
-            }
-            scratch.extend_from_slice(portion);
-            self.at += portion.len();
-        }
-        scratch
-    }
-
-    /// Returns the rest of the first part that has one.
-    fn first(&mut self) -> Option<&'p [u8]> {
-        while let [first, rest @ ..] = self.parts {
-            if self.at < first.len() {
-                return Some(&first[self.at..]);
-            }
-            (self.parts, self.at) = (rest, 0);
-        }
-        None
     }
 }
