@@ -1,7 +1,8 @@
 //! TLS handshakes with clients: ends one if too many are in progress, and reports why they fail.
 //!
-//! [`crate::net::handshakes`] owns the limit. A handshake takes as long as dozens of scrapes, so it runs like a long response ([`Client::is_bulk`]): after clients
-//! with little to do, and only a few in one turn. Its deadline is that of the first request's head.
+//! [`crate::net::handshakes`] owns the limit. A handshake takes as long as dozens of scrapes, so it runs like a long
+//! response ([`Client::is_bulk`]): after clients with little to do, and only a few in one turn. Its deadline is that of
+//! the first request's head.
 
 use super::Worker;
 use crate::{

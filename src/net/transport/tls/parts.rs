@@ -20,7 +20,8 @@ impl<'p> Parts<'p> {
         Self { parts, at: 0 }
     }
 
-    /// Returns the next portion; empty at the end. Small parts are joined in `scratch`, so that a head and its body are one record.
+    /// Returns the next portion; empty at the end. Small parts are joined in `scratch`, so that a head and its body are
+    /// one record.
     pub(super) fn next<'s>(&mut self, scratch: &'s mut Vec<u8>) -> &'s [u8]
     where
         'p: 's,
