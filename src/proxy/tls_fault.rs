@@ -62,8 +62,8 @@ faults! {
     Closed "closed" false "connection closed in the handshake";
     /// The handshake was not complete in time.
     Timeout "timeout" false "handshake not complete in time";
-    /// Too many handshakes were in progress, and this one began first.
-    TooMany "too_many" false "too many handshakes";
+    /// Too many handshakes were in progress, and this one began first, or there were too many clients.
+    TooMany "too_many" false "too many handshakes or clients";
     /// The peer broke the protocol, or a record was modified.
     Protocol "protocol" false "protocol error";
     /// The peer sent another alert.

@@ -23,8 +23,8 @@ use crate::{net::transport::Transport, proxy::tls_fault::TlsFault};
 
 /// Maximum number of bytes read at once.
 const READ_BYTES_MAX: usize = 64 * 1024 + RECORD_BYTES_MAX;
-/// Maximum number of bytes held of an incomplete handshake message: as much as rustls accepts.
-const INCOMPLETE_BYTES_MAX: usize = 64 * 1024 + RECORD_BYTES_MAX;
+/// Maximum number of bytes held of an incomplete record or handshake message. Chains of certificates are shorter.
+const INCOMPLETE_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { incoming: Vec::new(), outgoing: Vec::new() }) };
@@ -347,6 +347,11 @@ impl TlsLayer {
     /// # Errors
     /// `WouldBlock` if earlier records wait; a fault; as the socket.
     pub fn write(&mut self, socket: &mut impl Transport, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.engine.is_handshaking() {
+            // Only a client that is turned away gets a response before its request, and it cannot read that yet.
+            let fault = *self.fault.get_or_insert(TlsFault::TooMany);
+            return Err(error(fault));
+        }
         self.flush(socket)?;
         let mut taken = 0;
         let mut parts = Parts::new(from);
