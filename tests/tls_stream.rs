@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// As much as a slow machine runs in a few seconds.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 100;
 
 /// Returns DER as PEM (RFC 7468).
 fn pem(label: &str, der: &[u8]) -> String {
@@ -135,7 +135,7 @@ impl Run {
         let wire = Wire::new(random);
         let mut sides = configs.sides(&wire, random);
         for side in &mut sides {
-            let most = random.pick(&[1, 50, 5_000, 60_000, 150_000]);
+            let most = random.pick(&[1, 50, 500, 5_000, 5_000, 40_000, 150_000]);
             side.traffic().to_send = (0..random.below(most)).map(|_| random.byte()).collect();
         }
         let cut = random.below(2);
