@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// As much as a slow machine runs in a few seconds.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 300;
 
 /// Returns DER as PEM (RFC 7468).
 fn pem(label: &str, der: &[u8]) -> String {

@@ -151,12 +151,17 @@ impl Transport for Socket {
         if state.is_reset || direction.ended {
             return Err(ErrorKind::ConnectionReset.into());
         }
-        let all: Vec<u8> = from.iter().flat_map(|part| part.iter().copied()).collect();
+        let all: usize = from.iter().map(|part| part.len()).sum();
         let free = direction.room.saturating_sub(direction.in_flight.len() + direction.arrived.len());
-        let taken = all.len().min(free);
-        direction.lacked_room |= taken < all.len();
-        direction.in_flight.extend(&all[..taken]);
-        if taken == 0 && !all.is_empty() { Err(ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+        let taken = all.min(free);
+        direction.lacked_room |= taken < all;
+        let mut left = taken;
+        for part in from {
+            let bytes = part.len().min(left);
+            direction.in_flight.extend(&part[..bytes]);
+            left -= bytes;
+        }
+        if taken == 0 && all > 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(taken) }
     }
 
     fn connected(&mut self) -> io::Result<bool> {
