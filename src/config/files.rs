@@ -26,6 +26,9 @@ const INTERVAL: Duration = Duration::from_secs(3);
 /// it has changed nothing. Neither the description nor the error may have anything secret.
 pub type Apply = Box<dyn FnMut(&[Vec<u8>]) -> Result<String, String>>;
 
+/// As [`Apply`], for files that are known only from the content of another. Its errors name the file.
+pub type ApplyAny = Box<dyn FnMut(&mut FileReader<'_>) -> Result<String, String>>;
+
 /// All files that are read again when they change.
 #[derive(Default)]
 pub struct Reloads {
@@ -36,7 +39,8 @@ pub struct Reloads {
 /// The files that are used together, such as a certificate and its key.
 struct Reload {
     files: Vec<WatchedFile>,
-    apply: Apply,
+    bytes_max: usize,
+    apply: ApplyAny,
     status: Arc<ReloadStatus>,
     /// The error that was logged last, while it lasts.
     error: Option<String>,
@@ -53,12 +57,31 @@ impl Reloads {
         option: &'static str,
         paths: &[PathBuf],
         bytes_max: usize,
-        apply: Apply,
+        mut apply: Apply,
     ) -> Result<(), String> {
-        let watch = |path: &PathBuf| WatchedFile { path: path.clone(), bytes_max, version: None };
+        let paths = paths.to_vec();
+        let apply = move |reader: &mut FileReader<'_>| {
+            let contents = paths.iter().map(|path| reader.read(path)).collect::<Result<Vec<_>, _>>()?;
+            let paths = || paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+            apply(&contents).map_err(|error| format!("{}: {error}", paths().join(", ")))
+        };
+        self.load_any(option, bytes_max, Box::new(apply))
+    }
+
+    /// As [`Self::load`], for all files that `apply` reads.
+    ///
+    /// # Errors
+    /// The option, the file and the fault.
+    #[cold]
+    pub fn load_any(
+        &mut self,
+        option: &'static str,
+        bytes_max: usize,
+        apply: ApplyAny,
+    ) -> Result<(), String> {
         let status = Arc::new(ReloadStatus::new(option));
-        let mut reload = Reload { files: paths.iter().map(watch).collect(), apply, status, error: None };
-        let description = reload.load().map_err(|error| format!("{option} {error}"))?;
+        let mut reload = Reload { files: Vec::new(), bytes_max, apply, status, error: None };
+        let description = reload.load(true).map_err(|error| format!("{option} {error}"))?;
         reload.succeeded(&description);
         self.all.push(reload);
         self.checked = Some(Instant::now());
@@ -101,23 +124,19 @@ impl Reload {
         self.error.is_some() || self.files.iter().any(WatchedFile::has_changed)
     }
 
-    fn load(&mut self) -> Result<String, String> {
-        let contents = self.files.iter_mut().map(|file| {
-            let read = file.read();
-            read.map_err(|error| format!("{}: {error}", file.path.display()))
-        });
-        let contents = contents.collect::<Result<Vec<_>, _>>()?;
-        let paths = || self.files.iter().map(|file| file.path.display().to_string()).collect::<Vec<_>>();
-        (self.apply)(&contents).map_err(|error| format!("{}: {error}", paths().join(", ")))
+    /// Reads the files. The first reading may wait for the writer of a pipe; nothing later may wait.
+    fn load(&mut self, may_wait: bool) -> Result<String, String> {
+        self.files.clear();
+        let mut reader = FileReader { files: &mut self.files, bytes_max: self.bytes_max, may_wait };
+        (self.apply)(&mut reader)
     }
 
     #[cold]
     fn reload(&mut self) {
-        // The first reading may wait for the writer of a pipe; nothing later may wait.
-        if self.files.iter().any(|file| file.is_special()) {
+        if self.files.iter().any(|file| is_special(&file.path)) {
             return;
         }
-        match self.load() {
+        match self.load(false) {
             Ok(description) => self.succeeded(&description),
             Err(error) => self.failed(error),
         }
@@ -138,11 +157,37 @@ impl Reload {
     }
 }
 
-/// A file, and the version of it that was read.
+/// A file, and the version of it that was read; `None` if it could not be read.
 struct WatchedFile {
     path: PathBuf,
-    bytes_max: usize,
     version: Option<Version>,
+}
+
+/// Reads files that are watched from then on.
+pub struct FileReader<'r> {
+    files: &'r mut Vec<WatchedFile>,
+    bytes_max: usize,
+    may_wait: bool,
+}
+
+impl FileReader<'_> {
+    /// Reads a whole file.
+    ///
+    /// # Errors
+    /// The file and the fault.
+    pub fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+        let read = if self.may_wait || !is_special(path) {
+            read(path, self.bytes_max)
+        } else {
+            Err(io::Error::other("not a regular file"))
+        };
+        let (content, version) = match read {
+            Ok((content, version)) => (Ok(content), Some(version)),
+            Err(error) => (Err(format!("{}: {error}", path.display())), None),
+        };
+        self.files.push(WatchedFile { path: path.to_owned(), version });
+        content
+    }
 }
 
 /// Tells two versions of a file apart.
@@ -172,25 +217,23 @@ impl WatchedFile {
     fn has_changed(&self) -> bool {
         version(&self.path).ok() != self.version
     }
+}
 
-    /// Returns whether the path leads to a pipe or a device, which has no versions.
-    fn is_special(&self) -> bool {
-        self.path.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
-    }
+/// Returns whether the path leads to a pipe or a device, which has no versions.
+fn is_special(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
+}
 
-    /// Reads the whole file.
-    fn read(&mut self) -> io::Result<Vec<u8>> {
-        let file = File::open(&self.path)?;
-        let opened = Version::of(&file.metadata()?);
-        let mut content = Vec::new();
-        file.take(self.bytes_max as u64 + 1).read_to_end(&mut content)?;
-        if content.len() > self.bytes_max {
-            return Err(io::Error::other(format!("over {} bytes", self.bytes_max)));
-        }
-        // If it changed meanwhile, the next check sees that.
-        self.version = Some(opened);
-        Ok(content)
+/// Reads a whole file. If it changes meanwhile, the next check sees that.
+fn read(path: &Path, bytes_max: usize) -> io::Result<(Vec<u8>, Version)> {
+    let file = File::open(path)?;
+    let opened = Version::of(&file.metadata()?);
+    let mut content = Vec::new();
+    file.take(bytes_max as u64 + 1).read_to_end(&mut content)?;
+    if content.len() > bytes_max {
+        return Err(io::Error::other(format!("over {bytes_max} bytes")));
     }
+    Ok((content, opened))
 }
 
 /// Returns the version of the file that a path leads to.
