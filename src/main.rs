@@ -122,8 +122,9 @@ fn serve(config: &Config) -> Result<u8, String> {
         shared.set_pressure(pressure);
     }
     let mut reloads = Reloads::default();
-    config.access_files.load(&shared, &mut reloads)?;
-    shared.set_certificates(config.tls.load(&config.listen, &shared, &mut reloads)?);
+    let mut certificates = config.access_files.load(&shared, &mut reloads)?;
+    certificates.extend(config.tls.load(&config.listen, &shared, &mut reloads)?);
+    shared.set_certificates(certificates);
     shared.set_reloads(reloads.statuses());
     let running = start(config, &shared, &signals)?;
     config.warnings.iter().for_each(|message| warn!("{message}"));

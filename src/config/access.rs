@@ -10,6 +10,7 @@ use super::{
     options::Opt,
     source::{Source, UsageError},
     tls::TlsOptions,
+    web,
 };
 use crate::{
     net::shared::Shared,
@@ -19,6 +20,7 @@ use crate::{
             clients::ClientRanges,
             tokens::{FILE_BYTES_MAX, SECRET_BYTES_ADVISED, Tokens},
         },
+        metrics::CertificateExpiry,
         policy,
     },
 };
@@ -28,6 +30,8 @@ use crate::{
 pub struct AccessFiles {
     /// The file with the accepted secrets.
     pub tokens: Option<PathBuf>,
+    /// The web configuration file.
+    pub web: Option<PathBuf>,
 }
 
 /// Reads the options for access control. The files are not read yet.
@@ -38,28 +42,53 @@ pub(super) fn access<V: Fn(&str) -> Option<OsString>>(
 ) -> Result<(Access, AccessFiles), UsageError> {
     let clients = ClientRanges::new(source.list(Opt::AllowClients, policy::parse_range)?);
     let tokens = source.optional(Opt::AuthTokenFile, |text| Ok::<_, &str>(PathBuf::from(text)))?;
+    let web = source.optional(Opt::WebConfigFile, web_config_file)?;
+    if web.is_some() && tls.serves_clients() {
+        let (file, name) = (source.name(Opt::WebConfigFile), Opt::TlsCert.name());
+        return Err(UsageError(format!("{file} and {name} or --tls-self-signed exclude each other")));
+    }
     let guards_pages = source.flag(Opt::AuthMetrics)?;
     if guards_pages && tokens.is_none() && !tls.verifies_clients() {
         let (flag, file) = (Opt::AuthMetrics.name(), Opt::AuthTokenFile.name());
         return Err(UsageError(format!("{flag} requires {file} or {}", Opt::TlsClientCa.name())));
     }
     let encrypted_only = source.flag(Opt::TlsOnly)?;
-    if encrypted_only && !tls.serves_clients() {
+    if encrypted_only && !tls.serves_clients() && web.is_none() {
         let (name, certificate) = (source.name(Opt::TlsOnly), Opt::TlsCert.name());
         return Err(UsageError(format!("{name} requires {certificate} or {}", Opt::TlsSelfSigned.name())));
     }
     let client_certificates = tls.verifies_clients();
     let access = Access { clients, guards_pages, encrypted_only, client_certificates, ..Access::default() };
-    Ok((access, AccessFiles { tokens }))
+    Ok((access, AccessFiles { tokens, web }))
+}
+
+#[cold]
+fn web_config_file(text: &str) -> Result<PathBuf, &'static str> {
+    if cfg!(feature = "web-config") {
+        Ok(PathBuf::from(text))
+    } else {
+        Err("this psystrike is built without web configuration files")
+    }
 }
 
 impl AccessFiles {
-    /// Reads the files into the settings, and watches them.
+    /// Reads the files into the settings, and watches them. Returns when certificates expire.
     ///
     /// # Errors
     /// The option, the file and the fault.
     #[cold]
-    pub fn load(&self, shared: &Arc<Shared>, reloads: &mut Reloads) -> Result<(), String> {
+    pub fn load(
+        &self,
+        shared: &Arc<Shared>,
+        reloads: &mut Reloads,
+    ) -> Result<Vec<Arc<CertificateExpiry>>, String> {
+        self.load_tokens(shared, reloads)?;
+        let expiry = self.web.as_ref().map(|path| web::load(path, shared, reloads)).transpose()?;
+        Ok(expiry.into_iter().collect())
+    }
+
+    #[cold]
+    fn load_tokens(&self, shared: &Arc<Shared>, reloads: &mut Reloads) -> Result<(), String> {
         let Some(path) = &self.tokens else { return Ok(()) };
         let shared = Arc::clone(shared);
         let key = random_key();
@@ -90,7 +119,7 @@ fn describe(tokens: &Tokens) -> String {
 }
 
 /// Returns a key that no other process knows. std gets its own from the kernel.
-fn random_key() -> [u8; 16] {
+pub(super) fn random_key() -> [u8; 16] {
     use std::hash::{BuildHasher as _, RandomState};
     let [first, second] = [0_u8, 1].map(|half| RandomState::new().hash_one(half).to_ne_bytes());
     let mut key = [0; 16];

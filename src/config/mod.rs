@@ -3,6 +3,7 @@
 //! Owns the meaning of option values. The table of options is in [`options`]. Does not apply them.
 
 pub mod access;
+mod arguments;
 pub mod files;
 mod help;
 pub mod options;
@@ -14,6 +15,11 @@ pub mod tls;
 #[cfg(not(feature = "tls"))]
 #[path = "no_tls.rs"]
 pub mod tls;
+#[cfg(feature = "web-config")]
+pub mod web;
+#[cfg(not(feature = "web-config"))]
+#[path = "no_web.rs"]
+pub mod web;
 
 use std::{env, ffi::OsString, net::SocketAddr, str::FromStr, thread, time::Duration};
 
@@ -111,7 +117,8 @@ pub fn parse(
     mut arguments: Vec<OsString>,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Command, UsageError> {
-    let healthcheck = take_healthcheck(&mut arguments);
+    let healthcheck = arguments::take_healthcheck(&mut arguments);
+    arguments.iter_mut().for_each(arguments::spell_as_here);
     let mut arguments = Arguments::from_vec(arguments);
     if arguments.contains(["-h", Opt::Help.name()]) {
         return Ok(Command::Help);
@@ -235,21 +242,6 @@ pub fn unknown_variables(variables: impl Iterator<Item = (String, String)>) -> V
         format!("ignoring unknown environment variable {name}; {suggestion}")
     };
     unknown.map(message).collect()
-}
-
-/// Removes `--healthcheck` from the arguments, and the URL after it or after its `=`. (In pico-args an option either
-/// always has a value or never.)
-#[cold]
-fn take_healthcheck(arguments: &mut Vec<OsString>) -> Option<Option<String>> {
-    let text = |argument: &OsString| argument.to_string_lossy().into_owned();
-    let at = arguments
-        .iter()
-        .position(|argument| text(argument).split('=').next() == Some(Opt::Healthcheck.name()))?;
-    if let Some((_, url)) = text(&arguments.remove(at)).split_once('=') {
-        return Some(Some(url.to_owned()));
-    }
-    let url = arguments.get(at).map(text).filter(|next| !next.starts_with('-'));
-    Some(url.inspect(|_| drop(arguments.remove(at))))
 }
 
 #[cold]

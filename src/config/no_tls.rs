@@ -29,7 +29,7 @@ pub(super) fn tls<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Re
 }
 
 impl TlsOptions {
-    /// Returns whether clients can use TLS.
+    /// Returns whether clients may use HTTPS.
     pub fn serves_clients(&self) -> bool {
         false
     }

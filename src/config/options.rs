@@ -195,6 +195,10 @@ options! {
     AuthTokenFile "--auth-token-file" File Access Text("none")
         "Require one of the secrets in this file, which has one on each line: as a bearer token, or as the password \
          of any user. The file is read again when it changes, and on SIGHUP";
+    WebConfigFile "--web-config-file" File Access Text("none")
+        "Require users and passwords, or TLS, as this file says, in the format of Prometheus's exporters; \
+         `--web.config.file` is the same option. The file, and the files that it names, are read again when they \
+         change, and on SIGHUP";
     AuthMetrics "--auth-metrics" Flag Access Text("off")
         "Require credentials for `/` and `/metrics` too, but never for `/healthz` and `/readyz`";
     TlsOnly "--tls-only" Flag Access Text("off")

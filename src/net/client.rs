@@ -134,7 +134,7 @@ impl<S: Transport> Client<S> {
     pub(super) fn is_gone(&self) -> bool {
         let works = match self.session.wants() {
             // A client that opens a tunnel may end its side first: its end passes to the pod.
-            Wants::Connection => !self.session.opens_tunnel(),
+            Wants::PasswordCheck | Wants::Connection => !self.session.opens_tunnel(),
             Wants::Send | Wants::Response => true,
             Wants::Flush => self.is_stalled(),
             Wants::Request | Wants::Discard | Wants::Delivery | Wants::Tunnel | Wants::Nothing => false,

@@ -18,7 +18,7 @@ use mio::{
 use super::{
     listener::{Accept, BACKLOG, Listener},
     network::{Network, Token},
-    offload,
+    offload, passwords,
     shared::{Phase, Shared, Wake},
     slots::KEYS_FROM,
     stream::Ready,
@@ -237,5 +237,9 @@ impl Network for Mio {
 
     fn look_up(&mut self, shared: &Arc<Shared>) {
         offload::start(shared);
+    }
+
+    fn check_passwords(&mut self, shared: &Arc<Shared>) {
+        passwords::start(shared);
     }
 }

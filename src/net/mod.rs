@@ -7,7 +7,7 @@
 //! - [`worker`]: the connections of one event loop: their slots, their timers, and the actions that sessions request;
 //!   its `admission` accepts clients, queues those without a place, and frees places; its `buffers` pauses or ends
 //!   sessions when the bytes held reach the limit; its `upstream` opens, pools and closes pod connections; its `names`
-//!   gets addresses for clients that give a pod's name;
+//!   gets addresses for clients that give a pod's name, its `passwords` the checks of their passwords;
 //! - [`run_queue`]: which client runs next;
 //! - `runner`: runs one session until nothing moves, its turn is over, or the worker has to act; its `response` moves a
 //!   response from a pod's connection to a client's, its `tunnel` bytes in both directions;
@@ -25,6 +25,7 @@
 //! - [`lookups`]: the name lookups that all workers share;
 //! - `pending_names`: the clients of a worker that wait for addresses;
 //! - [`offload`]: threads for calls that block: the resolver's;
+//! - [`passwords`]: the checks of passwords that all workers share, and their thread;
 //! - [`shared`]: state that the workers of a process share;
 //! - [`signals`]: SIGTERM and SIGINT, and the end of a worker, as events;
 //! - [`cgroup`]: the memory limit of this process's cgroup;
@@ -39,6 +40,7 @@ pub mod lookups;
 pub mod network;
 pub mod offload;
 mod outbox;
+pub mod passwords;
 mod pending_names;
 pub mod places;
 pub mod process;

@@ -1,4 +1,4 @@
-//! The interface that creates sockets and pipes and resolves names, and the tokens that identify connections in events.
+//! The interface that creates sockets and pipes, resolves names and checks passwords, and the tokens that identify connections in events.
 //!
 //! Owns the interface between a worker and the kernel: [`super::event_loop`] has real sockets, a simulation its own.
 
@@ -10,7 +10,7 @@ use super::{
     transport::{Transport, splice::Pipe},
 };
 
-/// Creates sockets and pipes, and resolves names.
+/// Creates sockets and pipes, resolves names and checks passwords.
 pub trait Network {
     /// The socket of a connection.
     type Socket: Transport;
@@ -37,6 +37,9 @@ pub trait Network {
 
     /// Begins a lookup that was queued in [`Shared::lookups`]. Never blocks.
     fn look_up(&mut self, shared: &Arc<Shared>);
+
+    /// Begins a check that was queued in [`Shared::passwords`]. Never blocks.
+    fn check_passwords(&mut self, shared: &Arc<Shared>);
 }
 
 /// The connection that an event is about.

@@ -1,6 +1,6 @@
 //! State that the workers of a process share: settings, counters, and the phase of the process.
 //!
-//! Locks guard only wishes for a place ([`super::places`]), name lookups, and settings while they are swapped. Each
+//! Locks guard only wishes for a place ([`super::places`]), name lookups, checks of passwords, and settings while they are swapped. Each
 //! worker writes its own counters, and any thread reads them.
 
 use std::{
@@ -20,6 +20,7 @@ use super::{
     cgroup::Pressure,
     listener,
     lookups::Lookups,
+    passwords::PasswordChecks,
     places::Places,
     process,
     transport::tls::config::{Acceptor, Connector},
@@ -86,6 +87,7 @@ pub struct Shared {
     phase: AtomicU8,
     places: Places,
     lookups: Lookups,
+    passwords: PasswordChecks,
     /// Whether the kernel is still assumed to offer splice(2) and tee(2).
     splices: AtomicBool,
     workers: Box<[WorkerShare]>,
@@ -137,6 +139,7 @@ impl Shared {
             splices: AtomicBool::new(true),
             places: Places::new(build_info.clients_max, workers),
             lookups: Lookups::default(),
+            passwords: PasswordChecks::default(),
             wakes: OnceLock::new(),
             pressure: OnceLock::new(),
             listening: OnceLock::new(),
@@ -226,6 +229,11 @@ impl Shared {
     /// Returns the name lookups.
     pub fn lookups(&self) -> &Lookups {
         &self.lookups
+    }
+
+    /// Returns the checks of passwords.
+    pub fn passwords(&self) -> &PasswordChecks {
+        &self.passwords
     }
 
     /// Returns whether long responses go through pipes, with splice(2) and tee(2).
@@ -340,10 +348,11 @@ impl ServerStatus for Shared {
     }
 
     fn state(&self) -> State {
+        let in_use = |certificate: &&Arc<CertificateExpiry>| certificate.at() > 0;
         State {
             is_authenticated: self.settings().access.is_authenticated(),
             reloads: self.reloads.get().cloned().unwrap_or_default(),
-            certificates: self.certificates.get().cloned().unwrap_or_default(),
+            certificates: self.certificates.get().into_iter().flatten().filter(in_use).cloned().collect(),
         }
     }
 

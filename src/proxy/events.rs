@@ -10,7 +10,7 @@ use std::{
 
 pub use super::access::ClientFacts;
 use super::{
-    access::attempts::Attempts,
+    access::{attempts::Attempts, checks::Checked},
     outcome::{Failure, Outcome, UpstreamError},
     peer::Peer,
     recycler::Recycler,
@@ -87,6 +87,8 @@ pub enum Event<'b> {
     Discarded(usize),
     /// The client closed its side, and has yet to take bytes of a response.
     ClientEnded,
+    /// The check of the client's password finished or failed.
+    PasswordChecked(Checked),
     /// The lookup of the pod's name finished or failed.
     Resolved(&'b Answer),
     /// The connection to the pod is established.
@@ -149,12 +151,14 @@ pub struct Output {
     pub report: Option<Report>,
 }
 
-/// An action for the pod's connection.
+/// An action for the pod's connection, or before there is one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UpstreamAction {
     /// No action.
     #[default]
     None,
+    /// Check [`Exchange::login`](super::exchange::Exchange::login).
+    CheckPassword,
     /// Resolve [`Exchange::name`](super::exchange::Exchange::name).
     Resolve,
     /// Take a pooled connection to this pod, or open one.
@@ -233,6 +237,8 @@ impl Report {
 pub enum Wants {
     /// Bytes of a request.
     Request,
+    /// The check of the client's password.
+    PasswordCheck,
     /// The connection to the pod, or first its address.
     Connection,
     /// Room to send [`Exchange::unsent`](super::exchange::Exchange::unsent) to the pod. The response may begin before

@@ -89,6 +89,10 @@ outcomes! {
     ProxyAuthenticationFailed "proxy_authentication_failed" Refused 407 "proxy authentication failed";
     /// Too many wrong secrets came from the client's address. This one was not checked.
     TooManyAuthenticationFailures "too_many_authentication_failures" Refused 429 "too many authentication failures";
+    /// Too many passwords wait for a check. This one was not checked.
+    PasswordChecksFull "password_checks_full" Refused 503 "too many passwords are waiting to be checked";
+    /// The password was not checked in time.
+    PasswordCheckTimeout "password_check_timeout" Refused 503 "password not checked";
     /// The request has a body.
     RequestBody "request_body" Refused 413 "request body not allowed";
     /// The method is neither GET nor HEAD.
@@ -182,6 +186,7 @@ impl Outcome {
         matches!(
             self,
             Self::RequestTimeout
+                | Self::PasswordCheckTimeout
                 | Self::LookupTimeout
                 | Self::ConnectTimeout
                 | Self::ResponseTimeout

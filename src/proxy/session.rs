@@ -3,6 +3,7 @@
 //! Owns the choice of protocol, and passes events on. Makes no decision of either protocol.
 
 use super::{
+    access::users::Login,
     events::{Context, Event, Output, Side, Wants},
     exchange::Exchange,
     settings::Settings,
@@ -89,6 +90,14 @@ impl Session {
     /// Returns whether a side of a tunnel may still send bytes.
     pub fn reads_from(&self, side: Side) -> bool {
         matches!(self, Self::Tunnel(tunnel) if tunnel.reads_from(side))
+    }
+
+    /// Returns the login whose check the session waits for.
+    pub fn login(&self) -> Option<&Login> {
+        match self {
+            Self::Exchange(exchange) => exchange.login(),
+            Self::Tunnel(_) => None,
+        }
     }
 
     /// Returns the name whose addresses the session waits for.

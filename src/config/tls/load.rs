@@ -249,7 +249,7 @@ fn default_names(listen: &[SocketAddr]) -> Vec<String> {
 
 /// Notes when certificates expire, and warns if they have.
 #[cold]
-fn note(option: Opt, expiry: &CertificateExpiry, at: u64) {
+pub(in crate::config) fn note(option: Opt, expiry: &CertificateExpiry, at: u64) {
     expiry.set(at);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     if at < now {
@@ -260,7 +260,7 @@ fn note(option: Opt, expiry: &CertificateExpiry, at: u64) {
 
 /// Describes a certificate: `certificate for a.example, b.example, valid until 2027-01-31T00:00:00Z`.
 #[cold]
-fn describe(identity: &Identity) -> String {
+pub(in crate::config) fn describe(identity: &Identity) -> String {
     let names = identity.names();
     let mut shown = names.iter().take(NAMES_LOGGED).cloned().collect::<Vec<_>>().join(", ");
     if names.is_empty() {

@@ -4,6 +4,9 @@
 
 mod load;
 
+#[cfg(feature = "web-config")]
+pub(super) use self::load::{describe, note};
+
 use std::{ffi::OsString, path::PathBuf};
 
 use super::{
@@ -40,7 +43,7 @@ enum OwnCertificate {
 }
 
 impl TlsOptions {
-    /// Returns whether clients can use TLS.
+    /// Returns whether clients may use HTTPS.
     pub fn serves_clients(&self) -> bool {
         !matches!(self.certificate, OwnCertificate::None)
     }

@@ -143,7 +143,7 @@ impl<N: Network> Runner<'_, N> {
             Wants::Flush => self.step(Event::Flushed),
             Wants::Discard => self.discard(scratch),
             Wants::Tunnel => self.tunnel(scratch),
-            Wants::Delivery | Wants::Nothing => Move::Nothing,
+            Wants::PasswordCheck | Wants::Delivery | Wants::Nothing => Move::Nothing,
         }
     }
 

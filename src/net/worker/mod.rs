@@ -1,14 +1,15 @@
 //! The connections of one event loop: their slots, their deadlines, and which of them can run.
 //!
 //! Owns every connection of its worker, and performs the actions that sessions request: `admission` handles clients
-//! that arrive, wait for a place and leave, `handshakes` their TLS handshakes, `buffers` the bytes held for them,
-//! `upstream` their pods' connections, `names` the addresses that they wait for. `super::runner` moves bytes; readiness
-//! and time come from [`super::event_loop`], or a simulation.
+//! that arrive, wait for a place and leave, `handshakes` their TLS handshakes, `passwords` the checks of their passwords,
+//! `buffers` the bytes held for them, `upstream` their pods' connections, `names` the addresses that they wait for.
+//! `super::runner` moves bytes; readiness and time come from [`super::event_loop`], or a simulation.
 
 mod admission;
 mod buffers;
 mod handshakes;
 mod names;
+mod passwords;
 mod upstream;
 
 use std::{mem, net::SocketAddr, sync::Arc, time::Duration};
@@ -28,7 +29,7 @@ use super::{
     upstreams::Upstreams,
 };
 use crate::proxy::{
-    access::attempts::Attempts,
+    access::{attempts::Attempts, users::LoginId},
     admission::Admission,
     budget::Budget,
     events::{ClientAction, Event, Output, Report},
@@ -67,6 +68,8 @@ pub struct Worker<N: Network> {
     journal: Journal,
     names: PendingNames,
     handshakes: Handshakes,
+    /// The clients that wait for the check of a password.
+    password_checks: Vec<(Key, LoginId)>,
     /// Buffer of every read: one for all connections, so that none needs its own.
     scratch: Box<[u8]>,
     tools: Tools<N>,
@@ -89,6 +92,7 @@ impl<N: Network> Worker<N> {
             journal: Journal::default(),
             names: PendingNames::default(),
             handshakes: Handshakes::default(),
+            password_checks: Vec::new(),
             scratch: vec![0; PEEK_BYTES_MAX].into(),
             tools: Tools {
                 network,
@@ -136,6 +140,7 @@ impl<N: Network> Worker<N> {
         let mut scratch = std::mem::take(&mut self.scratch);
         self.run_queued(&mut scratch);
         self.deliver_answers(&mut scratch);
+        self.deliver_password_checks(&mut scratch);
         while let Some((key, timer, at)) = self.timers.pop_due(now) {
             let Some(client) = self.clients.get_mut(key) else { continue };
             if client.timers.fire(timer, at) {
@@ -402,7 +407,7 @@ impl<N: Network> Worker<N> {
     /// Removes and returns a client, whose connection the caller closes.
     fn take_client(&mut self, key: Key) -> Option<Client<N::Socket>> {
         let mut client = self.clients.remove(key)?;
-        self.stop_resolving(key);
+        self.stop_waiting(key);
         self.tools.transfer.forget(&mut client.outbox);
         if let Some(outbox) = &mut client.to_pod {
             self.tools.transfer.forget(outbox);
@@ -415,6 +420,12 @@ impl<N: Network> Worker<N> {
         self.counters().clients.sub(1);
         self.leave(key, &client);
         Some(client)
+    }
+
+    /// Stops the lookup and the check that a client waits for.
+    fn stop_waiting(&mut self, key: Key) {
+        self.stop_resolving(key);
+        self.stop_checking(key);
     }
 
     fn counters(&self) -> &Counters {

@@ -41,6 +41,7 @@ impl<N: Network> Worker<N> {
     pub(super) fn act_on_upstream(&mut self, key: Key, action: UpstreamAction) -> Option<Event<'static>> {
         match action {
             UpstreamAction::None => return None,
+            UpstreamAction::CheckPassword => return self.check_password(key),
             UpstreamAction::Resolve => self.resolve(key),
             UpstreamAction::Connect(peer) => return self.connect(key, peer, false),
             UpstreamAction::ConnectOther(peer) => return self.connect(key, peer, true),
@@ -140,7 +141,7 @@ impl<N: Network> Worker<N> {
     }
 
     fn close_upstream(&mut self, key: Key) {
-        self.stop_resolving(key);
+        self.stop_waiting(key);
         let upstream = self.clients.get_mut(key).and_then(|client| client.upstream.take());
         if let Some(upstream) = upstream {
             self.upstreams.close(upstream, self.shared.counters(self.index));

@@ -48,7 +48,7 @@ impl OfAddress {
 impl Attempts {
     /// Returns whether credentials from this address may be checked.
     pub fn may_check(&self, ip: Option<IpAddr>, now: Timestamp) -> bool {
-        self.addresses.get(&key(ip)).is_none_or(|known| {
+        self.addresses.get(&address_key(ip)).is_none_or(|known| {
             now < known.trusted_until || now >= known.until || known.failures < FAILURES_MAX
         })
     }
@@ -68,7 +68,7 @@ impl Attempts {
     }
 
     fn entry(&mut self, ip: Option<IpAddr>, now: Timestamp) -> &mut OfAddress {
-        let key = key(ip);
+        let key = address_key(ip);
         if self.addresses.len() >= ADDRESSES_MAX && !self.addresses.contains_key(&key) {
             self.make_room(now);
         }
@@ -91,7 +91,7 @@ impl Attempts {
 
 /// Returns the part of an address that counts: one client has all addresses of an IPv6 /64. Unknown addresses count as
 /// one.
-fn key(ip: Option<IpAddr>) -> u128 {
+pub(super) fn address_key(ip: Option<IpAddr>) -> u128 {
     match ip.map(|ip| ip.to_canonical()) {
         None => 0,
         Some(IpAddr::V4(v4)) => v4.to_ipv6_mapped().to_bits(),

@@ -1,16 +1,27 @@
-//! Decides which clients are served: by their address, and by the secret that their requests carry.
+//! Decides which clients are served: by their address, and by the secret or the password that their requests carry.
 //!
 //! Owns the order of the checks. It touches no socket and reads no clock or file:
 //!
 //! - [`clients`]: the addresses that may connect;
 //! - [`credentials`]: the credentials in a header, and their grammar;
 //! - [`tokens`]: the accepted secrets;
+//! - [`users`]: the users of a web configuration file, and what is known about their passwords;
+//! - `bcrypt`: how their passwords are hashed;
+//! - [`checks`]: the passwords that wait for a check;
 //! - [`attempts`]: how often one address may send a wrong secret.
 
 pub mod attempts;
+#[cfg(feature = "web-config")]
+pub mod bcrypt;
+pub mod checks;
 pub mod clients;
 pub mod credentials;
 pub mod tokens;
+#[cfg(feature = "web-config")]
+pub mod users;
+#[cfg(not(feature = "web-config"))]
+#[path = "no_users.rs"]
+pub mod users;
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -19,6 +30,7 @@ use self::{
     clients::ClientRanges,
     credentials::{Credentials, DECODED_BYTES_MAX},
     tokens::Tokens,
+    users::{Login, LoginId, Users, Verdict},
 };
 use super::{
     route::{Page, RouteName},
@@ -36,7 +48,9 @@ pub struct Access {
     pub clients: ClientRanges,
     /// The accepted secrets, if any.
     pub tokens: Option<Arc<Tokens>>,
-    /// Whether `/` and `/metrics` need credentials too.
+    /// The users of a web configuration file, if any. Their passwords are needed in addition to a certificate.
+    pub users: Option<Arc<Users>>,
+    /// Whether `/` and `/metrics` need credentials too. With users they always do, as those of exporters.
     pub guards_pages: bool,
     /// Whether a client's verified certificate counts as credentials.
     pub client_certificates: bool,
@@ -55,8 +69,8 @@ pub struct ClientFacts {
     pub has_proven_itself: bool,
 }
 
-/// The reason why a request is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The reason why a request is refused, or has to wait.
+#[derive(Debug)]
 pub enum Denial {
     /// It has no credentials.
     Missing,
@@ -64,12 +78,14 @@ pub enum Denial {
     Wrong(&'static str),
     /// Its address sent too many wrong secrets. The credentials were not checked.
     TooManyAttempts,
+    /// Its password has to be checked first.
+    Unchecked(Login),
 }
 
 impl Access {
     /// Returns whether requests need credentials: a secret, or a certificate.
     pub fn is_authenticated(&self) -> bool {
-        self.tokens.is_some() || self.client_certificates
+        self.tokens.is_some() || self.users.is_some() || self.client_certificates
     }
 
     /// Returns whether requests over plain HTTP are refused, except probes. Without secrets, certificates are the only
@@ -91,15 +107,16 @@ impl Access {
         self.is_authenticated()
             && match route {
                 RouteName::Page(Page::Healthz | Page::Readyz) => false,
-                RouteName::Page(Page::Index | Page::Metrics) => self.guards_pages,
+                RouteName::Page(Page::Index | Page::Metrics) => self.guards_pages || self.users.is_some(),
                 RouteName::Pods | RouteName::Proxy | RouteName::Connect | RouteName::None => true,
             }
     }
 
-    /// Checks the credentials of a request, and returns the headers that must not reach a pod.
+    /// Checks the credentials of a request, and returns the headers that must not reach a pod. `proven` is a login that
+    /// was just checked and is right.
     ///
     /// `Proxy-Authorization` is always for psystrike, so it decides alone if it is present. `Authorization` is for
-    /// psystrike if it has one of its secrets, and for the pod otherwise.
+    /// psystrike if it has one of its secrets or a login that is known to be right, and for the pod otherwise.
     ///
     /// # Errors
     /// [`Denial`].
@@ -107,28 +124,69 @@ impl Access {
         &self,
         head: &RequestHead<'_, '_>,
         client: &ClientFacts,
+        proven: Option<LoginId>,
         attempts: &mut Attempts,
         now: Timestamp,
     ) -> Result<Names, Denial> {
-        let Some(tokens) = &self.tokens else {
-            let is_accepted = !self.client_certificates || client.has_proven_itself;
-            return if is_accepted { Ok(Names::NONE) } else { Err(Denial::Missing) };
-        };
-        if !client.has_proven_itself {
+        let judge = |credentials: Credentials<'_>| self.judge(credentials, client, proven, now);
+        let is_alone = self.tokens.is_none() || self.users.is_some();
+        if self.client_certificates && is_alone && !client.has_proven_itself {
+            return Err(Denial::Missing); // without TLS, a client cannot present a certificate
+        }
+        let is_enough = client.has_proven_itself || self.tokens.is_none();
+        if self.users.is_some() || !is_enough {
             let value = deciding_value(head)?;
             let mut buffer = [0; DECODED_BYTES_MAX];
             let credentials = Credentials::parse(value, &mut buffer).map_err(Denial::Wrong)?;
             if !attempts.may_check(client.ip, now) {
                 return Err(Denial::TooManyAttempts);
             }
-            if !tokens.accept(credentials.secret()) {
-                attempts.failed(client.ip, now);
-                return Err(Denial::Wrong("unknown secret"));
+            match judge(credentials) {
+                Verdict::Right => attempts.succeeded(client.ip, now),
+                Verdict::Wrong => {
+                    attempts.failed(client.ip, now);
+                    return Err(Denial::Wrong(self.why_wrong()));
+                }
+                Verdict::Unchecked(login) => return Err(Denial::Unchecked(login)),
             }
-            attempts.succeeded(client.ip, now);
         }
-        let is_used_up = head.fields.values(Name::Authorization).any(|value| is_accepted(value, tokens));
+        let is_accepted = |value| {
+            let mut buffer = [0; DECODED_BYTES_MAX];
+            let parsed = Credentials::parse(value, &mut buffer);
+            parsed.is_ok_and(|credentials| matches!(judge(credentials), Verdict::Right))
+        };
+        let is_used_up = head.fields.values(Name::Authorization).any(is_accepted);
         Ok(if is_used_up { Names::NONE.with(Name::Authorization) } else { Names::NONE })
+    }
+
+    /// Returns what is known about credentials. `proven` is a login that was just checked and is right.
+    fn judge(
+        &self,
+        credentials: Credentials<'_>,
+        client: &ClientFacts,
+        proven: Option<LoginId>,
+        now: Timestamp,
+    ) -> Verdict {
+        if self.tokens.as_ref().is_some_and(|tokens| tokens.accept(credentials.secret())) {
+            return Verdict::Right;
+        }
+        match (&self.users, credentials) {
+            (Some(users), Credentials::Basic { user, password }) => {
+                if proven.is_some_and(|proven| proven == users.id(user, password)) {
+                    return Verdict::Right;
+                }
+                users.judge(user, password, client.ip, now)
+            }
+            _ => Verdict::Wrong,
+        }
+    }
+
+    /// Returns the detail of a refusal because of wrong credentials.
+    pub fn why_wrong(&self) -> &'static str {
+        match (&self.tokens, &self.users) {
+            (Some(_), None) => "unknown secret",
+            _ => "unknown user or wrong password",
+        }
     }
 }
 
@@ -153,9 +211,4 @@ fn deciding_value<'b>(head: &RequestHead<'b, '_>) -> Result<&'b [u8], Denial> {
         }
     }
     Err(Denial::Missing)
-}
-
-fn is_accepted(value: &[u8], tokens: &Tokens) -> bool {
-    let mut buffer = [0; DECODED_BYTES_MAX];
-    Credentials::parse(value, &mut buffer).is_ok_and(|credentials| tokens.accept(credentials.secret()))
 }

@@ -3,14 +3,12 @@
 //! Owns the rules for CONNECT in addition to those for every destination, and the response. The open tunnel is handled
 //! by [`crate::proxy::tunnel`].
 
-use std::time::Duration;
-
-use super::{states::Exchange, transaction::Transaction};
+use super::{authenticate::Obstacle, states::Exchange, transaction::Transaction};
 use crate::{
     http1::{framing::Framing, head::RequestHead},
     proxy::{
         events::{Context, Output},
-        outcome::{Failure, Outcome},
+        outcome::Outcome,
         route::{self, Destination, RouteName},
         tunnel::Tunnel,
     },
@@ -35,7 +33,7 @@ impl Transaction {
         match self.authorize_tunnel(head, framing, ctx) {
             Ok(Destination::Address(peer)) => self.connect_to(peer, ctx, out),
             Ok(Destination::Name(..)) => self.resolve(ctx, out),
-            Err(failure) => self.fail(failure, Duration::ZERO, ctx, out),
+            Err(obstacle) => self.stop(obstacle, head, false, ctx, out),
         }
     }
 
@@ -45,7 +43,7 @@ impl Transaction {
         head: &RequestHead<'_, 'a>,
         framing: Framing,
         ctx: &mut Context<'_>,
-    ) -> Result<Destination<'a>, Failure> {
+    ) -> Result<Destination<'a>, Obstacle> {
         self.authenticate(head, ctx)?;
         let Some(ports) = &ctx.settings.connect_ports else { return Err(Outcome::ConnectNotAllowed.into()) };
         if framing != Framing::Empty {

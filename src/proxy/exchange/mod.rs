@@ -10,6 +10,8 @@
 //! Reading: turned away, too many clients                  -> Replying 503
 //! Reading: idle timeout                                   -> Closed
 //! Reading: drained, or idle longest                       -> Closed | Lingering
+//! Reading -> Authenticating (password to be checked)      -> Reading, with the same request: right
+//! Authenticating: wrong, timed out, queue full            -> Replying 401, 407, 503
 //! Reading -> Connecting -> Sending -> Awaiting -> Relaying -> Replying -> Reading | Lingering
 //! Reading -> Resolving (pod given by name)                -> Connecting
 //! Resolving: no such name, timed out, nothing allowed     -> Replying 502, 504, 403
@@ -22,10 +24,10 @@
 //! Relaying: timed out, client stalled                     -> Closed, reset
 //! Replying: timed out                                     -> Closed, reset
 //! Lingering: delivered, timed out, buffers full           -> Closed
-//! Reading | Resolving .. Awaiting: buffers full           -> Replying 503
+//! Reading | Authenticating .. Awaiting: buffers full      -> Replying 503
 //! Relaying: buffers full                                  -> Lingering, visibly broken
 //! Replying: buffers full                                  -> Lingering
-//! Resolving .. Replying: buffers full, client stalled     -> Closed, reset
+//! Authenticating .. Replying: buffers full, client stalled -> Closed, reset
 //! any: client gone                                        -> Closed, and the pod's connection with it
 //! ```
 //!
@@ -74,7 +76,9 @@ impl Exchange {
                 | Self::Replying(transaction),
                 Event::ClientGone,
             ) => transaction.client_gone(ctx, out),
+            (Self::Authenticating { held, .. }, Event::ClientGone) => held.transaction.client_gone(ctx, out),
             (Self::Reading(reading), event) => reading.on_event(event, ctx, out),
+            (Self::Authenticating { held, login }, event) => held.authenticating(login, event, ctx, out),
             (Self::Resolving { transaction, until }, event) => transaction.resolving(until, event, ctx, out),
             (Self::Connecting { transaction, until }, event) => {
                 transaction.connecting(until, event, ctx, out)
@@ -92,6 +96,10 @@ impl Exchange {
     fn free_buffers(self, client_stalled: bool, ctx: &mut Context<'_>, out: &mut Output) -> Self {
         let outcome = Outcome::BuffersFull;
         match self {
+            // As there: the request has been read, and nothing is sent yet.
+            Self::Authenticating { held, .. } => {
+                Self::Awaiting(held.transaction).free_buffers(client_stalled, ctx, out)
+            }
             Self::Reading(reading) if reading.begun() => {
                 let transaction = Transaction::begin(ClientTerms::UNREAD, ctx);
                 transaction.fail(outcome.into(), Duration::ZERO, ctx, out)

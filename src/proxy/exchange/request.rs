@@ -5,6 +5,7 @@
 use std::{mem, time::Duration};
 
 use super::{
+    authenticate::{Obstacle, Proof},
     named_pod::NamedPod,
     states::{Exchange, HOPS_MAX, Reading},
     transaction::{ClientTerms, SPARE_REQUEST_BYTES_MAX, Transaction},
@@ -62,7 +63,7 @@ impl Reading {
         }
         let next = head::request(bytes, |head| {
             out.used += head.bytes.len();
-            self.plan(&head, ctx, out)
+            self.plan(&head, None, ctx, out)
         });
         match next {
             Ok(Some(next)) => next,
@@ -80,13 +81,23 @@ impl Reading {
     }
 
     /// Decides what to do with a complete head. Whether the connection persists follows from the head, whatever the
-    /// outcome of the request: it must be clear where the next request begins.
-    fn plan(self, head: &RequestHead<'_, '_>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
+    /// outcome of the request: it must be clear where the next request begins. A request that had to wait for a check
+    /// of its password comes here again, with the proof.
+    pub(super) fn plan(
+        self,
+        head: &RequestHead<'_, '_>,
+        proof: Option<Proof>,
+        ctx: &mut Context<'_>,
+        out: &mut Output,
+    ) -> Exchange {
         let framing = framing::of_request(head);
         let to_head = head.method == "HEAD";
         let persistent = head.persistent() && framing == Ok(Framing::Empty) && !self.turned_away;
         let terms = ClientTerms { version: head.version, to_head, persistent: persistent && !ctx.draining };
         let mut transaction = Transaction::begin(terms, ctx);
+        if let Some(proof) = proof {
+            transaction.prove(proof);
+        }
         let line = || Some(logged::request(head.method, head.target).into());
         if ctx.settings.access_log {
             transaction.line = line();
@@ -102,9 +113,10 @@ impl Reading {
             transaction.line = line();
             return transaction.plan_tunnel(head, framing, ctx, out);
         }
-        let route = framing.map_err(Failure::of_request_framing).and_then(|framing| {
+        let framing = framing.map_err(|error| Obstacle::Failure(Failure::of_request_framing(error)));
+        let route = framing.and_then(|framing| {
             self.check(head, framing, &mut transaction, ctx)?;
-            route::resolve(head.target)
+            Ok(route::resolve(head.target)?)
         });
         match route {
             Ok(Route::Page(page)) => transaction.page(page, ctx, out),
@@ -114,9 +126,9 @@ impl Reading {
                 }
                 transaction.to_pod(head, &pod, ctx, out)
             }
-            Err(failure) => {
+            Err(obstacle) => {
                 transaction.line = line();
-                transaction.fail(failure, Duration::ZERO, ctx, out)
+                transaction.stop(obstacle, head, self.turned_away, ctx, out)
             }
         }
     }
@@ -128,7 +140,7 @@ impl Reading {
         framing: Framing,
         transaction: &mut Transaction,
         ctx: &mut Context<'_>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Obstacle> {
         let route = RouteName::of(head.target);
         // Probes and metrics are answered at the client limit too: a restart would not help.
         if self.turned_away && !matches!(route, RouteName::Page(_)) {

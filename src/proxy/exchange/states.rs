@@ -2,10 +2,13 @@
 //!
 //! Owns their data, and the condition and deadline that each one waits for. Never decides on transitions.
 
-use super::transaction::Transaction;
+use super::{authenticate::Held, transaction::Transaction};
 use crate::{
     http1::body::BodyScanner,
-    proxy::{events::Wants, route::RouteName, settings::Settings, timestamp::Timestamp, tunnel::Tunnel},
+    proxy::{
+        access::users::Login, events::Wants, route::RouteName, settings::Settings, timestamp::Timestamp,
+        tunnel::Tunnel,
+    },
 };
 
 /// A request that has passed through psystrike this often is in a loop.
@@ -19,6 +22,13 @@ pub(super) const HOPS_MAX: usize = 3;
 pub enum Exchange {
     /// A request's head is incomplete.
     Reading(Reading),
+    /// The client's password is not checked yet.
+    Authenticating {
+        /// The request.
+        held: Box<Held>,
+        /// The user name and the password.
+        login: Login,
+    },
     /// The addresses of the pod's name are not known yet.
     Resolving {
         /// The request.
@@ -84,6 +94,7 @@ impl Exchange {
     pub fn wants(&self) -> Wants {
         match self {
             Self::Reading(_) => Wants::Request,
+            Self::Authenticating { .. } => Wants::PasswordCheck,
             Self::Resolving { .. } | Self::Connecting { .. } => Wants::Connection,
             Self::Sending(_) => Wants::Send,
             Self::Awaiting(_) | Self::Relaying(_) => Wants::Response,
@@ -102,6 +113,7 @@ impl Exchange {
             | Self::Resolving { until, .. }
             | Self::Connecting { until, .. }
             | Self::Lingering(Lingering { until, .. }) => Some(*until),
+            Self::Authenticating { held, .. } => Some(held.transaction.until),
             Self::Sending(transaction)
             | Self::Awaiting(transaction)
             | Self::Relaying(transaction)
@@ -123,11 +135,21 @@ impl Exchange {
 
     /// Returns whether the exchange waits for the connection of a tunnel.
     pub fn opens_tunnel(&self) -> bool {
-        matches!(
-            self,
-            Self::Resolving { transaction, .. } | Self::Connecting { transaction, .. }
-                if transaction.route == RouteName::Connect
-        )
+        match self {
+            Self::Authenticating { held, .. } => held.transaction.route == RouteName::Connect,
+            Self::Resolving { transaction, .. } | Self::Connecting { transaction, .. } => {
+                transaction.route == RouteName::Connect
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns the login whose check the exchange waits for.
+    pub fn login(&self) -> Option<&Login> {
+        match self {
+            Self::Authenticating { login, .. } => Some(login),
+            _ => None,
+        }
     }
 
     /// Returns the name whose addresses the exchange waits for.
@@ -153,10 +175,11 @@ impl Exchange {
         }
     }
 
-    /// Returns how many bytes are buffered for the pod.
+    /// Returns how many bytes are buffered for the pod, or of a request that waits.
     pub fn held_bytes(&self) -> usize {
         match self {
             Self::Reading(_) | Self::Lingering(_) | Self::Tunnel(_) | Self::Closed => 0,
+            Self::Authenticating { held, .. } => held.head.len(),
             Self::Resolving { transaction, .. }
             | Self::Connecting { transaction, .. }
             | Self::Sending(transaction)

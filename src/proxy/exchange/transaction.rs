@@ -12,7 +12,7 @@ use crate::{
         head::Version,
         rewrite::Persistence,
     },
-    proxy::{outcome::Outcome, peer::Peer, route::RouteName, timestamp::Timestamp},
+    proxy::{access::users::LoginId, outcome::Outcome, peer::Peer, route::RouteName, timestamp::Timestamp},
 };
 
 /// Maximum capacity of a request buffer that is reused.
@@ -55,6 +55,8 @@ pub struct Transaction {
     pub(super) request: Vec<u8>,
     /// How many bytes of it are sent.
     pub(super) sent: usize,
+    /// The login that was checked for this request and is right.
+    pub(super) proven: Option<LoginId>,
     /// The headers with psystrike's own secrets, which must not reach the pod.
     pub(super) used_up: Names,
     pub(super) reused: bool,
@@ -98,6 +100,7 @@ impl Transaction {
             until,
             request: Vec::new(),
             sent: 0,
+            proven: None,
             used_up: Names::NONE,
             reused: false,
             first_byte: None,

@@ -1,0 +1,16 @@
+//! Takes the place of [`web`](super) in a psystrike that is built without it: its option is a usage error, so nothing is
+//! loaded.
+
+use std::{path::Path, sync::Arc};
+
+use super::files::Reloads;
+use crate::{net::shared::Shared, proxy::metrics::CertificateExpiry};
+
+/// Fails.
+///
+/// # Errors
+/// Always.
+#[cold]
+pub fn load(_: &Path, _: &Arc<Shared>, _: &mut Reloads) -> Result<Arc<CertificateExpiry>, String> {
+    Err("this psystrike is built without web configuration files".to_owned())
+}

@@ -1,0 +1,64 @@
+//! Requests the checks of passwords for the clients of a worker, and delivers their results.
+//!
+//! A result reaches a client by its key, and only while its exchange waits for the check of that login.
+
+use super::Worker;
+use crate::{
+    net::{lookups::Asker, network::Network, slots::Key},
+    proxy::{
+        access::checks::{Asked, Checked},
+        events::Event,
+    },
+};
+
+impl<N: Network> Worker<N> {
+    /// Has the password checked that a client's exchange waits for. Returns the event that results at once, if any.
+    #[cold]
+    pub(super) fn check_password(&mut self, key: Key) -> Option<Event<'static>> {
+        let login = self.clients.get(key).and_then(|client| client.session.login())?;
+        let id = login.id();
+        match self.shared.passwords().ask(login, Asker { worker: self.index, client: key }) {
+            Asked::Full => return Some(Event::PasswordChecked(Checked::Not)),
+            Asked::Queued => self.tools.network.check_passwords(&self.shared),
+            Asked::Shared => {}
+        }
+        self.password_checks.push((key, id));
+        None
+    }
+
+    /// Delivers the results that arrived since the last turn.
+    #[inline]
+    pub(super) fn deliver_password_checks(&mut self, scratch: &mut [u8]) {
+        if !self.password_checks.is_empty() {
+            self.deliver_each_check(scratch); // almost never
+        }
+    }
+
+    #[cold]
+    fn deliver_each_check(&mut self, scratch: &mut [u8]) {
+        for (key, id, checked) in self.shared.passwords().collect(self.index) {
+            let waits_for = self.clients.get(key).and_then(|client| client.session.login());
+            if waits_for.is_some_and(|login| login.id() == id) {
+                self.password_checks.retain(|&(client, _)| client != key);
+                self.step(key, Event::PasswordChecked(checked));
+                self.run(key, scratch);
+            }
+        }
+    }
+
+    /// Removes a client from the waiters of its check.
+    #[inline]
+    pub(super) fn stop_checking(&mut self, key: Key) {
+        if !self.password_checks.is_empty() {
+            self.cancel_check(key);
+        }
+    }
+
+    #[cold]
+    fn cancel_check(&mut self, key: Key) {
+        let cancelled = self.password_checks.extract_if(.., |(client, _)| *client == key);
+        for (client, id) in cancelled {
+            self.shared.passwords().cancel(id, Asker { worker: self.index, client });
+        }
+    }
+}
