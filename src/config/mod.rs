@@ -8,6 +8,7 @@ pub mod files;
 mod help;
 pub mod options;
 mod pods;
+mod random_key;
 mod source;
 mod timeouts;
 #[cfg(feature = "tls")]

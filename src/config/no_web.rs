@@ -1,5 +1,5 @@
-//! Takes the place of [`web`](super) in a psystrike that is built without it: its option is a usage error, so nothing is
-//! loaded.
+//! Takes the place of [`web`](super) in a psystrike that is built without it: its option is a usage error, so there is
+//! nothing to load.
 
 use std::{path::Path, sync::Arc};
 

@@ -1,4 +1,5 @@
-//! The interface that creates sockets and pipes, resolves names and checks passwords, and the tokens that identify connections in events.
+//! The interface that creates sockets and pipes, resolves names and checks passwords, and the tokens that identify
+//! connections in events.
 //!
 //! Owns the interface between a worker and the kernel: [`super::event_loop`] has real sockets, a simulation its own.
 

@@ -1,7 +1,7 @@
 //! State that the workers of a process share: settings, counters, and the phase of the process.
 //!
-//! Locks guard only wishes for a place ([`super::places`]), name lookups, checks of passwords, and settings while they are swapped. Each
-//! worker writes its own counters, and any thread reads them.
+//! Locks guard only wishes for a place ([`super::places`]), name lookups, checks of passwords, and settings while they
+//! are swapped. Each worker writes its own counters, and any thread reads them.
 
 use std::{
     io,

@@ -327,3 +327,130 @@ fn names(entry: &Entry) -> Result<Option<Vec<String>>, Fault> {
         Value::Text(_) | Value::Map(_) => faulty(entry, ": expected a list"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
+
+    fn read(text: &str) -> Result<Document, String> {
+        parse(&text.replace("HASH", HASH), Path::new("/etc/web")).map_err(|fault| fault.to_string())
+    }
+
+    fn shown(document: &Document) -> String {
+        let users: Vec<&str> = document.users.iter().map(|(name, _)| &**name).collect();
+        let Some(tls) = &document.tls else { return format!("{users:?}") };
+        let pem = |pem: &Pem| match pem {
+            Pem::File(path) => path.display().to_string(),
+            Pem::Inline(text) => format!("{text:?}"),
+        };
+        let ca = tls.client_ca.as_ref().map_or("-".to_owned(), pem);
+        let (cert, key) = (pem(&tls.cert), pem(&tls.key));
+        let WebTls { line, client_auth, allowed_sans, min_version, max_version, .. } = tls;
+        let versions = format!("{min_version:?}-{max_version:?}");
+        format!("{users:?} {line}: {cert} {key} {ca} {client_auth:?} {allowed_sans:?} {versions}")
+    }
+
+    #[test]
+    fn files_of_exporters_are_read() {
+        for (text, expected) in [
+            ("basic_auth_users:\n  alice: HASH\n  'b o\"b': \"HASH\"", r#"["alice", "b o\"b"]"#),
+            (
+                "tls_server_config:\n  cert_file: server.crt\n  key_file: /abs/server.key\n",
+                "[] 1: /etc/web/server.crt /abs/server.key - NoClientCert None Tls12-Tls13",
+            ),
+            (
+                "tls_server_config:\n  cert: |\n    A\n    B\n  key: 'C'\n  client_ca: D\n  client_auth_type: \
+                 RequireAndVerifyClientCert\n  client_allowed_sans:\n  - a.example\n  - spiffe://b\n  min_version: \
+                 TLS13\n",
+                "[] 1: \"A\\nB\\n\" \"C\" \"D\" RequireAndVerifyClientCert Some([\"a.example\", \"spiffe://b\"]) \
+                 Tls13-Tls13",
+            ),
+            (
+                "# c\ntls_server_config:\n  cert_file: a\n  key_file: b\n  client_ca_file: c\n  client_auth_type: \
+                 VerifyClientCertIfGiven\n  max_version: TLS12\n  prefer_server_cipher_suites: false\n  \
+                 cipher_suites:\n  curve_preferences: []\nhttp_server_config:\n  http2: true\n  headers: {}\n\
+                 rate_limit:\n  interval: 0\n  burst: 5\nbasic_auth_users:\n  a: HASH\n",
+                "[\"a\"] 2: /etc/web/a /etc/web/b /etc/web/c VerifyClientCertIfGiven None Tls12-Tls12",
+            ),
+            (
+                "tls_server_config:\n  cert_file: a\n  key_file: b\n  client_auth_type: RequireClientCert\n",
+                "[] 1: /etc/web/a /etc/web/b - RequireAnyClientCert None Tls12-Tls13",
+            ),
+            (
+                "tls_server_config:\n  cert_file: a\n  key_file: b\n  client_auth_type: RequestClientCert\n  \
+                 client_ca_file: ''\n",
+                "[] 1: /etc/web/a /etc/web/b - RequestClientCert None Tls12-Tls13",
+            ),
+            ("tls_server_config:\nbasic_auth_users:\n  a: HASH", "[\"a\"]"),
+        ] {
+            let document = read(text).unwrap_or_else(|fault| panic!("{text}: {fault}"));
+            assert_eq!(shown(&document), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_with_its_line() {
+        let tls = |lines: &str| format!("tls_server_config:\n  cert_file: a\n  key_file: b\n{lines}");
+        let many: String = (0..=USERS_MAX).map(|number| format!("  u{number}: HASH\n")).collect();
+        for (text, expected) in [
+            (String::new(), "line 1: neither tls_server_config nor basic_auth_users in the file"),
+            ("basic_auth_users: {}".to_owned(), "line 1: neither tls_server_config nor basic_auth_users"),
+            ("tls_config:\n  a: b".to_owned(), "line 1: unknown key tls_config"),
+            (tls("  cert_fille: c"), "line 4: unknown key cert_fille"),
+            (tls("  min_version: TLS10"), "line 4: min_version: TLS 1.0 and TLS 1.1 are not supported"),
+            (tls("  max_version: TLS11"), "line 4: max_version: TLS 1.0 and TLS 1.1 are not supported"),
+            (tls("  max_version: '1.3'"), "line 4: max_version: expected TLS12 or TLS13"),
+            (tls("  min_version: TLS13\n  max_version: TLS12"), "line 1: min_version is above max_version"),
+            (tls("  client_auth_type: Verify"), "line 4: client_auth_type: expected NoClientCert, "),
+            (
+                tls("  client_ca_file: c"),
+                "line 1: client CAs have been configured without a client_auth_type",
+            ),
+            (
+                tls("  client_auth_type: RequireAndVerifyClientCert"),
+                "line 1: this client_auth_type requires one of client_ca or client_ca_file",
+            ),
+            (tls("  client_allowed_sans: [a]"), "line 1: client_allowed_sans requires a client_auth_type"),
+            (tls("  client_allowed_sans: a"), "line 4: client_allowed_sans: expected a list"),
+            (tls("  client_allowed_sans: []"), "line 4: client_allowed_sans: no name in the list"),
+            (tls("  cipher_suites: [TLS_AES_128_GCM_SHA256]"), "line 4: cipher_suites is not supported"),
+            (tls("  curve_preferences:\n  - X25519"), "line 4: curve_preferences is not supported"),
+            (tls("  prefer_server_cipher_suites: 2"), "line 4: prefer_server_cipher_suites: expected true"),
+            (tls("  cert: c"), "line 4: both cert and cert_file are given"),
+            (tls("  client_ca: {}"), "line 4: client_ca: expected a text"),
+            ("tls_server_config: a".to_owned(), "line 1: tls_server_config: expected a mapping"),
+            ("tls_server_config:\n  key_file: a".to_owned(), "line 1: missing one of cert or cert_file"),
+            ("tls_server_config:\n  cert: a\n".to_owned(), "line 1: missing one of key or key_file"),
+            (
+                "tls_server_config:\n  min_version: TLS12\n".to_owned(),
+                "line 1: missing one of cert or cert_file",
+            ),
+            (
+                "http_server_config:\n  headers:\n    X-Frame-Options: deny".to_owned(),
+                "line 2: headers is not supported",
+            ),
+            ("http_server_config:\n  http2: maybe".to_owned(), "line 2: http2: expected true or false"),
+            ("http_server_config:\n  http3: true".to_owned(), "line 2: unknown key http3"),
+            ("rate_limit:\n  burst: 1\n  interval: 1s".to_owned(), "line 3: rate_limit is not supported"),
+            ("rate_limit:\n  bursts: 1".to_owned(), "line 2: unknown key bursts"),
+            ("basic_auth_users:\n- a".to_owned(), "line 1: basic_auth_users: expected a mapping"),
+            (
+                "basic_auth_users:\n  a: wombat".to_owned(),
+                "line 2: a: expected a bcrypt hash of 60 characters",
+            ),
+            ("basic_auth_users:\n  a:".to_owned(), "line 2: a: expected a bcrypt hash of 60 characters"),
+            ("basic_auth_users:\n  'a:b': HASH".to_owned(), "line 2: a user name must not contain ':'"),
+            (format!("basic_auth_users:\n{many}"), "line 258: more than 256 users"),
+            (
+                format!("basic_auth_users:\n  a: {}", HASH.replace("$10$", "$18$")),
+                "line 2: a: bcrypt cost over 16",
+            ),
+        ] {
+            let fault = read(&text).err().unwrap_or_else(|| panic!("{text} is accepted"));
+            assert!(fault.starts_with(expected), "{text}: {fault}");
+            assert!(!fault.contains("wombat"), "{text}: {fault}");
+        }
+    }
+}

@@ -21,9 +21,9 @@ use self::{
     tls::Served,
 };
 use super::{
-    access::random_key,
     files::{FileReader, Reloads},
     options::Opt,
+    random_key::random_key,
 };
 use crate::{
     net::shared::Shared,

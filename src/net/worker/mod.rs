@@ -1,9 +1,9 @@
 //! The connections of one event loop: their slots, their deadlines, and which of them can run.
 //!
 //! Owns every connection of its worker, and performs the actions that sessions request: `admission` handles clients
-//! that arrive, wait for a place and leave, `handshakes` their TLS handshakes, `passwords` the checks of their passwords,
-//! `buffers` the bytes held for them, `upstream` their pods' connections, `names` the addresses that they wait for.
-//! `super::runner` moves bytes; readiness and time come from [`super::event_loop`], or a simulation.
+//! that arrive, wait for a place and leave, `handshakes` their TLS handshakes, `passwords` the checks of their
+//! passwords, `buffers` the bytes held for them, `upstream` their pods' connections, `names` the addresses that they
+//! wait for. `super::runner` moves bytes; readiness and time come from [`super::event_loop`], or a simulation.
 
 mod admission;
 mod buffers;
