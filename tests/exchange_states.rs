@@ -11,6 +11,7 @@ mod states;
 mod talk;
 
 use psystrike::proxy::{
+    access::checks::Checked,
     events::{ClientAction, Event, Report, UpstreamAction, Wants},
     outcome::{LookupError, Outcome, UpstreamError},
     route::{Page, RouteName},
@@ -135,6 +136,8 @@ fn unexpected_events_change_nothing() {
     type Told = (&'static str, fn(&mut Talk) -> bool);
     let inputs: &[Told] = &[
         ("resolved", |talk| talk.changes(Event::Resolved(&Err(LookupError::NoSuchName)))),
+        ("password checked", |talk| talk.changes(Event::PasswordChecked(Checked::Right))),
+        ("password checked", |talk| talk.changes(Event::PasswordChecked(Checked::Not))),
         ("request", |talk| talk.changes(Event::Request(HEALTHZ.as_bytes()))),
         ("client gone", |talk| talk.changes(Event::ClientGone)),
         ("flushed", |talk| talk.changes(Event::Flushed)),
