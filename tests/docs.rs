@@ -48,6 +48,7 @@ const COMMANDS: &[(&str, Fate)] = &[
     ("cargo test\n", RunByCi("run cargo test")),
     ("cargo test --test exchange_response\n", RunByCi("run cargo test")),
     ("cargo doc --no-deps --open\n", RunByCi("run cargo doc --locked --no-deps")),
+    ("psystrike --web-config-file ", RunByCi("run cargo test")), // tests/web_config.rs
     (".ci/fuzz 200000 15\n", RunByCi("run .ci/fuzz 200000 15")),
     ("docker build ", Cannot(BASE_IMAGES)),
     ("kubectl label node ", Cannot(CLUSTER)),

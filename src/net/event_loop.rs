@@ -18,7 +18,7 @@ use mio::{
 use super::{
     listener::{Accept, BACKLOG, Listener},
     network::{Network, Token},
-    offload, passwords,
+    offload,
     shared::{Phase, Shared, Wake},
     slots::KEYS_FROM,
     stream::Ready,
@@ -240,6 +240,6 @@ impl Network for Mio {
     }
 
     fn check_passwords(&mut self, shared: &Arc<Shared>) {
-        passwords::start(shared);
+        offload::start_checking(shared);
     }
 }

@@ -24,8 +24,8 @@
 //! - [`places`]: places for clients, and the clients that wait for one;
 //! - [`lookups`]: the name lookups that all workers share;
 //! - `pending_names`: the clients of a worker that wait for addresses;
-//! - [`offload`]: threads for calls that block: the resolver's;
-//! - [`passwords`]: the checks of passwords that all workers share, and their thread;
+//! - [`passwords`]: the checks of passwords that all workers share;
+//! - [`offload`]: threads for calls that block: the resolver's, and that which checks passwords;
 //! - [`shared`]: state that the workers of a process share;
 //! - [`signals`]: SIGTERM and SIGINT, and the end of a worker, as events;
 //! - [`cgroup`]: the memory limit of this process's cgroup;

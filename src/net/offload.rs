@@ -1,7 +1,9 @@
-//! Threads for calls that block: name lookups by the system's resolver.
+//! Threads for calls that block: name lookups by the system's resolver, and checks of passwords, as bcrypt takes a
+//! tenth of a second and more.
 //!
 //! The first thread starts with the first name, so without names there are no threads. There are few, and they never
-//! end. [`super::lookups`] owns the queue and the answers.
+//! end. [`super::lookups`] owns the queue and the answers; for passwords, [`super::passwords`] does. These have one
+//! thread, as in Prometheus's exporters: more would let clients with wrong passwords use more of the machine.
 
 use std::{
     io,
@@ -14,10 +16,18 @@ use std::{
 use log::{debug, warn};
 
 use super::shared::Shared;
-use crate::proxy::outcome::LookupError;
+use crate::proxy::{
+    access::{checks::Checked, users::Login},
+    outcome::LookupError,
+};
 
 /// Stack of a thread. getaddrinfo(3) of glibc needs more of it than that of musl.
 const STACK_BYTES: usize = 256 * 1024;
+
+/// Stack of the thread for passwords. bcrypt needs 4 KiB of it.
+const PASSWORDS_STACK_BYTES: usize = 64 * 1024;
+/// That thread yields to those that serve scrapes.
+const NICE: i32 = 10;
 
 /// The texts of the errors `EAI_NONAME` and `EAI_NODATA` in std, which are those of gai_strerror(3) of glibc and musl.
 const NO_SUCH_NAME: [&str; 4] = [
@@ -74,6 +84,42 @@ fn lookup_error(error: &io::Error) -> LookupError {
     let text = error.to_string();
     let is_known = NO_SUCH_NAME.iter().any(|known| text.ends_with(known));
     if is_known { LookupError::NoSuchName } else { LookupError::Failed }
+}
+
+/// Starts the thread for a queued check of a password, unless it runs.
+#[cold]
+pub fn start_checking(shared: &Arc<Shared>) {
+    if shared.passwords().set_thread(true) {
+        return;
+    }
+    let run = {
+        let shared = Arc::clone(shared);
+        move || check_passwords(&shared)
+    };
+    let thread = thread::Builder::new().name("passwords".to_owned()).stack_size(PASSWORDS_STACK_BYTES);
+    if let Err(error) = thread.spawn(run) {
+        warn!("cannot start a thread to check passwords: {error}");
+        shared.passwords().set_thread(false);
+        while let Some(login) = shared.passwords().begin_next() {
+            finish_check(shared, &login, Checked::Not);
+        }
+    }
+}
+
+fn check_passwords(shared: &Shared) {
+    // In Linux this applies to the thread. If it fails, a check may delay scrapes on a machine with one core.
+    let _ = rustix::process::nice(NICE);
+    loop {
+        let login = shared.passwords().wait_for_next();
+        let is_right = login.check();
+        login.remember(is_right, shared.now());
+        finish_check(shared, &login, if is_right { Checked::Right } else { Checked::Wrong });
+    }
+}
+
+fn finish_check(shared: &Shared, login: &Login, checked: Checked) {
+    let workers = shared.passwords().finish(login.id(), checked);
+    workers.into_iter().for_each(|worker| shared.wake(worker));
 }
 
 #[cfg(test)]

@@ -1,26 +1,14 @@
-//! The checks of passwords that all workers share, and the thread that makes them: bcrypt takes a tenth of a second and
-//! more, which no event loop may wait for.
+//! The checks of passwords that all workers share: those that wait, and results that are not collected yet.
 //!
-//! Owns the lock around [`crate::proxy::access::checks`]. There is one thread, as in Prometheus's exporters: more would
-//! let clients with wrong passwords use more of the machine. It starts with the first check, and never ends.
+//! Owns the lock around [`crate::proxy::access::checks`]. [`super::offload`] owns the thread that makes them.
 
-use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
-};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use log::warn;
-
-use super::{lookups::Asker, shared::Shared, slots::Key};
+use super::{lookups::Asker, slots::Key};
 use crate::proxy::access::{
     checks::{Asked, Checked, Checks},
     users::{Login, LoginId},
 };
-
-/// Stack of the thread. bcrypt has 4 KiB on it.
-const STACK_BYTES: usize = 64 * 1024;
-/// The thread yields to those that serve scrapes.
-const NICE: i32 = 10;
 
 /// The result of a check for a client: the client, the login, and the result.
 pub type Verdict = (Key, LoginId, Checked);
@@ -72,7 +60,7 @@ impl PasswordChecks {
     }
 
     /// Waits for the next check, and returns it.
-    fn wait_for_next(&self) -> Login {
+    pub fn wait_for_next(&self) -> Login {
         let mut state = self.state();
         loop {
             if let Some(login) = state.checks.begin_next() {
@@ -94,43 +82,7 @@ impl PasswordChecks {
     }
 
     /// Notes whether there is a thread, and returns whether there was one.
-    fn set_thread(&self, has_thread: bool) -> bool {
+    pub fn set_thread(&self, has_thread: bool) -> bool {
         std::mem::replace(&mut self.state().has_thread, has_thread)
     }
-}
-
-/// Starts the thread, unless it runs.
-#[cold]
-pub fn start(shared: &Arc<Shared>) {
-    if shared.passwords().set_thread(true) {
-        return;
-    }
-    let run = {
-        let shared = Arc::clone(shared);
-        move || check_passwords(&shared)
-    };
-    let thread = thread::Builder::new().name("passwords".to_owned()).stack_size(STACK_BYTES);
-    if let Err(error) = thread.spawn(run) {
-        warn!("cannot start a thread to check passwords: {error}");
-        shared.passwords().set_thread(false);
-        while let Some(login) = shared.passwords().begin_next() {
-            finish(shared, &login, Checked::Not);
-        }
-    }
-}
-
-fn check_passwords(shared: &Shared) {
-    // In Linux this applies to the thread. If it fails, a check may delay scrapes on a machine with one core.
-    let _ = rustix::process::nice(NICE);
-    loop {
-        let login = shared.passwords().wait_for_next();
-        let is_right = login.check();
-        login.remember(is_right, shared.now());
-        finish(shared, &login, if is_right { Checked::Right } else { Checked::Wrong });
-    }
-}
-
-fn finish(shared: &Shared, login: &Login, checked: Checked) {
-    let workers = shared.passwords().finish(login.id(), checked);
-    workers.into_iter().for_each(|worker| shared.wake(worker));
 }

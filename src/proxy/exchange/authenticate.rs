@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::{
-    states::{Exchange, Reading},
+    states::{Exchange, Held, Reading},
     transaction::Transaction,
 };
 use crate::{
@@ -54,15 +54,6 @@ pub(super) struct Proof {
     login: LoginId,
     started: Timestamp,
     until: Timestamp,
-}
-
-/// A request whose password is not checked yet.
-#[derive(Debug)]
-pub struct Held {
-    pub(super) transaction: Box<Transaction>,
-    pub(super) head: Box<[u8]>,
-    /// As in [`Reading`].
-    turned_away: bool,
 }
 
 impl Transaction {

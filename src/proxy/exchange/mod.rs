@@ -51,7 +51,7 @@ use std::time::Duration;
 
 use self::transaction::ClientTerms;
 pub use self::{
-    states::{Exchange, Lingering, Reading},
+    states::{Exchange, Held, Lingering, Reading},
     transaction::Transaction,
 };
 use super::{

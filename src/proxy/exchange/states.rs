@@ -2,7 +2,7 @@
 //!
 //! Owns their data, and the condition and deadline that each one waits for. Never decides on transitions.
 
-use super::{authenticate::Held, transaction::Transaction};
+use super::transaction::Transaction;
 use crate::{
     http1::body::BodyScanner,
     proxy::{
@@ -65,6 +65,15 @@ pub struct Reading {
     pub(super) until: Timestamp,
     /// The bytes of an incomplete head that were already parsed.
     pub(super) seen: u32,
+    pub(super) turned_away: bool,
+}
+
+/// A request whose password is not checked yet.
+#[derive(Debug)]
+pub struct Held {
+    pub(super) transaction: Box<Transaction>,
+    pub(super) head: Box<[u8]>,
+    /// As in [`Reading`].
     pub(super) turned_away: bool,
 }
 
