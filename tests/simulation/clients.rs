@@ -21,6 +21,7 @@ use super::{
     bytes::{Random, Shown},
     kernel::{Close, ConnId},
     net::{Call, Net, Owner},
+    passwords::{PATIENCE_MIN, with_credentials},
     pods::{Body, Fault, Scrape},
 };
 
@@ -80,6 +81,8 @@ pub(crate) struct Draws {
     pub(crate) timeouts: Timeouts,
     /// Most clients request long responses repeatedly from one pod.
     pub(crate) long: bool,
+    /// Requests need a password; the seed of what they have.
+    pub(crate) guard: Option<u64>,
 }
 
 /// How a client reads its responses.
@@ -269,7 +272,7 @@ impl Ask {
         client: usize,
         scraping: bool,
         scrapes: &mut Vec<Scrape>,
-        Draws { timeouts, long }: Draws,
+        Draws { timeouts, long, guard }: Draws,
     ) -> Self {
         if random.one_in(10) {
             wire.extend_from_slice(b"\r\n"); // RFC 9112 section 2.2
@@ -348,6 +351,8 @@ impl Ask {
                 (Kind::Scrape(id), target)
             }
         };
+        let number = (client << 32 | start) as u64;
+        let kind = guard.map_or(kind, |seed| with_credentials(seed ^ number, kind, &target, &mut fields));
         // These heads are refused before their method is known, so the response has a body even for HEAD.
         let unread = matches!(
             kind,

@@ -125,6 +125,7 @@ impl Net {
                     // A slow client still gets a failure response, and the bytes before an abort.
                     since + scrape.patience + header.max(LINGER) + LINGER_TICK
                 }
+                (_, Some(since), _) if self.passwords.is_needed() => since + scrape.max(scrape_max) + header,
                 (_, Some(since), _) => since + scrape + header,
                 (_, None, Some(begun_at)) => begun_at.max(this.idle_since) + header + scrape.max(header),
                 (_, None, None) if this.answered == 0 && read == 0 => this.idle_since + header,
@@ -144,7 +145,7 @@ impl Net {
             return;
         }
         if let (Some(ask), Some(_)) = (this.current(), this.exchange_since()) {
-            let waits = matches!(ask.kind, Kind::Scrape(_)) || conn.stalled;
+            let waits = matches!(ask.kind, Kind::Scrape(_)) || conn.stalled || self.passwords.is_busy();
             assert!(waits, "the worker sleeps on a request of client {client}: {ask:?}");
         }
         if !conn.has_news() {

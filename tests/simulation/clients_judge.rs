@@ -189,6 +189,15 @@ impl Net {
                 assert!(ask.read_at.is_none(), "client {client}: its head was complete");
                 closes_expected = true;
             }
+            (_, Outcome::TooManyAuthenticationFailures) if self.passwords.is_needed() => {
+                closes_expected = true
+            }
+            (kind, Outcome::PasswordCheckTimeout) if self.passwords.is_needed() => {
+                let since = this.exchange_since().expect("a request was read");
+                let patience =
+                    if let Kind::Scrape(id) = kind { self.scrapes[id].patience } else { PATIENCE_MIN };
+                assert!(self.now >= since + patience, "client {client}: {head:?} too early");
+            }
             (Kind::Page, Outcome::Page) => {
                 // psystrike's own pages are answered at the client limit too, and the connection is then closed.
                 let left = this.conn.is_some_and(|conn| self.kernel.conns[conn].peer_left());

@@ -37,6 +37,7 @@ use super::{
     clients::Client,
     kernel::{Close, ConnId, Kernel, Link},
     names::{self, Resolver},
+    passwords::Checker,
     pods::{Pod, Scrape},
 };
 
@@ -152,6 +153,7 @@ pub(crate) struct Net {
     pub(crate) pods: Vec<Pod>,
     pub(crate) scrapes: Vec<Scrape>,
     pub(crate) resolver: Resolver,
+    pub(crate) passwords: Checker,
     pub(crate) settings: psystrike::proxy::settings::Settings,
     /// Each worker's limit of buffered bytes.
     pub(crate) buffers_max: usize,
@@ -221,6 +223,7 @@ impl Net {
             pods: Vec::new(),
             scrapes: Vec::new(),
             resolver: Resolver::new(seed),
+            passwords: Checker::new(seed),
             settings,
             buffers_max: usize::MAX,
             buffered: vec![0; workers],

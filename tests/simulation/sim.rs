@@ -133,7 +133,13 @@ impl Sim {
         // Drawn separately, so that the other sequences of a seed stay the same.
         let apart = &mut Random::new(seed ^ u64::MAX);
         net.chaos.refuses = apart.one_in(6).then(|| Refusal::random(apart));
-        let (now, draws) = (net.now, Draws { timeouts: net.settings.timeouts, long: net.long });
+        // The bytes of requests that wait are not known to the models.
+        let guard = (!tight && apart.one_in(3)).then(|| seed ^ 0x6a4d);
+        if guard.is_some() {
+            net.change_users(&sim.shared);
+        }
+        let guard = guard.filter(|_| net.passwords.is_needed());
+        let (now, draws) = (net.now, Draws { timeouts: net.settings.timeouts, long: net.long, guard });
         for client in 0..1 + random.below(5) + more {
             let client = Client::random(random, now, client, &mut net.scrapes, draws);
             net.clients.push(client);
@@ -250,11 +256,10 @@ impl Sim {
     /// Time passes until an event loop wakes or a lookup ends, and the workers run.
     pub(crate) fn pass_to_next(&mut self) {
         let wakes = self.next_wake();
-        let next = wakes.into_iter().chain(self.net().next_lookup_end()).min();
+        let next = wakes.into_iter().chain(self.net().next_offloaded_end()).min();
         let mut net = self.net.borrow_mut();
         net.now = net.now.max(next.expect("an event is due"));
-        net.end_lookups(&self.shared);
-        net.begin_lookups(&self.shared);
+        net.run_offloaded(&self.shared);
         drop(net);
         self.settle();
     }
@@ -301,8 +306,7 @@ impl Sim {
                 break;
             }
         }
-        self.net.borrow_mut().end_lookups(&self.shared);
-        self.net.borrow_mut().begin_lookups(&self.shared);
+        self.net.borrow_mut().run_offloaded(&self.shared);
         if let Some(worker) = self.next_ready() {
             // A busy event loop finds several events at once.
             let due = self.event_loops().any(EventLoop::is_due);
@@ -319,7 +323,7 @@ impl Sim {
             let net = self.net();
             let clients = (0..net.clients.len()).filter_map(|client| net.client_wakes(client));
             let pods = (0..net.pods.len()).filter_map(|pod| net.pod_wakes(pod));
-            clients.chain(pods).chain(net.next_lookup_end()).min()
+            clients.chain(pods).chain(net.next_offloaded_end()).min()
         };
         let done = {
             let net = self.net();

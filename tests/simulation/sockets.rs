@@ -24,6 +24,10 @@ impl Network for SimNetwork {
         self.net.borrow_mut().begin_lookups(shared);
     }
 
+    fn check_passwords(&mut self, shared: &Arc<Shared>) {
+        self.net.borrow_mut().begin_checks(shared);
+    }
+
     fn pipe(&mut self) -> io::Result<SimPipe> {
         let net = &mut *self.net.borrow_mut();
         if net.is_out_of_descriptors() || net.chaos.connects && net.random.one_in(4) {
