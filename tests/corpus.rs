@@ -66,6 +66,12 @@ fn credentials() {
     replay("credentials", checks::credentials);
 }
 
+#[cfg(feature = "web-config")]
+#[test]
+fn web_configurations() {
+    replay("web_config", checks::web_config);
+}
+
 #[test]
 fn configurations() {
     replay("config", checks::config);

@@ -74,15 +74,61 @@ impl PasswordChecks {
     pub fn finish(&self, id: LoginId, checked: Checked) -> Vec<usize> {
         let mut state = self.state();
         let askers = state.checks.finish(id);
-        let mut workers: Vec<usize> = askers.iter().map(|asker| asker.worker).collect();
-        workers.sort_unstable();
-        workers.dedup();
-        state.results.extend(askers.into_iter().map(|asker| (asker, id, checked)));
+        let mut workers = Vec::new();
+        for asker in askers {
+            if !workers.contains(&asker.worker) {
+                workers.push(asker.worker);
+            }
+            state.results.push((asker, id, checked));
+        }
         workers
     }
 
     /// Notes whether there is a thread, and returns whether there was one.
     pub fn set_thread(&self, has_thread: bool) -> bool {
         std::mem::replace(&mut self.state().has_thread, has_thread)
+    }
+}
+
+#[cfg(all(test, feature = "web-config"))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        net::slots::KEYS_FROM,
+        proxy::{
+            access::{
+                bcrypt::PasswordHash,
+                users::{Users, Verdict as Known},
+            },
+            timestamp::Timestamp,
+        },
+    };
+
+    fn asker(worker: usize, slot: usize) -> Asker {
+        Asker { worker, client: Key::from_bits(KEYS_FROM + slot) }
+    }
+
+    #[test]
+    fn results_go_to_the_workers_of_the_waiting_clients() {
+        let users = vec![("alice".to_owned(), PasswordHash::unmatched(4))];
+        let users = Arc::new(Users::new(users, [7; 16]));
+        let Known::Unchecked(login) = users.judge(b"alice", b"wrong", None, Timestamp::default()) else {
+            panic!("it is known")
+        };
+        let checks = PasswordChecks::default();
+        let askers = [asker(1, 1), asker(0, 2), asker(1, 3), asker(2, 4)];
+        let asked = askers.map(|asker| checks.ask(&login, asker));
+        assert_eq!(asked, [Asked::Queued, Asked::Shared, Asked::Shared, Asked::Shared]);
+        checks.cancel(login.id(), askers[3]);
+        assert_eq!(checks.wait_for_next().id(), login.id());
+        assert!(checks.begin_next().is_none());
+        assert_eq!(checks.finish(login.id(), Checked::Wrong), [1, 0]);
+        let result = |asker: Asker| (asker.client, login.id(), Checked::Wrong);
+        assert_eq!(checks.collect(1), [result(askers[0]), result(askers[2])]);
+        assert_eq!(checks.collect(0), [result(askers[1])]);
+        assert_eq!([checks.collect(0), checks.collect(1), checks.collect(2)], [[], [], []]);
+        assert!(!checks.set_thread(true) && checks.set_thread(true));
     }
 }

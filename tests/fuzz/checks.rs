@@ -32,6 +32,15 @@ use psystrike::{
     },
 };
 
+#[cfg(feature = "web-config")]
+use std::path::Path;
+
+#[cfg(feature = "web-config")]
+use psystrike::config::web::{
+    document,
+    yaml::{self, Entry, Value},
+};
+
 /// Inputs up to this length are cut at every point, longer ones at about as many.
 const CUTS_MAX: usize = 256;
 
@@ -673,4 +682,64 @@ fn secret_of_line(line: &[u8]) -> Option<&[u8]> {
     }
     let colon = line.iter().position(|&byte| byte == b':');
     Some(colon.map_or(line, |at| line[at + 1..].trim_ascii()))
+}
+
+// Web configuration files.
+
+/// A file. A fault has the number of a line, and is one line itself. What is accepted is accepted again, and is the
+/// same, when it is written with quotes.
+#[cfg(feature = "web-config")]
+pub(crate) fn web_config(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    if let Err(fault) = document::parse(text, Path::new("/etc")) {
+        assert!((1..=text.split('\n').count()).contains(&fault.line), "{fault}");
+        assert!(!fault.what.contains(['\n', '\r', '\0']), "{fault}");
+    }
+    if let Ok(entries) = yaml::parse(text) {
+        let mut again = String::new();
+        written(&entries, 0, &mut again);
+        let read = yaml::parse(&again).unwrap_or_else(|fault| panic!("{fault}: {again}"));
+        assert!(is_same(&entries, &read), "{again}");
+    }
+}
+
+#[cfg(feature = "web-config")]
+fn written(entries: &[Entry], indent: usize, out: &mut String) {
+    let quoted = |text: &str| {
+        let codes = text.chars().map(|character| format!("\\U{:08x}", u32::from(character)));
+        format!("\"{}\"", codes.collect::<String>())
+    };
+    for Entry { key, value, .. } in entries {
+        *out += &format!("{}{}:", " ".repeat(indent), quoted(key));
+        match value {
+            Value::Empty => {}
+            Value::Text(text) => *out += &format!(" {}", quoted(text)),
+            Value::List(items) => {
+                let items: Vec<String> = items.iter().map(|(_, text)| quoted(text)).collect();
+                *out += &format!(" [{}]", items.join(", "));
+            }
+            Value::Map(entries) if entries.is_empty() => *out += " {}",
+            Value::Map(entries) => {
+                *out += "\n";
+                written(entries, indent + 1, out);
+                continue;
+            }
+        }
+        *out += "\n";
+    }
+}
+
+/// Compares entries, apart from their lines.
+#[cfg(feature = "web-config")]
+fn is_same(entries: &[Entry], others: &[Entry]) -> bool {
+    let is_same_value = |one: &Value, other: &Value| match (one, other) {
+        (Value::Map(entries), Value::Map(others)) => is_same(entries, others),
+        (Value::List(items), Value::List(others)) => {
+            items.iter().map(|(_, text)| text).eq(others.iter().map(|(_, text)| text))
+        }
+        (one, other) => one == other,
+    };
+    let is_same =
+        |(one, other): (&Entry, &Entry)| one.key == other.key && is_same_value(&one.value, &other.value);
+    entries.len() == others.len() && entries.iter().zip(others).all(is_same)
 }

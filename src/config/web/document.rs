@@ -98,19 +98,23 @@ pub fn parse(text: &str, folder: &Path) -> Result<Document, Fault> {
     Ok(document)
 }
 
-#[cold]
 fn fault<T>(line: usize, what: &str) -> Result<T, Fault> {
-    Err(Fault { line, what: what.to_owned() })
+    Err(Fault::new(line, what))
 }
 
-#[cold]
+/// Returns a fault of a key.
 fn faulty<T>(entry: &Entry, what: &str) -> Result<T, Fault> {
-    Err(Fault { line: entry.line, what: format!("{}{what}", shown(&entry.key)) })
+    Err(about_key("", entry, what))
+}
+
+fn unknown<T>(entry: &Entry) -> Result<T, Fault> {
+    Err(about_key("unknown key ", entry, ""))
 }
 
 #[cold]
-fn unknown<T>(entry: &Entry) -> Result<T, Fault> {
-    Err(Fault { line: entry.line, what: format!("unknown key {}", shown(&entry.key)) })
+#[inline(never)]
+fn about_key(before: &str, entry: &Entry, after: &str) -> Fault {
+    Fault::new(entry.line, &[before, &shown(&entry.key), after].concat())
 }
 
 /// Returns the entries of a mapping, which may be empty.
@@ -123,6 +127,7 @@ fn map(entry: &Entry) -> Result<&[Entry], Fault> {
 }
 
 /// Returns a text, or `None` if it is empty.
+#[inline(never)]
 fn text(entry: &Entry) -> Result<Option<&str>, Fault> {
     match &entry.value {
         Value::Empty => Ok(None),
@@ -188,7 +193,7 @@ fn users(entry: &Entry) -> Result<Vec<(String, PasswordHash)>, Fault> {
         let text = text(entry)?.unwrap_or_default();
         let hash = PasswordHash::parse(text);
         // A hash does not belong in a log; a name does.
-        users.push((entry.key.clone(), hash.or_else(|what| faulty(entry, &format!(": {what}")))?));
+        users.push((entry.key.clone(), hash.or_else(|what| faulty(entry, &[": ", what].concat()))?));
     }
     Ok(users)
 }

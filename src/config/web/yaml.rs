@@ -29,6 +29,15 @@ pub struct Fault {
     pub what: String,
 }
 
+impl Fault {
+    /// Returns a fault. Never inlined: the callers are many, and rarely run.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn new(line: usize, what: &str) -> Self {
+        Self { line, what: what.to_owned() }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}: {}", self.line, self.what)
@@ -97,9 +106,8 @@ struct Line<'t> {
 }
 
 impl Line<'_> {
-    #[cold]
     fn fault<T>(self, what: &str) -> Result<T, Fault> {
-        Err(Fault { line: self.number, what: what.to_owned() })
+        Err(Fault::new(self.number, what))
     }
 
     /// Returns whether the line begins an item of a list.
@@ -123,7 +131,7 @@ impl<'t> Reader<'t> {
                 Some('\t') => "tab; use spaces",
                 Some(_) => "control character",
             };
-            return Err(Fault { line: at + 1, what: what.to_owned() });
+            return Err(Fault::new(at + 1, what));
         }
         Ok(())
     }
@@ -140,6 +148,7 @@ impl<'t> Reader<'t> {
         None
     }
 
+    #[inline(never)]
     fn map(&mut self, indent: usize, depth: usize) -> Result<Vec<Entry>, Fault> {
         let mut entries: Vec<Entry> = Vec::new();
         while let Some(line) = self.next_line() {
@@ -154,7 +163,7 @@ impl<'t> Reader<'t> {
             }
             let (key, rest) = key(line)?;
             if entries.iter().any(|known| known.key == key) {
-                return Err(Fault { line: line.number, what: format!("{} is given twice", shown(&key)) });
+                return line.fault(&(shown(&key) + " is given twice"));
             }
             self.at += 1;
             let value = self.value(line, rest.trim_start_matches(' '), depth)?;
@@ -191,6 +200,7 @@ impl<'t> Reader<'t> {
         }
     }
 
+    #[inline(never)]
     fn list(&mut self, indent: usize) -> Result<Value, Fault> {
         let mut items = Vec::new();
         while let Some(line) = self.next_line() {
@@ -248,8 +258,10 @@ impl<'t> Reader<'t> {
 }
 
 /// Returns a key for a message.
-pub fn shown(key: &str) -> impl fmt::Display {
-    key.escape_debug()
+#[cold]
+#[inline(never)]
+pub fn shown(key: &str) -> String {
+    key.escape_debug().to_string()
 }
 
 /// Returns whether nothing but a comment follows.
@@ -264,6 +276,7 @@ fn is_end(rest: &str) -> bool {
 }
 
 /// Reads the key of a line, and returns what follows its colon.
+#[inline(never)]
 fn key<'t>(line: Line<'t>) -> Result<(String, &'t str), Fault> {
     let is_marker = |marker| line.text.strip_prefix(marker).is_some_and(is_end_or_space);
     if line.indent == 0 && (is_marker("---") || is_marker("...")) {
@@ -319,6 +332,7 @@ fn flow_list(line: Line<'_>, mut rest: &str) -> Result<Value, Fault> {
 }
 
 /// Reads a text; `None` if it is empty. Returns what follows it.
+#[inline(never)]
 fn scalar<'t>(line: Line<'_>, text: &'t str, in_brackets: bool) -> Result<(Option<String>, &'t str), Fault> {
     let what = match text.as_bytes().first() {
         Some(b'"') => return double_quoted(line, &text[1..]),
