@@ -167,6 +167,11 @@ impl Net {
             }
         };
         let (mut unasked, mut closes_expected, mut may_close) = (false, !ask.persists, self.draining);
+        if ask.kind == Kind::Page {
+            // psystrike's own pages are answered at the client limit too, and the connection is then closed.
+            let left = this.conn.is_some_and(|conn| self.kernel.conns[conn].peer_left());
+            may_close |= this.waits && (left || self.now >= this.admitted_at + WAIT);
+        }
         match (ask.kind, outcome) {
             (_, Outcome::TooManyClients) => {
                 let conn = &self.kernel.conns[this.conn.unwrap()];
@@ -198,11 +203,7 @@ impl Net {
                     if let Kind::Scrape(id) = kind { self.scrapes[id].patience } else { PATIENCE_MIN };
                 assert!(self.now >= since + patience, "client {client}: {head:?} too early");
             }
-            (Kind::Page, Outcome::Page) => {
-                // psystrike's own pages are answered at the client limit too, and the connection is then closed.
-                let left = this.conn.is_some_and(|conn| self.kernel.conns[conn].peer_left());
-                may_close |= this.waits && (left || self.now >= this.admitted_at + WAIT);
-            }
+            (Kind::Page, Outcome::Page) => {}
             (Kind::Refused(refused), outcome) if outcome == refused => {}
             (Kind::Scrape(id), Outcome::ResolvedNotAllowed) => self.justify_failure(client, id, outcome),
             (Kind::Scrape(id), outcome) if outcome.class() == Class::Pod => {

@@ -134,7 +134,7 @@ impl Sim {
         let apart = &mut Random::new(seed ^ u64::MAX);
         net.chaos.refuses = apart.one_in(6).then(|| Refusal::random(apart));
         // The bytes of requests that wait are not known to the models.
-        let guard = (!tight && apart.one_in(3)).then(|| seed ^ 0x6a4d);
+        let guard = (!tight && apart.one_in(3)).then_some(seed ^ 0x6a4d);
         if guard.is_some() {
             net.change_users(&sim.shared);
         }

@@ -180,8 +180,8 @@ impl Held {
 
     /// Plans the request now that its password is known to be right. The settings may have changed meanwhile: then the
     /// password may have to be checked again.
-    fn plan_again(self: Box<Self>, login: LoginId, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
-        let Self { transaction, head, turned_away } = *self;
+    fn plan_again(self, login: LoginId, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
+        let Self { transaction, head, turned_away } = self;
         let proof = Proof { login, started: transaction.started, until: transaction.until };
         ctx.recycler.put_transaction(transaction);
         let reading = Reading { until: proof.until, seen: 0, turned_away };
