@@ -29,8 +29,8 @@
 //!    the connection, and [`http1::rewrite`] writes the head for the pod, without these credentials. A
 //!    [`Transaction`](proxy::exchange::Transaction) holds the request's data from here on. The exchange is
 //!    `Connecting`, and its [`Output`](proxy::events::Output) requests a connection, which ends the run.
-//!    If the client has a user name and a password that are not known yet, the exchange is `Authenticating` first, until
-//!    [`net::offload`] has a thread check them.
+//!    If the client has a user name and a password that are not known yet, the exchange is `Authenticating` first,
+//!    until [`net::offload`] has a thread check them.
 //!    If the target has a name, the exchange is `Resolving` first: the worker's `names` takes the addresses from
 //!    [`proxy::resolver`], or [`net::offload`] has a thread look them up, and [`proxy::policy`] checks each of them.
 //! 4. The worker takes a pooled connection from [`net::upstreams`], in the order of [`proxy::pool`], or opens one; the

@@ -27,7 +27,7 @@ const STACK_BYTES: usize = 256 * 1024;
 /// Stack of the thread for passwords. bcrypt needs 4 KiB of it.
 const PASSWORDS_STACK_BYTES: usize = 64 * 1024;
 /// That thread yields to those that serve scrapes.
-const NICE: i32 = 10;
+const NICE: i32 = 5;
 
 /// The texts of the errors `EAI_NONAME` and `EAI_NODATA` in std, which are those of gai_strerror(3) of glibc and musl.
 const NO_SUCH_NAME: [&str; 4] = [
