@@ -42,8 +42,11 @@ pub(super) fn access<V: Fn(&str) -> Option<OsString>>(
     tls: &TlsOptions,
 ) -> Result<(Access, AccessFiles), UsageError> {
     let clients = ClientRanges::new(source.list(Opt::AllowClients, policy::parse_range)?);
-    let tokens = source.optional(Opt::AuthTokenFile, |text| Ok::<_, &str>(PathBuf::from(text)))?;
-    let web = source.optional(Opt::WebConfigFile, web_config_file)?;
+    let tokens = source.optional(Opt::AuthTokenFile, path)?;
+    let web = source.optional(Opt::WebConfigFile, path)?;
+    if web.is_some() && !cfg!(feature = "web-config") {
+        return Err(UsageError("this psystrike is built without web configuration files".to_owned()));
+    }
     if web.is_some() && tls.serves_clients() {
         let (file, name) = (source.name(Opt::WebConfigFile), Opt::TlsCert.name());
         return Err(UsageError(format!("{file} and {name} or --tls-self-signed exclude each other")));
@@ -64,12 +67,8 @@ pub(super) fn access<V: Fn(&str) -> Option<OsString>>(
 }
 
 #[cold]
-fn web_config_file(text: &str) -> Result<PathBuf, &'static str> {
-    if cfg!(feature = "web-config") {
-        Ok(PathBuf::from(text))
-    } else {
-        Err("this psystrike is built without web configuration files")
-    }
+fn path(text: &str) -> Result<PathBuf, &'static str> {
+    Ok(PathBuf::from(text))
 }
 
 impl AccessFiles {

@@ -25,6 +25,9 @@ pub(super) fn take_healthcheck(arguments: &mut Vec<OsString>) -> Option<Option<S
 /// Replaces the spelling of an option that Prometheus's exporters have.
 #[cold]
 pub(super) fn spell_as_here(argument: &mut OsString) {
+    if !cfg!(feature = "web-config") {
+        return;
+    }
     let value = argument.to_str().and_then(|text| text.strip_prefix(WEB_CONFIG_FILE));
     if let Some(value) = value.filter(|value| value.is_empty() || value.starts_with('=')) {
         *argument = format!("{}{value}", Opt::WebConfigFile.name()).into();

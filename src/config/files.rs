@@ -61,7 +61,10 @@ impl Reloads {
     ) -> Result<(), String> {
         let paths = paths.to_vec();
         let apply = move |reader: &mut FileReader<'_>| {
-            let contents = paths.iter().map(|path| reader.read(path)).collect::<Result<Vec<_>, _>>()?;
+            let mut contents = Vec::with_capacity(paths.len());
+            for path in &paths {
+                contents.push(reader.read(path)?);
+            }
             let paths = || paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
             apply(&contents).map_err(|error| format!("{}: {error}", paths().join(", ")))
         };
@@ -175,6 +178,7 @@ impl FileReader<'_> {
     ///
     /// # Errors
     /// The file and the fault.
+    #[inline(never)]
     pub fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
         let read = if self.may_wait || !is_special(path) {
             read(path, self.bytes_max)

@@ -348,11 +348,10 @@ impl ServerStatus for Shared {
     }
 
     fn state(&self) -> State {
-        let in_use = |certificate: &&Arc<CertificateExpiry>| certificate.at() > 0;
         State {
             is_authenticated: self.settings().access.is_authenticated(),
             reloads: self.reloads.get().cloned().unwrap_or_default(),
-            certificates: self.certificates.get().into_iter().flatten().filter(in_use).cloned().collect(),
+            certificates: self.certificates.get().cloned().unwrap_or_default(),
         }
     }
 

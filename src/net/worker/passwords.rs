@@ -29,7 +29,7 @@ impl<N: Network> Worker<N> {
     /// Delivers the results that arrived since the last turn.
     #[inline]
     pub(super) fn deliver_password_checks(&mut self, scratch: &mut [u8]) {
-        if !self.password_checks.is_empty() {
+        if cfg!(feature = "web-config") && !self.password_checks.is_empty() {
             self.deliver_each_check(scratch); // almost never
         }
     }
@@ -49,7 +49,7 @@ impl<N: Network> Worker<N> {
     /// Removes a client from the waiters of its check.
     #[inline]
     pub(super) fn stop_checking(&mut self, key: Key) {
-        if !self.password_checks.is_empty() {
+        if cfg!(feature = "web-config") && !self.password_checks.is_empty() {
             self.cancel_check(key);
         }
     }

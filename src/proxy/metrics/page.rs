@@ -321,10 +321,11 @@ impl Text<'_> {
             u8::from(state.is_authenticated),
         );
         const EXPIRY: &str = "psystrike_tls_certificate_expiry_timestamp_seconds";
-        if !state.certificates.is_empty() {
+        let in_use = |certificate: &&Arc<CertificateExpiry>| certificate.at() > 0;
+        if state.certificates.iter().any(|certificate| in_use(&certificate)) {
             self.family(EXPIRY, "Time at which the certificates of this option expire.");
         }
-        for certificate in &state.certificates {
+        for certificate in state.certificates.iter().filter(in_use) {
             self.sample(EXPIRY, format_args!("option=\"{}\"", certificate.option()), certificate.at());
         }
         const SUCCESSFUL: &str = "psystrike_config_last_reload_successful";
