@@ -211,7 +211,7 @@ fn a_secret_or_a_password_is_enough_and_a_certificate_is_not() {
     for certificates in [false, true] {
         let mut talk = talk("a certificate");
         talk.facts.has_proven_itself = true;
-        talk.settings.access.certificates = certificates;
+        talk.settings.access.client_certificates = certificates;
         talk.client(get(PODS, "")).whatever();
         talk.flushed().reports(Outcome::AuthenticationRequired, 401);
         talk.client(scrape()).upstream(CHECK);
@@ -219,7 +219,7 @@ fn a_secret_or_a_password_is_enough_and_a_certificate_is_not() {
         serve(&mut talk, "");
     }
     let mut talk = talk("no certificate, although it is required");
-    talk.settings.access.certificates = true;
+    talk.settings.access.client_certificates = true;
     talk.client(scrape()).whatever();
     talk.flushed().reports(Outcome::AuthenticationRequired, 401);
 }
