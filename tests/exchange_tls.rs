@@ -219,6 +219,17 @@ fn an_end_without_close_notify_breaks_only_a_body_that_ends_with_the_connection(
 }
 
 #[test]
+fn a_client_with_which_tls_fails_has_time_to_read_the_alert() {
+    let mut talk = Talk::new("an alert");
+    talk.tell(Event::TlsFailed).client(ClientAction::Shutdown);
+    talk.wants(Wants::Discard);
+    talk.due(ms(2000));
+    talk.discarded(1000);
+    talk.client_gone().client(ClientAction::Close);
+    talk.wants(Wants::Nothing);
+}
+
+#[test]
 fn redirects_keep_the_scheme() {
     let redirect = |location: &str| {
         format!("HTTP/1.1 302 Found\r\nDate: x\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n")

@@ -137,13 +137,27 @@ impl<S: Transport> Stream<S> {
     /// The connection failed.
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<Received> {
         let read = self.take(|channel| channel.read(into))?;
+        Ok(self.note_drained(read, into.len()))
+    }
+
+    /// Notes whether a read with room for `room` bytes emptied the socket.
+    fn note_drained(&mut self, read: Received, room: usize) -> Received {
         // A short read emptied the socket, and new data brings an event. Two exceptions: an end that has already
         // arrived brings none, and a read may have ended at a mark of urgent data.
-        let is_drained = matches!(read, Received::Bytes(bytes) if self.channel.is_drained(bytes, into.len()));
+        let is_drained = matches!(read, Received::Bytes(bytes) if self.channel.is_drained(bytes, room));
         if is_drained && !self.is_ready(Ready::END) && !self.is_ready(Ready::URGENT) {
             self.ready = self.ready.without(Ready::READ);
         }
-        Ok(read)
+        read
+    }
+
+    /// Reads as [`Self::read`] does, to discard the bytes.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub fn discard(&mut self, into: &mut [u8]) -> io::Result<Received> {
+        let read = self.take(|channel| channel.discard(into))?;
+        Ok(self.note_drained(read, into.len()))
     }
 
     /// Peeks at the beginning of the data, if there may be some.

@@ -87,6 +87,8 @@ pub enum Event<'b> {
     Discarded(usize),
     /// The client closed its side, and has yet to take bytes of a response.
     ClientEnded,
+    /// TLS with the client failed, and the client has yet to take the alert that says why.
+    TlsFailed,
     /// The check of the client's password finished or failed.
     PasswordChecked(Checked),
     /// The lookup of the pod's name finished or failed.

@@ -21,7 +21,7 @@ use super::{
     shared::{Phase, SettingsSnapshot, Shared},
     stream::{Ready, Received, Stream, upstream_error},
     transfer::{PASS_BYTES_MAX, READ_BYTES_MAX, Transfer},
-    transport::Transport,
+    transport::{Transport, tls::layer::fault_of},
     upstreams::Upstream,
 };
 use crate::{
@@ -233,6 +233,7 @@ impl<N: Network> Runner<'_, N> {
             Ok(Received::Eof { .. }) if self.client.stream.channel().has_undelivered() => {
                 return self.step(Event::ClientEnded);
             }
+            Err(error) if fault_of(&error).is_some() => return self.step(Event::TlsFailed),
             Ok(Received::Eof { .. }) | Err(_) => return self.step(Event::ClientGone),
         };
         bytes[..held].copy_from_slice(&self.client.input);
@@ -269,7 +270,7 @@ impl<N: Network> Runner<'_, N> {
     }
 
     fn discard(&mut self, scratch: &mut [u8]) -> Move {
-        match self.client.stream.read(&mut scratch[..READ_BYTES_MAX]) {
+        match self.client.stream.discard(&mut scratch[..READ_BYTES_MAX]) {
             Ok(Received::Bytes(bytes)) => self.step(Event::Discarded(bytes)),
             Ok(Received::NotReady) => Move::Nothing,
             Ok(Received::Eof { .. }) if self.client.stream.channel().has_undelivered() => {

@@ -152,6 +152,17 @@ impl<S: Transport> Channel<S> {
         }
     }
 
+    /// Reads bytes to discard them. After TLS has failed, they are not decrypted.
+    ///
+    /// # Errors
+    /// As [`Transport::read`].
+    pub fn discard(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match &self.layer {
+            Layer::Tls(tls) if tls.has_failed() => self.socket.read(into),
+            Layer::Tls(_) | Layer::Plain | Layer::Unknown(_) => self.read(into),
+        }
+    }
+
     /// Announces our end, before the socket is closed.
     #[inline]
     pub fn close(&mut self) {

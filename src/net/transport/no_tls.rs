@@ -67,6 +67,11 @@ pub mod layer {
         }
 
         /// As in a build with TLS.
+        pub fn has_failed(&self) -> bool {
+            match self.0 {}
+        }
+
+        /// As in a build with TLS.
         pub fn fail(&mut self, _: TlsFault) {
             match self.0 {}
         }

@@ -68,6 +68,13 @@ impl Exchange {
         let limit = ctx.now + if is_urgent { LINGER_TIMEOUT } else { ctx.settings.timeouts.scrape };
         Self::Lingering(Lingering { ended, ..Lingering::until(ctx.now + LINGER_INTERVAL, limit) })
     }
+
+    /// Waits until the client has read why TLS failed, while it may still send.
+    #[cold]
+    pub(super) fn deliver_alert(now: Timestamp, out: &mut Output) -> Self {
+        out.client = ClientAction::Shutdown;
+        Self::Lingering(Lingering::until(now + LINGER_TIMEOUT, now + LINGER_TIMEOUT))
+    }
 }
 
 impl Transaction {

@@ -10,6 +10,7 @@
 //! Reading: turned away, too many clients                  -> Replying 503
 //! Reading: idle timeout                                   -> Closed
 //! Reading: drained, or idle longest                       -> Closed | Lingering
+//! Reading: TLS with the client failed                     -> Lingering
 //! Reading -> Authenticating (password to be checked)      -> Reading, with the same request: right
 //! Authenticating: wrong, timed out, queue full            -> Replying 401, 407, 503
 //! Reading -> Connecting -> Sending -> Awaiting -> Relaying -> Replying -> Reading | Lingering

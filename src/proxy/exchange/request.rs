@@ -37,6 +37,7 @@ impl Reading {
             }
             Event::Timeout { .. } | Event::ClientGone => Exchange::close(out),
             Event::ClientEnded => Exchange::deliver(true, ctx, out),
+            Event::TlsFailed => Exchange::deliver_alert(ctx.now, out),
             Event::CloseIfIdle { client_stalled: true } if !self.begun() => {
                 Exchange::deliver(false, ctx, out)
             }

@@ -150,6 +150,11 @@ impl TlsLayer {
         self.fault.or_else(|| self.is_handshaking().then_some(in_handshake))
     }
 
+    /// Returns whether TLS failed, so that nothing can be read or sent.
+    pub fn has_failed(&self) -> bool {
+        self.fault.is_some()
+    }
+
     /// Gives up for this reason.
     pub fn fail(&mut self, fault: TlsFault) {
         self.fault = Some(fault);
