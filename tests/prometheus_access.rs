@@ -3,13 +3,12 @@
 
 mod support;
 
-use std::{fmt::Write as _, time::Duration};
-
 use base64ct::{Base64, Encoding};
 use support::{
     Scratch,
+    jobs::{assert_jobs, job},
     pods::{Pod, Then},
-    prometheus::{Prometheus, Release, Target},
+    prometheus::Release,
     psystrike::Psystrike,
     require_programs,
     scrapes::with_length,
@@ -27,20 +26,6 @@ fn prometheus_sends_its_secret() {
 #[test]
 fn the_newest_prometheus_sends_its_secret() {
     every_way(Release::Newest);
-}
-
-/// A job, and what comes of it.
-struct Job {
-    name: &'static str,
-    /// Its lines, apart from those for the target.
-    lines: String,
-    target: String,
-    /// The end of the error that is shown. Empty: the target is up.
-    error: &'static str,
-}
-
-fn job(name: &'static str, lines: String, target: String, error: &'static str) -> Job {
-    Job { name, lines, target, error }
 }
 
 /// A pod whose page has a sample with its request's `Authorization` as a label.
@@ -116,26 +101,7 @@ fn every_way(release: Release) {
             "proxy authentication required",
         ),
     ];
-    let mut configuration =
-        "global: { scrape_interval: 1s, scrape_timeout: 1s }\nscrape_configs:\n".to_owned();
-    for Job { name, lines, target, .. } in &jobs {
-        let lines = lines.replace('\n', "\n  ");
-        let targets = format!("static_configs: [{{ targets: ['{target}'] }}]");
-        let _ = writeln!(configuration, "- job_name: {name}\n  {lines}\n  {targets}");
-    }
-    scratch.write("prometheus.yml", &configuration);
-    let prometheus = Prometheus::start(release, &scratch);
-    let settled = "count_over_time(up[5m]) >= 3";
-    let in_time = prometheus.wait_until(Duration::from_secs(25), |it| it.query(settled).len() == jobs.len());
-    let targets = prometheus.targets();
-    assert!(in_time, "{targets:#?}");
-
-    for Job { name, error, .. } in &jobs {
-        let is_it = |target: &&Target| target.labels["job"] == *name;
-        let target = targets.iter().find(is_it).unwrap_or_else(|| panic!("no {name}: {targets:#?}"));
-        assert!(target.last_error.ends_with(error), "{name}: {:?}", target.last_error);
-        assert_eq!(target.health, if error.is_empty() { "up" } else { "down" }, "{target:#?}");
-    }
+    let prometheus = assert_jobs(release, &scratch, &jobs);
     // The pod receives its own credentials, and never psystrike's.
     for (job, expected) in [
         ("bearer", ""),

@@ -9,6 +9,8 @@
 
 pub mod alloy;
 pub mod base64;
+#[cfg(feature = "tls")]
+pub mod certificates;
 pub mod cgroup;
 pub mod cluster;
 pub mod dashboard;
@@ -18,6 +20,7 @@ pub mod generated;
 pub mod helm;
 pub mod http;
 pub mod image;
+pub mod jobs;
 pub mod kubernetes;
 pub mod markdown;
 pub mod netns;
@@ -35,6 +38,9 @@ pub mod servers;
 pub mod shipped;
 pub mod skipped;
 pub mod tls;
+#[cfg(feature = "tls")]
+pub mod tls_client;
+pub mod tls_pods;
 
 use std::{
     collections::BTreeSet,
