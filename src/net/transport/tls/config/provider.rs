@@ -8,8 +8,11 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-/// The protocol that both sides speak within TLS (RFC 7301).
+/// The protocol within TLS (RFC 7301).
 pub(super) const ALPN: &[u8] = b"http/1.1";
+
+/// The protocols that clients may speak, the preferred one first.
+pub(super) const ALPN_OF_CLIENTS: [&[u8]; 2] = [ALPN, b"http/1.0"];
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,7 +11,7 @@ use rustls::{
 use super::{
     authorities::Authorities,
     identity::Identity,
-    provider::{ALPN, Versions, provider},
+    provider::{ALPN_OF_CLIENTS, Versions, provider},
     verify::{AnyCertificate, NamedClients},
 };
 
@@ -80,7 +80,7 @@ impl Acceptor {
         };
         let certified = Arc::clone(&tls.identity.certified);
         let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.alpn_protocols = ALPN_OF_CLIENTS.map(<[u8]>::to_vec).into();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         let verifies = matches!(tls.client_auth, ClientAuth::VerifyIfGiven | ClientAuth::RequireAndVerify);
