@@ -16,7 +16,9 @@ pub(super) fn fault_of(error: &Error) -> TlsFault {
             | PeerIncompatible::Tls12NotOfferedOrEnabled
             | PeerIncompatible::ServerDoesNotSupportTls12Or13
             | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
-            | PeerIncompatible::SupportedVersionsExtensionRequired,
+            | PeerIncompatible::SupportedVersionsExtensionRequired
+            // Clients with at most TLS 1.1 have no such extension, and rustls notices its absence first.
+            | PeerIncompatible::SignatureAlgorithmsExtensionRequired,
         ) => TlsFault::Version,
         Error::PeerIncompatible(_) | Error::NoApplicationProtocol => TlsFault::NothingInCommon,
         Error::InvalidMessage(
