@@ -168,9 +168,13 @@ impl<N: Network> Worker<N> {
         true
     }
 
-    /// Turns away a client that got no place in time and has sent nothing, without waiting for its request.
+    /// Turns away a client that got no place in time and has sent nothing, without waiting for its request. In a TLS
+    /// handshake it could not read the response.
     pub(super) fn turn_away_if_silent(&mut self, key: Key) {
-        let is_silent = |client: &Client<_>| !client.has_place && client.session.idles() && !client.queued;
+        let is_silent = |client: &Client<N::Socket>| {
+            let says_nothing = client.session.idles() && !client.stream.channel().is_handshaking();
+            !client.has_place && says_nothing && !client.queued
+        };
         if self.clients.get(key).is_some_and(is_silent) {
             self.step(key, Event::TurnAway);
             self.enqueue(key);

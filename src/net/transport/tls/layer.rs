@@ -383,6 +383,9 @@ impl TlsLayer {
         parts: &mut Parts<'_>,
         scratch: &mut Scratch,
     ) -> io::Result<usize> {
+        if self.is_handshaking() {
+            return Err(error(TlsFault::Timeout)); // the client is turned away before it could read a response
+        }
         let incoming = self.held.as_mut().map_or(&mut [][..], |held| &mut held.incoming);
         let content = parts.next(&mut scratch.incoming);
         if content.is_empty() {
