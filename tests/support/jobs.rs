@@ -8,6 +8,7 @@ use super::{
 };
 
 /// A job, and what comes of it.
+#[derive(Clone)]
 pub struct Job {
     pub name: &'static str,
     /// Its lines, apart from those for the target.

@@ -18,6 +18,11 @@ impl Nginx {
     /// Starts it on a free port of 127.12.9.9, with these lines in its `http` block, and those in its only `server`
     /// block.
     pub fn start(scratch: &Scratch, http: &str, server: &str) -> Self {
+        Self::listening(scratch, "", http, server)
+    }
+
+    /// Starts it in the same way, with this parameter of `listen`: `ssl`.
+    pub fn listening(scratch: &Scratch, parameter: &str, http: &str, server: &str) -> Self {
         let free = TcpListener::bind("127.12.9.9:0").expect("a free port");
         let address = free.local_addr().expect("it has an address");
         drop(free);
@@ -31,7 +36,7 @@ impl Nginx {
             &format!(
                 "user root; daemon off; master_process off; pid nginx.pid; error_log stderr;\n\
                  events {{}}\n\
-                 http {{ access_log off; {}\n{http}\nserver {{ listen {address};\n{server}\n}} }}\n",
+                 http {{ access_log off; {}\n{http}\nserver {{ listen {address} {parameter};\n{server}\n}} }}\n",
                 folders.join(" ")
             ),
         );

@@ -9,10 +9,11 @@ use std::{
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
     crypto::ring::default_provider,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 
-use super::{LIMIT, http::get};
+use super::{LIMIT, certificates::Files, http::get};
 
 /// Returns the configuration of clients that trust the CA in this file.
 pub fn trusting(ca: &str, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
@@ -21,6 +22,20 @@ pub fn trusting(ca: &str, versions: &[&'static SupportedProtocolVersion]) -> Arc
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
     let builder = builder.with_protocol_versions(versions).expect("versions");
     Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// The same, with a client certificate.
+pub fn presenting(
+    ca: &str,
+    client: &Files,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Arc<ClientConfig> {
+    let mut config = (*trusting(ca, versions)).clone();
+    let chain = vec![CertificateDer::from_pem_file(&client.certificate).expect("a certificate")];
+    let key = PrivateKeyDer::from_pem_file(&client.key).expect("a key");
+    let key = CertifiedKey::from_der(chain, key, &default_provider()).expect("a certificate and its key");
+    config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(key));
+    Arc::new(config)
 }
 
 /// A connection whose handshake is complete.
@@ -42,6 +57,29 @@ impl TlsClient {
         Ok(Self(StreamOwned::new(connection, socket)))
     }
 
+    /// Sends bytes.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.0.write_all(bytes.as_ref())?;
+        self.0.flush()
+    }
+
+    /// Announces the end of this side, and leaves the socket open.
+    pub fn close_notify(&mut self) -> io::Result<()> {
+        self.0.conn.send_close_notify();
+        self.0.flush()
+    }
+
+    /// Reads to the end, which must be announced.
+    pub fn rest(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.0.read_to_end(&mut bytes).map(|_| bytes)
+    }
+
+    /// Returns the socket below.
+    pub fn socket(&mut self) -> &mut TcpStream {
+        &mut self.0.sock
+    }
+
     /// Returns the DER of the server's own certificate.
     pub fn certificate(&self) -> Vec<u8> {
         self.0.conn.peer_certificates().expect("a certificate")[0].to_vec()
@@ -49,8 +87,7 @@ impl TlsClient {
 
     /// Sends a `GET`, and returns the status and the body of its response, which must have a length.
     pub fn get(&mut self, target: &str) -> io::Result<(u16, Vec<u8>)> {
-        self.0.write_all(get(target).as_bytes())?;
-        self.0.flush()?;
+        self.send(get(target))?;
         let mut bytes = Vec::new();
         let mut piece = [0; 16 << 10];
         loop {
