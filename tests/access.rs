@@ -180,7 +180,7 @@ fn no_secret_is_shown_anywhere() {
         assert!(!shown.contains("wombat"), "{shown}");
         if target == "/" {
             assert!(
-                shown.contains("<td>Authentication (<code>--auth-token-file</code>)</td><td>required</td>")
+                shown.contains("<td>Authentication</td><td>a secret (<code>--auth-token-file</code>)</td>")
             );
         }
     }
@@ -217,7 +217,13 @@ fn a_file_that_cannot_be_used_ends_it_at_the_start() {
 
 #[test]
 fn an_open_port_is_warned_about() {
-    const WARNING: &str = "any client that reaches psystrike can scrape all allowed destinations";
+    const WARNING: &str = if cfg!(feature = "tls") {
+        "any client that reaches psystrike can scrape all allowed destinations; \
+         set --auth-token-file, --tls-client-ca or --allow-clients"
+    } else {
+        "any client that reaches psystrike can scrape all allowed destinations; \
+         set --auth-token-file or --allow-clients"
+    };
     let scratch = Scratch::new("access-warning");
     let file = scratch.write("token", OLD);
     let token = ["--auth-token-file", file.to_str().expect("a path")];

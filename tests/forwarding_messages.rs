@@ -149,7 +149,6 @@ fn a_location_on_the_same_pod_leads_through_psystrike() {
             ("../../../new", Some("/new")),
             ("?q", Some("/old/page?q")),
             ("http://127.9.9.9/new", None),
-            (&format!("https://{address}/new"), None),
         ] {
             *location.lock().unwrap() = location_given.to_owned();
             let response = psystrike.get(&Psystrike::target(address, "/old/page"));
@@ -161,6 +160,10 @@ fn a_location_on_the_same_pod_leads_through_psystrike() {
                 }
             }
         }
+        *location.lock().unwrap() = format!("https://{address}/new");
+        let response = psystrike.get(&Psystrike::target(address, "/old/page"));
+        let leads_to = format!("/pods/https:{ip}/{}/new", address.port());
+        assert_eq!(response.head.field("Location"), Some(leads_to));
     }
 }
 

@@ -131,9 +131,11 @@ pub fn log_access(access: &Access, listens_beyond_loopback: bool) {
     let authentication = if access.is_authenticated() { "required" } else { "off" };
     info!(clients:%, authentication; "allowed clients");
     if listens_beyond_loopback && access.clients.is_any() && !access.is_authenticated() {
-        let (file, clients) = (Opt::AuthTokenFile.name(), Opt::AllowClients.name());
+        let [file, ca, clients] =
+            [Opt::AuthTokenFile, Opt::TlsClientCa, Opt::AllowClients].map(|option| option.name());
+        let or_ca = if cfg!(feature = "tls") { format!(", {ca}") } else { String::new() };
         warn!(
-            "any client that reaches psystrike can scrape all allowed destinations; set {file} or {clients}"
+            "any client that reaches psystrike can scrape all allowed destinations; set {file}{or_ca} or {clients}"
         );
     }
 }

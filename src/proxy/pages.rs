@@ -5,6 +5,7 @@
 use std::{io::Write, sync::Arc, time::SystemTime};
 
 use super::{
+    access::Access,
     events::{PageHead, Pages},
     metrics::{self, BuildInfo, Counters, Process, State},
     route::{Page, RouteName},
@@ -85,13 +86,13 @@ fn render_index(out: &mut Vec<u8>, build_info: BuildInfo, settings: &Settings) {
          </ul>\n\
          <h2>Example</h2>\n\
          <p>A Prometheus job with this line scrapes through psystrike:</p>\n\
-         <pre>proxy_url: http://psystrike.example:31000</pre>\n\
+         <pre>proxy_url: {scheme}://psystrike.example:31000</pre>\n\
          <p>Without <code>proxy_url</code>, put the pod into the path:</p>\n\
-         <pre>http://psystrike.example:31000/pods/10.1.2.3/8080/metrics</pre>\n\
+         <pre>{scheme}://psystrike.example:31000/pods/10.1.2.3/8080/metrics</pre>\n\
          <h2>Access control</h2>\n\
          <table>\n\
          <tr><td>Clients (<code>--allow-clients</code>)</td><td>{clients}</td></tr>\n\
-         <tr><td>Authentication (<code>--auth-token-file</code>)</td><td>{authentication}</td></tr>\n\
+         <tr><td>Authentication</td><td>{authentication}</td></tr>\n\
          </table>\n\
          <h2>Allowed destinations</h2>\n\
          <table>\n\
@@ -110,12 +111,25 @@ fn render_index(out: &mut Vec<u8>, build_info: BuildInfo, settings: &Settings) {
         healthz = link(Page::Healthz),
         readyz = link(Page::Readyz),
         clients = list(settings.access.clients.ranges(), "any"),
-        authentication = if settings.access.is_authenticated() { "required" } else { "off" },
+        scheme = if settings.access.is_encrypted_only() { "https" } else { "http" },
+        authentication = authentication(&settings.access),
         allow = list(policy.allow(), "none"),
         deny = list(policy.deny(), "none"),
         ports = policy.ports(),
         names = list(policy.names(), "any"),
     );
+}
+
+/// Returns which credentials are accepted, in HTML.
+fn authentication(access: &Access) -> &'static str {
+    match (access.tokens.is_some(), access.client_certificates) {
+        (false, false) => "off",
+        (true, false) => "a secret (<code>--auth-token-file</code>)",
+        (false, true) => "a client certificate (<code>--tls-client-ca</code>)",
+        (true, true) => {
+            "a secret (<code>--auth-token-file</code>) or a client certificate (<code>--tls-client-ca</code>)"
+        }
+    }
 }
 
 /// Returns the elements as a comma-separated list in HTML, or `empty` if there are none.
@@ -132,6 +146,26 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::access::tokens::Tokens;
+
+    #[test]
+    fn only_credentials_that_are_accepted_are_named() {
+        let tokens = Some(Arc::new(Tokens::parse(b"a-secret-of-20-bytes", [7; 16]).expect("a secret")));
+        for (takes_secrets, client_certificates, expected) in [
+            (false, false, "off"),
+            (true, false, "a secret (<code>--auth-token-file</code>)"),
+            (false, true, "a client certificate (<code>--tls-client-ca</code>)"),
+            (
+                true,
+                true,
+                "a secret (<code>--auth-token-file</code>) or a client certificate (<code>--tls-client-ca</code>)",
+            ),
+        ] {
+            let tokens = tokens.clone().filter(|_| takes_secrets);
+            let access = Access { tokens, client_certificates, ..Access::default() };
+            assert_eq!(authentication(&access), expected);
+        }
+    }
 
     #[test]
     fn text_is_escaped() {

@@ -57,7 +57,7 @@ impl Transaction {
             status: self.status,
             reason,
             content_type: local_response::TEXT,
-            fields: fields_of(failure.outcome),
+            fields: fields_of(failure.outcome, ctx.settings.access.tokens.is_some()),
             body: body.as_bytes(),
             persistence: self.terms.persistence(),
             to_head: self.terms.to_head,
@@ -68,15 +68,16 @@ impl Transaction {
     }
 }
 
-/// Returns the fields that belong to an outcome. Clients need only one of the challenges.
-fn fields_of(outcome: Outcome) -> &'static [(&'static str, &'static str)] {
+/// Returns the fields that belong to an outcome. Clients need only one of the challenges. There is none if no secret is
+/// accepted: no header can have the certificate that is missing.
+fn fields_of(outcome: Outcome, takes_secrets: bool) -> &'static [(&'static str, &'static str)] {
     match outcome {
         Outcome::MethodNotAllowed => &[("Allow", "GET, HEAD")],
-        Outcome::AuthenticationRequired | Outcome::AuthenticationFailed => &[
+        Outcome::AuthenticationRequired | Outcome::AuthenticationFailed if takes_secrets => &[
             ("WWW-Authenticate", "Bearer realm=\"psystrike\""),
             ("WWW-Authenticate", "Basic realm=\"psystrike\""),
         ],
-        Outcome::ProxyAuthenticationRequired | Outcome::ProxyAuthenticationFailed => &[
+        Outcome::ProxyAuthenticationRequired | Outcome::ProxyAuthenticationFailed if takes_secrets => &[
             ("Proxy-Authenticate", "Bearer realm=\"psystrike\""),
             ("Proxy-Authenticate", "Basic realm=\"psystrike\""),
         ],
