@@ -9,45 +9,56 @@
 #     --build-arg REVISION=$(git rev-parse --short=12 HEAD) --provenance=false \
 #     --push -t registry.example/psystrike:0.1.0 .
 #
+# Without TLS, the binary is half as large: add --build-arg FEATURES=none.
+#
 # A tag can be moved to other bytes. To rule that out, name the base image by its digest, which
 # `docker buildx imagetools inspect rust:1.95.0-slim-bookworm` prints:
 #
 #   --build-arg RUST=rust:1.95.0-slim-bookworm@sha256:...
 ARG RUST=rust:1.95.0-slim-bookworm
 
-# The compiler runs on the builder's own architecture and cross-compiles: nothing is emulated. No C is compiled. The
-# other architecture needs only a linker, which Debian packages under these names.
+# The compilers run on the builder's own architecture and cross-compile: nothing is emulated. TLS needs a C compiler
+# (.cargo/config.toml). Debian packages it under these names, and the linker, on which it depends.
 FROM --platform=$BUILDPLATFORM $RUST AS toolchain-for-amd64
 ENV CARGO_BUILD_TARGET=x86_64-unknown-linux-musl \
     CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=x86_64-linux-gnu-ld \
-    BINUTILS=binutils-x86-64-linux-gnu
+    COMPILER=gcc-x86-64-linux-gnu
 FROM --platform=$BUILDPLATFORM $RUST AS toolchain-for-arm64
 ENV CARGO_BUILD_TARGET=aarch64-unknown-linux-musl \
     CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=aarch64-linux-gnu-ld \
-    BINUTILS=binutils-aarch64-linux-gnu
+    COMPILER=gcc-aarch64-linux-gnu
 
 FROM toolchain-for-$TARGETARCH AS build
-RUN apt-get update && apt-get install -y --no-install-recommends "$BINUTILS" && rm -r /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends "$COMPILER" && rm -r /var/lib/apt/lists/*
 # The standard library, which includes musl.
 RUN rustup target add "$CARGO_BUILD_TARGET"
 # Keeps paths of the builder out of the binary.
 ENV RUSTFLAGS=--remap-path-prefix=$CARGO_HOME=/cargo
 WORKDIR /src
-# A layer for the dependencies, built with an empty program. It is rebuilt only if one of these two files changes.
+# Empty: with TLS. none: without.
+ARG FEATURES=
+RUN case "$FEATURES" in \
+      '') echo >features ;; \
+      none) echo --no-default-features >features ;; \
+      *) echo "FEATURES=$FEATURES: none, or nothing" >&2; exit 1 ;; \
+    esac
+# A layer for the dependencies, built with an empty program. It is rebuilt only if one of these files changes.
 # (Unlike a cache mount, it can be stored in a registry with --cache-to, for builders that start empty.)
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo ./.cargo
 RUN mkdir -p src benches/side_by_side \
  && echo 'fn main() {}' | tee src/main.rs src/build.rs >benches/side_by_side/main.rs \
  && touch src/lib.rs \
- && cargo build --release --locked --bin psystrike
+ && cargo build --release --locked --bin psystrike $(cat features)
 COPY src ./src
 ARG REVISION=unknown
-ARG SOURCE_DATE_EPOCH=0
 # Cargo rebuilds files that are newer than its last build. COPY keeps their old times, so they are touched.
 RUN find src -type f -exec touch {} + \
- && PSYSTRIKE_REVISION=$REVISION cargo build --release --locked --bin psystrike \
- && cp "target/$CARGO_BUILD_TARGET/release/psystrike" . \
- && touch --date="@$SOURCE_DATE_EPOCH" psystrike
+ && PSYSTRIKE_REVISION=$REVISION cargo build --release --locked --bin psystrike $(cat features) \
+ && cp "target/$CARGO_BUILD_TARGET/release/psystrike" .
+# After the last build: C is compiled again if this variable changes.
+ARG SOURCE_DATE_EPOCH=0
+RUN touch --date="@$SOURCE_DATE_EPOCH" psystrike
 
 FROM scratch
 ARG VERSION=0.1.0

@@ -42,6 +42,9 @@ fn binary() -> Option<&'static Path> {
         let mut cargo = Command::new("cargo");
         cargo.args(["build", "--release", "--locked", "--quiet", "--target", image::TARGET, "--target-dir"]);
         cargo.arg(&folder).current_dir(repository());
+        if image::AS_THIS_TEST == image::WITHOUT_TLS {
+            cargo.arg("--no-default-features");
+        }
         if let Some(rustc) = env::var_os("MUSL_RUSTC") {
             cargo.env("RUSTC", rustc);
         }

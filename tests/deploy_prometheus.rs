@@ -4,6 +4,9 @@
 //! Debian builds its Prometheus without discovery in Kubernetes, so files replace the clusters there. The newest
 //! Prometheus has it: its promtool checks the configurations as shipped, and it discovers clusters through psystrike.
 
+// The rules are those of a psystrike with TLS.
+#![cfg(feature = "tls")]
+
 mod support;
 
 use std::{
@@ -279,7 +282,6 @@ fn the_kernels_memory_per_connection_is_that_of_sizing() {
 }
 
 #[test]
-#[cfg_attr(not(feature = "tls"), ignore = "documents and dashboards are those of a build with TLS")]
 fn rules_use_only_exported_metrics() {
     let scratch = Scratch::new("rules-metrics");
     let file = scratch.write("token", "of-a-secret-0123456789");

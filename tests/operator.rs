@@ -32,7 +32,7 @@ fn from_the_dockerfile_to_the_dashboard() {
         return;
     }
     let scratch = Scratch::new("operator");
-    let binary = image::build(&scratch.path("build"), &image::cargo_home());
+    let binary = image::build(&scratch.path("build"), &image::cargo_home(), image::AS_THIS_TEST);
     let podman = Podman::new(&scratch);
     image::make(&podman, &binary, "latest", "docker");
     let environment =

@@ -107,10 +107,17 @@ pub const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else
 pub const TARGET: &str =
     if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-musl" } else { "x86_64-unknown-linux-musl" };
 
-/// Runs the Dockerfile's stage `build` in `folder`, and returns the binary. Commands, variables and linker are the
+/// The values of the Dockerfile's `FEATURES`.
+pub const WITH_TLS: &str = "";
+pub const WITHOUT_TLS: &str = "none";
+
+/// The value for the features with which this test is built.
+pub const AS_THIS_TEST: &str = if cfg!(feature = "tls") { WITH_TLS } else { WITHOUT_TLS };
+
+/// Runs the Dockerfile's stage `build` in `folder`, and returns the binary. Commands, variables and compilers are the
 /// Dockerfile's. Only `apt-get` and `rustup` are not run: if rustup cannot fetch std for musl, `MUSL_RUSTC` names a
 /// compiler that has it.
-pub fn build(folder: &Path, cargo_home: &Path) -> PathBuf {
+pub fn build(folder: &Path, cargo_home: &Path, features: &str) -> PathBuf {
     fs::create_dir_all(folder).expect("a folder is created");
     let file = Dockerfile::read();
     let mut variables = file.arguments.clone();
@@ -130,8 +137,12 @@ pub fn build(folder: &Path, cargo_home: &Path) -> PathBuf {
             "FROM" | "WORKDIR" => {}
             "ARG" => {
                 let (name, default) = key_and_value(rest);
-                let given = (name == "REVISION").then(|| REVISION.to_owned());
-                environment.insert(name, given.unwrap_or(default));
+                let value = match name.as_str() {
+                    "REVISION" => REVISION.to_owned(),
+                    "FEATURES" => features.to_owned(),
+                    _ => default,
+                };
+                environment.insert(name, value);
             }
             "ENV" => {
                 let set: Vec<_> =
@@ -148,7 +159,10 @@ pub fn build(folder: &Path, cargo_home: &Path) -> PathBuf {
                 }
             }
             "RUN" if ["apt-get update ", "rustup target add "].iter().any(|tool| rest.starts_with(tool)) => {}
-            "RUN" => said.push(shell(rest, folder, &environment)),
+            "RUN" => {
+                let output = shell(rest, folder, &environment);
+                said.extend(rest.contains("cargo build ").then_some(output));
+            }
             _ => panic!("{name} {rest}: not supported here"),
         }
     }
@@ -158,6 +172,7 @@ pub fn build(folder: &Path, cargo_home: &Path) -> PathBuf {
     };
     assert_eq!(said.len(), 2, "dependencies, and psystrike");
     assert!(compiled(0).contains(&"mio"), "{}", said[0]);
+    assert_eq!(compiled(0).contains(&"rustls"), features == WITH_TLS, "{}", said[0]);
     assert_eq!(compiled(1), ["psystrike"], "no dependency is built again for a change of the source");
     folder.join("psystrike")
 }
@@ -205,7 +220,7 @@ pub fn shell(command: &str, folder: &Path, environment: &BTreeMap<String, String
 pub fn make(podman: &Podman<'_>, binary: &Path, name: &str, format: &str) -> String {
     let context = podman.scratch.path(&format!("context-of-{name}"));
     fs::create_dir_all(&context).expect("a folder is created");
-    for source in ["Cargo.toml", "Cargo.lock", "src"] {
+    for source in ["Cargo.toml", "Cargo.lock", ".cargo", "src"] {
         copy_with_age(&repository().join(source), &context.join(source));
     }
     copy_with_age(binary, &context.join("psystrike"));
