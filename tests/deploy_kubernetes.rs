@@ -374,25 +374,49 @@ fn settings_can_be_made_in_a_separate_folder() {
 }
 
 #[test]
-fn a_component_requires_a_secret_in_any_overlay() {
+fn components_mount_the_files_of_their_options_in_any_overlay() {
+    const TOKEN: &[(Opt, &str)] = &[(Opt::AuthTokenFile, "psystrike-token")];
+    const TLS: &[(Opt, &str)] = &[(Opt::TlsCert, "psystrike-tls"), (Opt::TlsKey, "psystrike-tls")];
+    let both = [TLS, TOKEN].concat();
+    let cases =
+        [(&["token"][..], TOKEN), (&["tls"], TLS), (&["tls", "token"], &both), (&["token", "tls"], &both)];
     for overlay in ALL.into_iter().filter(|overlay| *overlay != BASE) {
         let Some(without) = render_overlay(overlay) else { return };
-        let scratch = Scratch::new("token");
-        let lines =
-            format!("resources: [../kubernetes/{overlay}]\ncomponents: [../kubernetes/components/token]\n");
-        own(&scratch, &lines);
-        let Some(rendered) = kustomize(&scratch.path("own")) else { return };
-        assert_eq!(rendered.kinds(), without.kinds(), "{overlay}");
-        assert!(broken_rules(rendered.pod()).is_empty(), "{overlay}");
-        let (pod, container) = (rendered.pod(), rendered.container());
-        let variable = &container["env"][0];
-        assert_eq!(variable["name"], Opt::AuthTokenFile.variable().expect("it has one"), "{overlay}");
-        let mount = &container["volumeMounts"][0];
-        let path = variable["value"].as_str().expect("a path");
-        assert_eq!(Path::new(path).parent(), mount["mountPath"].as_str().map(Path::new), "{overlay}");
-        assert_eq!(mount["subPath"], Value::Null, "{overlay}: such a file never changes");
-        assert_eq!(pod["volumes"][0]["name"], mount["name"], "{overlay}");
-        assert_eq!(pod["volumes"][0]["secret"]["secretName"], "psystrike-token", "{overlay}");
+        for (components, files) in cases {
+            let scratch = Scratch::new("components");
+            let of_components: Vec<String> =
+                components.iter().map(|name| format!("../kubernetes/components/{name}")).collect();
+            let lines =
+                json!({ "resources": [format!("../kubernetes/{overlay}")], "components": of_components });
+            own(&scratch, &lines.to_string());
+            let Some(rendered) = kustomize(&scratch.path("own")) else { return };
+            assert_eq!(rendered.kinds(), without.kinds(), "{overlay}");
+            assert!(broken_rules(rendered.pod()).is_empty(), "{overlay}");
+            check_files(rendered.pod(), files);
+            if require_programs(&["kubernetes-validate"]) {
+                assert_eq!(validate(VERSIONS[0], &rendered.text), Ok(()), "{overlay}, {components:?}");
+            }
+        }
+    }
+}
+
+/// Checks that the pod has these options, and no others, with paths in volumes of these Secrets.
+fn check_files(pod: &Value, files: &[(Opt, &str)]) {
+    let container = &pod["containers"][0];
+    let [variables, mounts, volumes] = [&container["env"], &container["volumeMounts"], &pod["volumes"]]
+        .map(|list| list.as_array().expect("a list"));
+    let named = variables.iter().filter_map(|variable| variable["name"].as_str());
+    let expected = files.iter().filter_map(|(option, _)| option.variable());
+    assert_same(named.map(str::to_owned), expected, "variables, and those of the options");
+    for (option, secret) in files {
+        let named = option.variable().expect("it has one");
+        let variable = variables.iter().find(|variable| variable["name"] == named).expect("it was there");
+        let folder = Path::new(variable["value"].as_str().expect("a path")).parent().and_then(Path::to_str);
+        let mount = mounts.iter().find(|mount| mount["mountPath"].as_str() == folder);
+        let mount = mount.unwrap_or_else(|| panic!("{folder:?} is not mounted: {mounts:?}"));
+        assert_eq!((&mount["subPath"], &mount["readOnly"]), (&Value::Null, &json!(true)), "it never changes");
+        let volume = json!({ "name": mount["name"], "secret": { "secretName": secret } });
+        assert!(volumes.contains(&volume), "no {volume} in {volumes:?}");
     }
 }
 

@@ -21,6 +21,7 @@ use support::{
 };
 
 const UNIT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/systemd/psystrike.service");
+const DROP_IN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/systemd/tls.conf");
 const INSTALLED: &str = "/usr/local/bin/psystrike";
 
 fn unit() -> String {
@@ -29,8 +30,11 @@ fn unit() -> String {
 
 /// Returns all values of a setting in the unit.
 fn settings(name: &str) -> Vec<String> {
-    let unit = unit();
-    let values = unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    settings_of(&unit(), name)
+}
+
+fn settings_of(text: &str, name: &str) -> Vec<String> {
+    let values = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('='));
     values.map(str::to_owned).collect()
 }
 
@@ -78,6 +82,55 @@ fn systemd_takes_the_unit() {
     assert_ne!(analyze(&verify, &misspelt), Ok(String::new()), "a setting that there is not");
     let absent = unit().replace(INSTALLED, "/nonexistent/psystrike");
     assert!(analyze(&verify, &absent).is_err(), "a program that there is not");
+}
+
+#[test]
+fn systemd_takes_the_drop_in() {
+    if !require_programs(&["systemd-analyze"]) {
+        return;
+    }
+    let drop_in = fs::read_to_string(DROP_IN).expect("it is there");
+    let verified = |drop_in: &str| {
+        let scratch = Scratch::new("drop-in");
+        let unit = scratch.write("psystrike.service", &unit().replace(INSTALLED, BINARY));
+        fs::create_dir_all(scratch.path("psystrike.service.d")).expect("a new folder");
+        scratch.write("psystrike.service.d/tls.conf", drop_in);
+        let mut verify = Command::new("systemd-analyze");
+        let output = verify.args(["verify", "--man=no", "--generators=no"]).arg(unit).output();
+        String::from_utf8_lossy(&output.expect("systemd-analyze runs").stderr).into_owned()
+    };
+    assert_eq!(verified(&drop_in), "");
+    assert_ne!(verified(&drop_in.replace("LoadCredential=", "LoadCredentials=")), "", "the drop-in is read");
+}
+
+/// Each file is a credential, and each credential the value of an option, with which psystrike starts.
+#[test]
+#[cfg(feature = "tls")]
+fn psystrike_starts_with_the_files_of_the_drop_in() {
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let drop_in = fs::read_to_string(DROP_IN).expect("it is there");
+    let scratch = Scratch::new("drop-in-files");
+    let names = settings_of(&drop_in, "LoadCredential");
+    for name in &names {
+        let (name, file) = name.split_once(':').expect("NAME:PATH");
+        assert_eq!(file, format!("/etc/{name}"));
+        assert!(drop_in.contains(&format!(" {file}\n")), "a command installs {file}");
+    }
+    support::tls::make_certificate(&scratch.path("psystrike.crt"), &scratch.path("psystrike.key"));
+    scratch.write("psystrike.token", "of-a-secret-0123456789");
+    let folder = scratch.path("");
+    let folder = folder.to_str().expect("a path").trim_end_matches('/');
+    let variables: Vec<String> =
+        settings_of(&drop_in, "Environment").iter().map(|set| set.replace("%d", folder)).collect();
+    let variables: Vec<(&str, &str)> =
+        variables.iter().map(|set| set.split_once('=').expect("NAME=VALUE")).collect();
+    assert_eq!(variables.len(), names.len());
+    let psystrike = Psystrike::start_with_env(&["--allow=127.0.0.0/8"], &variables);
+    assert_eq!(psystrike.metric("psystrike_authentication_enabled"), 1.0);
+    assert_eq!(psystrike.get("/pods/127.0.0.1/1/metrics").status(), 401);
+    assert!(psystrike.get("/metrics").text().contains("expiry_timestamp_seconds{option=\"--tls-cert\"}"));
 }
 
 #[test]
