@@ -42,11 +42,14 @@ impl Policy {
         const IPV4: IpNet = special::v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96); // as in `bits`
         let ranges = || allow.iter().chain(&deny).chain(&special::RANGES).chain(&[IPV4]);
         // No list has a boundary between two neighbouring starts, so a piece is allowed if its first address is.
-        let mut starts: Vec<u128> = ranges().map(|range| bits(range.network())).collect();
-        starts.extend(ranges().filter_map(|range| bits(range.broadcast()).checked_add(1)));
-        starts.push(0);
-        starts.sort_unstable();
-        starts.dedup();
+        let firsts = ranges().map(|range| bits(range.network()));
+        let mut starts = vec![0];
+        for start in firsts.chain(ranges().filter_map(|range| bits(range.broadcast()).checked_add(1))) {
+            // std's sort is 7 KB of code.
+            if let Err(at) = starts.binary_search(&start) {
+                starts.insert(at, start);
+            }
+        }
         let lasts = starts.iter().skip(1).map(|next| next - 1).chain([u128::MAX]);
         let pieces = starts.iter().copied().zip(lasts);
         let allowed = pieces
