@@ -65,6 +65,12 @@ impl LruList {
         self.links.get(slot as usize).is_some_and(|&link| link != absent(slot))
     }
 
+    /// Returns the slots in the list, beginning with the one that was added longest ago.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        let newer = |slot: &u32| Some(self.links[*slot as usize].newer).filter(|&newer| newer != NONE);
+        std::iter::successors(self.oldest(), newer)
+    }
+
     /// Returns the slot that was added longest ago.
     pub fn oldest(&self) -> Option<u32> {
         (self.oldest != NONE).then_some(self.oldest)

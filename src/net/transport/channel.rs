@@ -20,6 +20,19 @@ use crate::proxy::tls_fault::TlsFault;
 /// The first byte of a TLS handshake (RFC 8446 section 5.1). No HTTP request begins with it.
 const HANDSHAKE: u8 = 22;
 
+/// How far the TLS handshake of a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// None is in progress.
+    None,
+    /// The client's first message is incomplete, which has cost little.
+    Begun,
+    /// psystrike has answered the client's first message, with a signature.
+    Answered,
+    /// It failed, and the client has yet to read why.
+    Failed,
+}
+
 /// A connection's socket, and what is between it and the content.
 #[derive(Debug)]
 pub struct Channel<S> {
@@ -86,10 +99,15 @@ impl<S: Transport> Channel<S> {
         }
     }
 
-    /// Returns whether a handshake is in progress.
+    /// Returns how far the handshake is.
     #[inline]
-    pub fn is_handshaking(&self) -> bool {
-        self.tls().is_some_and(TlsLayer::is_handshaking)
+    pub fn handshake(&self) -> Handshake {
+        match self.tls().filter(|tls| tls.is_handshaking()) {
+            None => Handshake::None,
+            Some(tls) if tls.has_failed() => Handshake::Failed,
+            Some(tls) if tls.has_answered() => Handshake::Answered,
+            Some(_) => Handshake::Begun,
+        }
     }
 
     /// Returns why TLS failed, if it did.
@@ -102,6 +120,24 @@ impl<S: Transport> Channel<S> {
     pub fn fail(&mut self, fault: TlsFault) {
         if let Layer::Tls(tls) = &mut self.layer {
             tls.fail(fault);
+        }
+    }
+
+    /// Looks at a client's first byte, if that is to be known and has arrived: without TLS, its request is not to wait
+    /// for the handshakes of others.
+    #[inline]
+    pub fn look(&mut self) {
+        if let Layer::Unknown(_) = self.layer {
+            self.look_for_plain();
+        }
+    }
+
+    /// TLS begins with a read, so that no more handshakes than may be hold memory.
+    #[cold]
+    fn look_for_plain(&mut self) {
+        let mut first = [HANDSHAKE];
+        if self.socket.peek(&mut first).is_ok() && first[0] != HANDSHAKE {
+            self.layer = Layer::Plain;
         }
     }
 

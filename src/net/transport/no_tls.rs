@@ -57,6 +57,11 @@ pub mod layer {
         }
 
         /// As in a build with TLS.
+        pub fn has_answered(&self) -> bool {
+            match self.0 {}
+        }
+
+        /// As in a build with TLS.
         pub fn has_verified_peer(&self) -> bool {
             match self.0 {}
         }

@@ -14,7 +14,7 @@ use crate::{
         places::Wish,
         slots::Key,
         stream::{Ready, Stream},
-        transport::Transport,
+        transport::{Transport, channel::Handshake},
     },
     proxy::{
         admission::{Eviction, SILENCE, WAIT, is_silent_for_too_long},
@@ -172,7 +172,8 @@ impl<N: Network> Worker<N> {
     /// handshake it could not read the response.
     pub(super) fn turn_away_if_silent(&mut self, key: Key) {
         let is_silent = |client: &Client<N::Socket>| {
-            let says_nothing = client.session.idles() && !client.stream.channel().is_handshaking();
+            let says_nothing =
+                client.session.idles() && client.stream.channel().handshake() == Handshake::None;
             !client.has_place && says_nothing && !client.queued
         };
         if self.clients.get(key).is_some_and(is_silent) {

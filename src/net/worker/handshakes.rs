@@ -6,7 +6,13 @@
 
 use super::Worker;
 use crate::{
-    net::{client::Client, network::Network, slots::Key},
+    net::{
+        client::Client,
+        handshakes::{HANDSHAKE_BYTES, STALLED_BYTES},
+        network::Network,
+        slots::Key,
+        transport::channel::Handshake,
+    },
     proxy::{events::Event, tls_fault::TlsFault},
 };
 
@@ -15,9 +21,38 @@ impl<N: Network> Worker<N> {
     #[inline]
     pub(super) fn note_handshake(&mut self, key: Key) {
         let Some(client) = self.clients.get(key) else { return };
-        self.handshakes.note(key.slot(), client.stream.channel().is_handshaking());
-        if let Some(first) = self.handshakes.surplus().and_then(|slot| self.clients.key_at(slot)) {
-            self.end_handshake(first);
+        self.handshakes.note(key.slot(), client.stream.channel().handshake());
+        if self.handshakes.are_too_many() {
+            self.end_surplus_handshake();
+        }
+    }
+
+    /// Returns how far a client's handshake is; `None` if none can begin.
+    #[inline]
+    pub(super) fn handshake_of(&self, key: Key) -> Option<Handshake> {
+        let channel = self.clients.get(key)?.stream.channel();
+        channel.may_shake_hands().then(|| channel.handshake())
+    }
+
+    /// Returns how many bytes of a turn the last run of a client counts for because of its handshake.
+    #[inline]
+    pub(super) fn handshake_bytes(&self, key: Key, before: Option<Handshake>) -> usize {
+        let after = self.handshake_of(key);
+        match before {
+            None => 0,
+            Some(_) if after == before || after == Some(Handshake::Begun) => STALLED_BYTES,
+            Some(_) => HANDSHAKE_BYTES,
+        }
+    }
+
+    /// Ends a handshake, preferably one that waits for its client.
+    #[cold]
+    fn end_surplus_handshake(&mut self) {
+        let clients = &self.clients;
+        let waits = |slot| clients.key_at(slot).and_then(|key| clients.get(key)).is_some_and(|it| !it.queued);
+        let surplus = self.handshakes.surplus(waits);
+        if let Some(key) = surplus.and_then(|slot| self.clients.key_at(slot)) {
+            self.end_handshake(key);
         }
     }
 
@@ -32,7 +67,7 @@ impl<N: Network> Worker<N> {
     /// Forgets a client that is gone. Counts and logs why TLS with it failed, if it did.
     #[inline]
     pub(super) fn leave_handshake(&mut self, slot: u32, client: &Client<N::Socket>) {
-        self.handshakes.note(slot, false);
+        self.handshakes.note(slot, Handshake::None);
         if let Some(fault) = client.stream.channel().fault() {
             self.report_fault(fault, client);
         }

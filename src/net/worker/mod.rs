@@ -16,7 +16,7 @@ use std::{mem, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     client::Client,
-    handshakes::{HANDSHAKE_BYTES, Handshakes},
+    handshakes::Handshakes,
     network::{Network, Token},
     pending_names::PendingNames,
     run_queue::RunQueue,
@@ -129,6 +129,7 @@ impl<N: Network> Worker<N> {
     fn enqueue(&mut self, key: Key) {
         if let Some(client) = self.clients.get_mut(key).filter(|client| !client.queued) {
             client.queued = true;
+            client.stream.channel_mut().look();
             self.runnable.push(key, client.is_bulk());
         }
     }
@@ -182,10 +183,9 @@ impl<N: Network> Worker<N> {
                 break;
             }
             let Some(key) = self.runnable.pop_bulk() else { break };
-            let shakes_hands =
-                self.clients.get(key).is_some_and(|client| client.stream.channel().may_shake_hands());
+            let before = self.handshake_of(key);
             self.run_next(key, scratch);
-            let handshake = if shakes_hands { HANDSHAKE_BYTES } else { 0 };
+            let handshake = self.handshake_bytes(key, before);
             left = left.saturating_sub(self.tools.transfer.run_bytes + handshake);
         }
     }

@@ -101,6 +101,11 @@ impl Engine {
         self.state().is_handshaking()
     }
 
+    /// Returns whether the version was negotiated: as a server, that the client's first message was answered.
+    pub(super) fn has_answered(&self) -> bool {
+        self.state().protocol_version().is_some()
+    }
+
     /// Returns whether the peer presented a certificate.
     pub(super) fn has_peer_certificate(&self) -> bool {
         self.state().peer_certificates().is_some()

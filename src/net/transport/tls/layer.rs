@@ -139,6 +139,11 @@ impl TlsLayer {
         self.engine.is_handshaking()
     }
 
+    /// Returns whether a client's first message was complete, and was answered.
+    pub fn has_answered(&self) -> bool {
+        self.engine.has_answered()
+    }
+
     /// Returns whether the peer presented a certificate that was verified.
     pub fn has_verified_peer(&self) -> bool {
         self.verifies && self.engine.has_peer_certificate()
