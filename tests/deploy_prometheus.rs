@@ -30,7 +30,7 @@ use support::{
     servers::Servers,
     shipped::{
         AT_ONCE, CLUSTERS, FILE_SD, IN_TIME, PODS, PROMETHEUS, PROXY_URL, RELABELLING, RULES, RULES_TEST,
-        annotated, by_the_chart, configuration, discovered_app, loaded, parsed, rules, scrape_configs,
+        TLS, annotated, by_the_chart, configuration, discovered_app, loaded, parsed, rules, scrape_configs,
         shipped, wait_for_targets,
     },
     tls::make_certificate,
@@ -75,12 +75,13 @@ fn promtool_accepts_every_configuration() {
         fs::create_dir(scratch.path(cluster)).expect("a new folder");
     }
     for cluster in ["", "tokyo/", "osaka/"] {
-        for file in ["kubernetes-ca.crt", "kubernetes-token"] {
+        for file in ["kubernetes-ca.crt", "kubernetes-token", "psystrike-ca.crt"] {
             scratch.write(&format!("{cluster}{file}"), "");
         }
     }
-    let files: [(&str, &[&str]); 5] = [
+    let files: [(&str, &[&str]); 6] = [
         (PROMETHEUS, &["tokyo.json"]),
+        (TLS, &["tokyo.json"]),
         (RELABELLING, &["tokyo.json"]),
         (CLUSTERS, &["tokyo.json"; 8]),
         (FILE_SD, &[]),
@@ -347,44 +348,81 @@ fn relabelling_runs_and_a_healthy_psystrike_raises_no_alert() {
     runs_and_alerts_nobody(RELABELLING);
 }
 
-/// relabelling.yml describes the errors of pods with TLS on the targets page.
+/// The annotation `prometheus.io/scheme` selects HTTPS in a path too.
 #[test]
-fn a_pod_with_tls_is_down_without_proxy_url() {
+fn relabelling_scrapes_pods_with_tls() {
     if !require_programs(&["prometheus", "openssl", "python3"]) {
         return;
     }
-    let psystrike = start_psystrike_with_tunnels();
+    let psystrike = Psystrike::start(&["--allow", "127.10.0.0/16", "--pod-tls-skip-verify"]);
     let scratch = Scratch::new("prometheus-relabelling-https");
     make_certificate(&scratch.path("cert.pem"), &scratch.path("key.pem"));
     let with_tls = Servers::start(&scratch, &[("tls", "127.10.8.1")]);
-    // The response of many TLS servers to plain HTTP.
-    let answer = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
-    let answering = Pod::answering("127.10.8.2", answer, Then::Close);
-    let pods = [with_tls.addresses[0], answering.address()].map(|address| {
-        let mut pod = annotated("app", address);
-        pod["labels"]["__meta_kubernetes_pod_annotation_prometheus_io_scheme"] = "https".into();
-        pod
-    });
+    let plain = pod("127.10.8.2");
+    let [with_tls, plain] =
+        [(with_tls.addresses[0], "https"), (plain.address(), "http")].map(|(address, scheme)| {
+            let mut pod = annotated("app", address);
+            pod["labels"]["__meta_kubernetes_pod_annotation_prometheus_io_scheme"] = scheme.into();
+            (pod, address.to_string())
+        });
     scratch.write(RULES, &shipped(RULES));
-    scratch.write("pods.json", &json!(pods).to_string());
+    scratch.write("pods.json", &json!([with_tls.0, plain.0]).to_string());
     let own = psystrike.address().to_string();
     let replaced = [&AT_ONCE[..], &[("psystrike.example:31000", &own)]].concat();
     scratch.write("prometheus.yml", &configuration(RELABELLING, &["pods.json"], &replaced));
     let prometheus = Prometheus::start(Release::Installed, &scratch);
-    let are_down = |prometheus: &Prometheus| {
-        let targets = prometheus.targets();
-        targets.len() == 2 && targets.iter().all(|target| target.health == "down")
-    };
-    assert!(prometheus.wait_until(IN_TIME, are_down), "{:#?}", prometheus.targets());
-    let errors: BTreeMap<String, String> = prometheus
-        .targets()
-        .into_iter()
-        .map(|target| (target.labels["instance"].clone(), target.last_error))
-        .collect();
-    assert!(errors[&with_tls.addresses[0].to_string()].contains(" 502 "), "{errors:#?}");
-    assert!(errors[&answering.address().to_string()].contains(" 400 "), "{errors:#?}");
-    let text = shipped(RELABELLING);
-    assert!(text.contains("the status 400") && text.contains("a 502 from psystrike"));
+    wait_for_targets(&prometheus, &["instance"], &[&[&with_tls.1], &[&plain.1]]);
+}
+
+/// Apart from TLS and the secret, the job is that of prometheus.yml.
+#[test]
+fn the_configuration_with_tls_is_otherwise_the_same() {
+    let [mut expected, with_tls] = [PROMETHEUS, TLS].map(parsed);
+    let job = &mut expected["scrape_configs"][0];
+    job["proxy_url"] = "https://prometheus:SECRET@psystrike.example:31000".into();
+    job["tls_config"] = json!({ "ca_file": "psystrike-ca.crt" });
+    assert_eq!(with_tls, expected);
+}
+
+/// Over TLS, with a secret, with one CA for psystrike and for a pod with TLS, both installed and newest Prometheus.
+#[test]
+fn the_configuration_with_tls_runs() {
+    if !require_programs(&["openssl", "python3"]) {
+        return;
+    }
+    for release in Release::all_with(&["prometheus"]) {
+        let scratch = Scratch::new(&format!("prometheus-with-tls-{release:?}"));
+        let [certificate, key] = ["cert.pem", "key.pem"].map(|name| scratch.path(name));
+        make_certificate(&certificate, &key);
+        let pod_with_tls = Servers::start(&scratch, &[("tls", "127.25.0.1")]);
+        let secret = scratch.write("token", "prometheus:e6f1c0b9-7d52-4a8e");
+        let [certificate, key, secret] =
+            [&certificate, &key, &secret].map(|path| path.to_str().expect("a path"));
+        let files = ["--tls-cert", certificate, "--tls-key", key, "--auth-token-file", secret, "--tls-only"];
+        let allow = ["--listen=127.25.0.1:0", "--allow=127.10.0.0/16,127.25.0.1", "--allow-connect"];
+        let psystrike = Psystrike::start(&[&allow[..], &files].concat());
+        let (own, plain) = (psystrike.address().to_string(), pod("127.10.4.4"));
+        let mut with_tls = annotated("app", pod_with_tls.addresses[0]);
+        with_tls["labels"]["__meta_kubernetes_pod_annotation_prometheus_io_scheme"] = "https".into();
+        let pods =
+            json!([annotated("psystrike", psystrike.address()), annotated("app", plain.address()), with_tls]);
+        scratch.write("pods.json", &pods.to_string());
+        scratch.write(RULES, &shipped(RULES));
+        let replaced = [
+            ("SECRET", "e6f1c0b9-7d52-4a8e"),
+            ("psystrike.example:31000", &own),
+            ("psystrike-ca.crt", "cert.pem"),
+        ];
+        let text = configuration(TLS, &["pods.json"], &[&AT_ONCE[..], &replaced].concat());
+        scratch.write("prometheus.yml", &text);
+        let prometheus = Prometheus::start(release, &scratch);
+        let [plain, with_tls] =
+            [plain.address(), pod_with_tls.addresses[0]].map(|address| address.to_string());
+        let expected =
+            [&["psystrike", &own][..], &["kubernetes-pods", &plain], &["kubernetes-pods", &with_tls]];
+        wait_for_targets(&prometheus, &["job", "instance"], &expected);
+        assert_eq!(psystrike.get("/metrics").status(), 400, "plain HTTP");
+    }
 }
 
 fn runs_and_alerts_nobody(file: &str) {

@@ -15,6 +15,7 @@ pub const RELABELLING: &str = "relabelling.yml";
 pub const CLUSTERS: &str = "clusters.yml";
 pub const FILE_SD: &str = "file_sd.yml";
 pub const PROXY_URL: &str = "proxy_url.yml";
+pub const TLS: &str = "tls.yml";
 pub const PODS: &str = "pods.yml";
 pub const RULES: &str = "psystrike.rules.yml";
 pub const RULES_TEST: &str = "psystrike.rules.test.yml";
