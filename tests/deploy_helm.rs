@@ -306,6 +306,7 @@ fn notes_have_the_next_commands_and_warnings() {
         return;
     }
     const OPEN: &str = "WARNING: psystrike does not authenticate its clients.";
+    const READABLE: &str = "WARNING: without TLS, the secrets in some-secrets can be read on the network.";
     const HIDDEN: &str = "WARNING: with service.externalTrafficPolicy Cluster";
     const FROM: &str = "networkPolicy: { from: [{ ipBlock: { cidr: 192.0.2.10/32 } }] }";
     for (values, url, present, absent) in [
@@ -345,8 +346,20 @@ fn notes_have_the_next_commands_and_warnings() {
         (
             "auth: { tokenSecret: some-secrets }".to_owned(),
             "prometheus:SECRET@NODE:31000",
-            vec!["one of those in the Secret some-secrets"],
+            vec!["one of those in the Secret some-secrets", READABLE],
             vec![OPEN],
+        ),
+        (
+            "auth: { tokenSecret: some-secrets }\ntls: { secretName: some-tls }".to_owned(),
+            "prometheus:SECRET@NODE:31000",
+            vec!["one of those in the Secret some-secrets", "the certificate in the Secret some-tls"],
+            vec![OPEN, READABLE],
+        ),
+        (
+            "tls: { secretName: some-tls, clientCASecretName: some-ca }".to_owned(),
+            "NODE:31000",
+            vec!["that a CA in the Secret some-ca signed"],
+            vec![OPEN, READABLE],
         ),
         (
             "kind: DaemonSet".to_owned(),
@@ -356,8 +369,9 @@ fn notes_have_the_next_commands_and_warnings() {
         ),
     ] {
         let notes = notes(&values);
+        let scheme = if values.contains("tls: ") { "https" } else { "http" };
         let urls = [
-            format!("proxy_url: http://{url}\n"),
+            format!("proxy_url: {scheme}://{url}\n"),
             format!("curl -fsS http://{}/readyz\n", url.trim_start_matches("prometheus:SECRET@")),
         ];
         let always = ["helm test psystrike", "promtool check config", "connects only to 10.244.0.0/16"];
@@ -426,4 +440,25 @@ fn the_service_monitor_selects_the_service() {
     let endpoint = json!({ "port": "http", "path": "/metrics", "interval": "30s", "relabelings": job });
     assert_eq!(monitor["spec"]["endpoints"], json!([endpoint]));
     assert_eq!(service["spec"]["ports"][0]["name"], "http");
+}
+
+#[test]
+fn the_service_monitor_uses_https_where_plain_http_is_refused() {
+    if !require_programs(&["helm"]) {
+        return;
+    }
+    for (values, scheme) in [
+        ("", Value::Null),
+        ("tls: { secretName: a }", Value::Null),
+        ("tls: { secretName: a }\noptions: { tls-only: true }", json!("https")),
+        ("tls: { secretName: a, clientCASecretName: b }", json!("https")),
+        ("tls: { secretName: a, clientCASecretName: b }\nauth: { tokenSecret: c }", Value::Null),
+    ] {
+        let rendered = render(&format!("serviceMonitor: {{ enabled: true }}\n{values}\n"));
+        assert_eq!(rendered.kind("ServiceMonitor")["spec"]["endpoints"][0]["scheme"], scheme, "{values}");
+        // Probes are answered over plain HTTP.
+        for probe in ["livenessProbe", "readinessProbe"] {
+            assert_eq!(rendered.container()[probe]["httpGet"]["scheme"], Value::Null, "{values}");
+        }
+    }
 }

@@ -1,21 +1,26 @@
 //! The Helm chart's values: each of them has an effect, others are refused, options are those of the binary, and the
 //! chart's README has them all. With `PSYSTRIKE_WRITE=1` these tests write the README's tables.
 
+// The options are those of a psystrike with TLS.
+#![cfg(feature = "tls")]
+
 mod support;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use psystrike::config::options::{Fallback, Kind, Opt};
 use serde_json::{Value, json};
 use support::{
-    Scratch, generated,
+    Scratch, assert_same, generated,
     helm::{CHART, changed_values, default_values, helm, leaves, render},
+    kubernetes::Rendered,
     psystrike::{Psystrike, run as run_psystrike},
     read, require_programs,
+    tls::make_certificate,
 };
-
-/// Options of these kinds need a file. The chart mounts only that of the secrets.
-const OF_FILES: [Kind; 3] = [Kind::File, Kind::Host, Kind::ClientNames];
 
 /// Values under which a change of another one has an effect.
 fn precondition(path: &str) -> Value {
@@ -26,6 +31,8 @@ fn precondition(path: &str) -> Value {
             json!({ part: { "enabled": true } })
         }
         "auth" => json!({ "auth": { "tokenSecret": "another" } }),
+        "tls" => json!({ "tls": { "secretName": "another", "clientCASecretName": "others" } }),
+        "podTLS" => json!({ "podTLS": { "ca": { "configMap": { "name": "another" } } } }),
         "service" if path.ends_with("/loadBalancerSourceRanges") => {
             json!({ "service": { "type": "LoadBalancer" } })
         }
@@ -163,7 +170,7 @@ fn schema_properties(schema: &Value, path: &str) -> Vec<(String, Value)> {
 fn the_charts_readme_has_every_option() {
     let mut table = "| option | psystrike's default | meaning |\n| --- | --- | --- |\n".to_owned();
     for option in Opt::ALL.iter().filter(|option| **option != Opt::Listen && option.variable().is_some()) {
-        if OF_FILES.contains(&option.kind()) {
+        if option.kind() == Kind::File {
             continue;
         }
         let default = match option.default() {
@@ -183,21 +190,73 @@ fn the_charts_options_are_those_of_the_binary() {
         return;
     }
     let rendered = render(&changed_values().to_string());
-    let mut variables = rendered.variables();
+    let variables = rendered.variables().into_iter().map(|(name, value)| (name, value.to_owned()));
+    let mut variables: BTreeMap<&str, String> = variables.collect();
     assert_eq!(variables["PSYSTRIKE_ALLOW"], "127.1.0.0/16,fd00::/64");
     assert_eq!(variables["PSYSTRIKE_CLIENTS_MAX"], "1000000");
-    // Without --listen, whose address the chart sets, and with the one file that it mounts.
-    let options = Opt::ALL.iter().filter(|option| !OF_FILES.contains(&option.kind()));
-    let options = options.filter_map(|option| option.variable());
-    assert_eq!(variables.len(), options.count(), "{variables:?}");
-    assert_eq!(variables["PSYSTRIKE_AUTH_TOKEN_FILE"], "/etc/psystrike/others");
+    // Without --listen, whose address the chart sets. The files come from Secrets and ConfigMaps.
+    let names = Opt::ALL.iter().filter(|option| option.kind() != Kind::Addresses);
+    let names: BTreeSet<String> = names.filter_map(|option| option.variable()).collect();
+    assert_same(variables.keys().map(|name| (*name).to_owned()), names, "variables, and options");
+
     let scratch = Scratch::new("options-of-the-chart");
-    let file = scratch.write("token", "of-a-secret-0123456789");
-    variables.insert("PSYSTRIKE_AUTH_TOKEN_FILE", file.to_str().expect("a path"));
-    variables.insert("PSYSTRIKE_LISTEN", "127.0.0.1:0");
-    let psystrike = Psystrike::start_with_env(&[], &variables.into_iter().collect::<Vec<_>>());
-    psystrike
-        .wait_for_line(r#""allow":"127.1.0.0/16,fd00::/64","deny":"127.1.2.0/24","ports":"1-1023,8080""#);
+    let files = Opt::ALL.iter().filter(|option| option.kind() == Kind::File);
+    let files: Vec<String> = files.filter_map(|option| option.variable()).collect();
+    check_that_volumes_have(&rendered, &files);
+    let secret = scratch.write("token", "of-a-secret-0123456789");
+    let [certificate, key] = ["tls.crt", "tls.key"].map(|name| scratch.path(name));
+    make_certificate(&certificate, &key);
+    let text = |path: &Path| path.to_str().expect("a path").to_owned();
+    for name in &files {
+        let file = match name.as_str() {
+            "PSYSTRIKE_AUTH_TOKEN_FILE" => &secret,
+            name if name.ends_with("_KEY") => &key,
+            _ => &certificate,
+        };
+        *variables.get_mut(name.as_str()).expect("it is set") = text(file);
+    }
+    variables.insert("PSYSTRIKE_LISTEN", "127.0.0.1:0".to_owned());
+    // Options that exclude each other.
+    let mut others = variables.clone();
+    variables.remove("PSYSTRIKE_TLS_NAME");
+    others.retain(|name, _| !name.contains("TLS_CERT") && !name.contains("TLS_KEY"));
+    others.retain(|name, _| !["PSYSTRIKE_POD_TLS_CA", "PSYSTRIKE_POD_TLS_NAME"].contains(name));
+    for flag in ["PSYSTRIKE_TLS_SELF_SIGNED", "PSYSTRIKE_POD_TLS_SKIP_VERIFY"] {
+        others.insert(flag, "true".to_owned());
+    }
+    for variables in [variables, others] {
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        Psystrike::start_with_env(&[], &variables)
+            .wait_for_line(r#""allow":"127.1.0.0/16,fd00::/64","deny":"127.1.2.0/24","ports":"1-1023,8080""#);
+    }
+}
+
+/// Checks that each of these variables is a path in a volume, which Kubernetes updates.
+fn check_that_volumes_have(rendered: &Rendered, files: &[String]) {
+    let variables = rendered.variables();
+    let (pod, container) = (rendered.pod(), rendered.container());
+    let mounts = container["volumeMounts"].as_array().expect("it has some");
+    let mut used = BTreeSet::new();
+    for name in files {
+        let folder = Path::new(variables[name.as_str()]).parent().and_then(Path::to_str);
+        let mount = mounts.iter().find(|mount| mount["mountPath"].as_str() == folder);
+        let mount = mount.unwrap_or_else(|| panic!("{name}: {folder:?} is not mounted"));
+        assert_eq!((&mount["subPath"], &mount["readOnly"]), (&Value::Null, &json!(true)), "{mount}");
+        used.insert(mount["name"].as_str().expect("a name"));
+    }
+    let volumes = pod["volumes"].as_array().expect("it has some");
+    assert_same(volumes.iter().filter_map(|volume| volume["name"].as_str()), used, "volumes, and those used");
+    for (volume, source) in [
+        ("token", json!({ "secret": { "secretName": "some-secrets" } })),
+        ("tls", json!({ "secret": { "secretName": "a-certificate" } })),
+        ("client-ca", json!({ "secret": { "secretName": "of-clients" } })),
+        ("pod-ca", json!({ "configMap": { "name": "of-pods" } })),
+        ("pod-tls", json!({ "secret": { "secretName": "for-pods" } })),
+    ] {
+        let mut expected = source;
+        expected["name"] = volume.into();
+        assert!(volumes.contains(&expected), "no {expected} in {volumes:?}");
+    }
 }
 
 #[test]
@@ -263,6 +322,17 @@ fn contradictory_values_are_refused() {
     let output = bounds(7, 6);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("minReplicas is above maxReplicas"), "{said}");
+
+    for (values, expected) in [
+        ("tls.secretName=a,options.tls-self-signed=true", "exclude each other"),
+        ("options.tls-only=true", "need tls.secretName"),
+        ("tls.clientCASecretName=a", "need tls.secretName"),
+        ("podTLS.ca.secret.secretName=a,options.pod-tls-skip-verify=true", "exclude each other"),
+    ] {
+        let output = helm(&["template", "psystrike", CHART, "--set", values]).output().expect("helm runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(expected), "{values}: {said}");
+    }
 
     // The ranges would have no effect, and any client could connect.
     let ranges =

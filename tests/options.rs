@@ -49,12 +49,13 @@ fn schema(option: Opt) -> Option<Value> {
     let list = |pattern: &str| json!({ "type": "array", "items": { "type": "string", "pattern": pattern } });
     let mut schema = match option.kind() {
         Kind::Addresses | Kind::Action | Kind::Url => return None,
-        // A file comes from a volume, and the names of other certificates belong to a file of CAs.
-        Kind::File | Kind::Host | Kind::ClientNames => return None,
+        Kind::File => return None, // from a volume
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Ranges => list("^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$"),
         Kind::Names => list("^[0-9A-Za-z_.-]+$"),
+        Kind::Host => json!({ "type": "string", "pattern": "^[0-9A-Za-z_.:-]+$" }),
         Kind::Hosts => list("^[0-9A-Za-z_.:-]+$"),
+        Kind::ClientNames => list("^[^,]+$"),
         Kind::TlsVersion => json!({ "enum": ["1.2", "1.3"] }),
         Kind::Ports => {
             json!({ "type": "string", "pattern": "^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$" })

@@ -27,7 +27,11 @@ options:
   connect-ports: 443,8443
   timeout: 20s
   clients-max: 1000000
+  tls-self-signed: false
+  pod-tls-skip-verify: false
 auth: { tokenSecret: some-secrets, tokenKey: others }
+tls: { secretName: a-certificate, clientCASecretName: of-clients, clientCAKey: clients.crt }
+podTLS: { ca: { configMap: { name: of-pods } }, caKey: pods.crt, secretName: for-pods }
 extraArgs: [--access-log]
 extraEnv: [{ name: TZ, value: Asia/Tokyo }]
 kind: DaemonSet
@@ -68,6 +72,9 @@ serviceMonitor:
   labels: { release: prometheus }
   interval: 17s
   scrapeTimeout: 9s
+  scheme: http
+  tlsConfig: { insecureSkipVerify: true }
+  authorization: { credentials: { name: of-prometheus, key: secret } }
   relabelings: [{ targetLabel: cluster, replacement: one }]
   metricRelabelings: [{ action: labeldrop, regex: revision }]
 prometheusRule: { enabled: true, labels: { release: prometheus }, runbookRepository: https://git.example.org/p }
@@ -108,13 +115,14 @@ pub fn changed_values() -> Value {
 /// Returns a value that is not the default of any option of this kind. `None` if the chart does not set such options.
 fn changed_option(kind: Kind) -> Option<Value> {
     Some(match kind {
-        Kind::Addresses | Kind::Action | Kind::Url => return None,
-        Kind::File | Kind::Host | Kind::ClientNames => return None,
+        Kind::Addresses | Kind::Action | Kind::Url | Kind::File => return None,
         Kind::Flag => true.into(),
         Kind::Ranges => json!(["127.1.3.0/24"]),
         Kind::Ports => "444,8444".into(),
         Kind::Names => json!(["svc", "example.com"]),
+        Kind::Host => "metrics.example".into(),
         Kind::Hosts => json!(["psystrike.example", "10.0.0.1"]),
+        Kind::ClientNames => json!(["prometheus.example", "spiffe://monitoring/prometheus"]),
         Kind::TlsVersion => "1.3".into(),
         Kind::Workers => 2.into(),
         Kind::Duration | Kind::DurationOrZero => "59s".into(),

@@ -79,4 +79,65 @@ PSYSTRIKE_{{ $name | replace "-" "_" | upper }}: {{ $value | toString | quote }}
 {{- if .Values.auth.tokenSecret }}
 PSYSTRIKE_AUTH_TOKEN_FILE: {{ printf "/etc/psystrike/%s" .Values.auth.tokenKey | quote }}
 {{- end }}
+{{- with .Values.tls }}
+{{- if .secretName }}
+PSYSTRIKE_TLS_CERT: /etc/psystrike-tls/tls.crt
+PSYSTRIKE_TLS_KEY: /etc/psystrike-tls/tls.key
+{{- end }}
+{{- if .clientCASecretName }}
+PSYSTRIKE_TLS_CLIENT_CA: {{ printf "/etc/psystrike-client-ca/%s" .clientCAKey | quote }}
+{{- end }}
+{{- end }}
+{{- with .Values.podTLS }}
+{{- if .ca }}
+PSYSTRIKE_POD_TLS_CA: {{ printf "/etc/psystrike-pod-ca/%s" .caKey | quote }}
+{{- end }}
+{{- if .secretName }}
+PSYSTRIKE_POD_TLS_CERT: /etc/psystrike-pod-tls/tls.crt
+PSYSTRIKE_POD_TLS_KEY: /etc/psystrike-pod-tls/tls.key
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* The volumes with files of options, by their names: each with its source and its folder. */ -}}
+{{- define "psystrike.volumes" -}}
+{{- with .Values.auth.tokenSecret }}
+token: { path: /etc/psystrike, source: { secret: { secretName: {{ . }} } } }
+{{- end }}
+{{- with .Values.tls.secretName }}
+tls: { path: /etc/psystrike-tls, source: { secret: { secretName: {{ . }} } } }
+{{- end }}
+{{- with .Values.tls.clientCASecretName }}
+client-ca: { path: /etc/psystrike-client-ca, source: { secret: { secretName: {{ . }} } } }
+{{- end }}
+{{- with .Values.podTLS.ca }}
+pod-ca: { path: /etc/psystrike-pod-ca, source: {{ toJson . }} }
+{{- end }}
+{{- with .Values.podTLS.secretName }}
+pod-tls: { path: /etc/psystrike-pod-tls, source: { secret: { secretName: {{ . }} } } }
+{{- end }}
+{{- end }}
+
+{{- /* Not empty if psystrike accepts TLS. */ -}}
+{{- define "psystrike.acceptsTLS" -}}
+{{- if or .Values.tls.secretName (get .Values.options "tls-self-signed") }}true{{ end }}
+{{- end }}
+
+{{- /* Not empty if psystrike refuses plain HTTP, except for probes. */ -}}
+{{- define "psystrike.refusesHTTP" -}}
+{{- $certificatesOnly := and .Values.tls.clientCASecretName (not .Values.auth.tokenSecret) }}
+{{- if or $certificatesOnly (get .Values.options "tls-only") }}true{{ end }}
+{{- end }}
+
+{{- /* Fails if values contradict each other, with which psystrike would not start. */ -}}
+{{- define "psystrike.checkTLS" -}}
+{{- if and .Values.tls.secretName (get .Values.options "tls-self-signed") }}
+{{- fail "tls.secretName and options.tls-self-signed exclude each other" }}
+{{- end }}
+{{- if and (include "psystrike.refusesHTTP" .) (not (include "psystrike.acceptsTLS" .)) }}
+{{- fail "options.tls-only and tls.clientCASecretName need tls.secretName" }}
+{{- end }}
+{{- if and .Values.podTLS.ca (get .Values.options "pod-tls-skip-verify") }}
+{{- fail "podTLS.ca and options.pod-tls-skip-verify exclude each other" }}
+{{- end }}
 {{- end }}
