@@ -194,13 +194,15 @@ fn the_charts_options_are_those_of_the_binary() {
     let mut variables: BTreeMap<&str, String> = variables.collect();
     assert_eq!(variables["PSYSTRIKE_ALLOW"], "127.1.0.0/16,fd00::/64");
     assert_eq!(variables["PSYSTRIKE_CLIENTS_MAX"], "1000000");
-    // Without --listen, whose address the chart sets. The files come from Secrets and ConfigMaps.
-    let names = Opt::ALL.iter().filter(|option| option.kind() != Kind::Addresses);
+    // Without --listen, whose address the chart sets, and the web configuration file, which does the same as other
+    // options do. The files come from Secrets and ConfigMaps.
+    let is_set = |option: &&Opt| option.kind() != Kind::Addresses && **option != Opt::WebConfigFile;
+    let names = Opt::ALL.iter().filter(is_set);
     let names: BTreeSet<String> = names.filter_map(|option| option.variable()).collect();
     assert_same(variables.keys().map(|name| (*name).to_owned()), names, "variables, and options");
 
     let scratch = Scratch::new("options-of-the-chart");
-    let files = Opt::ALL.iter().filter(|option| option.kind() == Kind::File);
+    let files = Opt::ALL.iter().filter(|option| option.kind() == Kind::File && is_set(option));
     let files: Vec<String> = files.filter_map(|option| option.variable()).collect();
     check_that_volumes_have(&rendered, &files);
     let secret = scratch.write("token", "of-a-secret-0123456789");

@@ -77,7 +77,7 @@ const COMMANDS: &[(&str, Fate)] = &[
         "kubectl kustomize deploy/kubernetes/overlays/nodeport\n",
         Prints(&["kubectl"], &["kind: Deployment", "nodePort: 31000", "PSYSTRIKE_ALLOW: "]),
     ),
-    ("kubectl create secret generic psystrike-token ", Cannot(CLUSTER)),
+    ("kubectl create secret tls psystrike-tls ", Cannot(CLUSTER)),
     ("(umask 077 && openssl rand -hex 32 > psystrike-token)\n", Prints(&["openssl"], &[])),
     ("umask 077\nopenssl req -x509 ", Prints(&["openssl"], &["self-signature ok"])),
     ("helm install ", Cannot("needs a cluster; tests/deploy_helm.rs checks what is installed")),
@@ -226,15 +226,15 @@ fn every_link_leads_somewhere() {
 /// Options of other programs in the documents.
 const OPTIONS_OF_OTHERS: &str = "
     cargo, rustc, rustup: --all-targets --bench --bin --document-private-items --edges --format --locked --no-dedupe
-        --no-deps --nocapture --open --prefix --release --remap-path-prefix --target --test
+        --no-default-features --no-deps --nocapture --open --prefix --release --remap-path-prefix --target --test
     curl: --cacert --noproxy --proxy --retry --retry-connrefused --retry-delay
     docker, podman: --build-arg --cap-drop --detach --health-cmd --health-interval --memory --name --no-cache
         --output --pids-limit --platform --provenance --publish --read-only --restart --security-opt --ulimit
         --use --user
     git: --annotate --format --message --short
     helm: --create-namespace --reuse-values --set
-    kubectl: --all-namespaces --as --cluster-cidr --clusterrole --duration --flatten --from-file --minify --namespace
-        --previous --raw --resource --serviceaccount --verb
+    kubectl: --all-namespaces --as --cert --cluster-cidr --clusterrole --duration --flatten --from-file --key --minify
+        --namespace --previous --raw --resource --serviceaccount --verb
     otelcol-contrib: --config
     sha256sum: --check
     skopeo: --all
