@@ -78,7 +78,7 @@ fn from_the_dockerfile_to_the_dashboard() {
 
     // With the shipped options, it opens no tunnels and reads no files.
     let is_shipped = |query: &String| {
-        !["Tunnel duration: ", "Time since files were last read: "]
+        !["Tunnel duration: ", "Time since files were last read: ", "Time until certificates expire: "]
             .iter()
             .any(|title| query.starts_with(title))
     };
