@@ -221,7 +221,7 @@ impl Refusal {
 fn refusals_have_a_reason_and_reach_no_pod() {
     let refusals = refusals();
     // These are tested elsewhere (`exchange_access.rs`, `exchange_client.rs`, `exchange_connect.rs`,
-    // `exchange_names.rs`, `exchange_tls.rs`).
+    // `exchange_names.rs`, `exchange_passwords.rs`, `exchange_tls.rs`).
     let elsewhere = [
         Outcome::HttpsRequired,
         Outcome::HttpsNotSupported,
@@ -230,6 +230,7 @@ fn refusals_have_a_reason_and_reach_no_pod() {
         Outcome::ProxyAuthenticationRequired,
         Outcome::ProxyAuthenticationFailed,
         Outcome::TooManyAuthenticationFailures,
+        Outcome::PasswordChecksFull,
         Outcome::RequestTimeout,
         Outcome::ConnectNotAllowed,
         Outcome::ConnectPortNotAllowed,
