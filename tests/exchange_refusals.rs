@@ -231,6 +231,7 @@ fn refusals_have_a_reason_and_reach_no_pod() {
         Outcome::ProxyAuthenticationFailed,
         Outcome::TooManyAuthenticationFailures,
         Outcome::PasswordChecksFull,
+        Outcome::PasswordCheckTimeout,
         Outcome::RequestTimeout,
         Outcome::ConnectNotAllowed,
         Outcome::ConnectPortNotAllowed,
