@@ -1,5 +1,5 @@
-//! Floods of TLS handshakes: 10,000 clients that stall or drip in one, and one client that makes psystrike sign with RSA
-//! all the time. Scrapes go on meanwhile, with TLS and without.
+//! Floods of TLS handshakes: 10,000 clients that stall or drip in one, and one client that makes psystrike sign with
+//! RSA all the time. Scrapes go on meanwhile, with TLS and without.
 #![cfg(feature = "tls")]
 
 mod support;
@@ -143,7 +143,8 @@ impl Attacker {
     }
 }
 
-/// Opens all connections, and then goes on. Returns how many connections were opened, and how many were open at the end.
+/// Opens all connections, and then goes on. Returns how many connections were opened, and how many were open at the
+/// end.
 fn attack(
     attackers: &mut [Attacker],
     to: SocketAddr,

@@ -51,8 +51,8 @@ fn option(scratch: &Scratch, option: &str, file: &str) -> String {
     format!("{option}={}", scratch.path(file).display())
 }
 
-/// Replaces the files again and again. Waits each time until psystrike has read them, which `line` in its log shows, and
-/// until some more scrapes over new connections were counted.
+/// Replaces the files again and again. Waits each time until psystrike has read them, which `line` in its log shows,
+/// and until some more scrapes over new connections were counted.
 fn rotate(scratch: &Scratch, psystrike: &Psystrike, line: &str, scrapes: &AtomicUsize) {
     for rotation in 1..=ROTATIONS {
         swap(scratch, &format!("v-{}", rotation % 2));

@@ -270,14 +270,13 @@ impl<N: Network> Runner<'_, N> {
     }
 
     fn discard(&mut self, scratch: &mut [u8]) -> Move {
-        match self.client.stream.discard(&mut scratch[..READ_BYTES_MAX]) {
-            Ok(Received::Bytes(bytes)) => self.step(Event::Discarded(bytes)),
-            Ok(Received::NotReady) => Move::Nothing,
-            Ok(Received::Eof { .. }) if self.client.stream.channel().has_undelivered() => {
-                self.step(Event::ClientEnded)
-            }
-            Ok(Received::Eof { .. }) | Err(_) => self.step(Event::ClientGone),
-        }
+        let event = match self.client.stream.discard(&mut scratch[..READ_BYTES_MAX]) {
+            Ok(Received::Bytes(bytes)) => Event::Discarded(bytes),
+            Ok(Received::NotReady) => return Move::Nothing,
+            Ok(Received::Eof { .. }) if self.client.stream.channel().has_undelivered() => Event::ClientEnded,
+            Ok(Received::Eof { .. }) | Err(_) => Event::ClientGone,
+        };
+        self.step(event)
     }
 }
 
