@@ -45,6 +45,11 @@ fn copy(scratch: &Scratch, from: &str, to: &str) {
     fs::copy(scratch.path(from), scratch.path(to)).expect("copied");
 }
 
+/// Returns the option for a secret, with which `/metrics` is answered over plain HTTP beside `--tls-client-ca`.
+fn secrets(scratch: &Scratch) -> String {
+    format!("--auth-token-file={}", scratch.write("token", "of-a-secret-0123456789").display())
+}
+
 /// The options of a certificate and its key.
 const CERTIFICATE: [(&str, &str); 2] = [("--tls-cert", "tls.crt"), ("--tls-key", "tls.key")];
 
@@ -165,7 +170,7 @@ fn authorities_and_chains_are_read() {
     openssl(&scratch, "(echo '# two CAs'; cat one.crt two.crt) >cas.crt; cat cas.crt junk.crt >most.crt");
     let files =
         [CERTIFICATE[0], CERTIFICATE[1], ("--tls-client-ca", "cas.crt"), ("--pod-tls-ca", "most.crt")];
-    let psystrike = start_with(&scratch, &files, &[]);
+    let psystrike = start_with(&scratch, &files, &[&secrets(&scratch)]);
     let line = psystrike.wait_for_lines("read 2 CA certificates", 2);
     assert!(line[0].contains("--tls-client-ca") && line[1].contains("--pod-tls-ca"), "{line:?}");
     let ignored = psystrike.wait_for_line("ignoring 1 certificate(s) that cannot be parsed");
@@ -211,11 +216,12 @@ fn plain_http_does_not_get_around_client_certificates() {
     }
     let scratch = Scratch::new("tls-plain");
     make(&scratch, "ca", EC);
-    let secret = scratch.write("token", "of-a-secret-0123456789");
-    let tokens = format!("--auth-token-file={}", secret.display());
-    for (arguments, with_secret) in
-        [(vec!["--tls-self-signed"], 401), (vec!["--tls-self-signed", &tokens], 403)]
-    {
+    let tokens = secrets(&scratch);
+    // Without secrets, plain HTTP has no credentials, and is refused. 403: not an allowed destination.
+    for (arguments, [pods, proxy, with_secret, metrics]) in [
+        (vec!["--tls-self-signed"], [400, 400, 400, 400]),
+        (vec!["--tls-self-signed", &tokens], [401, 407, 403, 200]),
+    ] {
         let psystrike = start_with(&scratch, &[("--tls-client-ca", "ca.crt")], &arguments);
         let ask = |target: &str, fields: &str| {
             let mut client = psystrike.client();
@@ -223,12 +229,12 @@ fn plain_http_does_not_get_around_client_certificates() {
             client.response().expect("a response").status()
         };
         let bearer = "Authorization: Bearer of-a-secret-0123456789\r\n";
-        assert_eq!(ask("/pods/192.0.2.1/80/metrics", ""), 401);
-        assert_eq!(ask("http://192.0.2.1:80/metrics", ""), 407);
-        assert_eq!(ask("/pods/192.0.2.1/80/metrics", bearer), with_secret, "403: not an allowed destination");
-        assert_eq!((ask("/healthz", ""), ask("/readyz", ""), ask("/metrics", "")), (200, 200, 200));
+        assert_eq!(ask("/pods/192.0.2.1/80/metrics", ""), pods);
+        assert_eq!(ask("http://192.0.2.1:80/metrics", ""), proxy);
+        assert_eq!(ask("/pods/192.0.2.1/80/metrics", bearer), with_secret);
+        assert_eq!((ask("/healthz", ""), ask("/readyz", ""), ask("/metrics", "")), (200, 200, metrics));
     }
-    let guarded = ["--tls-self-signed", "--auth-metrics"];
+    let guarded = ["--tls-self-signed", "--auth-metrics", &tokens];
     let psystrike = start_with(&scratch, &[("--tls-client-ca", "ca.crt")], &guarded);
     assert_eq!((psystrike.get("/metrics").status(), psystrike.get("/healthz").status()), (401, 200));
 }
@@ -256,7 +262,7 @@ fn files_are_read_again_when_they_change() {
     files.iter().for_each(|file| symlink(format!("..data/{file}"), scratch.path(file)).expect("a link"));
     let pods = [("--pod-tls-cert", "tls.crt"), ("--pod-tls-key", "tls.key"), ("--pod-tls-ca", "tls.crt")];
     let files = [&CERTIFICATE[..], &pods, &[("--tls-client-ca", "tls.crt")]].concat();
-    let psystrike = start_with(&scratch, &files, &[]);
+    let psystrike = start_with(&scratch, &files, &[&secrets(&scratch)]);
     let read =
         |name: &str, count| psystrike.wait_for_lines(&format!("read certificate for {name}.example"), count);
     read("one", 2);
