@@ -111,8 +111,13 @@ struct Attacker {
 impl Attacker {
     fn new(number: usize, hello: &[u8]) -> Self {
         let [.., high, low] = (number as u32 / 40).to_be_bytes(); // 40 from each address
-        let (at_once, drips) =
-            [(0, false), (hello.len() / 2, false), (1, true), (hello.len(), false)][number % 4];
+        // Few send all of the first message: what its answer costs delays all that follow, and not only here.
+        let (at_once, drips) = match number % 10 {
+            0..3 => (0, false),
+            3..6 => (hello.len() / 2, false),
+            6..9 => (1, true),
+            _ => (hello.len(), false),
+        };
         Self { from: Ipv4Addr::new(127, 90, high, low.max(1)), at_once, drips, sent: 0, socket: None }
     }
 
