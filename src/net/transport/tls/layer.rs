@@ -108,7 +108,7 @@ impl TlsLayer {
     /// Waits for a client's handshake.
     ///
     /// # Errors
-    /// As [`Engine::accept`].
+    /// rustls refuses the configuration.
     pub fn accept(acceptor: &Acceptor) -> io::Result<Self> {
         Ok(Self::new(Engine::accept(acceptor).map_err(error)?, acceptor.verifies_clients()))
     }
@@ -116,7 +116,7 @@ impl TlsLayer {
     /// Begins a handshake with a server of this name, once the socket is connected.
     ///
     /// # Errors
-    /// As [`Engine::connect`].
+    /// rustls refuses the configuration.
     pub fn connect(connector: &Connector, name: ServerName<'static>) -> io::Result<Self> {
         Ok(Self::new(Engine::connect(connector, name).map_err(error)?, false))
     }

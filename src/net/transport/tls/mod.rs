@@ -1,10 +1,10 @@
 //! TLS, by rustls. This folder alone knows rustls.
 //!
 //! - [`config`]: what is accepted from clients and from pods;
-//! - [`engine`]: the protocol of one connection, without a socket;
-//! - [`fault`]: the reasons for which rustls ends a connection;
+//! - `engine`: the protocol of one connection, without a socket;
+//! - `fault`: the reasons for which rustls ends a connection;
 //! - [`layer`]: TLS between the content of a connection and its socket;
-//! - [`parts`]: how much is encrypted at once.
+//! - `parts`: how much is encrypted at once.
 
 pub mod config;
 mod engine;
