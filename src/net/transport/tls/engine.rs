@@ -27,6 +27,52 @@ pub(super) const CONTENT_BYTES_MAX: usize = 16 * 1024;
 /// The longest record: its content and, by RFC 5246 section 6.2.3, up to 2 KiB.
 pub(super) const RECORD_BYTES_MAX: usize = CONTENT_BYTES_MAX + 2048 + 5;
 
+/// Records for the peer, in memory that is used again.
+pub(super) struct Outgoing {
+    /// Never shrinks, as bytes that are added have to be zeroed.
+    memory: Vec<u8>,
+    len: usize,
+}
+
+impl Outgoing {
+    /// Has none.
+    pub(super) const fn new() -> Self {
+        Self { memory: Vec::new(), len: 0 }
+    }
+
+    /// Removes all.
+    pub(super) fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Returns them.
+    pub(super) fn records(&self) -> &[u8] {
+        &self.memory[..self.len]
+    }
+
+    /// Appends what `write` writes, with room for `room` bytes, or for as many as it requires.
+    fn append(
+        &mut self,
+        room: usize,
+        mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>,
+    ) -> Result<(), Error> {
+        let mut room = room;
+        loop {
+            if self.memory.len() < self.len + room {
+                self.memory.resize(self.len + room, 0);
+            }
+            match write(&mut self.memory[self.len..]) {
+                Ok(bytes) => {
+                    self.len += bytes;
+                    return Ok(());
+                }
+                Err(Some(required)) if required > room => room = required,
+                Err(_) => return Err(Error::EncryptError),
+            }
+        }
+    }
+}
+
 /// One side of a TLS connection.
 #[derive(Debug)]
 pub(super) struct Engine {
@@ -124,7 +170,7 @@ impl Engine {
     pub(super) fn receive(
         &mut self,
         incoming: &mut [u8],
-        outgoing: &mut Vec<u8>,
+        outgoing: &mut Outgoing,
         mut content: impl FnMut(&[u8]),
     ) -> Result<usize, TlsFault> {
         self.check()?;
@@ -143,7 +189,7 @@ impl Engine {
 
     /// Appends the alert that rustls queued to `outgoing`.
     #[cold]
-    fn fail(&mut self, error: &Error, outgoing: &mut Vec<u8>) -> TlsFault {
+    fn fail(&mut self, error: &Error, outgoing: &mut Outgoing) -> TlsFault {
         // What is queued comes before bytes are looked at, which must not be others than before.
         while self.state().wants_write() {
             let encoded = match &mut self.side {
@@ -167,13 +213,13 @@ impl Engine {
         &mut self,
         content: &[u8],
         incoming: &mut [u8],
-        outgoing: &mut Vec<u8>,
+        outgoing: &mut Outgoing,
     ) -> Result<(), TlsFault> {
         self.write(Some(content), incoming, outgoing)
     }
 
     /// Appends the announcement of our end to `outgoing`, unless it was made.
-    pub(super) fn close(&mut self, incoming: &mut [u8], outgoing: &mut Vec<u8>) {
+    pub(super) fn close(&mut self, incoming: &mut [u8], outgoing: &mut Outgoing) {
         if self.is_handshaking() || std::mem::replace(&mut self.is_closed, true) {
             return;
         }
@@ -191,7 +237,7 @@ impl Engine {
         &mut self,
         content: Option<&[u8]>,
         incoming: &mut [u8],
-        outgoing: &mut Vec<u8>,
+        outgoing: &mut Outgoing,
     ) -> Result<(), TlsFault> {
         self.check()?;
         let written = match &mut self.side {
@@ -214,7 +260,7 @@ impl fmt::Debug for Side {
 fn receive<C: Connection>(
     connection: &mut C,
     incoming: &mut [u8],
-    outgoing: &mut Vec<u8>,
+    outgoing: &mut Outgoing,
     is_peer_closed: &mut bool,
     content: &mut impl FnMut(&[u8]),
 ) -> Result<usize, Error> {
@@ -252,7 +298,7 @@ fn receive<C: Connection>(
     }
 }
 
-fn encode_queued<C: Connection>(connection: &mut C, outgoing: &mut Vec<u8>) -> Result<(), Error> {
+fn encode_queued<C: Connection>(connection: &mut C, outgoing: &mut Outgoing) -> Result<(), Error> {
     match connection.process(&mut []).state? {
         ConnectionState::EncodeTlsData(data) => encode(data, outgoing),
         _ => Err(Error::EncryptError),
@@ -263,7 +309,7 @@ fn encode_queued<C: Connection>(connection: &mut C, outgoing: &mut Vec<u8>) -> R
 fn write<C: Connection>(
     connection: &mut C,
     incoming: &mut [u8],
-    outgoing: &mut Vec<u8>,
+    outgoing: &mut Outgoing,
     content: Option<&[u8]>,
 ) -> Result<(), Error> {
     loop {
@@ -279,8 +325,8 @@ fn write<C: Connection>(
     }
 }
 
-fn encode<D>(mut data: EncodeTlsData<'_, D>, outgoing: &mut Vec<u8>) -> Result<(), Error> {
-    append(outgoing, 0, |into| {
+fn encode<D>(mut data: EncodeTlsData<'_, D>, outgoing: &mut Outgoing) -> Result<(), Error> {
+    outgoing.append(0, |into| {
         data.encode(into).map_err(|error| match error {
             EncodeError::InsufficientSize(needed) => Some(needed.required_size),
             EncodeError::AlreadyEncoded => None,
@@ -290,12 +336,12 @@ fn encode<D>(mut data: EncodeTlsData<'_, D>, outgoing: &mut Vec<u8>) -> Result<(
 
 fn encrypt<D>(
     mut traffic: WriteTraffic<'_, D>,
-    outgoing: &mut Vec<u8>,
+    outgoing: &mut Outgoing,
     content: Option<&[u8]>,
 ) -> Result<(), Error> {
     let bytes = content.map_or(0, <[u8]>::len);
     let room = bytes + bytes.div_ceil(CONTENT_BYTES_MAX).max(1) * OVERHEAD_BYTES;
-    append(outgoing, room, |into| {
+    outgoing.append(room, |into| {
         let written = match content {
             Some(content) => traffic.encrypt(content, into),
             None => traffic.queue_close_notify(into),
@@ -305,28 +351,4 @@ fn encrypt<D>(
             EncryptError::EncryptExhausted => None,
         })
     })
-}
-
-/// Appends what `write` writes, with room for `room` bytes, or for as many as it requires.
-fn append(
-    outgoing: &mut Vec<u8>,
-    room: usize,
-    mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>,
-) -> Result<(), Error> {
-    let before = outgoing.len();
-    let mut room = room;
-    loop {
-        outgoing.resize(before + room, 0);
-        match write(&mut outgoing[before..]) {
-            Ok(bytes) => {
-                outgoing.truncate(before + bytes);
-                return Ok(());
-            }
-            Err(Some(required)) if required > room => room = required,
-            Err(_) => {
-                outgoing.truncate(before);
-                return Err(Error::EncryptError);
-            }
-        }
-    }
 }

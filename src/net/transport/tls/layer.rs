@@ -16,7 +16,7 @@ use rustls::pki_types::ServerName;
 
 use super::{
     config::{Acceptor, Connector},
-    engine::{Engine, RECORD_BYTES_MAX},
+    engine::{CONTENT_BYTES_MAX, Engine, Outgoing, RECORD_BYTES_MAX},
     parts::Parts,
 };
 use crate::{net::transport::Transport, proxy::tls_fault::TlsFault};
@@ -27,14 +27,25 @@ const READ_BYTES_MAX: usize = 64 * 1024 + RECORD_BYTES_MAX;
 const INCOMPLETE_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX;
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { incoming: Vec::new(), outgoing: Vec::new() }) };
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { incoming: Vec::new(), outgoing: Outgoing::new() }) };
 }
 
 /// Memory for one call.
 struct Scratch {
+    /// Never shrinks, as bytes that are added have to be zeroed.
     incoming: Vec<u8>,
     /// Empty between two calls.
-    outgoing: Vec<u8>,
+    outgoing: Outgoing,
+}
+
+impl Scratch {
+    /// Returns memory for `bytes` incoming bytes.
+    fn incoming(&mut self, bytes: usize) -> &mut [u8] {
+        if self.incoming.len() < bytes {
+            self.incoming.resize(bytes, 0);
+        }
+        &mut self.incoming[..bytes]
+    }
 }
 
 /// The TLS of one connection.
@@ -264,10 +275,7 @@ impl TlsLayer {
         SCRATCH.with_borrow_mut(|scratch| {
             let before = self.held.as_ref().map_or(&[][..], |held| &held.incoming);
             let room = (before.len() + RECORD_BYTES_MAX.max(into.len())).min(READ_BYTES_MAX + before.len());
-            if scratch.incoming.len() < room {
-                scratch.incoming.resize(room, 0); // once, and after a write of small parts
-            }
-            let read = socket.read(&mut scratch.incoming[before.len()..room])?;
+            let read = socket.read(&mut scratch.incoming(room)[before.len()..])?;
             scratch.incoming[..before.len()].copy_from_slice(before);
             let all = before.len() + read;
             self.is_drained = all < room;
@@ -281,7 +289,7 @@ impl TlsLayer {
         &mut self,
         socket: &mut impl Transport,
         incoming: &mut [u8],
-        outgoing: &mut Vec<u8>,
+        outgoing: &mut Outgoing,
         into: &mut [u8],
     ) -> io::Result<usize> {
         let (mut given, mut waiting) = (0, Vec::new());
@@ -315,17 +323,18 @@ impl TlsLayer {
     }
 
     /// Sends records, or keeps those that the socket does not take. Clears `outgoing`.
-    fn send(&mut self, socket: &mut impl Transport, outgoing: &mut Vec<u8>) -> io::Result<()> {
-        if outgoing.is_empty() || self.is_closed {
+    fn send(&mut self, socket: &mut impl Transport, outgoing: &mut Outgoing) -> io::Result<()> {
+        let records = outgoing.records();
+        if records.is_empty() || self.is_closed {
             outgoing.clear();
             return Ok(());
         }
-        let taken = if self.has_unsent() { Ok(0) } else { write(socket, outgoing) };
+        let taken = if self.has_unsent() { Ok(0) } else { write(socket, records) };
         if let Ok(taken) = taken
-            && taken < outgoing.len()
+            && taken < records.len()
         {
             let held = self.held.get_or_insert_default();
-            held.outgoing.extend_from_slice(&outgoing[taken..]);
+            held.outgoing.extend_from_slice(&records[taken..]);
         }
         outgoing.clear();
         taken.map(drop)
@@ -392,6 +401,7 @@ impl TlsLayer {
             return Err(error(TlsFault::Timeout)); // the client is turned away before it could read a response
         }
         let incoming = self.held.as_mut().map_or(&mut [][..], |held| &mut held.incoming);
+        scratch.incoming(CONTENT_BYTES_MAX);
         let content = parts.next(&mut scratch.incoming);
         if content.is_empty() {
             return Ok(0);

@@ -20,27 +20,28 @@ impl<'p> Parts<'p> {
         Self { parts, at: 0 }
     }
 
-    /// Returns the next portion; empty at the end. Small parts are joined in `scratch`, so that a head and its body are
-    /// one record.
-    pub(super) fn next<'s>(&mut self, scratch: &'s mut Vec<u8>) -> &'s [u8]
+    /// Returns the next portion; empty at the end. Small parts are joined in `scratch`, which has room for a record, so
+    /// that a head and its body are one record.
+    pub(super) fn next<'s>(&mut self, scratch: &'s mut [u8]) -> &'s [u8]
     where
         'p: 's,
     {
-        scratch.clear();
+        let mut joined = 0;
         while let Some(rest) = self.first() {
-            if scratch.is_empty() && (rest.len() >= CONTENT_BYTES_MAX || self.parts.len() == 1) {
+            if joined == 0 && (rest.len() >= CONTENT_BYTES_MAX || self.parts.len() == 1) {
                 let portion = &rest[..rest.len().min(PORTION_BYTES_MAX)];
                 self.at += portion.len();
                 return portion;
             }
-            let portion = &rest[..rest.len().min(CONTENT_BYTES_MAX - scratch.len())];
+            let portion = &rest[..rest.len().min(CONTENT_BYTES_MAX - joined)];
             if portion.is_empty() {
                 break;
             }
-            scratch.extend_from_slice(portion);
+            scratch[joined..joined + portion.len()].copy_from_slice(portion);
+            joined += portion.len();
             self.at += portion.len();
         }
-        scratch
+        &scratch[..joined]
     }
 
     /// Returns the rest of the first part that has one.
@@ -63,7 +64,7 @@ mod tests {
         let content: Vec<Vec<u8>> = lens.iter().zip(1..).map(|(&len, byte)| vec![byte; len]).collect();
         let slices: Vec<_> = content.iter().map(|part| IoSlice::new(part)).collect();
         let (mut parts, mut scratch, mut portions, mut all) =
-            (Parts::new(&slices), Vec::new(), Vec::new(), Vec::new());
+            (Parts::new(&slices), [0; CONTENT_BYTES_MAX], Vec::new(), Vec::new());
         loop {
             let portion = parts.next(&mut scratch);
             if portion.is_empty() {
