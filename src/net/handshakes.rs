@@ -54,6 +54,12 @@ impl Handshakes {
         }
     }
 
+    /// Returns whether any client is in a handshake.
+    #[inline]
+    pub(super) fn is_any(&self) -> bool {
+        self.len > 0
+    }
+
     /// Returns whether more are in progress than may be.
     #[inline]
     pub(super) fn are_too_many(&self) -> bool {

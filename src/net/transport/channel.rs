@@ -80,6 +80,12 @@ impl<S: Transport> Channel<S> {
         &mut self.socket
     }
 
+    /// Returns whether it is known to have no TLS.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        matches!(self.layer, Layer::Plain)
+    }
+
     /// Returns its TLS, unless it is known to have none, or not known to have any.
     #[inline]
     pub fn tls(&self) -> Option<&TlsLayer> {

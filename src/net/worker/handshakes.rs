@@ -18,7 +18,7 @@ use crate::{
 
 impl<N: Network> Worker<N> {
     /// Notes whether a client is in a handshake after a run, and ends one if there are too many.
-    #[inline]
+    #[inline(never)]
     pub(super) fn note_handshake(&mut self, key: Key) {
         let Some(client) = self.clients.get(key) else { return };
         self.handshakes.note(key.slot(), client.stream.channel().handshake());

@@ -210,11 +210,15 @@ impl<N: Network> Worker<N> {
         if self.run_session(key, scratch) {
             self.enqueue(key);
         }
-        self.note_handshake(key);
         if waits {
             self.turn_away_if_silent(key);
         }
         let Some(mut client) = self.clients.get_mut(key) else { return };
+        if client.stream.channel().may_shake_hands() || self.handshakes.is_any() {
+            self.note_handshake(key);
+            let Some(noted) = self.clients.get_mut(key) else { return };
+            client = noted;
+        }
         if client.unsettled {
             self.settle(key, scratch);
             let Some(settled) = self.clients.get_mut(key) else { return };
