@@ -1,6 +1,6 @@
 //! Sets `PSYSTRIKE_REVISION` to the revision being built: the environment variable if set (an image build has no
-//! `.git`), or else the commit that git reports, or else `unknown`. Also aligns the static binary's segments, to save
-//! memory.
+//! `.git`), or else the commit that git reports, or else `unknown`. Also aligns and orders parts of the static
+//! binary, to save memory.
 
 use std::{env, process::Command};
 
@@ -25,6 +25,11 @@ fn main() {
         // Two arguments, which C compilers and bare linkers both accept; only compilers accept `-Wl,`.
         println!("cargo::rustc-link-arg-bins=-z");
         println!("cargo::rustc-link-arg-bins=max-page-size=16384");
+        if env::var_os("CARGO_FEATURE_TLS").is_some() {
+            println!("cargo::rerun-if-changed=src/tls.ld");
+            println!("cargo::rustc-link-arg-bins=-T");
+            println!("cargo::rustc-link-arg-bins={}/src/tls.ld", env!("CARGO_MANIFEST_DIR"));
+        }
     }
 }
 
