@@ -20,6 +20,8 @@ use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal
 use crate::{
     baselines::{self, Way},
     cases::Body,
+    certificates::{self, Files, Key},
+    haproxy,
     load::Load,
     machine,
     nginx::{self, Tuning},
@@ -66,6 +68,37 @@ pub(crate) struct Forwarder {
     pub(crate) kind: Kind,
     /// How a request names its pod.
     pub(crate) form: Form,
+    pub(crate) tls: Tls,
+    /// Whether each scrape has a new connection.
+    pub(crate) reconnects: bool,
+}
+
+/// Where TLS is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tls {
+    Nowhere,
+    /// Between clients and forwarder, with this key.
+    Clients(Key),
+    /// Between forwarder and pods.
+    Pods,
+}
+
+/// The TLS of a configuration.
+#[derive(Debug)]
+pub(crate) struct Encryption {
+    /// The certificate for clients.
+    pub(crate) certificate: Option<Files>,
+    pub(crate) to_pods: bool,
+}
+
+impl Encryption {
+    fn of(tls: Tls, setup: &Setup) -> Result<Self, String> {
+        let certificate = match tls {
+            Tls::Clients(key) => Some(certificates::files(&setup.scratch, key)?),
+            Tls::Nowhere | Tls::Pods => None,
+        };
+        Ok(Self { certificate, to_pods: tls == Tls::Pods })
+    }
 }
 
 /// A running forwarder, which accepts connections.
@@ -73,7 +106,9 @@ pub(crate) struct Running {
     child: Child,
     pub(crate) address: SocketAddr,
     form: Form,
-    /// Whether it closes a connection after every response without announcing it.
+    /// Whether clients use TLS.
+    pub(crate) is_tls: bool,
+    /// Whether clients reconnect for every scrape, for example because it closes connections without announcing it.
     closes: bool,
 }
 
@@ -93,7 +128,7 @@ impl Kind {
 impl Forwarder {
     /// A forwarder for requests that name the pod in the path.
     pub(crate) fn new(name: &str, kind: Kind) -> Self {
-        Self { name: name.to_owned(), kind, form: Form::Pods }
+        Self { name: name.to_owned(), kind, form: Form::Pods, tls: Tls::Nowhere, reconnects: false }
     }
 
     /// A psystrike binary with one worker.
@@ -109,6 +144,16 @@ impl Forwarder {
     /// The same for scrapes in tunnels.
     pub(crate) fn in_tunnels(self) -> Self {
         Self { form: Form::Tunnel, ..self }
+    }
+
+    /// The same with TLS.
+    pub(crate) fn with_tls(self, tls: Tls) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// The same with a new connection for each scrape.
+    pub(crate) fn with_new_connections(self) -> Self {
+        Self { reconnects: true, ..self }
     }
 
     /// Whether it is psystrike.
@@ -174,24 +219,17 @@ impl Forwarder {
                 .chain([setup.scratch.clone().into(), "-e".into(), "stderr".into()])
                 .collect())
         };
+        let tls = Encryption::of(self.tls, setup)?;
         match &self.kind {
-            Kind::Psystrike { path, workers } => Ok([
-                path.into(),
-                "--allow=127.0.0.0/8".into(),
-                format!("--listen={address}").into(),
-                format!("--workers={workers}").into(),
-            ]
-            .into_iter()
-            .chain((self.form == Form::Tunnel).then(|| "--allow-connect".into()))
-            .collect()),
+            Kind::Psystrike { path, workers } => Ok(self.psystrike(address, path, workers, &tls)),
             Kind::NginxSimple => nginx(nginx::simple(address, setup)),
-            Kind::NginxTuned => nginx(nginx::tuned(address, setup, &nginx::TUNED)),
-            Kind::Nginx(tuning) => nginx(nginx::tuned(address, setup, tuning)),
+            Kind::NginxTuned => nginx(nginx::tuned(address, setup, &nginx::TUNED, &tls)),
+            Kind::Nginx(tuning) => nginx(nginx::tuned(address, setup, tuning, &tls)),
             Kind::Haproxy => Ok(vec![
                 program("haproxy")?.into(),
                 "-db".into(),
                 "-f".into(),
-                write(haproxy(address))?.into(),
+                write(haproxy::configuration(address, &tls))?.into(),
             ]),
             Kind::Tinyproxy => {
                 let configuration = write(tinyproxy::configuration(address, setup))?;
@@ -219,6 +257,22 @@ impl Forwarder {
         }
     }
 
+    fn psystrike(&self, address: SocketAddr, path: &Path, workers: &str, tls: &Encryption) -> Vec<OsString> {
+        let mut command: Vec<OsString> = vec![path.into(), "--allow=127.0.0.0/8".into()];
+        command.push(format!("--listen={address}").into());
+        command.push(format!("--workers={workers}").into());
+        if self.form == Form::Tunnel {
+            command.push("--allow-connect".into());
+        }
+        if let Some(Files { certificate, key, .. }) = &tls.certificate {
+            command.extend(["--tls-cert".into(), certificate.into(), "--tls-key".into(), key.into()]);
+        }
+        if tls.to_pods {
+            command.extend(["--pod-scheme=https".into(), "--pod-tls-skip-verify".into()]);
+        }
+        command
+    }
+
     /// Starts `command`, which runs this forwarder, and waits until it accepts connections.
     pub(crate) fn spawn(
         &self,
@@ -235,8 +289,9 @@ impl Forwarder {
         let errors = file.try_clone().map_err(|error| format!("{}: {error}", log.display()))?;
         let child = command.stdin(Stdio::null()).stdout(file).stderr(errors).spawn();
         let child = child.map_err(|error| format!("cannot start {}: {error}", self.name))?;
-        let closes = self.kind == Kind::Tinyproxy;
-        let mut running = Running { child, address, form: self.form, closes };
+        let closes = self.kind == Kind::Tinyproxy || self.reconnects;
+        let is_tls = matches!(self.tls, Tls::Clients(_));
+        let mut running = Running { child, address, form: self.form, is_tls, closes };
         let until = Instant::now() + START_MAX;
         while TcpStream::connect(address).is_err() {
             let ended = running.child.try_wait().ok().flatten();
@@ -263,7 +318,7 @@ impl Running {
             let pods: Vec<SocketAddr> = (0..setup.pods).map(|number| setup.pod(number)).collect();
             return Load::tunnel(self.address, &pods, setup.clients, scrapes);
         }
-        let mut load = Load::connect(self.address, setup.clients, scrapes)?;
+        let mut load = Load::connect(self.address, setup.clients, scrapes, self.is_tls)?;
         load.reconnect(self.closes);
         Ok(load)
     }
@@ -363,35 +418,4 @@ fn end_of(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(20)..].join("\n")
-}
-
-fn haproxy(address: SocketAddr) -> String {
-    format!(
-        "global
-    maxconn 9500
-    maxpipes 200
-    nbthread 1
-    tune.bufsize 32768
-    tune.pipesize 1048576
-    tune.pool-high-fd-ratio 90
-    tune.pool-low-fd-ratio 90
-    tune.idle-pool.shared off
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 1h
-    timeout server 1h
-    timeout http-keep-alive 1h
-    option splice-response
-frontend scrapes
-    bind {address}
-    default_backend pods
-backend pods
-    http-request set-dst path,field(3,/)
-    http-request set-dst-port path,field(4,/)
-    http-request replace-path /pods/[^/]+/[^/]+(/.*) \\1
-    http-reuse always
-    server pod 0.0.0.0:0 pool-purge-delay 1h pool-low-conn 9000
-"
-    )
 }

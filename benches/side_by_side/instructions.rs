@@ -8,9 +8,11 @@ use std::{fs, net::SocketAddr, process::Command, time::Duration};
 use crate::{
     bench::Bench,
     cases::{Body, chunked, length},
-    forwarders::{Forwarder, free_address},
+    certificates::Key,
+    forwarders::{Forwarder, Tls, free_address},
     load::{self, Scrape},
     pods,
+    wire::Wire,
 };
 
 /// The number of scrapes in the two runs.
@@ -22,13 +24,15 @@ const END_MAX: Duration = Duration::from_secs(20);
 /// The cases and their limits: the count when it was last updated. CI fails if one is exceeded by 5 %. If the code
 /// becomes cheaper, run the `instructions` part and lower the limit to its count, rounded up to the next hundred. A
 /// commit that raises a limit has to give the reason.
-const LIMITS: [(Asked, u64); 6] = [
-    (Asked::Pod(length(16)), 10_500),
-    (Asked::Absolute(length(16)), 10_600),
-    (Asked::Pod(chunked(16)), 11_100),
-    (Asked::Tunnel(length(16)), 3_300),
-    (Asked::Refusal, 10_400),
-    (Asked::Metrics, 162_500),
+const LIMITS: [(Asked, u64); 8] = [
+    (Asked::Pod(length(16)), 11_000),
+    (Asked::Absolute(length(16)), 11_100),
+    (Asked::Pod(chunked(16)), 11_700),
+    (Asked::Tunnel(length(16)), 3_600),
+    (Asked::Tls(length(16)), 90_300),
+    (Asked::PodTls(length(16)), 91_700),
+    (Asked::Refusal, 10_500),
+    (Asked::Metrics, 181_800),
 ];
 
 /// The most instructions of a scrape in absolute form, as a multiple of the same scrape by `/pods/`: both are one plan.
@@ -41,6 +45,10 @@ pub(crate) enum Asked {
     Absolute(Body),
     /// A scrape in a tunnel, as with `proxy_url` and `https`.
     Tunnel(Body),
+    /// A scrape with TLS of the client.
+    Tls(Body),
+    /// A scrape with TLS of the pod.
+    PodTls(Body),
     /// A scrape of a pod that is not allowed.
     Refusal,
     /// psystrike's own metrics.
@@ -53,6 +61,8 @@ impl Asked {
             Self::Pod(body) => body.to_string(),
             Self::Absolute(body) => format!("{body}, absolute form"),
             Self::Tunnel(body) => format!("{body}, in a tunnel"),
+            Self::Tls(body) => format!("{body}, TLS with the client"),
+            Self::PodTls(body) => format!("{body}, TLS with the pod"),
             Self::Refusal => "refusal".to_owned(),
             Self::Metrics => "/metrics".to_owned(),
         }
@@ -60,7 +70,10 @@ impl Asked {
 
     fn scrape(self, bench: &Bench, address: SocketAddr) -> Scrape {
         match self {
-            Self::Pod(body) => Scrape::new(address, pods::address(0), bench.pods.port, body),
+            Self::Pod(body) | Self::Tls(body) => {
+                Scrape::new(address, pods::address(0), bench.pods.port, body)
+            }
+            Self::PodTls(body) => Scrape::new(address, pods::address(0), bench.pods.tls_port, body),
             Self::Absolute(body) => Scrape::absolute(pods::address(0), bench.pods.port, body),
             Self::Tunnel(body) => Scrape::of_target(pod(bench), &body.path(), 200, Some(body.bytes)),
             Self::Refusal => Scrape::of_target(address, "/pods/10.0.0.1/9100/metrics", 403, None),
@@ -134,14 +147,16 @@ pub(crate) fn callgrind(
     command.arg(format!("--callgrind-out-file={}", file.display()));
     let forwarder = match asked {
         Asked::Tunnel(_) => &forwarder.clone().in_tunnels(),
+        Asked::Tls(_) => &forwarder.clone().with_tls(Tls::Clients(Key::P256)),
+        Asked::PodTls(_) => &forwarder.clone().with_tls(Tls::Pods),
         _ => forwarder,
     };
     command.args(forwarder.command(address, &setup)?);
     let mut running = forwarder.spawn(&mut command, address, &setup.scratch.join("callgrind.log"))?;
     let scrape = asked.scrape(bench, address);
     let mut client = match asked {
-        Asked::Tunnel(_) => load::tunnel(address, pod(bench))?,
-        _ => load::connect(address)?,
+        Asked::Tunnel(_) => Wire::plain(load::tunnel(address, pod(bench))?),
+        _ => load::client(address, matches!(asked, Asked::Tls(_)))?,
     };
     for _ in 0..scrapes {
         load::scrape(&mut client, &scrape)?;

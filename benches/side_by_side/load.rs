@@ -13,7 +13,7 @@ use std::{
 
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 
-use crate::{answer::Answer, cases::Body};
+use crate::{answer::Answer, cases::Body, wire::Wire};
 
 /// Time limit for everything here.
 pub(crate) const STALL_MAX: Duration = Duration::from_secs(20);
@@ -98,12 +98,14 @@ pub(crate) struct Load {
     tunnelled: bool,
     /// Polls instead of sleeping while it waits for responses.
     awake: bool,
+    /// Whether the connections use TLS.
+    is_tls: bool,
     /// Every response closes its connection, even if it does not announce that.
     reconnect: bool,
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Wire<TcpStream>,
     answer: Answer,
     /// The scrape that is running, and its start. `None`: the connection is idle.
     asked: Option<(usize, Instant)>,
@@ -115,10 +117,12 @@ impl Load {
         forwarder: SocketAddr,
         clients: usize,
         scrapes: Vec<Scrape>,
+        is_tls: bool,
     ) -> Result<Self, String> {
         let failed = |error| format!("connecting to {forwarder}: {error}");
         let mut load = Self::new(forwarder, clients, scrapes).map_err(failed)?;
-        let connect = |index| Connection::open(&load.poll, forwarder, index);
+        load.is_tls = is_tls;
+        let connect = |index| load.open(index);
         load.connections = (0..clients).map(connect).collect::<io::Result<_>>().map_err(failed)?;
         Ok(load)
     }
@@ -135,6 +139,7 @@ impl Load {
         load.tunnelled = true;
         for (index, &pod) in pods.iter().enumerate() {
             let stream = tunnel(forwarder, pod)?;
+            let stream = Wire::plain(stream);
             load.connections.push(Connection::of(&load.poll, stream, index).map_err(failed)?);
         }
         Ok(load)
@@ -151,9 +156,17 @@ impl Load {
             scratch: vec![0; READ_BYTES].into(),
             under_way_max,
             tunnelled: false,
+            is_tls: false,
             awake: false,
             reconnect: false,
         })
+    }
+
+    fn open(&self, index: usize) -> io::Result<Connection> {
+        let stream = BlockingStream::connect_timeout(&self.forwarder, STALL_MAX)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(STALL_MAX))?;
+        Connection::of(&self.poll, over(stream, self.is_tls)?, index)
     }
 
     /// Sets whether it polls instead of sleeping while it waits for responses.
@@ -249,7 +262,7 @@ impl Load {
             if connection.answer.is_whole() {
                 break;
             }
-            if bytes < self.scratch.len() {
+            if bytes < self.scratch.len() && !connection.stream.is_tls() {
                 return Ok(false);
             }
         }
@@ -260,25 +273,18 @@ impl Load {
         connection.asked = None;
         if connection.answer.closes() || self.reconnect {
             // Some forwarders close a connection after a number of requests.
-            *connection = Connection::open(&self.poll, self.forwarder, index)
-                .map_err(|error| format!("reconnecting: {error}"))?;
+            self.connections[index] = self.open(index).map_err(|error| format!("reconnecting: {error}"))?;
         }
-        connection.answer.clear();
+        self.connections[index].answer.clear();
         Ok(true)
     }
 }
 
 impl Connection {
-    fn open(poll: &Poll, forwarder: SocketAddr, index: usize) -> io::Result<Self> {
-        let stream = BlockingStream::connect_timeout(&forwarder, STALL_MAX)?;
-        stream.set_nodelay(true)?;
-        Self::of(poll, stream, index)
-    }
-
-    fn of(poll: &Poll, stream: BlockingStream, index: usize) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        let mut stream = TcpStream::from_std(stream);
-        poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
+    fn of(poll: &Poll, stream: Wire<BlockingStream>, index: usize) -> io::Result<Self> {
+        stream.socket.set_nonblocking(true)?;
+        let mut stream = stream.map(TcpStream::from_std);
+        poll.registry().register(&mut stream.socket, Token(index), Interest::READABLE)?;
         Ok(Self { stream, answer: Answer::with_status(200), asked: None })
     }
 
@@ -295,6 +301,17 @@ pub(crate) fn connect(forwarder: SocketAddr) -> Result<BlockingStream, String> {
     stream.set_read_timeout(Some(STALL_MAX)).map_err(failed)?;
     stream.set_write_timeout(Some(STALL_MAX)).map_err(failed)?;
     Ok(stream)
+}
+
+/// A blocking connection for single scrapes, with TLS or without.
+pub(crate) fn client(forwarder: SocketAddr, is_tls: bool) -> Result<Wire<BlockingStream>, String> {
+    over(connect(forwarder)?, is_tls).map_err(|error| format!("a handshake with {forwarder}: {error}"))
+}
+
+fn over(stream: BlockingStream, is_tls: bool) -> io::Result<Wire<BlockingStream>> {
+    let mut wire = if is_tls { Wire::client(stream).map_err(io::Error::other)? } else { Wire::plain(stream) };
+    wire.shake_hands()?;
+    Ok(wire)
 }
 
 /// A blocking connection through a tunnel to a pod.
@@ -314,7 +331,7 @@ pub(crate) fn tunnel(forwarder: SocketAddr, pod: SocketAddr) -> Result<BlockingS
 }
 
 /// Scrapes once on such a connection. Returns the length of the response, header and body.
-pub(crate) fn scrape(stream: &mut BlockingStream, scrape: &Scrape) -> Result<u64, String> {
+pub(crate) fn scrape(stream: &mut (impl Read + Write), scrape: &Scrape) -> Result<u64, String> {
     stream.write_all(&scrape.request).map_err(|error| format!("sending a request: {error}"))?;
     let mut answer = Answer::with_status(scrape.status);
     let mut scratch = vec![0; READ_BYTES];

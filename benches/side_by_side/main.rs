@@ -7,12 +7,13 @@
 //! - [`options`]: the command line; [`bench`]: state that all parts share; [`setup`]: the pods and clients of a
 //!   forwarder;
 //! - [`cases`]: the bodies that are scraped;
-//! - [`pods`]: the pods; [`load`]: the client that scrapes them, with [`answer`], which checks every response;
-//! - [`forwarders`]: the programs in between, with [`building`], [`nginx`], [`tinyproxy`], [`squid`], and
-//!   [`baselines`] and [`tunnel_baseline`], which move bytes and parse nothing;
+//! - [`pods`]: the pods; [`load`]: the client that scrapes them, with [`answer`], which checks every response, and
+//!   [`wire`], the TLS of both;
+//! - [`forwarders`]: the programs in between, with [`building`], [`certificates`], [`nginx`], [`haproxy`],
+//!   [`tinyproxy`], [`squid`], and [`baselines`] and [`tunnel_baseline`], which move bytes and parse nothing;
 //! - [`machine`]: cores, and a process's resources as the kernel reports them; [`figures`]: medians, quartiles, ratios;
-//! - the parts: [`processor`], [`proxy`], [`tunnels`] with [`tunnel_memory`], [`memory`], [`start`], [`syscalls`],
-//!   [`instructions`], [`profile`], [`growth`], [`workers`], and [`tunings`], which looks for nginx's best settings;
+//! - the parts: [`processor`], [`proxy`], [`tunnels`] with [`tunnel_memory`], [`tls`] with [`tls_memory`], [`memory`],
+//!   [`start`], [`syscalls`], [`instructions`], [`profile`], [`growth`], [`workers`], and [`tunings`], which looks for nginx's best settings;
 //!   [`targets`]: the targets;
 //! - [`report`]: tables and verdicts; [`chart`]: the chart.
 
@@ -21,10 +22,12 @@ mod baselines;
 mod bench;
 mod building;
 mod cases;
+mod certificates;
 mod chart;
 mod figures;
 mod forwarders;
 mod growth;
+mod haproxy;
 mod instructions;
 mod load;
 mod machine;
@@ -42,10 +45,13 @@ mod start;
 mod syscalls;
 mod targets;
 mod tinyproxy;
+mod tls;
+mod tls_memory;
 mod tunings;
 mod tunnel_baseline;
 mod tunnel_memory;
 mod tunnels;
+mod wire;
 mod workers;
 
 use std::{fs, process::ExitCode};
@@ -105,6 +111,10 @@ fn part(bench: &Bench, part: Part) -> Result<bool, String> {
         Part::Tunnels => {
             verdicts.extend(targets::tunnel_verdicts(&tunnels::run(bench)?));
             verdicts.extend(tunnel_memory::run(bench)?);
+        }
+        Part::Tls => {
+            verdicts.extend(tls::run(bench)?);
+            verdicts.extend(tls_memory::run(bench)?);
         }
         Part::Memory => verdicts.extend(memory::run(bench)?),
         Part::Start => verdicts.extend(start::run(bench)?),

@@ -5,6 +5,7 @@ use std::{fmt::Write as _, net::SocketAddr};
 use rustix::process::geteuid;
 
 use crate::{
+    forwarders::Encryption,
     pods,
     setup::{OPEN_FILES_MAX, Setup},
 };
@@ -56,7 +57,7 @@ pub(crate) fn simple(address: SocketAddr, setup: &Setup) -> String {
 }
 
 /// An `upstream` for each pod, which pools connections.
-pub(crate) fn tuned(address: SocketAddr, setup: &Setup, tuning: &Tuning) -> String {
+pub(crate) fn tuned(address: SocketAddr, setup: &Setup, tuning: &Tuning, tls: &Encryption) -> String {
     let Setup { pods, pods_port, .. } = setup;
     let Tuning { events, listen, buffering, buffer_kib, more, .. } = tuning;
     let busy_kib = 2 * buffer_kib;
@@ -76,6 +77,23 @@ pub(crate) fn tuned(address: SocketAddr, setup: &Setup, tuning: &Tuning) -> Stri
     variables_hash_max_size 4096;",
     );
     let mut server = String::new();
+    if let Some(files) = &tls.certificate {
+        let (certificate, key) = (files.certificate.display(), files.key.display());
+        let _ = write!(
+            server,
+            "
+        ssl_certificate {certificate}; ssl_certificate_key {key};
+        ssl_protocols TLSv1.3; ssl_session_cache off; ssl_session_tickets off;"
+        );
+    }
+    let scheme = if tls.to_pods { "https" } else { "http" };
+    if tls.to_pods {
+        http.push_str(
+            "
+    proxy_ssl_protocols TLSv1.3; proxy_ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;
+    proxy_ssl_session_reuse off;",
+        );
+    }
     for pod in (0..*pods).map(pods::address) {
         let _ = write!(
             http,
@@ -88,10 +106,11 @@ pub(crate) fn tuned(address: SocketAddr, setup: &Setup, tuning: &Tuning) -> Stri
         let _ = write!(
             server,
             "
-        location /pods/{pod}/{pods_port}/ {{ proxy_pass http://pod-{pod}/; }}"
+        location /pods/{pod}/{pods_port}/ {{ proxy_pass {scheme}://pod-{pod}/; }}"
         );
     }
-    configuration(&format!("{address} {listen}"), setup, events, &http, &server)
+    let ssl = if tls.certificate.is_some() { "ssl" } else { "" };
+    configuration(&format!("{address} {listen} {ssl}"), setup, events, &http, &server)
 }
 
 /// The settings that every nginx here needs, around the specific ones.

@@ -17,11 +17,13 @@ Measures psystrike beside other forwarders, on loopback. Prints Markdown tables.
 
 Usage: cargo bench --bench side_by_side -- [PART..] [OPTIONS]
 
-Parts (default: processor proxy tunnels memory start, which cover all targets; about 30 minutes)
+Parts (default: processor proxy tunnels tls memory start, which cover all targets; about 40 minutes)
   all           all parts below; more than an hour
   processor     processor time per scrape, scrapes/s, MB/s, latency and Pss, for each body
   proxy         the same for requests in absolute form (proxy_url), beside tinyproxy and Squid
   tunnels       processor time per scrape in open tunnels; memory of idle and of closed tunnels
+  tls           the same with TLS between clients and forwarder, and between forwarder and pods; processor
+                time per new connection; memory of idle TLS connections (needs openssl)
   memory        Pss at start, with idle clients, with clients that stop reading, and after churn
   start         time from exec to the first forwarded scrape
   syscalls      system calls per scrape (needs strace)
@@ -65,6 +67,7 @@ pub(crate) enum Part {
     Processor,
     Proxy,
     Tunnels,
+    Tls,
     Memory,
     Start,
     Syscalls,
@@ -87,10 +90,11 @@ const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/PERF.svg");
 
 impl Part {
     /// In the order of the help.
-    const ALL: [(&str, Self); 11] = [
+    const ALL: [(&str, Self); 12] = [
         ("processor", Self::Processor),
         ("proxy", Self::Proxy),
         ("tunnels", Self::Tunnels),
+        ("tls", Self::Tls),
         ("memory", Self::Memory),
         ("start", Self::Start),
         ("syscalls", Self::Syscalls),
@@ -205,7 +209,7 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
     let parts: Vec<String> =
         arguments.finish().iter().map(|part| part.to_string_lossy().into_owned()).collect();
     let parts = match &parts[..] {
-        [] => vec![Part::Processor, Part::Proxy, Part::Tunnels, Part::Memory, Part::Start],
+        [] => vec![Part::Processor, Part::Proxy, Part::Tunnels, Part::Tls, Part::Memory, Part::Start],
         [all] if all == "all" => Part::ALL.map(|(_, part)| part).to_vec(),
         some => some.iter().map(|part| part.parse()).collect::<Result<_, _>>()?,
     };

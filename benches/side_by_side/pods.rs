@@ -22,9 +22,14 @@ use mio::{
     Events, Interest, Poll, Token,
     net::{TcpListener, TcpStream},
 };
+use rustls::ServerConfig;
 use slab::Slab;
 
-use crate::cases::Framing;
+use crate::{
+    cases::Framing,
+    certificates,
+    wire::{self, Wire},
+};
 
 /// A body repeats itself after this many bytes.
 pub(crate) const PERIOD_BYTES: usize = 4096;
@@ -36,11 +41,14 @@ pub(crate) const RECORD_BYTES: usize = 4096 + 22;
 const BLOCK_BYTES: usize = 1024 * 1024;
 /// The maximum size of a chunked body, which is held in memory.
 const CHUNKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
-const LISTENER: Token = Token(usize::MAX - 1);
+/// The listeners without TLS and with it.
+const LISTENERS: [Token; 2] = [Token(usize::MAX - 1), Token(usize::MAX - 2)];
 
 /// A running set of pods.
 pub(crate) struct Pods {
     pub(crate) port: u16,
+    /// The port at which they use TLS.
+    pub(crate) tls_port: u16,
     shared: Arc<Shared>,
 }
 
@@ -55,16 +63,19 @@ struct Shared {
 impl Pods {
     /// Starts a thread for them, which has the caller's cores and runs until the process exits.
     pub(crate) fn start() -> io::Result<Self> {
-        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
-        let port = listener.local_addr()?.port();
+        let listen = || TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+        let (plain, tls) = (listen()?, listen()?);
+        let (port, tls_port) = (plain.local_addr()?.port(), tls.local_addr()?.port());
+        let (certificate, key) = certificates::self_signed().map_err(io::Error::other)?;
+        let config = wire::pod(certificate, key).map_err(io::Error::other)?;
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         thread::Builder::new().name("pods".into()).spawn(move || {
-            let serve = || Server::new(listener, theirs)?.run();
+            let serve = || Server::new([plain, tls], config, theirs)?.run();
             eprintln!("the pods stopped: {:?}", serve());
             std::process::exit(1);
         })?;
-        Ok(Self { port, shared })
+        Ok(Self { port, tls_port, shared })
     }
 
     /// The number of their connections.
@@ -93,7 +104,9 @@ pub(crate) fn period() -> Vec<u8> {
 
 struct Server {
     poll: Poll,
-    listener: TcpListener,
+    /// Without TLS and with it.
+    listeners: [TcpListener; 2],
+    config: Arc<ServerConfig>,
     connections: Slab<Connection>,
     shared: Arc<Shared>,
     pages: Pages,
@@ -101,7 +114,7 @@ struct Server {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Wire<TcpStream>,
     /// An incomplete request.
     input: Vec<u8>,
     answer: Option<Answer>,
@@ -132,12 +145,18 @@ enum Next {
 }
 
 impl Server {
-    fn new(mut listener: TcpListener, shared: Arc<Shared>) -> io::Result<Self> {
+    fn new(
+        mut listeners: [TcpListener; 2],
+        config: Arc<ServerConfig>,
+        shared: Arc<Shared>,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
-        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        for (listener, token) in listeners.iter_mut().zip(LISTENERS) {
+            poll.registry().register(listener, token, Interest::READABLE)?;
+        }
         let pages = Pages::new();
         let scratch = vec![0; 64 * 1024].into();
-        Ok(Self { poll, listener, connections: Slab::new(), shared, pages, scratch })
+        Ok(Self { poll, listeners, config, connections: Slab::new(), shared, pages, scratch })
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -154,8 +173,8 @@ impl Server {
             }
             self.pages.turn(Instant::now());
             for event in &events {
-                if event.token() == LISTENER {
-                    self.accept()?;
+                if let Some(listener) = LISTENERS.iter().position(|token| event.token() == *token) {
+                    self.accept(listener)?;
                     continue;
                 }
                 let Some(connection) = self.connections.get_mut(event.token().0) else { continue };
@@ -171,11 +190,13 @@ impl Server {
         }
     }
 
-    fn accept(&mut self) -> io::Result<()> {
-        while let Some(mut stream) = accept(&self.listener)? {
+    fn accept(&mut self, listener: usize) -> io::Result<()> {
+        while let Some(mut stream) = accept(&self.listeners[listener])? {
             let entry = self.connections.vacant_entry();
             let both = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().register(&mut stream, Token(entry.key()), both)?;
+            let is_tls = listener == 1;
+            let stream = if is_tls { Wire::server(stream, &self.config)? } else { Wire::plain(stream) };
             entry.insert(Connection {
                 stream,
                 input: Vec::new(),
@@ -192,6 +213,10 @@ impl Server {
 impl Connection {
     /// Reads and responds until the socket would block.
     fn go_on(&mut self, pages: &mut Pages, scratch: &mut [u8]) -> io::Result<Next> {
+        match self.stream.send() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
+            sent => sent?,
+        }
         loop {
             if let Some(answer) = &mut self.answer {
                 if !self.writable {
@@ -221,7 +246,7 @@ impl Connection {
                 }
                 Err(error) => return Err(error),
             };
-            self.readable = bytes == scratch.len();
+            self.readable = self.stream.is_tls() || bytes == scratch.len();
             let whole = if self.input.is_empty() { &scratch[..bytes] } else { &[] };
             if whole.ends_with(b"\r\n\r\n") {
                 self.answer = Some(pages.answer(whole)?);
@@ -237,7 +262,7 @@ impl Connection {
 }
 
 impl Answer {
-    fn write(&mut self, stream: &mut TcpStream) -> io::Result<()> {
+    fn write(&mut self, stream: &mut Wire<TcpStream>) -> io::Result<()> {
         while !self.is_sent() {
             let head = &self.head[self.head_sent..];
             let head = &head[..head.len().min(self.write_max)];
