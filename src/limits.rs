@@ -27,6 +27,9 @@ const UPSTREAM_BYTES: u64 = 4_500;
 /// Memory of a client that scrapes: its connection, its pod's connection, and the bytes that the budget does not count.
 const CLIENT_BYTES: u64 = 2 * UPSTREAM_BYTES + crate::proxy::budget::ALLOWANCE_BYTES as u64;
 
+/// Memory of TLS on a connection, with certificates of usual size.
+const TLS_BYTES: u64 = 6_000;
+
 /// The source of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Basis {
@@ -107,11 +110,13 @@ impl Limits {
                 [Some(default), Some(by_files), by_memory].into_iter().flatten().fold(default, least)
             })
         };
-        let mut upstreams_idle = connections(config.upstreams_idle_max, UPSTREAM_BYTES);
+        let tls_bytes = |has_tls: bool| if has_tls { TLS_BYTES } else { 0 };
+        let (to_pods, of_clients) = (tls_bytes(config.tls.reaches_pods()), tls_bytes(config.serves_tls()));
+        let mut upstreams_idle = connections(config.upstreams_idle_max, UPSTREAM_BYTES + to_pods);
         if (1..workers).contains(&upstreams_idle.most) {
             upstreams_idle = Limit { most: workers, from: Basis::Least };
         }
-        let clients = connections(config.clients_max, CLIENT_BYTES);
+        let clients = connections(config.clients_max, CLIENT_BYTES + to_pods + of_clients);
         Self { clients, upstreams_idle, buffers: buffers(config, memory) }
     }
 }
@@ -199,6 +204,22 @@ mod tests {
                 buffers: Limit { most: buffers.0 as usize, from: buffers.1 },
             };
             assert_eq!(limits, expected, "{arguments:?} {open_files} {memory:?}");
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn connections_with_tls_take_more_memory() {
+        for (arguments, clients, upstreams_idle) in [
+            (&[][..], 320, 932),
+            (&["--tls-self-signed"], 219, 932),
+            (&["--pod-tls-skip-verify"], 219, 399),
+            (&["--tls-self-signed", "--pod-tls-skip-verify"], 167, 399),
+            (&["--web-config-file=a"], 219, 932),
+        ] {
+            let Limits { clients: of_clients, upstreams_idle: of_pods, .. } =
+                limits(arguments, 20_000, Some(16 * MIB));
+            assert_eq!((of_clients.most, of_pods.most), (clients, upstreams_idle), "{arguments:?}");
         }
     }
 

@@ -157,7 +157,7 @@ impl Run {
             for side in [first, 1 - first] {
                 moved |= !random.one_in(3) && self.wire.deliver(side, random);
                 let events = self.wire.take_events(side);
-                if events != psystrike::net::stream::Ready::NONE {
+                if events != psystrike::net::stream::Ready::NONE || self.sides[side].yields() {
                     self.sides[side].run(events, random);
                     moved = true;
                 }
@@ -230,4 +230,25 @@ fn random_connections_lose_no_byte_and_end_visibly() {
         run.run(random);
         run.check();
     });
+}
+
+/// A read goes on until there is content, so a peer that sends none could hold the event loop.
+#[test]
+fn a_pod_that_sends_only_session_tickets_is_cut_off() {
+    let configs = Configs::new();
+    for (tickets, expected) in [(8, None), (240, Some(End::Failed))] {
+        let mut random = Random::new(1);
+        let mut run = Run::new(&configs, &mut random);
+        let [client, server] = run.wire.sockets();
+        let mut config = (*configs.servers[0]).clone();
+        config.send_tls13_tickets = tickets;
+        run.sides = [
+            Side::Ours(Box::new(Ours::client(client, &configs.connector))),
+            Side::Theirs(Box::new(Theirs::server(server, &Arc::new(config)))),
+        ];
+        run.fate = Fate::Close;
+        run.closed = [true; 2]; // neither side closes
+        run.run(&mut random);
+        assert_eq!(run.sides[0].traffic().end, expected, "{tickets} tickets");
+    }
 }

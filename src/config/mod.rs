@@ -99,6 +99,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Returns whether clients may use HTTPS. Web configuration files are not read yet.
+    pub fn serves_tls(&self) -> bool {
+        self.tls.serves_clients() || self.access_files.web.is_some()
+    }
+
     /// Returns the least open-files limit that can serve one scrape at a time, with `open` files open at the start.
     pub fn open_files_min(&self, open: u64) -> u64 {
         // Each worker needs its own: it cannot close a pod connection pooled by another worker.

@@ -34,6 +34,11 @@ impl TlsOptions {
         false
     }
 
+    /// Returns whether HTTPS to pods is configured.
+    pub fn reaches_pods(&self) -> bool {
+        false
+    }
+
     /// Returns whether the certificates of clients are verified.
     pub fn verifies_clients(&self) -> bool {
         false

@@ -27,6 +27,8 @@ pub struct Client<S> {
     pub(super) facts: ClientFacts,
     pub(super) session: Session,
     pub(super) upstream: Option<Key>,
+    /// Whether the last connection that was opened for it has TLS.
+    pub(super) uses_tls_to_pod: bool,
     /// The beginning of a request, or pipelined requests.
     pub(super) input: Box<[u8]>,
     /// Whether the exchange has yet to see `input`.
@@ -66,6 +68,7 @@ impl<S: Transport> Client<S> {
             facts,
             session,
             upstream: None,
+            uses_tls_to_pod: false,
             input: Box::default(),
             input_is_new: false,
             outbox: Outbox::default(),
@@ -86,7 +89,14 @@ impl<S: Transport> Client<S> {
     /// Returns whether it is in the middle of a long response, a tunnel of many bytes, or a TLS handshake.
     pub(super) fn is_bulk(&self) -> bool {
         let to_pod = self.to_pod.as_ref().map_or(0, |outbox| outbox.sent_bytes);
-        self.outbox.sent_bytes.max(to_pod) >= BULK_BYTES || self.stream.channel().may_shake_hands()
+        let is_long = self.outbox.sent_bytes.max(to_pod) >= BULK_BYTES;
+        is_long || self.stream.channel().may_shake_hands() || self.shakes_hands_with_pod()
+    }
+
+    /// Returns whether a TLS handshake with its pod is in progress.
+    #[inline]
+    pub(super) fn shakes_hands_with_pod(&self) -> bool {
+        self.uses_tls_to_pod && self.session.wants() == Wants::Connection
     }
 
     /// Returns whether the client has yet to take bytes that were handed over.

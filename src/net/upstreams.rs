@@ -163,8 +163,8 @@ impl<S: Transport> Upstreams<S> {
         // If a read may find more, only a peek shows whether something is there after the response.
         let rested = !upstream.has_surplus
             && !upstream.is_to_itself
-            && upstream.stream.channel().held_bytes() == 0
-            && matches!(upstream.stream.peek(&mut [0]), Ok(Received::NotReady));
+            && matches!(upstream.stream.peek(&mut [0]), Ok(Received::NotReady))
+            && upstream.stream.channel().held_bytes() == 0;
         // Only once, when first pooled: a new connection may take as long as its scrape's time limit.
         if rested && !mem::replace(&mut upstream.is_watched, true) {
             upstream.stream.channel().watch();

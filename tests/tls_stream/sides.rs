@@ -62,6 +62,11 @@ impl Side {
         }
     }
 
+    /// Returns whether it has to run again without an event.
+    pub(crate) fn yields(&self) -> bool {
+        matches!(self, Self::Ours(side) if side.yields)
+    }
+
     /// Announces its end and ends its side. Returns whether nothing is left that it has to send before.
     pub(crate) fn close(&mut self) -> bool {
         match self {
@@ -94,25 +99,34 @@ impl Side {
 pub(crate) struct Ours {
     stream: Stream<Socket>,
     is_client: bool,
+    /// Whether its turn ended before it had nothing left to do.
+    yields: bool,
     traffic: Traffic,
 }
 
 impl Ours {
     pub(crate) fn server(socket: Socket, acceptor: &Acceptor) -> Self {
         let stream = Stream::of_client(socket, Some(acceptor));
-        Self { stream, is_client: false, traffic: Traffic::default() }
+        Self { stream, is_client: false, yields: false, traffic: Traffic::default() }
     }
 
     pub(crate) fn client(socket: Socket, connector: &Connector) -> Self {
         let mut stream = Stream::new(socket);
         let name = connector.name_of(Some("pod"), [127, 0, 0, 1].into()).expect("a name");
         stream.channel_mut().start_tls(connector, name).expect("TLS begins");
-        Self { stream, is_client: true, traffic: Traffic::default() }
+        Self { stream, is_client: true, yields: false, traffic: Traffic::default() }
     }
 
     fn run(&mut self, events: Ready, random: &mut Random) {
         self.stream.add_ready(events);
-        while self.traffic.end != Some(End::Failed) && self.step(random) {}
+        self.yields = false;
+        while self.traffic.end != Some(End::Failed) && self.step(random) {
+            // As a turn of the worker ends: the next one needs no event.
+            self.yields = random.one_in(6);
+            if self.yields {
+                return;
+            }
+        }
     }
 
     /// Makes one step, as the worker would. Returns whether anything moved.

@@ -48,6 +48,11 @@ impl TlsOptions {
         !matches!(self.certificate, OwnCertificate::None)
     }
 
+    /// Returns whether HTTPS to pods is configured.
+    pub fn reaches_pods(&self) -> bool {
+        self.pod_ca.is_some() || self.pod_skip_verify
+    }
+
     /// Returns whether the certificates of clients are verified.
     pub fn verifies_clients(&self) -> bool {
         self.client_ca.is_some()

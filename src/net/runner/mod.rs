@@ -31,7 +31,6 @@ use crate::{
         budget::{ALLOWANCE_BYTES, Budget, REWRITE_BYTES},
         events::{Context, Event, Output, Side, Wants},
         metrics::Counters,
-        outcome::UpstreamError,
         recycler::Recycler,
         timestamp::Timestamp,
     },
@@ -252,8 +251,16 @@ impl<N: Network> Runner<'_, N> {
             return Move::Nothing;
         }
         match upstream.stream.channel_mut().connected() {
-            Ok(true) => self.step(Event::Connected { reused: false }),
-            Ok(false) => Move::Nothing,
+            Ok(true) => {
+                // A handshake may have read what came after it.
+                let has_tls = upstream.stream.channel().tls().is_some();
+                upstream.stream.add_ready(if has_tls { Ready::READ } else { Ready::NONE });
+                self.step(Event::Connected { reused: false })
+            }
+            Ok(false) => {
+                self.client.unsettled |= upstream.stream.channel().held_bytes() > 0;
+                Move::Nothing
+            }
             Err(error) => self.step(Event::UpstreamFailed(upstream_error(&error))),
         }
     }
@@ -265,7 +272,7 @@ impl<N: Network> Runner<'_, N> {
             Ok(0) if self.client.is_stalled() => Move::Nothing,
             Ok(0) => self.read_response(scratch),
             Ok(bytes) => self.step(Event::Sent(bytes)),
-            Err(_) => self.step(Event::UpstreamFailed(UpstreamError::Other)),
+            Err(error) => self.step(Event::UpstreamFailed(upstream_error(&error))),
         }
     }
 

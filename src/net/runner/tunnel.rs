@@ -108,7 +108,8 @@ impl<N: Network> Runner<'_, N> {
             Some(moved) => moved,
             None => self.copy_from(from, &mut scratch[..room.min(READ_BYTES_MAX)]),
         };
-        self.client.unsettled |= self.client.outbox_to(from.other()).is_stalled();
+        self.client.unsettled |=
+            self.has_unsent(from.other()) || self.client.outbox_to(from.other()).is_stalled();
         moved
     }
 

@@ -1,8 +1,9 @@
-//! TLS handshakes with clients: ends one if too many are in progress, and reports why they fail.
+//! TLS handshakes: how many run in one turn, with clients and with pods. Ends one with a client if too many are in
+//! progress, and reports why they fail.
 //!
 //! [`crate::net::handshakes`] owns the limit. A handshake takes as long as dozens of scrapes, so it runs like a long
 //! response ([`Client::is_bulk`]): after clients with little to do, and only a few in one turn. Its deadline is that of
-//! the first request's head.
+//! the first request's head, or of connecting to the pod.
 
 use super::Worker;
 use crate::{
@@ -27,11 +28,14 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    /// Returns how far a client's handshake is; `None` if none can begin.
+    /// Returns how far a client's handshake is; `None` if none can begin. One with its pod counts as answered: each of
+    /// its few steps may take long.
     #[inline]
     pub(super) fn handshake_of(&self, key: Key) -> Option<Handshake> {
-        let channel = self.clients.get(key)?.stream.channel();
-        channel.may_shake_hands().then(|| channel.handshake())
+        let client = self.clients.get(key)?;
+        let channel = client.stream.channel();
+        let of_pod = client.shakes_hands_with_pod().then_some(Handshake::Answered);
+        of_pod.or_else(|| channel.may_shake_hands().then(|| channel.handshake()))
     }
 
     /// Returns how many bytes of a turn the last run of a client counts for because of its handshake.
@@ -40,6 +44,7 @@ impl<N: Network> Worker<N> {
         let after = self.handshake_of(key);
         match before {
             None => 0,
+            Some(_) if self.clients.get(key).is_some_and(Client::shakes_hands_with_pod) => HANDSHAKE_BYTES,
             Some(_) if after == before || after == Some(Handshake::Begun) => STALLED_BYTES,
             Some(_) => HANDSHAKE_BYTES,
         }

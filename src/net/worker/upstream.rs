@@ -113,6 +113,7 @@ impl<N: Network> Worker<N> {
             Ok(upstream) => {
                 if let Some(client) = self.clients.get_mut(key) {
                     client.upstream = Some(upstream);
+                    client.uses_tls_to_pod = peer.tls().is_some();
                 }
                 peer.tls().and_then(|_| self.start_tls(key, peer).err()).map(Event::UpstreamFailed)
             }

@@ -21,6 +21,9 @@ use super::{
 };
 use crate::{net::transport::Transport, proxy::tls_fault::TlsFault};
 
+/// Maximum number of bytes after the handshake that have no content, before the connection fails: more than one record
+/// that arrives in parts, and the session tickets of any server.
+const WITHOUT_CONTENT_MAX: usize = 2 * RECORD_BYTES_MAX;
 /// Maximum number of bytes read at once.
 const READ_BYTES_MAX: usize = 64 * 1024 + RECORD_BYTES_MAX;
 /// Maximum number of bytes held of an incomplete record or handshake message. Chains of certificates are shorter.
@@ -63,6 +66,8 @@ pub struct TlsLayer {
     is_closed: bool,
     /// Whether the socket's side ends once it has taken the records that wait.
     ends_when_flushed: bool,
+    /// How many bytes arrived since the last content.
+    without_content: usize,
     fault: Option<TlsFault>,
 }
 
@@ -141,6 +146,7 @@ impl TlsLayer {
             has_ended: false,
             is_closed: false,
             ends_when_flushed: false,
+            without_content: 0,
             fault: None,
         }
     }
@@ -209,6 +215,8 @@ impl TlsLayer {
     pub fn read(&mut self, socket: &mut impl Transport, into: &mut [u8]) -> io::Result<usize> {
         let bytes = self.take_content(into, true);
         if bytes > 0 || into.is_empty() {
+            // The socket may have got more since it was read.
+            self.is_drained = false;
             return Ok(bytes);
         }
         loop {
@@ -280,8 +288,19 @@ impl TlsLayer {
             let all = before.len() + read;
             self.is_drained = all < room;
             self.has_ended = read == 0;
-            self.process(socket, &mut scratch.incoming[..all], &mut scratch.outgoing, into)
+            let given = self.process(socket, &mut scratch.incoming[..all], &mut scratch.outgoing, into)?;
+            self.limit_overhead(read, given);
+            Ok(given)
         })
+    }
+
+    /// Fails the connection if the peer sends only what is not content: a read goes on until there is some.
+    fn limit_overhead(&mut self, read: usize, given: usize) {
+        let has_content = given > 0 || self.held.as_ref().is_some_and(|held| !held.content().is_empty());
+        self.without_content = if has_content { 0 } else { self.without_content + read };
+        if self.without_content > WITHOUT_CONTENT_MAX && !self.is_handshaking() {
+            self.fault.get_or_insert(TlsFault::Protocol);
+        }
     }
 
     /// Processes received bytes, which begin with those that wait.
