@@ -2,16 +2,14 @@
 //!
 //! Makes the move that the session waits for, if a socket is ready for it, and passes the result to the session.
 //! Touches only its own client and its own upstream. Bytes are read into the worker's scratch buffer and written from
-//! there; `response` moves those of a response. Only bytes that the other side does not accept now are held with its
-//! connection; while any are held, their source is not read.
+//! there; `request` moves those of a request, `response` those of a response. Only bytes that the other side does not
+//! accept now are held with its connection; while any are held, their source is not read.
 
+mod request;
 mod response;
 mod tunnel;
 
-use std::{
-    io::{self, IoSlice},
-    mem,
-};
+use std::io;
 
 use log::trace;
 
@@ -19,25 +17,19 @@ use super::{
     client::Client,
     network::Network,
     shared::{Phase, SettingsSnapshot, Shared},
-    stream::{Ready, Received, Stream, upstream_error},
+    stream::{Received, Stream},
     transfer::{PASS_BYTES_MAX, READ_BYTES_MAX, Transfer},
-    transport::{Transport, tls::layer::fault_of},
+    transport::Transport,
     upstreams::Upstream,
 };
-use crate::{
-    http1::head::REQUEST_HEAD_BYTES_MAX,
-    proxy::{
-        access::attempts::Attempts,
-        budget::{ALLOWANCE_BYTES, Budget, REWRITE_BYTES},
-        events::{Context, Event, Output, Side, Wants},
-        metrics::Counters,
-        recycler::Recycler,
-        timestamp::Timestamp,
-    },
+use crate::proxy::{
+    access::attempts::Attempts,
+    budget::{Budget, REWRITE_BYTES},
+    events::{Context, Event, Output, Side, Wants},
+    metrics::Counters,
+    recycler::Recycler,
+    timestamp::Timestamp,
 };
-
-/// Size up to which a request, with everything held for it, is within each session's allowance.
-const SETTLED_BYTES_MAX: usize = ALLOWANCE_BYTES - REWRITE_BYTES;
 
 /// A client's connection, its pod's connection, and the tools that the worker lends for one run.
 pub(super) struct Runner<'w, N: Network> {
@@ -203,77 +195,11 @@ impl<N: Network> Runner<'_, N> {
         self.tools.budget.room(self.slot, self.client.counted, holds)
     }
 
-    /// Pauses reading from the client, for lack of room.
-    fn pause_client(&mut self) -> Move {
-        self.pause(self.client.stream.is_ready(Ready::READ))
-    }
-
     /// Pauses reading, for lack of room, if there is something to read.
     fn pause(&mut self, is_readable: bool) -> Move {
         self.client.lacks_room = is_readable;
         self.client.unsettled |= is_readable;
         Move::Nothing
-    }
-
-    fn read_request(&mut self, scratch: &mut [u8]) -> Move {
-        let room = self.room_to_read(REQUEST_HEAD_BYTES_MAX);
-        let held = self.client.input.len();
-        let read = if mem::take(&mut self.client.input_is_new) {
-            Ok(Received::Bytes(0))
-        } else if room == 0 {
-            return self.pause_client();
-        } else {
-            self.client.stream.read(&mut scratch[held..REQUEST_HEAD_BYTES_MAX.min(held + room)])
-        };
-        self.client.note_tls(self.counters);
-        let bytes = match read {
-            Ok(Received::Bytes(bytes)) => &mut scratch[..held + bytes],
-            Ok(Received::NotReady) => return Move::Nothing,
-            Ok(Received::Eof { .. }) if self.client.stream.channel().has_undelivered() => {
-                return self.step(Event::ClientEnded);
-            }
-            Err(error) if fault_of(&error).is_some() => return self.step(Event::TlsFailed),
-            Ok(Received::Eof { .. }) | Err(_) => return self.step(Event::ClientGone),
-        };
-        bytes[..held].copy_from_slice(&self.client.input);
-        self.advance(Event::Request(bytes));
-        let rest = &bytes[self.tools.out.used..];
-        let client = &mut *self.client;
-        client.unsettled |= !rest.is_empty() || bytes.len() > SETTLED_BYTES_MAX;
-        client.input = rest.into();
-        client.input_is_new = client.session.wants() != Wants::Request && !rest.is_empty();
-        self.deliver(&[])
-    }
-
-    fn await_connection(&mut self) -> Move {
-        let Some(upstream) = &mut self.upstream else { return Move::Nothing };
-        if !upstream.stream.is_ready(Ready::WRITE) {
-            return Move::Nothing;
-        }
-        match upstream.stream.channel_mut().connected() {
-            Ok(true) => {
-                // A handshake may have read what came after it.
-                let has_tls = upstream.stream.channel().tls().is_some();
-                upstream.stream.add_ready(if has_tls { Ready::READ } else { Ready::NONE });
-                self.step(Event::Connected { reused: false })
-            }
-            Ok(false) => {
-                self.client.unsettled |= upstream.stream.channel().held_bytes() > 0;
-                Move::Nothing
-            }
-            Err(error) => self.step(Event::UpstreamFailed(upstream_error(&error))),
-        }
-    }
-
-    fn send(&mut self, scratch: &mut [u8]) -> Move {
-        let Some(upstream) = &mut self.upstream else { return Move::Nothing };
-        match upstream.stream.write(&[IoSlice::new(self.client.session.unsent())]) {
-            // A pod may respond before it has read the whole request, and then stop reading.
-            Ok(0) if self.client.is_stalled() => Move::Nothing,
-            Ok(0) => self.read_response(scratch),
-            Ok(bytes) => self.step(Event::Sent(bytes)),
-            Err(error) => self.step(Event::UpstreamFailed(upstream_error(&error))),
-        }
     }
 
     fn discard(&mut self, scratch: &mut [u8]) -> Move {
@@ -306,7 +232,7 @@ mod tests {
         net::{
             shared::tests::shared,
             slots::{KEYS_FROM, Key},
-            stream::Stream,
+            stream::{Ready, Stream},
             transport::fake::{Fake, FakeNetwork},
             upstreams::{ReadMode, Upstreams},
         },
