@@ -165,14 +165,17 @@ impl Journal {
     #[cold]
     pub fn log_suppressed(&mut self, now: Timestamp) {
         for Unreported { subject, pod, suppressed } in self.rate.take_due(now) {
-            let fields = Fields::new().with_display("pod", pod.as_ref());
+            let mut fields = Fields::new().with_display("pod", pod.as_ref());
             let about = match subject {
                 Subject::Outcome(outcome) => {
                     fields.log_failure(outcome, &suppressed, format_args!("similar log lines suppressed"));
                     continue;
                 }
                 Subject::RefusedClient => "refused clients",
-                Subject::Tls => "TLS with clients",
+                Subject::Tls(fault) => {
+                    fields = fields.with("reason", fault.label());
+                    "TLS with clients"
+                }
             };
             fields.warn(&suppressed, format_args!("similar log lines about {about} suppressed"));
         }
@@ -187,7 +190,7 @@ impl Journal {
 
     /// Logs, at a limited rate, why TLS with a client failed.
     pub fn tls_failure(&mut self, fault: TlsFault, client: Option<IpAddr>, now: Timestamp) {
-        let Some(suppressed) = self.rate.admit(Subject::Tls, None, now) else { return };
+        let Some(suppressed) = self.rate.admit(Subject::Tls(fault), None, now) else { return };
         let fields = Fields::new().with_display("client", client.as_ref()).with("reason", fault.label());
         fields.warn(&suppressed, format_args!("TLS with a client failed: {}", fault.reason()));
     }

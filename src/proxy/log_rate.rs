@@ -9,6 +9,7 @@ use std::{mem, net::SocketAddr, time::Duration};
 use super::{
     outcome::{OUTCOMES, Outcome},
     timestamp::Timestamp,
+    tls_fault::TlsFault,
 };
 
 /// Each worker logs at most one line for each subject and pod in this time, and [`LINES_MAX`] for each subject.
@@ -48,8 +49,8 @@ pub enum Subject {
     Outcome(Outcome),
     /// A client whose connection was closed because of its address.
     RefusedClient,
-    /// A client with which TLS failed.
-    Tls,
+    /// A client with which TLS failed for this reason.
+    Tls(TlsFault),
 }
 
 impl Subject {
@@ -57,12 +58,12 @@ impl Subject {
         match self {
             Self::Outcome(outcome) => outcome as usize,
             Self::RefusedClient => OUTCOMES,
-            Self::Tls => OUTCOMES + 1,
+            Self::Tls(fault) => OUTCOMES + 1 + fault as usize,
         }
     }
 }
 
-const SUBJECTS: usize = OUTCOMES + 2;
+const SUBJECTS: usize = OUTCOMES + 1 + TlsFault::ALL.len();
 
 impl From<Outcome> for Subject {
     fn from(outcome: Outcome) -> Self {
@@ -153,7 +154,9 @@ impl LogRate {
             due.push(Unreported { subject: *subject, pod: *pod, suppressed });
         }
         let subjects = Outcome::ALL.iter().map(|&outcome| Subject::Outcome(outcome));
-        let subjects = subjects.chain([Subject::RefusedClient, Subject::Tls]);
+        let subjects = subjects
+            .chain([Subject::RefusedClient])
+            .chain(TlsFault::ALL.iter().map(|&fault| Subject::Tls(fault)));
         for (subject, OfSubject { since, suppressed, .. }) in subjects.zip(&mut self.subjects) {
             let Some(since) = *since else { continue };
             let suppressed = Suppressed { lines: 0, other_pods: take(since, suppressed) };
@@ -225,13 +228,16 @@ mod tests {
     }
 
     #[test]
-    fn refused_clients_have_lines_of_their_own() {
+    fn refused_clients_and_each_reason_of_tls_have_lines_of_their_own() {
         let mut rate = LogRate::default();
         for (subject, at, expected) in [
             (Subject::RefusedClient, start(), suppressed(0, 0)),
             (Subject::RefusedClient, start(), None),
             (Outcome::NotFound.into(), start(), suppressed(0, 0)),
             (Subject::RefusedClient, start() + INTERVAL, suppressed(1, 0)),
+            (Subject::Tls(TlsFault::Expired), start() + INTERVAL, suppressed(0, 0)),
+            (Subject::Tls(TlsFault::Expired), start() + INTERVAL, None),
+            (Subject::Tls(TlsFault::Closed), start() + INTERVAL, suppressed(0, 0)),
         ] {
             assert_eq!(rate.admit(subject, None, at), expected, "{subject:?} at {at:?}");
         }

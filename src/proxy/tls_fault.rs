@@ -36,6 +36,8 @@ macro_rules! faults {
 faults! {
     /// No given CA signed the certificate.
     UnknownIssuer "unknown_issuer" true "unknown issuer";
+    /// The certificate was not looked at: no CA is configured that could have signed it.
+    NoCa "no_ca" true "no CA for pods is configured; set --pod-tls-ca or --pod-tls-skip-verify";
     /// The certificate has expired.
     Expired "expired" true "expired";
     /// The certificate is not valid yet.

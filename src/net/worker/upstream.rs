@@ -126,7 +126,7 @@ impl<N: Network> Worker<N> {
     fn start_tls(&mut self, key: Key, peer: Peer) -> Result<(), UpstreamError> {
         let name = self.clients.get(key).and_then(|client| client.session.server_name());
         let connector = self.tools.settings.tls().connector.as_ref();
-        let connector = connector.ok_or(UpstreamError::Tls(TlsFault::UnknownIssuer))?;
+        let connector = connector.ok_or(UpstreamError::Tls(TlsFault::NoCa))?;
         let name = connector.name_of(name, peer.ip()).ok_or(UpstreamError::Tls(TlsFault::WrongName))?;
         let connector = connector.clone();
         let Some(upstream) = self.upstream_of(key) else { return Ok(()) };
