@@ -20,7 +20,8 @@ use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal
 use crate::{
     baselines::{self, Way},
     cases::Body,
-    certificates::{self, Files, Key},
+    certificates::Files,
+    encryption::{Encryption, Tls},
     haproxy,
     load::Load,
     machine,
@@ -71,34 +72,6 @@ pub(crate) struct Forwarder {
     pub(crate) tls: Tls,
     /// Whether each scrape has a new connection.
     pub(crate) reconnects: bool,
-}
-
-/// Where TLS is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tls {
-    Nowhere,
-    /// Between clients and forwarder, with this key.
-    Clients(Key),
-    /// Between forwarder and pods.
-    Pods,
-}
-
-/// The TLS of a configuration.
-#[derive(Debug)]
-pub(crate) struct Encryption {
-    /// The certificate for clients.
-    pub(crate) certificate: Option<Files>,
-    pub(crate) to_pods: bool,
-}
-
-impl Encryption {
-    fn of(tls: Tls, setup: &Setup) -> Result<Self, String> {
-        let certificate = match tls {
-            Tls::Clients(key) => Some(certificates::files(&setup.scratch, key)?),
-            Tls::Nowhere | Tls::Pods => None,
-        };
-        Ok(Self { certificate, to_pods: tls == Tls::Pods })
-    }
 }
 
 /// A running forwarder, which accepts connections.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::forwarders::Encryption;
+use crate::encryption::Encryption;
 
 /// One backend whose server is the pod in the path, and which pools connections.
 pub(crate) fn configuration(address: SocketAddr, tls: &Encryption) -> String {

@@ -9,12 +9,13 @@
 //! - [`cases`]: the bodies that are scraped;
 //! - [`pods`]: the pods; [`load`]: the client that scrapes them, with [`answer`], which checks every response, and
 //!   [`wire`], the TLS of both;
-//! - [`forwarders`]: the programs in between, with [`building`], [`certificates`], [`nginx`], [`haproxy`],
-//!   [`tinyproxy`], [`squid`], and [`baselines`] and [`tunnel_baseline`], which move bytes and parse nothing;
+//! - [`forwarders`]: the programs in between, with [`building`], [`encryption`], [`certificates`], [`nginx`],
+//!   [`haproxy`], [`tinyproxy`], [`squid`], and [`baselines`] and [`tunnel_baseline`], which move bytes and parse
+//!   nothing;
 //! - [`machine`]: cores, and a process's resources as the kernel reports them; [`figures`]: medians, quartiles, ratios;
 //! - the parts: [`processor`], [`proxy`], [`tunnels`] with [`tunnel_memory`], [`tls`] with [`tls_memory`], [`memory`],
-//!   [`start`], [`syscalls`], [`instructions`], [`profile`], [`growth`], [`workers`], and [`tunings`], which looks for nginx's best settings;
-//!   [`targets`]: the targets;
+//!   [`start`], [`syscalls`], [`instructions`], [`profile`], [`growth`], [`workers`], and [`tunings`], which looks for
+//!   nginx's best settings; [`targets`]: the targets;
 //! - [`report`]: tables and verdicts; [`chart`]: the chart.
 
 mod answer;
@@ -24,6 +25,7 @@ mod building;
 mod cases;
 mod certificates;
 mod chart;
+mod encryption;
 mod figures;
 mod forwarders;
 mod growth;

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, net::SocketAddr};
 use rustix::process::geteuid;
 
 use crate::{
-    forwarders::Encryption,
+    encryption::Encryption,
     pods,
     setup::{OPEN_FILES_MAX, Setup},
 };

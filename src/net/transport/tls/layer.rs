@@ -30,7 +30,8 @@ const READ_BYTES_MAX: usize = 64 * 1024 + RECORD_BYTES_MAX;
 const INCOMPLETE_BYTES_MAX: usize = 2 * RECORD_BYTES_MAX;
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { incoming: Vec::new(), outgoing: Outgoing::new() }) };
+    static SCRATCH: RefCell<Scratch> =
+        const { RefCell::new(Scratch { incoming: Vec::new(), outgoing: Outgoing::new() }) };
 }
 
 /// Memory for one call.
