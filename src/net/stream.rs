@@ -12,7 +12,7 @@ use super::transport::{
     Transport,
     channel::Channel,
     splice::Pipe,
-    tls::{config::Acceptor, layer::fault_of},
+    tls::{config::Acceptor, fault::cause_of},
 };
 use crate::proxy::outcome::UpstreamError;
 
@@ -299,7 +299,7 @@ impl<S: Transport> Stream<S> {
 
 /// Maps an error of a pod's connection to an exchange's.
 pub fn upstream_error(error: &io::Error) -> UpstreamError {
-    if let Some(fault) = fault_of(error) {
+    if let Some(fault) = cause_of(error) {
         return UpstreamError::Tls(fault);
     }
     match error.kind() {

@@ -11,7 +11,7 @@ use psystrike::net::{
         Transport,
         tls::{
             config::{Acceptor, Connector},
-            layer::fault_of,
+            fault::cause_of,
         },
     },
 };
@@ -185,7 +185,7 @@ impl Ours {
                 true
             }
             Err(error) => {
-                let is_known = fault_of(&error).is_some() || error.kind() == ErrorKind::ConnectionReset;
+                let is_known = cause_of(&error).is_some() || error.kind() == ErrorKind::ConnectionReset;
                 assert!(is_known, "{error}");
                 self.traffic.end = Some(End::Failed);
                 false

@@ -10,7 +10,7 @@ use crate::{
     net::{
         network::Network,
         stream::{Ready, Received, upstream_error},
-        transport::{Transport, tls::layer::fault_of},
+        transport::{Transport, tls::fault::cause_of},
     },
     proxy::{
         budget::{ALLOWANCE_BYTES, REWRITE_BYTES},
@@ -44,7 +44,7 @@ impl<N: Network> Runner<'_, N> {
             Ok(Received::Eof { .. }) if self.client.stream.channel().has_undelivered() => {
                 return self.step(Event::ClientEnded);
             }
-            Err(error) if fault_of(&error).is_some() => return self.step(Event::TlsFailed),
+            Err(error) if cause_of(&error).is_some() => return self.step(Event::TlsFailed),
             Ok(Received::Eof { .. }) | Err(_) => return self.step(Event::ClientGone),
         };
         bytes[..held].copy_from_slice(&self.client.input);

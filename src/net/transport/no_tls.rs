@@ -22,6 +22,18 @@ pub mod config {
 }
 
 /// As in a build with TLS.
+pub mod fault {
+    use std::io;
+
+    use crate::proxy::tls_fault::TlsFault;
+
+    /// Returns the fault, if TLS caused the error.
+    pub fn cause_of(_: &io::Error) -> Option<TlsFault> {
+        None
+    }
+}
+
+/// As in a build with TLS.
 pub mod layer {
     use std::{
         convert::Infallible,
@@ -34,11 +46,6 @@ pub mod layer {
     /// The TLS of one connection.
     #[derive(Debug)]
     pub struct TlsLayer(Infallible);
-
-    /// Returns the fault, if TLS caused the error.
-    pub fn fault_of(_: &io::Error) -> Option<TlsFault> {
-        None
-    }
 
     impl TlsLayer {
         /// As in a build with TLS.

@@ -1,4 +1,9 @@
-//! Maps the errors of rustls to [`TlsFault`].
+//! Maps the errors of rustls to [`TlsFault`], and that to the cause of an [`io::Error`].
+
+use std::{
+    error, fmt,
+    io::{self, ErrorKind},
+};
 
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
@@ -67,4 +72,27 @@ fn of_alert(alert: AlertDescription) -> TlsFault {
         | AlertDescription::CertificateRequired => TlsFault::CertificateRefused,
         _ => TlsFault::Alert,
     }
+}
+
+/// A [`TlsFault`] as the cause of an [`io::Error`].
+#[derive(Debug)]
+struct Cause(TlsFault);
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.reason())
+    }
+}
+
+impl error::Error for Cause {}
+
+/// Returns the fault as an error of a connection.
+#[cold]
+pub(super) fn error(fault: TlsFault) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, Cause(fault))
+}
+
+/// Returns the fault, if TLS caused the error.
+pub fn cause_of(error: &io::Error) -> Option<TlsFault> {
+    error.get_ref()?.downcast_ref::<Cause>().map(|cause| cause.0)
 }

@@ -1,14 +1,10 @@
 //! TLS between the content of a connection and its socket.
 //!
-//! Owns no socket: each call is lent it. Owns the bytes that wait on the connection: part of a record, content that was
-//! not read yet, and records that the
-//! peer's side of the kernel has no room for. An idle connection has none. Bytes pass through scratch memory of the
-//! thread, which holds nothing between two calls.
+//! Owns no socket: each call borrows it. Owns the bytes that wait on the connection (`Held`); an idle connection has
+//! none. Bytes pass through scratch memory of the thread, which holds nothing between two calls.
 
 use std::{
     cell::RefCell,
-    error::Error,
-    fmt,
     io::{self, ErrorKind, IoSlice},
 };
 
@@ -17,6 +13,8 @@ use rustls::pki_types::ServerName;
 use super::{
     config::{Acceptor, Connector},
     engine::{CONTENT_BYTES_MAX, Engine, Outgoing, RECORD_BYTES_MAX},
+    fault::error,
+    held::Held,
     parts::Parts,
 };
 use crate::{net::transport::Transport, proxy::tls_fault::TlsFault};
@@ -70,55 +68,6 @@ pub struct TlsLayer {
     /// How many bytes arrived since the last content.
     without_content: usize,
     fault: Option<TlsFault>,
-}
-
-/// Bytes that wait.
-#[derive(Debug, Default)]
-struct Held {
-    /// The beginning of a record, or of a handshake message.
-    incoming: Vec<u8>,
-    /// Content, from `content_at` on.
-    content: Vec<u8>,
-    content_at: usize,
-    /// Records for the peer, from `outgoing_at` on.
-    outgoing: Vec<u8>,
-    outgoing_at: usize,
-}
-
-impl Held {
-    fn content(&self) -> &[u8] {
-        &self.content[self.content_at..]
-    }
-
-    fn outgoing(&self) -> &[u8] {
-        &self.outgoing[self.outgoing_at..]
-    }
-
-    fn is_empty(&self) -> bool {
-        self.incoming.is_empty() && self.content().is_empty() && self.outgoing().is_empty()
-    }
-}
-
-/// A [`TlsFault`] as the cause of an [`io::Error`].
-#[derive(Debug)]
-struct Cause(TlsFault);
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.reason())
-    }
-}
-
-impl Error for Cause {}
-
-#[cold]
-fn error(fault: TlsFault) -> io::Error {
-    io::Error::new(ErrorKind::InvalidData, Cause(fault))
-}
-
-/// Returns the fault, if TLS caused the error.
-pub fn fault_of(error: &io::Error) -> Option<TlsFault> {
-    error.get_ref()?.downcast_ref::<Cause>().map(|cause| cause.0)
 }
 
 impl TlsLayer {
@@ -212,7 +161,7 @@ impl TlsLayer {
     /// Reads content; 0 at the end.
     ///
     /// # Errors
-    /// `WouldBlock` if there is none; a fault ([`fault_of`]); as the socket.
+    /// `WouldBlock` if there is none; a fault ([`super::fault::cause_of`]); as the socket.
     pub fn read(&mut self, socket: &mut impl Transport, into: &mut [u8]) -> io::Result<usize> {
         let bytes = self.take_content(into, true);
         if bytes > 0 || into.is_empty() {
@@ -417,9 +366,6 @@ impl TlsLayer {
         parts: &mut Parts<'_>,
         scratch: &mut Scratch,
     ) -> io::Result<usize> {
-        if self.is_handshaking() {
-            return Err(error(TlsFault::Timeout)); // the client is turned away before it could read a response
-        }
         let incoming = self.held.as_mut().map_or(&mut [][..], |held| &mut held.incoming);
         scratch.incoming(CONTENT_BYTES_MAX);
         let content = parts.next(&mut scratch.incoming);
