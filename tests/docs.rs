@@ -79,7 +79,10 @@ const COMMANDS: &[(&str, Fate)] = &[
     ),
     ("kubectl create secret tls psystrike-tls ", Cannot(CLUSTER)),
     ("(umask 077 && openssl rand -hex 32 > psystrike-token)\n", Prints(&["openssl"], &[])),
-    ("umask 077\nopenssl req -x509 ", Prints(&["openssl"], &["self-signature ok"])),
+    ("(\n  umask 077\n  openssl req -x509 ", Prints(&["openssl"], &["self-signature ok"])),
+    ("(\n  umask 077\n  openssl req -newkey ", Cannot("needs the CA that another block creates")),
+    ("psystrike --tls-cert ", RunByCi("run cargo test")), // tests/prometheus_tls.rs
+    ("curl -fsS --cacert ca.crt ", Cannot("needs the certificate; tests/prometheus_tls.rs scrapes so")),
     ("helm install ", Cannot("needs a cluster; tests/deploy_helm.rs checks what is installed")),
     ("rustup target add x86_64-unknown-linux-musl\n", Cannot("changes the toolchain that runs the tests")),
     ("install -m 755 ", Cannot(SYSTEMD)),
