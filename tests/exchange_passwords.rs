@@ -37,10 +37,8 @@ const CONNECT: fn() -> UpstreamAction = || UpstreamAction::Connect(pod());
 const PODS: &str = "/pods/10.1.2.3/8080/metrics";
 const WRONG: &str = "authentication failed: unknown user or wrong password";
 
-const WWW: &str =
-    "WWW-Authenticate: Bearer realm=\"psystrike\"\r\nWWW-Authenticate: Basic realm=\"psystrike\"\r\n";
-const PROXY: &str =
-    "Proxy-Authenticate: Bearer realm=\"psystrike\"\r\nProxy-Authenticate: Basic realm=\"psystrike\"\r\n";
+const WWW: &str = "WWW-Authenticate: Basic realm=\"psystrike\"\r\n";
+const PROXY: &str = "Proxy-Authenticate: Basic realm=\"psystrike\"\r\n";
 
 fn users(key: u8) -> Arc<Users> {
     let hash = PasswordHash::parse(HASH).expect("a hash");
@@ -207,10 +205,13 @@ fn a_secret_or_a_password_is_enough_and_a_certificate_is_not() {
     dialogue.client(scrape()).upstream(CHECK);
     check(&mut dialogue).upstream(CONNECT());
     serve(&mut dialogue, "");
+    let reason = "authentication required";
+    let both = format!("WWW-Authenticate: Bearer realm=\"psystrike\"\r\n{WWW}");
+    dialogue.client(get(PODS, "")).gets(reply(401, reason, &both, &format!("{reason}\n")));
 
     for certificates in [false, true] {
         let mut talk = talk("a certificate");
-        talk.facts.has_proven_itself = true;
+        (talk.facts.is_encrypted, talk.facts.has_proven_itself) = (true, true);
         talk.settings.access.client_certificates = certificates;
         talk.client(get(PODS, "")).whatever();
         talk.flushed().reports(Outcome::AuthenticationRequired, 401);
@@ -219,6 +220,7 @@ fn a_secret_or_a_password_is_enough_and_a_certificate_is_not() {
         serve(&mut talk, "");
     }
     let mut talk = talk("no certificate, although it is required");
+    talk.facts.is_encrypted = true;
     talk.settings.access.client_certificates = true;
     talk.client(scrape()).whatever();
     talk.flushed().reports(Outcome::AuthenticationRequired, 401);

@@ -8,6 +8,7 @@ use super::{states::Exchange, transaction::Transaction};
 use crate::{
     http1::local_response::{self, LocalResponse},
     proxy::{
+        access::Access,
         duration::HumanDuration,
         events::{Context, Output, PageHead},
         outcome::{Failure, Outcome},
@@ -57,7 +58,7 @@ impl Transaction {
             status: self.status,
             reason,
             content_type: local_response::TEXT,
-            fields: fields_of(failure.outcome, ctx.settings.access.tokens.is_some()),
+            fields: fields_of(failure.outcome, &ctx.settings.access),
             body: body.as_bytes(),
             persistence: self.terms.persistence(),
             to_head: self.terms.to_head,
@@ -68,20 +69,25 @@ impl Transaction {
     }
 }
 
-/// Returns the fields that belong to an outcome. Clients need only one of the challenges. There is none if no secret is
-/// accepted: no header can have the certificate that is missing.
-fn fields_of(outcome: Outcome, takes_secrets: bool) -> &'static [(&'static str, &'static str)] {
-    match outcome {
-        Outcome::MethodNotAllowed => &[("Allow", "GET, HEAD")],
-        Outcome::AuthenticationRequired | Outcome::AuthenticationFailed if takes_secrets => &[
+/// Returns the fields that belong to an outcome. Clients need only one of the challenges: `Bearer` for secrets, `Basic`
+/// for secrets and passwords. There is none if neither is accepted: no header can have the certificate that is missing.
+fn fields_of(outcome: Outcome, access: &Access) -> &'static [(&'static str, &'static str)] {
+    let challenges: &[_] = match outcome {
+        Outcome::MethodNotAllowed => return &[("Allow", "GET, HEAD")],
+        Outcome::TooManyAuthenticationFailures => return &[("Retry-After", "1")],
+        Outcome::AuthenticationRequired | Outcome::AuthenticationFailed => &[
             ("WWW-Authenticate", "Bearer realm=\"psystrike\""),
             ("WWW-Authenticate", "Basic realm=\"psystrike\""),
         ],
-        Outcome::ProxyAuthenticationRequired | Outcome::ProxyAuthenticationFailed if takes_secrets => &[
+        Outcome::ProxyAuthenticationRequired | Outcome::ProxyAuthenticationFailed => &[
             ("Proxy-Authenticate", "Bearer realm=\"psystrike\""),
             ("Proxy-Authenticate", "Basic realm=\"psystrike\""),
         ],
-        Outcome::TooManyAuthenticationFailures => &[("Retry-After", "1")],
-        _ => &[],
+        _ => return &[],
+    };
+    match (&access.tokens, &access.users) {
+        (Some(_), _) => challenges,
+        (None, Some(_)) => &challenges[1..],
+        (None, None) => &[],
     }
 }
