@@ -330,6 +330,15 @@ fn wrong_passwords_are_limited_for_an_address() {
 }
 
 #[test]
+fn a_right_password_is_accepted_although_others_were_wrong_meanwhile() {
+    let mut talk = authenticating(&scrape());
+    let address = talk.facts.ip;
+    (0..FAILURES_MAX).for_each(|_| talk.attempts.failed(address, Timestamp::default()));
+    check(&mut talk).upstream(CONNECT());
+    serve(&mut talk, "");
+}
+
+#[test]
 fn other_events_do_not_end_the_wait() {
     let inputs: [fn(&mut Talk) -> bool; 9] = [
         |talk| talk.changes(Event::Resolved(&Err(LookupError::NoSuchName))),

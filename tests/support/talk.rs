@@ -116,7 +116,7 @@ pub(crate) struct Talk {
     pub(crate) facts: ClientFacts,
     pub(crate) exchange: Exchange,
     out: Output,
-    attempts: Attempts,
+    pub(crate) attempts: Attempts,
     recycler: Recycler,
     begin: Timestamp,
     now: Timestamp,

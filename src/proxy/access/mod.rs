@@ -138,7 +138,7 @@ impl Access {
             let value = deciding_value(head)?;
             let mut buffer = [0; DECODED_BYTES_MAX];
             let credentials = Credentials::parse(value, &mut buffer).map_err(Denial::Wrong)?;
-            if !attempts.may_check(client.ip, now) {
+            if proven.is_none() && !attempts.may_check(client.ip, now) {
                 return Err(Denial::TooManyAttempts);
             }
             match judge(credentials) {
