@@ -120,14 +120,21 @@ fn render_index(out: &mut Vec<u8>, build_info: BuildInfo, settings: &Settings) {
     );
 }
 
-/// Returns which credentials are accepted, in HTML.
+/// Returns which credentials are accepted, in HTML. The option of certificates is not known here.
 fn authentication(access: &Access) -> &'static str {
-    match (access.tokens.is_some(), access.client_certificates) {
-        (false, false) => "off",
-        (true, false) => "a secret (<code>--auth-token-file</code>)",
-        (false, true) => "a client certificate (<code>--tls-client-ca</code>)",
-        (true, true) => {
-            "a secret (<code>--auth-token-file</code>) or a client certificate (<code>--tls-client-ca</code>)"
+    match (access.tokens.is_some(), access.users.is_some(), access.client_certificates) {
+        (false, false, false) => "off",
+        (true, false, false) => "a secret (<code>--auth-token-file</code>)",
+        (false, false, true) => "a client certificate",
+        (true, false, true) => "a secret (<code>--auth-token-file</code>) or a client certificate",
+        (false, true, false) => "a password (<code>--web-config-file</code>)",
+        (true, true, false) => {
+            "a secret (<code>--auth-token-file</code>) or a password (<code>--web-config-file</code>)"
+        }
+        (false, true, true) => "a client certificate, and a password (<code>--web-config-file</code>)",
+        (true, true, true) => {
+            "a client certificate, and a secret (<code>--auth-token-file</code>) or a password \
+             (<code>--web-config-file</code>)"
         }
     }
 }
@@ -146,24 +153,41 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::access::tokens::Tokens;
+    use crate::proxy::access::{tokens::Tokens, users::Users};
+
+    /// Some users, in builds that can have them.
+    #[cfg(feature = "web-config")]
+    fn users() -> Option<Arc<Users>> {
+        Some(Arc::new(Users::new(Vec::new(), [7; 16])))
+    }
+
+    #[cfg(not(feature = "web-config"))]
+    fn users() -> Option<Arc<Users>> {
+        None
+    }
 
     #[test]
     fn only_credentials_that_are_accepted_are_named() {
+        const SECRET: &str = "a secret (<code>--auth-token-file</code>)";
+        const PASSWORD: &str = "a password (<code>--web-config-file</code>)";
+        const CERTIFICATE: &str = "a client certificate";
         let tokens = Some(Arc::new(Tokens::parse(b"a-secret-of-20-bytes", [7; 16]).expect("a secret")));
-        for (takes_secrets, client_certificates, expected) in [
-            (false, false, "off"),
-            (true, false, "a secret (<code>--auth-token-file</code>)"),
-            (false, true, "a client certificate (<code>--tls-client-ca</code>)"),
-            (
-                true,
-                true,
-                "a secret (<code>--auth-token-file</code>) or a client certificate (<code>--tls-client-ca</code>)",
-            ),
+        for (takes_secrets, takes_passwords, client_certificates, expected) in [
+            (false, false, false, "off".to_owned()),
+            (true, false, false, SECRET.to_owned()),
+            (false, false, true, CERTIFICATE.to_owned()),
+            (true, false, true, format!("{SECRET} or {CERTIFICATE}")),
+            (false, true, false, PASSWORD.to_owned()),
+            (true, true, false, format!("{SECRET} or {PASSWORD}")),
+            (false, true, true, format!("{CERTIFICATE}, and {PASSWORD}")),
+            (true, true, true, format!("{CERTIFICATE}, and {SECRET} or {PASSWORD}")),
         ] {
             let tokens = tokens.clone().filter(|_| takes_secrets);
-            let access = Access { tokens, client_certificates, ..Access::default() };
-            assert_eq!(authentication(&access), expected);
+            let users = users().filter(|_| takes_passwords);
+            if users.is_some() == takes_passwords {
+                let access = Access { tokens, users, client_certificates, ..Access::default() };
+                assert_eq!(authentication(&access), expected);
+            }
         }
     }
 
