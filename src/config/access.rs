@@ -52,9 +52,10 @@ pub(super) fn access<V: Fn(&str) -> Option<OsString>>(
         return Err(UsageError(format!("{file} and {name} or --tls-self-signed exclude each other")));
     }
     let guards_pages = source.flag(Opt::AuthMetrics)?;
-    if guards_pages && tokens.is_none() && !tls.verifies_clients() {
-        let (flag, file) = (Opt::AuthMetrics.name(), Opt::AuthTokenFile.name());
-        return Err(UsageError(format!("{flag} requires {file} or {}", Opt::TlsClientCa.name())));
+    if guards_pages && tokens.is_none() && web.is_none() && !tls.verifies_clients() {
+        let [flag, file, ca, web] =
+            [Opt::AuthMetrics, Opt::AuthTokenFile, Opt::TlsClientCa, Opt::WebConfigFile].map(Opt::name);
+        return Err(UsageError(format!("{flag} requires {file}, {ca} or {web}")));
     }
     let encrypted_only = source.flag(Opt::TlsOnly)?;
     if encrypted_only && !tls.serves_clients() && web.is_none() {

@@ -212,7 +212,7 @@ mod tests {
             ),
             (
                 &[SELF_SIGNED, "--auth-metrics"],
-                "--auth-metrics requires --auth-token-file or --tls-client-ca",
+                "--auth-metrics requires --auth-token-file, --tls-client-ca or --web-config-file",
             ),
         ] {
             let error = options(arguments).expect_err("a contradiction");
@@ -232,6 +232,8 @@ mod tests {
             &["--tls-cert=c", "--tls-key=k", "--tls-client-ca=a", "--tls-client-san=a,b@c,spiffe://d/e"],
             &["--tls-self-signed", "--tls-name=a.example,10.0.0.1", "--tls-name=::1"],
             &["--tls-self-signed", "--tls-client-ca=a", "--auth-metrics"],
+            #[cfg(feature = "web-config")]
+            &["--web-config-file=w", "--auth-metrics"],
             &pods,
             &["--pod-tls-skip-verify", "--pod-tls-cert=c", "--pod-tls-key=k"],
         ] {
