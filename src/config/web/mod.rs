@@ -86,7 +86,7 @@ impl WebConfig {
             self.expiry.set(0);
         }
         let description = describe(served.as_ref(), users.len());
-        let users = (!users.is_empty()).then(|| Arc::new(Users::new(users, random_key())));
+        let users = (!users.is_empty()).then(|| self.keep(Users::new(users, random_key())));
         self.shared.swap_tls(|tls, settings| {
             tls.acceptor = served.map(|served| served.acceptor);
             settings.access.users = users;
@@ -94,6 +94,17 @@ impl WebConfig {
             settings.access.encrypted_only = self.tls_only || serves_tls;
         });
         Ok(description)
+    }
+
+    /// Returns the users in effect if the new ones are the same: passwords that are known to be right stay known when
+    /// only a certificate changes.
+    #[cold]
+    fn keep(&self, new: Users) -> Arc<Users> {
+        let settings = self.shared.settings();
+        match &settings.access.users {
+            Some(known) if known.is_same(&new) => Arc::clone(known),
+            _ => Arc::new(new),
+        }
     }
 }
 
@@ -107,4 +118,55 @@ fn describe(served: Option<&Served>, users: usize) -> String {
     let parts: Vec<String> =
         users.into_iter().chain(served.map(|served| served.description.clone())).collect();
     parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, ffi::OsString, fs, process};
+
+    use super::*;
+    use crate::{
+        config::{Command, parse},
+        proxy::metrics::BuildInfo,
+    };
+
+    const HASH: &str = "$2b$04$If6bvum7DFjUnE9p2uDeDuB9FHBtjxsfYVbvpSXewPCBc7bgqUl16";
+    const OTHER_HASH: &str = "$2b$04$If6bvum7DFjUnE9p2uDeDuZ1mcTiaQtmDGmlQpmjn866qTzQ3l7vq";
+
+    fn shared() -> Arc<Shared> {
+        let Ok(Command::Serve(config)) = parse(Vec::<OsString>::new(), |_| None) else { panic!("a default") };
+        let (version, revision) = ("", "");
+        let build_info =
+            BuildInfo { version, revision, clients_max: 1, upstreams_idle_max: 1, buffers_max: 0 };
+        Arc::new(Shared::new(config.settings, build_info, 1))
+    }
+
+    #[test]
+    fn passwords_stay_known_until_a_user_changes() {
+        let path = env::temp_dir().join(format!("psystrike-web-users-{}.yml", process::id()));
+        let text = |users: &[(&str, &str)]| {
+            let line = |(name, hash): &(&str, &str)| format!("  {name}: {hash}\n");
+            format!("basic_auth_users:\n{}", users.iter().map(line).collect::<String>())
+        };
+        let first = [("alice", HASH), ("bob", OTHER_HASH)];
+        fs::write(&path, text(&first)).expect("written");
+        let (shared, mut reloads) = (shared(), Reloads::default());
+        load(&path, &shared, &mut reloads).expect("it is valid");
+        let users = || shared.settings().access.users.clone();
+        for (changed, is_kept) in [
+            (text(&first) + "# a comment\n", true),
+            (text(&[first[1], first[0]]), true),
+            (text(&[first[0], ("bob", HASH)]), false),
+            (text(&[first[0], ("carol", HASH)]), false),
+            (text(&first[..1]), false),
+            (text(&first), false),
+        ] {
+            let known = users().expect("users");
+            fs::write(&path, &changed).expect("written");
+            reloads.reload();
+            let now = users().expect("users");
+            assert_eq!(Arc::ptr_eq(&known, &now), is_kept, "{changed}");
+        }
+        fs::remove_file(&path).expect("removed");
+    }
 }

@@ -2,8 +2,8 @@
 //!
 //! Owns what is remembered of a check, as it takes a tenth of a second and more. Of each user, the last right password
 //! is remembered, and of all wrong ones only the newest: no number of wrong passwords makes a right one forgotten. Only
-//! keyed hashes are remembered. Other users mean another value of [`Users`], so nothing is remembered across a change
-//! of the file.
+//! keyed hashes are remembered. Other users mean another value of [`Users`], so nothing is remembered when a user or a
+//! hash changes.
 
 use std::{
     collections::VecDeque,
@@ -39,6 +39,7 @@ pub struct Users {
     memory: Mutex<Memory>,
 }
 
+#[derive(PartialEq)]
 struct User {
     name: Box<str>,
     hash: PasswordHash,
@@ -90,6 +91,12 @@ impl Users {
         }
         let unmatched = PasswordHash::unmatched(cost);
         Self { key, users: users.into(), unmatched, memory: Mutex::default() }
+    }
+
+    /// Returns whether these are the same users with the same hashes.
+    #[cold]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.users == other.users
     }
 
     /// Returns the number of users.
