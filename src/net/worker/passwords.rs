@@ -6,7 +6,10 @@ use super::Worker;
 use crate::{
     net::{lookups::Asker, network::Network, slots::Key},
     proxy::{
-        access::checks::{Asked, Checked},
+        access::{
+            checks::{Asked, Checked},
+            users::LoginId,
+        },
         events::Event,
     },
 };
@@ -22,8 +25,21 @@ impl<N: Network> Worker<N> {
             Asked::Queued => self.tools.network.check_passwords(&self.shared),
             Asked::Shared => {}
         }
-        self.password_checks.push((key, id));
+        match self.position(key) {
+            Ok(at) => self.password_checks[at].1 = id,
+            Err(at) => self.password_checks.insert(at, (key, id)),
+        }
         None
+    }
+
+    /// Returns where a client is among those that wait, which are in the order of their keys.
+    fn position(&self, key: Key) -> Result<usize, usize> {
+        self.password_checks.binary_search_by_key(&key, |&(known, _)| known)
+    }
+
+    /// Removes a client from those that wait, and returns the login that it waited for.
+    fn remove_waiting(&mut self, key: Key) -> Option<LoginId> {
+        self.position(key).ok().map(|at| self.password_checks.remove(at).1)
     }
 
     /// Delivers the results that arrived since the last turn.
@@ -39,7 +55,7 @@ impl<N: Network> Worker<N> {
         for (key, id, checked) in self.shared.passwords().collect(self.index) {
             let waits_for = self.clients.get(key).and_then(|client| client.session.login());
             if waits_for.is_some_and(|login| login.id() == id) {
-                self.password_checks.retain(|&(client, _)| client != key);
+                self.remove_waiting(key);
                 self.step(key, Event::PasswordChecked(checked));
                 self.run(key, scratch);
             }
@@ -56,9 +72,8 @@ impl<N: Network> Worker<N> {
 
     #[cold]
     fn cancel_check(&mut self, key: Key) {
-        let cancelled = self.password_checks.extract_if(.., |(client, _)| *client == key);
-        for (client, id) in cancelled {
-            self.shared.passwords().cancel(id, Asker { worker: self.index, client });
+        if let Some(id) = self.remove_waiting(key) {
+            self.shared.passwords().cancel(id, Asker { worker: self.index, client: key });
         }
     }
 }

@@ -11,6 +11,8 @@ use super::{
 pub const QUEUE_MAX: usize = 64;
 /// Maximum number of them from one address, so that no client fills the queue alone.
 pub const OF_ADDRESS_MAX: usize = 8;
+/// Maximum number of clients that wait for the check of one password.
+pub const WAITERS_MAX: usize = 256;
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +21,7 @@ pub enum Checked {
     Right,
     /// The password is wrong, or the user is unknown.
     Wrong,
-    /// Too many passwords wait for a check, or no thread checks them.
+    /// Too many passwords or clients wait for a check, or no thread checks them.
     Not,
 }
 
@@ -30,7 +32,7 @@ pub enum Asked {
     Queued,
     /// This password is queued or being checked already.
     Shared,
-    /// The queue is full.
+    /// The queue is full, or too many clients wait for this password.
     Full,
 }
 
@@ -55,6 +57,9 @@ impl<W: PartialEq> Checks<W> {
     /// Requests a check, for a waiter.
     pub fn ask(&mut self, login: &Login, waiter: W) -> Asked {
         if let Some(check) = self.get_mut(login.id()) {
+            if check.waiters.len() >= WAITERS_MAX {
+                return Asked::Full;
+            }
             check.waiters.push(waiter);
             return Asked::Shared;
         }
@@ -166,5 +171,16 @@ mod tests {
         assert_eq!(checks.ask(&login(100, 100), 'a'), Asked::Full, "it is in progress");
         checks.finish(first.id());
         assert_eq!(checks.ask(&login(100, 100), 'a'), Asked::Queued);
+    }
+
+    #[test]
+    fn only_some_clients_wait_for_one_password() {
+        let mut checks = Checks::default();
+        let asked: Vec<Asked> = (0..=WAITERS_MAX).map(|waiter| checks.ask(&login(1, 1), waiter)).collect();
+        let count = |asked_for| asked.iter().filter(|&&asked| asked == asked_for).count();
+        assert_eq!([Asked::Queued, Asked::Shared, Asked::Full].map(count), [1, WAITERS_MAX - 1, 1]);
+        checks.cancel(login(1, 1).id(), &0);
+        assert_eq!(checks.ask(&login(1, 1), 0), Asked::Shared, "one left");
+        assert_eq!(checks.finish(login(1, 1).id()).len(), WAITERS_MAX);
     }
 }
