@@ -134,9 +134,11 @@ fn another_file_takes_effect_and_a_broken_one_does_not() {
         assert!(line.contains("cannot reload; the old content stays in effect"), "{line}");
         assert!(accepts("alice", "pass!") && !is_successful(), "{why}");
     }
+    assert!(!psystrike.stderr().contains("bcrypt costs"), "{}", psystrike.stderr());
     // Without a signal, it is read within some seconds.
-    scratch.write("web.yml", &format!("basic_auth_users:\n  alice: {HASH}\n  bob: {OTHER_HASH}\n"));
+    scratch.write("web.yml", &format!("basic_auth_users:\n  alice: {MEDIUM_HASH}\n  bob: {OTHER_HASH}\n"));
     psystrike.wait_for_line("read 2 users");
+    psystrike.wait_for_line("bcrypt costs of basic_auth_users differ (4 to 8)");
     poll("both workers", || accepts("bob", "other"), |all| *all);
     assert!(accepts("alice", "pass!") && is_successful());
     scratch.write("web.yml", &format!("basic_auth_users:\n  bob: {OTHER_HASH}\n"));

@@ -16,6 +16,8 @@ use std::{
     sync::Arc,
 };
 
+use log::warn;
+
 use self::{
     document::{ClientAuthType, Document},
     tls::Served,
@@ -103,8 +105,22 @@ impl WebConfig {
         let settings = self.shared.settings();
         match &settings.access.users {
             Some(known) if known.is_same(&new) => Arc::clone(known),
-            _ => Arc::new(new),
+            _ => {
+                warn_of_costs(&new);
+                Arc::new(new)
+            }
         }
+    }
+}
+
+/// Warns if the time of a check shows whether a user exists: unknown users take as long as the highest cost.
+#[cold]
+fn warn_of_costs(users: &Users) {
+    let (lowest, highest) = users.costs();
+    if lowest < highest {
+        warn!(
+            "bcrypt costs of basic_auth_users differ ({lowest} to {highest}), so response times show which users exist"
+        );
     }
 }
 

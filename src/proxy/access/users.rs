@@ -99,6 +99,14 @@ impl Users {
         self.users == other.users
     }
 
+    /// Returns the lowest and the highest cost of their hashes.
+    #[cold]
+    pub fn costs(&self) -> (u32, u32) {
+        let costs = || self.users.iter().map(|user| user.hash.cost());
+        let highest = self.unmatched.cost();
+        (costs().min().unwrap_or(highest), highest)
+    }
+
     /// Returns the number of users.
     pub fn count(&self) -> usize {
         self.users.len()
@@ -232,6 +240,17 @@ mod tests {
                 login.copy().remember(is_right, now);
                 if is_right { 'r' } else { 'w' }
             }
+        }
+    }
+
+    #[test]
+    fn unknown_users_cost_as_much_as_the_most_expensive_one() {
+        let users = |costs: &[u32]| {
+            let user = |&cost: &u32| (cost.to_string(), PasswordHash::unmatched(cost));
+            Users::new(costs.iter().map(user).collect(), [7; 16])
+        };
+        for (costs, expected) in [(&[5][..], (5, 5)), (&[6, 6], (6, 6)), (&[6, 4, 8, 5], (4, 8))] {
+            assert_eq!(users(costs).costs(), expected, "{costs:?}");
         }
     }
 
