@@ -22,7 +22,7 @@ use support::{
     pods::{Pod, Then},
     poll,
     program::Signal,
-    prometheus::{Prometheus, Release},
+    prometheus::{NodeExporter, Prometheus, Release},
     psystrike::{Psystrike, run},
     require_programs,
     scrapes::{PAGE, echo, with_length},
@@ -145,6 +145,41 @@ fn another_file_takes_effect_and_a_broken_one_does_not() {
     psystrike.signal(Signal::HUP);
     poll("both workers", || accepts("alice", "pass!"), |any| !*any);
     assert!(!psystrike.stderr().contains("wombat"), "{}", psystrike.stderr());
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn the_node_exporter_takes_the_same_file() {
+    if !require_programs(&["curl", "openssl", "prometheus-node-exporter"]) {
+        return;
+    }
+    let scratch = Scratch::new("web-config-exporter");
+    let [cert, key] = ["server.crt", "server.key"].map(|name| scratch.path(name));
+    make_certificate(&cert, &key);
+    let text = format!(
+        "# The certificate is renewed by a timer.\n\
+         tls_server_config:\n  cert_file: server.crt\n  key_file: \"server.key\"\n  min_version: TLS12\n\n\
+         http_server_config:\n  http2: true\n\n\
+         basic_auth_users:\n  alice: {SLOW_HASH}\n  'bob': \"{SLOW_HASH}\"\n"
+    );
+    let file = scratch.write("web-config.yml", &text);
+    let option = format!("--web.config.file={}", file.to_str().expect("a path"));
+    let exporter = NodeExporter::start_with("127.25.0.1", &["--collector.disable-defaults", &option]);
+    let psystrike = Psystrike::start(&["--listen", "127.25.0.1:0", &option]);
+    let cert = cert.to_str().expect("a path");
+    for address in [exporter.address(), psystrike.address()] {
+        let page = format!("https://{address}/metrics");
+        for (arguments, expected) in [
+            (&["-u", "alice:pass!", &page][..], "200 000"),
+            (&["-u", "bob:pass!", &page], "200 000"),
+            (&["-u", "alice:wrong", &page], "401 000"),
+            (&["-u", "mallory:pass!", &page], "401 000"),
+            (&[&page], "401 000"),
+            (&["-u", "alice:pass!", &page.replace("https", "http")], "400 000"),
+        ] {
+            assert_eq!(curl(&[&["--cacert", cert], arguments].concat()), expected, "{arguments:?}");
+        }
+    }
 }
 
 /// Connects from another loopback address.

@@ -185,8 +185,12 @@ pub struct NodeExporter {
 
 impl NodeExporter {
     pub fn start(ip: &str) -> Self {
+        Self::start_with(ip, &[])
+    }
+
+    pub fn start_with(ip: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new("prometheus-node-exporter");
-        command.arg(format!("--web.listen-address={ip}:0"));
+        command.arg(format!("--web.listen-address={ip}:0")).args(arguments);
         let program = Program::start(&mut command);
         let address = listening_address(&program);
         Self { _program: program, address }
