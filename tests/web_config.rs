@@ -5,8 +5,9 @@
 
 mod support;
 
+#[cfg(feature = "tls")]
+use std::fs;
 use std::{
-    fs,
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::Path,
     process::Command,
@@ -22,12 +23,13 @@ use support::{
     pods::{Pod, Then},
     poll,
     program::Signal,
-    prometheus::{NodeExporter, Prometheus, Release},
+    prometheus::{Prometheus, Release},
     psystrike::{Psystrike, run},
     require_programs,
     scrapes::{PAGE, echo, with_length},
-    tls::make_certificate,
 };
+#[cfg(feature = "tls")]
+use support::{prometheus::NodeExporter, tls::make_certificate};
 
 /// Of the password `pass!`, with the cost that Prometheus's documentation advises, and with the least.
 const SLOW_HASH: &str = "$2y$10$If6bvum7DFjUnE9p2uDeDuFYRfXYR0cQZGZbGKBniRkAOSoBjmZOK";
