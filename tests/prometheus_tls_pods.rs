@@ -165,7 +165,7 @@ fn refused(ways: &Ways, pods: &Pods) -> Vec<Job> {
         way("elsewhere", &ways.verify, "elsewhere", WRONG_NAME),
         way("other-name", &ways.named, "good", WRONG_NAME),
         way("stranger", &ways.verify, "stranger", UNKNOWN_ISSUER),
-        way("none", &ways.none, "good", UNKNOWN_ISSUER),
+        way("none", &ways.none, "good", NO_CA),
         way(
             "self-signed",
             &ways.verify,
@@ -186,6 +186,8 @@ fn refused(ways: &Ways, pods: &Pods) -> Vec<Job> {
 
 const WRONG_NAME: &str = "502 pod's certificate is not trusted: not valid for this name";
 const UNKNOWN_ISSUER: &str = "502 pod's certificate is not trusted: unknown issuer";
+const NO_CA: &str = "502 pod's certificate is not trusted: no CA for pods is configured; set --pod-tls-ca or \
+                     --pod-tls-skip-verify";
 
 /// Jobs in which the scheme towards psystrike is the pod's, as in relabelling with `prometheus.io/scheme`.
 fn by_scheme(ways: &Ways, pods: &Pods, ca: &str) -> Vec<Job> {

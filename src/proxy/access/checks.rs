@@ -11,8 +11,9 @@ use super::{
 pub const QUEUE_MAX: usize = 64;
 /// Maximum number of them from one address, so that no client fills the queue alone.
 pub const OF_ADDRESS_MAX: usize = 8;
-/// Maximum number of clients that wait for the check of one password.
-pub const WAITERS_MAX: usize = 256;
+/// Maximum number of clients that wait for the check of one password: more than a Prometheus with 10,000 targets opens
+/// in a second.
+pub const WAITERS_MAX: usize = 1024;
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
