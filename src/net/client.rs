@@ -90,12 +90,12 @@ impl<S: Transport> Client<S> {
     pub(super) fn is_bulk(&self) -> bool {
         let to_pod = self.to_pod.as_ref().map_or(0, |outbox| outbox.sent_bytes);
         let is_long = self.outbox.sent_bytes.max(to_pod) >= BULK_BYTES;
-        is_long || self.stream.channel().may_shake_hands() || self.shakes_hands_with_pod()
+        is_long || self.stream.channel().may_be_handshaking() || self.is_handshaking_with_pod()
     }
 
     /// Returns whether a TLS handshake with its pod is in progress.
     #[inline]
-    pub(super) fn shakes_hands_with_pod(&self) -> bool {
+    pub(super) fn is_handshaking_with_pod(&self) -> bool {
         self.uses_tls_to_pod && self.session.wants() == Wants::Connection
     }
 

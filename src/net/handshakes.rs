@@ -1,4 +1,4 @@
-//! Which clients are in a TLS handshake, in the order in which they began.
+//! Which clients are in a TLS handshake, in the order in which they reached its stage.
 //!
 //! Owns the limit of how many may be. Never touches a connection.
 

@@ -97,7 +97,7 @@ impl<S: Transport> Channel<S> {
 
     /// Returns whether the next bytes may belong to a handshake.
     #[inline]
-    pub fn may_shake_hands(&self) -> bool {
+    pub fn may_be_handshaking(&self) -> bool {
         match &self.layer {
             Layer::Plain => false,
             Layer::Unknown(_) => true,
@@ -129,7 +129,7 @@ impl<S: Transport> Channel<S> {
         }
     }
 
-    /// Looks at a client's first byte, if that is to be known and has arrived: without TLS, its request is not to wait
+    /// Looks at a client's first byte, if it is not known yet and has arrived: without TLS, its request must not wait
     /// for the handshakes of others.
     #[inline]
     pub fn look(&mut self) {
@@ -138,7 +138,7 @@ impl<S: Transport> Channel<S> {
         }
     }
 
-    /// TLS begins with a read, so that no more handshakes than may be hold memory.
+    /// TLS begins at the first read, so that clients that wait for it hold no memory of TLS.
     #[cold]
     fn look_for_plain(&mut self) {
         let mut first = [HANDSHAKE];
@@ -147,7 +147,7 @@ impl<S: Transport> Channel<S> {
         }
     }
 
-    /// Looks at a client's first byte, if that is to be known.
+    /// Looks at a client's first byte, if it is not known yet.
     #[inline]
     fn choose(&mut self) -> io::Result<()> {
         if let Layer::Unknown(_) = self.layer { self.sniff() } else { Ok(()) }

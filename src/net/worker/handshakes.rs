@@ -34,8 +34,8 @@ impl<N: Network> Worker<N> {
     pub(super) fn handshake_of(&self, key: Key) -> Option<Handshake> {
         let client = self.clients.get(key)?;
         let channel = client.stream.channel();
-        let of_pod = client.shakes_hands_with_pod().then_some(Handshake::Answered);
-        of_pod.or_else(|| channel.may_shake_hands().then(|| channel.handshake()))
+        let of_pod = client.is_handshaking_with_pod().then_some(Handshake::Answered);
+        of_pod.or_else(|| channel.may_be_handshaking().then(|| channel.handshake()))
     }
 
     /// Returns how many bytes of a turn the last run of a client counts for because of its handshake.
@@ -44,7 +44,7 @@ impl<N: Network> Worker<N> {
         let after = self.handshake_of(key);
         match before {
             None => 0,
-            Some(_) if self.clients.get(key).is_some_and(Client::shakes_hands_with_pod) => HANDSHAKE_BYTES,
+            Some(_) if self.clients.get(key).is_some_and(Client::is_handshaking_with_pod) => HANDSHAKE_BYTES,
             Some(_) if after == before || after == Some(Handshake::Begun) => STALLED_BYTES,
             Some(_) => HANDSHAKE_BYTES,
         }

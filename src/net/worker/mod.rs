@@ -214,7 +214,7 @@ impl<N: Network> Worker<N> {
             self.turn_away_if_silent(key);
         }
         let Some(mut client) = self.clients.get_mut(key) else { return };
-        if client.stream.channel().may_shake_hands() || self.handshakes.is_any() {
+        if client.stream.channel().may_be_handshaking() || self.handshakes.is_any() {
             self.note_handshake(key);
             let Some(noted) = self.clients.get_mut(key) else { return };
             client = noted;

@@ -190,7 +190,7 @@ impl Engine {
     /// Appends the alert that rustls queued to `outgoing`.
     #[cold]
     fn fail(&mut self, error: &Error, outgoing: &mut Outgoing) -> TlsFault {
-        // What is queued comes before bytes are looked at, which must not be others than before.
+        // rustls returns what is queued before it looks at received bytes, and those must be the same as before.
         while self.state().wants_write() {
             let encoded = match &mut self.side {
                 Side::Server(server) => encode_queued(server, outgoing),

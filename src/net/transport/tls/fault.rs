@@ -37,7 +37,7 @@ pub(super) fn fault_of(error: &Error) -> TlsFault {
 
 fn of_certificate(error: &CertificateError) -> TlsFault {
     match error {
-        // A CA that was made anew has the subject of the old one, and another key: its signature is found to be bad.
+        // A CA that was created again has the subject of the old one and another key: its signature seems to be bad.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => TlsFault::UnknownIssuer,
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsFault::Expired,
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => TlsFault::NotYetValid,
