@@ -243,6 +243,8 @@ fn an_open_port_is_warned_about() {
         if !psystrike.address().is_ipv6() {
             let page = Client::connect(SocketAddr::from(([127, 0, 0, 1], port))).get("/metrics").text();
             assert!(page.contains(&format!("\npsystrike_authentication_enabled {enabled}\n")), "{page}");
+            let unrestricted = u8::from(is_warned);
+            assert!(page.contains(&format!("\npsystrike_access_unrestricted {unrestricted}\n")), "{page}");
         }
         psystrike.terminate(LIMIT);
         assert_eq!(psystrike.stderr().contains(WARNING), is_warned, "{arguments:?}");

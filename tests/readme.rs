@@ -33,7 +33,7 @@ fn every_metric_is_documented() {
     let reloads = vec![Arc::new(metrics::ReloadStatus::new("--auth-token-file"))];
     let certificates = vec![Arc::new(metrics::CertificateExpiry::new("--tls-cert"))];
     certificates[0].set(1_800_000_000);
-    let state = metrics::State { is_authenticated: false, reloads, certificates };
+    let state = metrics::State { is_authenticated: false, is_unrestricted: true, reloads, certificates };
     metrics::render(&mut page, &[&Counters::default()], fixed, &process, &state);
     let page = String::from_utf8(page).expect("the page is text");
     let names = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());

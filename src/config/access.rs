@@ -131,7 +131,7 @@ pub fn log_access(access: &Access, listens_beyond_loopback: bool) {
     let clients = if access.clients.is_any() { "any".to_owned() } else { joined(access.clients.ranges()) };
     let authentication = if access.is_authenticated() { "required" } else { "off" };
     info!(clients:%, authentication; "allowed clients");
-    if listens_beyond_loopback && access.clients.is_any() && !access.is_authenticated() {
+    if listens_beyond_loopback && access.is_unrestricted() {
         let [file, ca, clients] =
             [Opt::AuthTokenFile, Opt::TlsClientCa, Opt::AllowClients].map(|option| option.name());
         let or_ca = if cfg!(feature = "tls") { format!(", {ca}") } else { String::new() };

@@ -350,6 +350,7 @@ impl ServerStatus for Shared {
     fn state(&self) -> State {
         State {
             is_authenticated: self.settings().access.is_authenticated(),
+            is_unrestricted: self.listens_beyond_loopback() && self.settings().access.is_unrestricted(),
             reloads: self.reloads.get().cloned().unwrap_or_default(),
             certificates: self.certificates.get().cloned().unwrap_or_default(),
         }

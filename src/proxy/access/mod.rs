@@ -88,6 +88,11 @@ impl Access {
         self.tokens.is_some() || self.users.is_some() || self.client_certificates
     }
 
+    /// Returns whether any client that connects can scrape.
+    pub fn is_unrestricted(&self) -> bool {
+        self.clients.is_any() && !self.is_authenticated()
+    }
+
     /// Returns whether requests over plain HTTP are refused, except probes. Without secrets, certificates are the only
     /// credentials, and plain HTTP has none.
     pub fn is_encrypted_only(&self) -> bool {

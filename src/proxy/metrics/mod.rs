@@ -32,7 +32,7 @@ mod tests {
         let reloads = vec![Arc::new(ReloadStatus::new("--file"))];
         let certificates = vec![Arc::new(CertificateExpiry::new("--certificate"))];
         certificates[0].set(1_800_000_000);
-        let state = State { is_authenticated: true, reloads, certificates };
+        let state = State { is_authenticated: true, is_unrestricted: false, reloads, certificates };
         render(&mut out, workers, BUILD_INFO, process, &state);
         String::from_utf8(out).unwrap()
     }
@@ -90,6 +90,7 @@ mod tests {
             "psystrike_scrape_duration_seconds_sum 249.531",
             "psystrike_pod_first_byte_seconds_count 3",
             "psystrike_authentication_enabled 1",
+            "psystrike_access_unrestricted 0",
             "psystrike_config_last_reload_successful{option=\"--file\"} 0",
             "psystrike_config_last_reload_success_timestamp_seconds{option=\"--file\"} 0",
             "psystrike_client_connections_refused_total 0",

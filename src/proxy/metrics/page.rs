@@ -67,6 +67,8 @@ pub struct BuildInfo {
 pub struct State {
     /// Whether scrapes need credentials.
     pub is_authenticated: bool,
+    /// Whether any client on the network can scrape.
+    pub is_unrestricted: bool,
     /// The files that are read again when they change.
     pub reloads: Vec<Arc<ReloadStatus>>,
     /// The certificates in use for TLS.
@@ -319,6 +321,11 @@ impl Text<'_> {
             "psystrike_authentication_enabled",
             "Whether scrapes need credentials.",
             u8::from(state.is_authenticated),
+        );
+        self.single(
+            "psystrike_access_unrestricted",
+            "Whether any client on the network can scrape: without credentials, from any address.",
+            u8::from(state.is_unrestricted),
         );
         const EXPIRY: &str = "psystrike_tls_certificate_expiry_timestamp_seconds";
         let in_use = |certificate: &&Arc<CertificateExpiry>| certificate.at() > 0;
