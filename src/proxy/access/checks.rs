@@ -1,6 +1,12 @@
 //! The queue of passwords to be checked, and the clients that wait for each.
 //!
 //! Owns the limits of the queue and the order of the checks. Never checks a password.
+//!
+//! A check takes a tenth of a second and more, and everyone can request them. So addresses take turns: next is the one
+//! whose last check began longest ago, or that had none. A client with a right password then waits for one check of
+//! each other address at most, however many these have queued.
+
+use std::collections::VecDeque;
 
 use super::{
     attempts::address_key,
@@ -8,12 +14,14 @@ use super::{
 };
 
 /// Maximum number of passwords that wait for a check.
-pub const QUEUE_MAX: usize = 64;
-/// Maximum number of them from one address, so that no client fills the queue alone.
+pub const QUEUE_MAX: usize = 512;
+/// Maximum number of them from one address, so that 64 addresses are needed to fill the queue.
 pub const OF_ADDRESS_MAX: usize = 8;
 /// Maximum number of clients that wait for the check of one password: more than a Prometheus with 10,000 targets opens
 /// in a second.
 pub const WAITERS_MAX: usize = 1024;
+/// How many addresses have their last turn remembered.
+const SERVED_MAX: usize = 256;
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,18 +47,24 @@ pub enum Asked {
 
 /// Queued checks and the one in progress, each with its waiters, identified by a `W`.
 #[derive(Debug)]
-pub struct Checks<W>(Vec<Check<W>>);
+pub struct Checks<W> {
+    checks: Vec<Check<W>>,
+    /// The addresses that had a turn, the last one at the end.
+    served: VecDeque<u128>,
+}
 
 #[derive(Debug)]
 struct Check<W> {
     login: Login,
+    /// What counts of the address that it came from.
+    from: u128,
     waiters: Vec<W>,
     has_begun: bool,
 }
 
 impl<W> Default for Checks<W> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self { checks: Vec::new(), served: VecDeque::new() }
     }
 }
 
@@ -65,37 +79,46 @@ impl<W: PartialEq> Checks<W> {
             return Asked::Shared;
         }
         let from = address_key(login.address());
-        let of_address = self.0.iter().filter(|check| address_key(check.login.address()) == from).count();
-        if self.0.len() >= QUEUE_MAX || of_address >= OF_ADDRESS_MAX {
+        let of_address = self.checks.iter().filter(|check| check.from == from).count();
+        if self.checks.len() >= QUEUE_MAX || of_address >= OF_ADDRESS_MAX {
             return Asked::Full;
         }
-        self.0.push(Check { login: login.copy(), waiters: vec![waiter], has_begun: false });
+        self.checks.push(Check { login: login.copy(), from, waiters: vec![waiter], has_begun: false });
         Asked::Queued
     }
 
-    /// Removes a waiter. A check without waiters is removed too, unless it is in progress.
+    /// Removes a waiter. Its check is made nevertheless: if the queue is longer than the client's time limit, the
+    /// result is known when the client comes again.
     pub fn cancel(&mut self, id: LoginId, waiter: &W) {
         if let Some(check) = self.get_mut(id) {
             check.waiters.retain(|known| known != waiter);
-            self.0.retain(|check| check.has_begun || !check.waiters.is_empty());
         }
     }
 
     fn get_mut(&mut self, id: LoginId) -> Option<&mut Check<W>> {
-        self.0.iter_mut().find(|check| check.login.id() == id)
+        self.checks.iter_mut().find(|check| check.login.id() == id)
     }
 
     /// Takes the next password to check. [`finish`](Self::finish) has to follow.
     pub fn begin_next(&mut self) -> Option<Login> {
-        let next = self.0.iter_mut().find(|check| !check.has_begun)?;
+        let served = &self.served;
+        let turn = |from| served.iter().position(|&known| known == from).map_or(0, |at| at + 1);
+        let waiting = self.checks.iter_mut().filter(|check| !check.has_begun);
+        let next = waiting.min_by_key(|check| turn(check.from))?; // the first one of an address
         next.has_begun = true;
-        Some(next.login.copy())
+        let (login, from) = (next.login.copy(), next.from);
+        self.served.retain(|&known| known != from);
+        if self.served.len() >= SERVED_MAX {
+            self.served.pop_front();
+        }
+        self.served.push_back(from);
+        Some(login)
     }
 
     /// Removes a check that is done, and returns its waiters.
     pub fn finish(&mut self, id: LoginId) -> Vec<W> {
-        let at = self.0.iter().position(|check| check.login.id() == id);
-        at.map(|at| self.0.remove(at).waiters).unwrap_or_default()
+        let at = self.checks.iter().position(|check| check.login.id() == id);
+        at.map(|at| self.checks.remove(at).waiters).unwrap_or_default()
     }
 }
 
@@ -141,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_check_is_not_made_unless_others_wait_or_it_is_in_progress() {
+    fn a_check_is_made_although_its_waiters_have_left() {
         let mut checks = Checks::default();
         for (number, waiter) in [(1, 'a'), (2, 'b'), (2, 'c'), (3, 'd')] {
             checks.ask(&login(number, 1), waiter);
@@ -151,9 +174,68 @@ mod tests {
             checks.cancel(login(number, 1).id(), &waiter);
         }
         assert_eq!(checks.finish(first.id()), []);
-        let second = checks.begin_next().expect("another one waits");
-        assert_eq!((second.id(), checks.begin_next().is_none()), (login(2, 1).id(), true));
-        assert_eq!(checks.finish(second.id()), ['c']);
+        for (number, waiters) in [(2, &['c'][..]), (3, &[])] {
+            let next = checks.begin_next().expect("a check");
+            assert_eq!((next.id(), checks.finish(next.id())), (login(number, 1).id(), waiters.to_vec()));
+        }
+        assert!(checks.begin_next().is_none());
+    }
+
+    /// Makes the next check, and returns its number.
+    fn check_next(checks: &mut Checks<char>) -> Option<usize> {
+        let next = checks.begin_next()?.id();
+        checks.finish(next);
+        (0..10_000).find(|&number| login(number, 0).id() == next)
+    }
+
+    #[test]
+    fn addresses_take_turns() {
+        let mut checks = Checks::default();
+        for (number, address) in [(10, 1), (11, 1), (12, 1), (20, 2), (21, 2), (30, 3)] {
+            checks.ask(&login(number, address), 'a');
+        }
+        let order: Vec<_> = (0..4).filter_map(|_| check_next(&mut checks)).collect();
+        assert_eq!(order, [10, 20, 30, 11]);
+        checks.ask(&login(31, 3), 'a');
+        checks.ask(&login(40, 4), 'a');
+        let order: Vec<_> = std::iter::from_fn(|| check_next(&mut checks)).collect();
+        assert_eq!(order, [40, 21, 31, 12], "a new one first, then the one that had its turn longest ago");
+    }
+
+    #[test]
+    fn as_many_addresses_as_fill_the_queue_delay_another_by_one_check_each() {
+        let mut checks = Checks::default();
+        let attackers = 1..(QUEUE_MAX / OF_ADDRESS_MAX) as u32;
+        let fill = |checks: &mut Checks<char>, round: usize| {
+            for attacker in attackers.clone() {
+                for number in 0..OF_ADDRESS_MAX {
+                    checks.ask(&login(1000 * round + 10 * attacker as usize + number, attacker), 'a');
+                }
+            }
+        };
+        fill(&mut checks, 1);
+        assert_eq!(checks.ask(&login(1, 1000), 'b'), Asked::Queued);
+        let made = (0..).find(|&round| {
+            let next = check_next(&mut checks);
+            fill(&mut checks, 2 + round);
+            next == Some(1)
+        });
+        assert!(made <= Some(attackers.len()), "{made:?}");
+    }
+
+    #[test]
+    fn the_turns_of_some_addresses_are_remembered() {
+        let mut checks = Checks::default();
+        for address in 0..=SERVED_MAX as u32 {
+            checks.ask(&login(1, address), 'a');
+            check_next(&mut checks);
+        }
+        assert_eq!(checks.served.len(), SERVED_MAX);
+        for (number, address) in [(3, SERVED_MAX as u32), (2, 1), (1, 0)] {
+            checks.ask(&login(number, address), 'a');
+        }
+        let order: Vec<_> = std::iter::from_fn(|| check_next(&mut checks)).collect();
+        assert_eq!(order, [1, 2, 3], "the first one counts as new");
     }
 
     #[test]
@@ -162,16 +244,16 @@ mod tests {
         for number in 0..OF_ADDRESS_MAX {
             assert_eq!(checks.ask(&login(number, 1), 'a'), Asked::Queued);
         }
-        assert_eq!(checks.ask(&login(100, 1), 'a'), Asked::Full);
+        assert_eq!(checks.ask(&login(1000, 1), 'a'), Asked::Full);
         assert_eq!(checks.ask(&login(0, 1), 'b'), Asked::Shared);
         for number in OF_ADDRESS_MAX..QUEUE_MAX {
             assert_eq!(checks.ask(&login(number, number as u32 + 1), 'a'), Asked::Queued);
         }
-        assert_eq!(checks.ask(&login(100, 100), 'a'), Asked::Full);
+        assert_eq!(checks.ask(&login(1000, 1000), 'a'), Asked::Full);
         let first = checks.begin_next().expect("a check");
-        assert_eq!(checks.ask(&login(100, 100), 'a'), Asked::Full, "it is in progress");
+        assert_eq!(checks.ask(&login(1000, 1000), 'a'), Asked::Full, "it is in progress");
         checks.finish(first.id());
-        assert_eq!(checks.ask(&login(100, 100), 'a'), Asked::Queued);
+        assert_eq!(checks.ask(&login(1000, 1000), 'a'), Asked::Queued);
     }
 
     #[test]
