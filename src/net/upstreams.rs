@@ -51,7 +51,7 @@ pub struct Upstream<S> {
     /// The beginning of a response's head.
     pub(super) input: Box<[u8]>,
     pub(super) read_mode: ReadMode,
-    /// Whether bytes came after the end of a response: it cannot be reused.
+    /// Whether bytes came after the end of a response, or before the first request: it cannot be reused.
     pub(super) has_surplus: bool,
     /// Whether it leads to this process. That is checked only when a connection is opened, so it is not pooled.
     pub(super) is_to_itself: bool,
@@ -75,12 +75,18 @@ impl<S: Transport> Upstream<S> {
 }
 
 impl<S: Transport> Upstream<S> {
-    /// Returns whether a readable pooled connection has nothing for us after all: over TLS, what arrived may be a
-    /// session ticket (RFC 8446 section 4.6.1).
+    /// Notes that it is established. A response that arrives before any request would move all later ones by one.
+    pub(super) fn on_connected(&mut self) {
+        if self.stream.channel().tls().is_some() {
+            self.stream.add_ready(Ready::READ); // what a handshake has read brings no event
+        }
+        self.has_surplus |= !self.is_at_rest();
+    }
+
+    /// Returns whether it has nothing for us. If a read may find something, only a peek shows whether it does: over
+    /// TLS, what arrived may be a session ticket (RFC 8446 section 4.6.1).
     fn is_at_rest(&mut self) -> bool {
-        let channel = self.stream.channel();
-        channel.tls().is_some()
-            && matches!(self.stream.peek(&mut [0]), Ok(Received::NotReady))
+        matches!(self.stream.peek(&mut [0]), Ok(Received::NotReady))
             && self.stream.channel().held_bytes() == 0
     }
 }
@@ -160,11 +166,7 @@ impl<S: Transport> Upstreams<S> {
         upstream.client = None;
         upstream.read_mode = read_mode;
         let peer = upstream.peer;
-        // If a read may find more, only a peek shows whether something is there after the response.
-        let rested = !upstream.has_surplus
-            && !upstream.is_to_itself
-            && matches!(upstream.stream.peek(&mut [0]), Ok(Received::NotReady))
-            && upstream.stream.channel().held_bytes() == 0;
+        let rested = !upstream.has_surplus && !upstream.is_to_itself && upstream.is_at_rest();
         // Only once, when first pooled: a new connection may take as long as its scrape's time limit.
         if rested && !mem::replace(&mut upstream.is_watched, true) {
             upstream.stream.channel().watch();
@@ -204,7 +206,8 @@ impl<S: Transport> Upstreams<S> {
         let upstream = self.slots.get_mut(key)?;
         upstream.stream.add_ready(ready);
         let client = upstream.client;
-        if client.is_none() && ready.has(Ready::READ) && !upstream.is_at_rest() {
+        let has_tls = upstream.stream.channel().tls().is_some();
+        if client.is_none() && ready.has(Ready::READ) && !(has_tls && upstream.is_at_rest()) {
             self.close_pooled(key.slot(), counters);
         }
         client
@@ -272,6 +275,7 @@ mod tests {
             (FakeNetwork::default(), Counters::default(), upstreams(8));
         let key = upstreams.open(&mut network, pod(1), client(), &counters).expect("opened");
         assert_eq!(counted(&counters), [1, 1, 0, 0]);
+        upstreams.get_mut(key).expect("the upstream exists").on_connected();
         upstreams.pool(key, ReadMode::Head, at(1), &counters);
         assert_eq!(network.opened[0].1.0.borrow().calls, ["watch"], "watched when pooled, and not before");
         assert_eq!(counted(&counters), [1, 0, 1, 0]);
@@ -292,8 +296,14 @@ mod tests {
     #[test]
     fn a_connection_with_unread_bytes_or_an_end_is_not_pooled() {
         type Spoil = fn(&mut Upstream<Fake>, &Fake);
-        let spoils: [(&str, Spoil); 3] = [
+        let spoils: [(&str, Spoil); 4] = [
             ("bytes stayed in the pipe", |upstream, _| upstream.has_surplus = true),
+            ("a response came before the request", |upstream, fake| {
+                fake.0.borrow_mut().incoming.push_back(b'x');
+                upstream.stream.add_ready(Ready::READ);
+                upstream.on_connected();
+                assert!(matches!(upstream.stream.read(&mut [0; 8]), Ok(Received::Bytes(1))));
+            }),
             ("bytes can be read", |upstream, fake| {
                 fake.0.borrow_mut().incoming.push_back(b'x');
                 upstream.stream.add_ready(Ready::READ);

@@ -423,6 +423,10 @@ mod tests {
             let key = bench.client.upstream.expect("the upstream exists");
             let upstream = bench.upstreams.get_mut(key).expect("the upstream exists");
             upstream.read_mode = ReadMode::Head; // all of it enters the pipe at once
+            assert_eq!(bench.run(1), Action::Yield, "connected");
+            let upstream = bench.upstreams.get_mut(key).expect("the upstream exists");
+            assert!(upstream.has_surplus, "the pod responds before it is asked");
+            upstream.has_surplus = false;
             assert_eq!(bench.run(16), ACT);
             assert!(bench.fake.0.borrow().written == response);
             assert!(pod.0.borrow().incoming.is_empty());

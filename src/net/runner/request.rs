@@ -64,9 +64,7 @@ impl<N: Network> Runner<'_, N> {
         }
         match upstream.stream.channel_mut().connected() {
             Ok(true) => {
-                // A handshake may have read what came after it.
-                let has_tls = upstream.stream.channel().tls().is_some();
-                upstream.stream.add_ready(if has_tls { Ready::READ } else { Ready::NONE });
+                upstream.on_connected();
                 self.step(Event::Connected { reused: false })
             }
             Ok(false) => {
