@@ -66,6 +66,10 @@ faults! {
     Timeout "timeout" false "handshake not complete in time";
     /// Too many handshakes were in progress, and this one began first, or there were too many clients.
     TooMany "too_many" false "too many handshakes or clients";
+    /// The buffers were full, and this client had held buffered bytes longest.
+    BuffersFull "buffers_full" false "buffer limit reached; this client held buffers longest";
+    /// psystrike shuts down.
+    Shutdown "shutdown" false "psystrike is shutting down";
     /// The peer broke the protocol, or a record was modified.
     Protocol "protocol" false "protocol error";
     /// The peer sent another alert.

@@ -63,6 +63,16 @@ impl TlsClient {
         self.0.flush()
     }
 
+    /// Returns the records that these bytes are sent in, without sending them.
+    pub fn encrypt(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut records = Vec::new();
+        self.0.conn.writer().write_all(bytes).expect("room for records");
+        while self.0.conn.wants_write() {
+            self.0.conn.write_tls(&mut records).expect("written");
+        }
+        records
+    }
+
     /// Announces the end of this side, and leaves the socket open.
     pub fn close_notify(&mut self) -> io::Result<()> {
         self.0.conn.send_close_notify();

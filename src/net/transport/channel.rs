@@ -122,8 +122,10 @@ impl<S: Transport> Channel<S> {
         self.tls().and_then(TlsLayer::fault)
     }
 
-    /// Gives up TLS for this reason.
+    /// Gives up TLS for this reason, if the peer has begun it and it has not failed before.
+    #[cold]
     pub fn fail(&mut self, fault: TlsFault) {
+        let _ = self.choose(); // if no byte has arrived, there is no TLS to give up
         if let Layer::Tls(tls) = &mut self.layer {
             tls.fail(fault);
         }

@@ -23,6 +23,7 @@ use crate::{
         session::Session,
         timers::Timer,
         timestamp::Timestamp,
+        tls_fault::TlsFault,
         tunnel::Tunnel,
     },
 };
@@ -348,6 +349,9 @@ impl<N: Network> Worker<N> {
             }
             match client.silent_since.map(|since| since + SILENCE).filter(|&until| self.tools.now < until) {
                 Some(until) => self.timers.arm(key, Timer::Silence, &mut client.timers, until),
+                None if client.session.idles() && client.stream.channel().may_be_handshaking() => {
+                    self.end_handshake(key, TlsFault::Shutdown);
+                }
                 None if client.session.idles() => {
                     let client_stalled = client.stream.channel().has_undelivered();
                     self.step(key, Event::CloseIfIdle { client_stalled });

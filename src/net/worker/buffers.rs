@@ -8,7 +8,7 @@ use std::mem;
 use super::Worker;
 use crate::{
     net::{client::Client, network::Network, runner::held_bytes, slots::Key},
-    proxy::events::Event,
+    proxy::{events::Event, tls_fault::TlsFault},
 };
 
 impl<N: Network> Worker<N> {
@@ -38,7 +38,7 @@ impl<N: Network> Worker<N> {
         }
         self.counters().buffered_bytes.set(self.tools.budget.held() as u64);
         if is_too_much {
-            // One of psystrike's own pages, which are rendered without checking the budget.
+            // A page of psystrike or a record of TLS: they are rendered and read without checking the budget.
             self.end_for_room(key, scratch);
         }
     }
@@ -105,6 +105,9 @@ impl<N: Network> Worker<N> {
     /// Ends a session to free the bytes it holds.
     fn end_for_room(&mut self, key: Key, scratch: &mut [u8]) {
         let Some(client) = self.clients.get_mut(key) else { return };
+        if client.stream.channel().may_be_handshaking() {
+            return self.end_handshake(key, TlsFault::BuffersFull);
+        }
         let client_stalled = client.is_stalled();
         client.input = Box::default();
         client.input_is_new = false;

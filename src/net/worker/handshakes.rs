@@ -57,14 +57,15 @@ impl<N: Network> Worker<N> {
         let waits = |slot| clients.key_at(slot).and_then(|key| clients.get(key)).is_some_and(|it| !it.queued);
         let surplus = self.handshakes.surplus(waits);
         if let Some(key) = surplus.and_then(|slot| self.clients.key_at(slot)) {
-            self.end_handshake(key);
+            self.end_handshake(key, TlsFault::TooMany);
         }
     }
 
+    /// Ends the handshake of a client, which cannot read a response yet, and closes its connection.
     #[cold]
-    fn end_handshake(&mut self, key: Key) {
+    pub(super) fn end_handshake(&mut self, key: Key, fault: TlsFault) {
         if let Some(client) = self.clients.get_mut(key) {
-            client.stream.channel_mut().fail(TlsFault::TooMany);
+            client.stream.channel_mut().fail(fault);
         }
         self.step(key, Event::ClientGone);
     }

@@ -101,7 +101,8 @@ impl Exchange {
             Self::Authenticating { held, .. } => {
                 Self::Awaiting(held.transaction).free_buffers(client_stalled, ctx, out)
             }
-            Self::Reading(reading) if reading.begun() => {
+            // Something of a request has arrived, although it may not have been read, or not decrypted.
+            Self::Reading(_) => {
                 let transaction = Transaction::begin(ClientTerms::UNREAD, ctx);
                 transaction.fail(outcome.into(), Duration::ZERO, ctx, out)
             }
@@ -132,7 +133,7 @@ impl Exchange {
                     transaction.broken(outcome.into(), ctx, out)
                 }
             }
-            Self::Reading(_) | Self::Lingering(_) | Self::Tunnel(_) | Self::Closed => Self::close(out),
+            Self::Lingering(_) | Self::Tunnel(_) | Self::Closed => Self::close(out),
         }
     }
 }

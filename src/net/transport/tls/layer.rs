@@ -127,9 +127,9 @@ impl TlsLayer {
         self.fault.is_some()
     }
 
-    /// Gives up for this reason.
+    /// Gives up for this reason, unless TLS failed before.
     pub fn fail(&mut self, fault: TlsFault) {
-        self.fault = Some(fault);
+        self.fault.get_or_insert(fault);
     }
 
     /// Returns the memory that the waiting bytes hold.
