@@ -90,6 +90,32 @@ fn every_form_of_a_secret_is_accepted_and_taken_off() {
 }
 
 #[test]
+fn a_secret_reaches_no_pod_in_whatever_scheme_it_is_sent() {
+    let credentials = format!("Proxy-Authorization: Bearer {SECRET}\r\n");
+    let unpadded = basic("ab", SECRET);
+    assert!(unpadded.ends_with('='), "{unpadded}");
+    for value in [
+        SECRET,
+        OLD_SECRET,
+        &format!("Token {SECRET}"),
+        &format!("ApiKey \t {OLD_SECRET}"),
+        unpadded.trim_end_matches('='),
+    ] {
+        let authorization = format!("Authorization: {value}\r\n");
+        scrapes(&mut talk(value), PODS, &format!("{credentials}{authorization}"), "");
+        // A client with a certificate needs no other credentials.
+        let mut proven = talk(value);
+        proven.facts.has_proven_itself = true;
+        scrapes(&mut proven, PODS, &authorization, "");
+    }
+    // What only contains a secret is not recognized.
+    for value in [format!("Token token={SECRET}"), format!("Bearer pod, Bearer {SECRET}")] {
+        let left = format!("Authorization: {value}\r\n");
+        scrapes(&mut talk(&value), PODS, &format!("{credentials}{left}"), &left);
+    }
+}
+
+#[test]
 fn a_tunnel_needs_a_secret_too() {
     let connect = |fields: &str| format!("CONNECT 10.1.2.3:8080 HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
     for name in ["Proxy-Authorization", "Authorization"] {

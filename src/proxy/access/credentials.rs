@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use base64ct::{Base64, Encoding};
+use base64ct::{Base64Unpadded, Encoding};
 
 use super::tokens::SECRET_BYTES_MAX;
 
@@ -32,16 +32,16 @@ impl<'b> Credentials<'b> {
     /// # Errors
     /// The fault. It has no part of the value.
     pub fn parse(value: &'b [u8], buffer: &'b mut [u8; DECODED_BYTES_MAX]) -> Result<Self, &'static str> {
-        let end = value.iter().position(|&byte| byte == b' ').unwrap_or(value.len());
-        let (scheme, rest) = value.split_at(end);
-        let rest = rest.trim_ascii();
+        let (scheme, rest) = split_scheme(value);
         if scheme.eq_ignore_ascii_case(b"Bearer") {
             return if rest.is_empty() { Err("no token after Bearer") } else { Ok(Self::Bearer(rest)) };
         }
         if !scheme.eq_ignore_ascii_case(b"Basic") {
             return Err("neither Bearer nor Basic");
         }
-        let decoded = Base64::decode(rest, buffer).map_err(|_| "malformed Basic credentials")?;
+        let digits = rest.iter().rposition(|&byte| byte != b'=').map_or(0, |last| last + 1);
+        let decoded =
+            Base64Unpadded::decode(&rest[..digits], buffer).map_err(|_| "malformed Basic credentials")?;
         // RFC 7617 section 2: a user name has no colon, a password may have some.
         let colon = decoded.iter().position(|&byte| byte == b':').ok_or("malformed Basic credentials")?;
         Ok(Self::Basic { user: &decoded[..colon], password: &decoded[colon + 1..] })
@@ -53,6 +53,13 @@ impl<'b> Credentials<'b> {
             Self::Bearer(secret) | Self::Basic { password: secret, .. } => secret,
         }
     }
+}
+
+/// Splits the value of a header into the name of the scheme and what follows it.
+pub fn split_scheme(value: &[u8]) -> (&[u8], &[u8]) {
+    let end = value.iter().position(|&byte| byte == b' ').unwrap_or(value.len());
+    let (scheme, rest) = value.split_at(end);
+    (scheme, rest.trim_ascii())
 }
 
 impl fmt::Debug for Credentials<'_> {
@@ -84,11 +91,11 @@ mod tests {
             ("Basic dTpw", Ok((b"u", b"p"))),
             ("basic  dTpw", Ok((b"u", b"p"))),
             ("Basic dTpwOnE=", Ok((b"u", b"p:q"))),
+            ("Basic dTpwOnE", Ok((b"u", b"p:q"))),
             ("Basic OnA=", Ok((b"", b"p"))),
             ("Basic dTo=", Ok((b"u", b""))),
             ("Basic Og==", Ok((b"", b""))),
             ("Basic dXA=", MALFORMED),     // no colon
-            ("Basic dTpwOnE", MALFORMED),  // no padding
             ("Basic dTpwOnF=", MALFORMED), // bits behind the last byte
             ("Basic dTpw dTpw", MALFORMED),
             ("Basic -_-_", MALFORMED), // of another alphabet

@@ -28,7 +28,7 @@ use std::{net::IpAddr, sync::Arc};
 use self::{
     attempts::Attempts,
     clients::ClientRanges,
-    credentials::{Credentials, DECODED_BYTES_MAX},
+    credentials::{Credentials, DECODED_BYTES_MAX, split_scheme},
     tokens::Tokens,
     users::{Login, LoginId, Users, Verdict},
 };
@@ -157,8 +157,10 @@ impl Access {
         }
         let is_accepted = |value| {
             let mut buffer = [0; DECODED_BYTES_MAX];
+            // A secret must not reach the pod without a scheme or in an unknown one either.
+            let bare = [value, split_scheme(value).1].map(Credentials::Bearer);
             let parsed = Credentials::parse(value, &mut buffer);
-            parsed.is_ok_and(|credentials| matches!(judge(credentials), Verdict::Right))
+            bare.into_iter().chain(parsed.ok()).any(|it| matches!(judge(it), Verdict::Right))
         };
         let is_used_up = head.fields.values(Name::Authorization).any(is_accepted);
         Ok(if is_used_up { Names::NONE.with(Name::Authorization) } else { Names::NONE })
