@@ -160,6 +160,26 @@ fn openssl_connects_with_the_versions_that_are_on() {
 }
 
 #[test]
+fn a_refused_renegotiation_is_not_called_a_lack_of_cipher_suites() {
+    if !require_programs(&["openssl"]) {
+        return;
+    }
+    let scratch = Scratch::new("tls-renegotiation");
+    let ca = Ca::new(&scratch, "ca");
+    let setup = Setup::new(&ca, &[]);
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-tls1_2", "-connect", &setup.psystrike.address().to_string()]);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("openssl starts");
+    let mut pipe = child.stdin.take().expect("a pipe");
+    pipe.write_all(b"R\n").expect("written"); // its command to renegotiate
+    let line = setup.psystrike.wait_for_line("TLS with a client failed");
+    drop(pipe);
+    child.wait().expect("it ends");
+    assert!(line.contains("alert from the peer"), "{line}");
+}
+
+#[test]
 fn openssl_proves_who_it_is() {
     if !require_programs(&["openssl"]) {
         return;

@@ -200,7 +200,11 @@ impl Engine {
                 break;
             }
         }
-        let fault = fault_of(error);
+        let fault = match fault_of(error) {
+            // A peer whose renegotiation was refused sends the same alert as one without a common cipher suite.
+            TlsFault::NothingInCommon if !self.is_handshaking() => TlsFault::Alert,
+            fault => fault,
+        };
         self.fault = Some(fault);
         fault
     }
