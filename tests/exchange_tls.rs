@@ -102,7 +102,7 @@ fn failures_of_tls_before_a_response_are_reported_with_their_reason() {
     for &fault in TlsFault::ALL {
         let (outcome, reason) = match fault.is_trust() {
             true => (Outcome::CertificateNotTrusted, "pod's certificate is not trusted"),
-            false => (Outcome::TlsHandshakeFailed, "TLS handshake with the pod failed"),
+            false => (Outcome::TlsFailed, "TLS connection to the pod failed"),
         };
         let expected = failure(502, &format!("{reason}: {}", fault.reason()), "10.1.2.3:8080");
         let (mut talk, _) = connecting();

@@ -185,7 +185,7 @@ fn every_outcome_of_class_pod_has_a_test() {
         Outcome::LookupsFull,
         // Tested in exchange_tls.rs.
         Outcome::CertificateNotTrusted,
-        Outcome::TlsHandshakeFailed,
+        Outcome::TlsFailed,
         Outcome::NoFileDescriptors,
         Outcome::BuffersFull,
         Outcome::ConnectionRefused,

@@ -177,10 +177,10 @@ fn refused(ways: &Ways, pods: &Pods) -> Vec<Job> {
             "no-certificate",
             &ways.verify,
             "required",
-            "502 TLS handshake with the pod failed: the peer refused or requires a certificate",
+            "502 TLS connection to the pod failed: the peer refused or requires a certificate",
         ),
-        way("old", &ways.skip, "old", "502 TLS handshake with the pod failed: no common TLS version"),
-        way("http", &ways.skip, "plain", "502 TLS handshake with the pod failed: not TLS"),
+        way("old", &ways.skip, "old", "502 TLS connection to the pod failed: no common TLS version"),
+        way("http", &ways.skip, "plain", "502 TLS connection to the pod failed: not TLS"),
     ]
 }
 
@@ -203,7 +203,7 @@ fn by_scheme(ways: &Ways, pods: &Pods, ca: &str) -> Vec<Job> {
         way("scheme-http", "", "", "plain", ""),
         way("scheme-http-over-https", &tls, "http:", "plain", ""),
         way("scheme-https-over-http", "", "https:", "good", ""),
-        way("scheme-https-to-http", &tls, "", "plain", "502 TLS handshake with the pod failed: not TLS"),
+        way("scheme-https-to-http", &tls, "", "plain", "502 TLS connection to the pod failed: not TLS"),
         way("scheme-http-to-https", "", "", "good", "HTTP status 400 Bad Request"), // of Go's net/http
     ]
 }

@@ -88,7 +88,7 @@ fn random_runs_deliver_each_pods_own_responses_or_visible_failures() {
             Outcome::HttpsRequired,
             Outcome::HttpsNotSupported,
             Outcome::CertificateNotTrusted,
-            Outcome::TlsHandshakeFailed,
+            Outcome::TlsFailed,
             Outcome::TooManyAuthenticationFailures,
             Outcome::PasswordChecksFull,
             Outcome::BadTarget,

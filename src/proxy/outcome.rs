@@ -150,7 +150,7 @@ outcomes! {
     /// The pod's certificate is not accepted.
     CertificateNotTrusted "certificate_not_trusted" Pod 502 "pod's certificate is not trusted";
     /// TLS with the pod failed for another reason, before its response began.
-    TlsHandshakeFailed "tls_handshake_failed" Pod 502 "TLS handshake with the pod failed";
+    TlsFailed "tls_failed" Pod 502 "TLS connection to the pod failed";
     /// The pod closed the connection before its response began.
     NoResponse "no_response" Pod 502 "pod closed the connection without a response";
     /// The pod closed the connection within its response's head.
@@ -272,8 +272,7 @@ impl Failure {
     /// Returns the failure for a connection on which TLS failed before a response began.
     #[cold]
     pub fn of_tls(fault: TlsFault) -> Self {
-        let outcome =
-            if fault.is_trust() { Outcome::CertificateNotTrusted } else { Outcome::TlsHandshakeFailed };
+        let outcome = if fault.is_trust() { Outcome::CertificateNotTrusted } else { Outcome::TlsFailed };
         Self { outcome, detail: Some(fault.reason()) }
     }
 
