@@ -42,34 +42,26 @@ pub(super) fn access<V: Fn(&str) -> Option<OsString>>(
     tls: &TlsOptions,
 ) -> Result<(Access, AccessFiles), UsageError> {
     let clients = ClientRanges::new(source.list(Opt::AllowClients, policy::parse_range)?);
-    let tokens = source.optional(Opt::AuthTokenFile, path)?;
-    let web = source.optional(Opt::WebConfigFile, path)?;
+    let tokens = source.path(Opt::AuthTokenFile)?;
+    let web = source.path(Opt::WebConfigFile)?;
     if web.is_some() && !cfg!(feature = "web-config") {
         return Err(UsageError("this psystrike is built without web configuration files".to_owned()));
     }
     if web.is_some() && tls.serves_clients() {
-        let (file, name) = (source.name(Opt::WebConfigFile), Opt::TlsCert.name());
-        return Err(UsageError(format!("{file} and {name} or --tls-self-signed exclude each other")));
+        return Err(source.excludes(Opt::WebConfigFile, &[Opt::TlsCert, Opt::TlsSelfSigned]));
     }
     let guards_pages = source.flag(Opt::AuthMetrics)?;
     if guards_pages && tokens.is_none() && web.is_none() && !tls.verifies_clients() {
-        let [flag, file, ca, web] =
-            [Opt::AuthMetrics, Opt::AuthTokenFile, Opt::TlsClientCa, Opt::WebConfigFile].map(Opt::name);
-        return Err(UsageError(format!("{flag} requires {file}, {ca} or {web}")));
+        let one_of = [Opt::AuthTokenFile, Opt::TlsClientCa, Opt::WebConfigFile];
+        return Err(source.requires(Opt::AuthMetrics, &one_of));
     }
     let encrypted_only = source.flag(Opt::TlsOnly)?;
     if encrypted_only && !tls.serves_clients() && web.is_none() {
-        let (name, certificate) = (source.name(Opt::TlsOnly), Opt::TlsCert.name());
-        return Err(UsageError(format!("{name} requires {certificate} or {}", Opt::TlsSelfSigned.name())));
+        return Err(source.requires(Opt::TlsOnly, &[Opt::TlsCert, Opt::TlsSelfSigned]));
     }
     let client_certificates = tls.verifies_clients();
     let access = Access { clients, guards_pages, encrypted_only, client_certificates, ..Access::default() };
     Ok((access, AccessFiles { tokens, web }))
-}
-
-#[cold]
-fn path(text: &str) -> Result<PathBuf, &'static str> {
-    Ok(PathBuf::from(text))
 }
 
 impl AccessFiles {

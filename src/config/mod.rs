@@ -200,10 +200,7 @@ fn connect_ports<V: Fn(&str) -> Option<OsString>>(
     let allowed = source.flag(Opt::AllowConnect)?;
     let ports = source.optional(Opt::ConnectPorts, Ports::from_str)?;
     match ports {
-        Some(_) if !allowed => {
-            let (ports, connect) = (source.name(Opt::ConnectPorts), Opt::AllowConnect.name());
-            Err(UsageError(format!("{ports} requires {connect}")))
-        }
+        Some(_) if !allowed => Err(source.requires(Opt::ConnectPorts, &[Opt::AllowConnect])),
         Some(ports) if !ports.overlap(allowed_ports) => {
             let (name, allowed) = (source.name(Opt::ConnectPorts), source.name(Opt::AllowPorts));
             Err(UsageError(format!("{name} {ports}: none of these ports is in {allowed} {allowed_ports}")))

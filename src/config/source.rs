@@ -2,7 +2,7 @@
 //!
 //! Owns usage errors. Knows no individual option, and applies none.
 
-use std::{ffi::OsString, fmt};
+use std::{convert::Infallible, ffi::OsString, fmt, path::PathBuf};
 
 use pico_args::Arguments;
 
@@ -144,6 +144,26 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
         Ok(self.arguments.contains(option.name()) || by_variable)
     }
 
+    /// Returns the path that is the value of an option, if it is given.
+    #[cold]
+    pub(super) fn path(&mut self, option: Opt) -> Result<Option<PathBuf>, UsageError> {
+        self.optional(option, |text| Ok::<_, Infallible>(text.into()))
+    }
+
+    /// Returns the error that an option needs one of others.
+    #[cold]
+    pub(super) fn requires(&self, option: Opt, one_of: &[Opt]) -> UsageError {
+        let names: Vec<String> = one_of.iter().map(|option| option.name().to_owned()).collect();
+        UsageError(format!("{} requires {}", self.name(option), alternatives(&names)))
+    }
+
+    /// Returns the error that an option cannot be combined with any of others.
+    #[cold]
+    pub(super) fn excludes(&self, option: Opt, others: &[Opt]) -> UsageError {
+        let names: Vec<String> = others.iter().map(|&other| self.name(other)).collect();
+        UsageError(format!("{} and {} exclude each other", self.name(option), alternatives(&names)))
+    }
+
     /// Rejects the arguments left after all options were read.
     #[cold]
     pub(super) fn finish(self) -> Result<(), UsageError> {
@@ -151,6 +171,15 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
             None => Ok(()),
             Some(left) => Err(unused(&left.to_string_lossy())),
         }
+    }
+}
+
+/// Returns names as in `a, b or c`.
+#[cold]
+fn alternatives(names: &[String]) -> String {
+    match names {
+        [others @ .., before, last] => [others, &[format!("{before} or {last}")]].concat().join(", "),
+        names => names.concat(),
     }
 }
 

@@ -63,28 +63,28 @@ impl TlsOptions {
 #[cold]
 pub(super) fn tls<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<TlsOptions, UsageError> {
     let certificate = own_certificate(source)?;
-    let client_ca = source.optional(Opt::TlsClientCa, path)?;
+    let client_ca = source.path(Opt::TlsClientCa)?;
     let client_sans = source.list(Opt::TlsClientSan, client_san)?;
     let min = source.optional(Opt::TlsMinVersion, version)?;
     let given = [(client_ca.is_some(), Opt::TlsClientCa), (min.is_some(), Opt::TlsMinVersion)];
     if let (OwnCertificate::None, Some((_, option))) = (&certificate, given.iter().find(|given| given.0)) {
-        return Err(requires(source, *option, &[Opt::TlsCert, Opt::TlsSelfSigned]));
+        return Err(source.requires(*option, &[Opt::TlsCert, Opt::TlsSelfSigned]));
     }
     if !client_sans.is_empty() && client_ca.is_none() {
-        return Err(requires(source, Opt::TlsClientSan, &[Opt::TlsClientCa]));
+        return Err(source.requires(Opt::TlsClientSan, &[Opt::TlsClientCa]));
     }
     let versions = Versions { min: min.unwrap_or(Versions::default().min), ..Versions::default() };
-    let pod_ca = source.optional(Opt::PodTlsCa, path)?;
+    let pod_ca = source.path(Opt::PodTlsCa)?;
     let pod_name = source.optional(Opt::PodTlsName, host)?;
     let pod_skip_verify = source.flag(Opt::PodTlsSkipVerify)?;
     if pod_skip_verify && pod_ca.is_some() {
-        return Err(excludes(source, Opt::PodTlsSkipVerify, Opt::PodTlsCa));
+        return Err(source.excludes(Opt::PodTlsSkipVerify, &[Opt::PodTlsCa]));
     }
     if pod_skip_verify && pod_name.is_some() {
-        return Err(excludes(source, Opt::PodTlsSkipVerify, Opt::PodTlsName));
+        return Err(source.excludes(Opt::PodTlsSkipVerify, &[Opt::PodTlsName]));
     }
     if pod_name.is_some() && pod_ca.is_none() {
-        return Err(requires(source, Opt::PodTlsName, &[Opt::PodTlsCa]));
+        return Err(source.requires(Opt::PodTlsName, &[Opt::PodTlsCa]));
     }
     let pod_certificate = pair(source, Opt::PodTlsCert, Opt::PodTlsKey)?;
     Ok(TlsOptions {
@@ -107,9 +107,9 @@ fn own_certificate<V: Fn(&str) -> Option<OsString>>(
     let is_self_signed = source.flag(Opt::TlsSelfSigned)?;
     let names = source.list(Opt::TlsName, host)?;
     match files {
-        Some(_) if is_self_signed => Err(excludes(source, Opt::TlsSelfSigned, Opt::TlsCert)),
+        Some(_) if is_self_signed => Err(source.excludes(Opt::TlsSelfSigned, &[Opt::TlsCert])),
         None if is_self_signed => Ok(OwnCertificate::SelfSigned(names)),
-        _ if !names.is_empty() => Err(requires(source, Opt::TlsName, &[Opt::TlsSelfSigned])),
+        _ if !names.is_empty() => Err(source.requires(Opt::TlsName, &[Opt::TlsSelfSigned])),
         files => Ok(files.map_or(OwnCertificate::None, OwnCertificate::Files)),
     }
 }
@@ -121,28 +121,12 @@ fn pair<V: Fn(&str) -> Option<OsString>>(
     certificate: Opt,
     key: Opt,
 ) -> Result<Option<Pair>, UsageError> {
-    match (source.optional(certificate, path)?, source.optional(key, path)?) {
+    match (source.path(certificate)?, source.path(key)?) {
         (Some(of_certificate), Some(of_key)) => Ok(Some([of_certificate, of_key])),
         (None, None) => Ok(None),
-        (Some(_), None) => Err(requires(source, certificate, &[key])),
-        (None, Some(_)) => Err(requires(source, key, &[certificate])),
+        (Some(_), None) => Err(source.requires(certificate, &[key])),
+        (None, Some(_)) => Err(source.requires(key, &[certificate])),
     }
-}
-
-#[cold]
-fn requires<V: Fn(&str) -> Option<OsString>>(source: &Source<V>, option: Opt, one_of: &[Opt]) -> UsageError {
-    let names: Vec<&str> = one_of.iter().map(|option| option.name()).collect();
-    UsageError(format!("{} requires {}", source.name(option), names.join(" or ")))
-}
-
-#[cold]
-fn excludes<V: Fn(&str) -> Option<OsString>>(source: &Source<V>, option: Opt, other: Opt) -> UsageError {
-    UsageError(format!("{} and {} exclude each other", source.name(option), source.name(other)))
-}
-
-#[cold]
-fn path(text: &str) -> Result<PathBuf, &'static str> {
-    Ok(PathBuf::from(text))
 }
 
 #[cold]
