@@ -150,7 +150,17 @@ impl<S: Transport> Stream<S> {
     /// Reads from a channel that has TLS, or may have.
     #[inline(never)]
     fn read_other(&mut self, into: &mut [u8]) -> io::Result<Received> {
-        let read = self.take(|channel| channel.read(into))?;
+        self.read_by(Channel::read, into)
+    }
+
+    /// Reads by this call, whatever the channel has.
+    #[inline(always)]
+    fn read_by(
+        &mut self,
+        call: impl Fn(&mut Channel<S>, &mut [u8]) -> io::Result<usize>,
+        into: &mut [u8],
+    ) -> io::Result<Received> {
+        let read = self.take(|channel| call(channel, into))?;
         self.note_drained(
             matches!(read, Received::Bytes(bytes) if self.channel.is_drained(bytes, into.len())),
         );
@@ -171,11 +181,7 @@ impl<S: Transport> Stream<S> {
     /// # Errors
     /// The connection failed.
     pub fn discard(&mut self, into: &mut [u8]) -> io::Result<Received> {
-        let read = self.take(|channel| channel.discard(into))?;
-        self.note_drained(
-            matches!(read, Received::Bytes(bytes) if self.channel.is_drained(bytes, into.len())),
-        );
-        Ok(read)
+        self.read_by(Channel::discard, into)
     }
 
     /// Peeks at the beginning of the data, if there may be some.
