@@ -194,12 +194,13 @@ fn responses_of_all_kinds_in_any_order_on_persistent_connections() {
             }
         }
     }
-    let seen = pod.seen();
     // After HEAD, a connection is not reused, because a body may follow nevertheless, unless the response rules that
     // out.
     let rules_out = |target: &str| matches!(target, "/empty" | "/nothing");
     let heads =
-        seen.heads.iter().filter(|head| head.method() == "HEAD" && !rules_out(&head.target())).count();
+        pod.heads().iter().filter(|head| head.method() == "HEAD" && !rules_out(&head.target())).count();
+    pod.wait_for("the ends of its connections", |seen| seen.ended >= heads);
+    let seen = pod.seen();
     assert_eq!((seen.accepted, seen.ended), (1 + heads, heads), "its connection is kept");
     assert_eq!(client.rest(QUIET), (vec![], End::Open), "a byte after the response");
 }
