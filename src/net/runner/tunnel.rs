@@ -95,8 +95,7 @@ impl<N: Network> Runner<'_, N> {
         let room = self.room_to_read(PASS_BYTES_MAX);
         let Some(source) = self.stream_of(from) else { return Moved::Nothing };
         let (is_failed, is_readable) = (source.is_ready(Ready::FAILED), source.is_ready(Ready::READ));
-        let is_stalled = self.has_unsent(from.other()) || self.client.outbox_to(from.other()).is_stalled();
-        if is_stalled || !self.client.session.reads_from(from) {
+        if self.is_stalled(from.other()) || !self.client.session.reads_from(from) {
             // Bytes that it holds for the other side are lost with it, as by a reset without a tunnel.
             return if is_failed { Moved::Failed(from) } else { Moved::Nothing };
         }
@@ -108,14 +107,15 @@ impl<N: Network> Runner<'_, N> {
             Some(moved) => moved,
             None => self.copy_from(from, &mut scratch[..room.min(READ_BYTES_MAX)]),
         };
-        self.client.unsettled |=
-            self.has_unsent(from.other()) || self.client.outbox_to(from.other()).is_stalled();
+        self.client.unsettled |= self.is_stalled(from.other());
         moved
     }
 
-    /// Returns whether a side has yet to take bytes that TLS has encrypted.
-    fn has_unsent(&self, side: Side) -> bool {
-        self.stream_of(side).is_some_and(|stream| stream.channel().has_unsent())
+    /// Returns whether a side has yet to take bytes: those that TLS has encrypted, or those in its outbox.
+    #[inline]
+    fn is_stalled(&mut self, side: Side) -> bool {
+        let has_unsent = self.stream_of(side).is_some_and(|stream| stream.channel().has_unsent());
+        has_unsent || self.client.outbox_to(side).is_stalled()
     }
 
     /// Writes the bytes in a side's outbox.
