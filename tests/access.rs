@@ -5,17 +5,16 @@ mod support;
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::SocketAddr,
     os::unix::fs::symlink,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
-use socket2::{Domain, Socket, Type};
 use support::{
     LIMIT, Scratch,
-    http::{Client, End, Response, Wire},
+    http::{Client, End, Response, Wire, connect_from},
     poll,
     program::Signal,
     psystrike::{Psystrike, run},
@@ -43,15 +42,6 @@ fn ask(client: &mut Client, target: &str, fields: &str) -> Response {
 
 fn bearer(secret: &str) -> String {
     format!("Authorization: Bearer {secret}\r\n")
-}
-
-/// Connects from another loopback address.
-fn connect_from(ip: Ipv4Addr, to: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.bind(&SocketAddr::from((ip, 0)).into()).expect("it is local");
-    socket.connect(&to.into()).expect("it listens");
-    socket.set_read_timeout(Some(LIMIT)).expect("a socket");
-    socket.into()
 }
 
 #[test]

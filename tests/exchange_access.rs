@@ -12,14 +12,13 @@ mod talk;
 
 use std::{mem, sync::Arc};
 
-use base64ct::{Base64, Encoding};
 use psystrike::proxy::{
     access::{Access, attempts::FAILURES_MAX, tokens::Tokens},
     events::{ClientAction, ClientFacts, UpstreamAction, Wants},
     outcome::Outcome,
     route::{Page, RouteName},
 };
-use states::{CLOSES, HEALTHZ, KEEP};
+use states::{CLOSES, HEALTHZ, KEEP, basic, get};
 use talk::{ANSWER, Talk, ms, pod, reply, settings};
 
 const SECRET: &str = "wombat-4e7d0c58b2";
@@ -35,16 +34,6 @@ fn talk(name: &str) -> Talk {
     let mut settings = settings();
     settings.access.tokens = Some(Arc::new(Tokens::parse(file.as_bytes(), [7; 16]).expect("secrets")));
     Talk::with_rules(name, settings, false)
-}
-
-fn basic(user: &str, password: &str) -> String {
-    let mut buffer = [0; 128];
-    let pair = format!("{user}:{password}");
-    format!("Basic {}", Base64::encode(pair.as_bytes(), &mut buffer).expect("it fits"))
-}
-
-fn get(target: &str, fields: &str) -> String {
-    format!("GET {target} HTTP/1.1\r\nHost: psystrike\r\n{fields}\r\n")
 }
 
 const PODS: &str = "/pods/10.1.2.3/8080/metrics";

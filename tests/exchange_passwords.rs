@@ -14,7 +14,6 @@ mod talk;
 
 use std::sync::Arc;
 
-use base64ct::{Base64, Encoding};
 use psystrike::proxy::{
     access::{
         attempts::FAILURES_MAX,
@@ -27,7 +26,7 @@ use psystrike::proxy::{
     outcome::{LookupError, Outcome},
     timestamp::Timestamp,
 };
-use states::{CLOSE, CLOSES, HEALTHZ, KEEP};
+use states::{CLOSE, CLOSES, HEALTHZ, KEEP, basic, get};
 use talk::{ANSWER, Said, Talk, ms, pod, reply, settings};
 
 /// Of the password `pass!`.
@@ -49,16 +48,6 @@ fn talk(name: &str) -> Talk {
     let mut settings = settings();
     settings.access.users = Some(users(1));
     Talk::with_rules(name, settings, false)
-}
-
-fn basic(user: &str, password: &str) -> String {
-    let mut buffer = [0; 128];
-    let pair = format!("{user}:{password}");
-    format!("Basic {}", Base64::encode(pair.as_bytes(), &mut buffer).expect("it fits"))
-}
-
-fn get(target: &str, fields: &str) -> String {
-    format!("GET {target} HTTP/1.1\r\nHost: psystrike\r\n{fields}\r\n")
 }
 
 fn authorized(user: &str, password: &str) -> String {

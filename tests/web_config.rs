@@ -8,7 +8,7 @@ mod support;
 #[cfg(feature = "tls")]
 use std::fs;
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::TcpStream,
     path::Path,
     process::Command,
     thread::{self, ScopedJoinHandle},
@@ -16,10 +16,9 @@ use std::{
 };
 
 use base64ct::{Base64, Encoding};
-use socket2::{Domain, Socket, Type};
 use support::{
     LIMIT, Scratch,
-    http::{Client, Wire},
+    http::{Client, Wire, connect_from},
     pods::{Pod, Then},
     poll,
     program::Signal,
@@ -182,15 +181,6 @@ fn the_node_exporter_takes_the_same_file() {
             assert_eq!(curl(&[&["--cacert", cert], arguments].concat()), expected, "{arguments:?}");
         }
     }
-}
-
-/// Connects from another loopback address.
-fn connect_from(ip: Ipv4Addr, to: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.bind(&SocketAddr::from((ip, 0)).into()).expect("it is local");
-    socket.connect(&to.into()).expect("it listens");
-    socket.set_read_timeout(Some(LIMIT)).expect("a socket");
-    socket.into()
 }
 
 /// Sends one request, and returns the status of its response.

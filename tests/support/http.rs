@@ -4,10 +4,12 @@
 use std::{
     fmt,
     io::{self, ErrorKind, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
     sync::Arc,
     time::Duration,
 };
+
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::LIMIT;
 
@@ -362,7 +364,16 @@ pub fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: psystrike\r\n\r\n")
 }
 
+/// Connects from another loopback address.
+pub fn connect_from(ip: Ipv4Addr, to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((ip, 0)).into()).expect("it is local");
+    socket.connect(&to.into()).expect("it listens");
+    socket.set_read_timeout(Some(LIMIT)).expect("a socket");
+    socket.into()
+}
+
 /// Makes the connection's close a reset: unsent bytes are discarded.
 pub fn reset_when_dropped(stream: &TcpStream) {
-    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).expect("a lingering time can be set");
+    SockRef::from(stream).set_linger(Some(Duration::ZERO)).expect("a lingering time can be set");
 }

@@ -3,6 +3,7 @@
 
 #![allow(dead_code)] // each test file uses its own part
 
+use base64ct::{Base64, Encoding};
 use psystrike::proxy::{
     events::{ClientAction, UpstreamAction, Wants},
     outcome::Outcome,
@@ -30,6 +31,18 @@ pub(crate) const HEALTHZ: &str = "GET /healthz HTTP/1.1\r\nHost: psystrike\r\n\r
 /// Returns the response for a failure of [`pod`](super::talk::pod).
 pub(crate) fn failure(status: u16, reason: &str, lines: &str, after: &str) -> String {
     reply(status, reason, lines, &format!("{reason} (pod 10.1.2.3:8080, after {after})\n"))
+}
+
+/// Returns a request with these headers.
+pub(crate) fn get(target: &str, fields: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: psystrike\r\n{fields}\r\n")
+}
+
+/// Returns credentials (RFC 7617).
+pub(crate) fn basic(user: &str, password: &str) -> String {
+    let mut buffer = [0; 128];
+    let pair = format!("{user}:{password}");
+    format!("Basic {}", Base64::encode(pair.as_bytes(), &mut buffer).expect("it fits"))
 }
 
 pub(crate) fn scrape_with(timeout: &str) -> String {
