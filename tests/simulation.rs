@@ -19,6 +19,8 @@ mod checks;
 mod clients;
 #[path = "simulation/event_loop.rs"]
 mod event_loop;
+#[path = "simulation/gather.rs"]
+mod gather;
 #[path = "simulation/kernel.rs"]
 mod kernel;
 #[path = "simulation/long_bodies.rs"]

@@ -36,6 +36,7 @@ pub(super) fn timeouts<V: Fn(&str) -> Option<OsString>>(
         header: source.one(Opt::HeaderTimeout, positive)?,
         client_idle: source.one(Opt::ClientIdleTimeout, positive)?,
         upstream_idle: source.one(Opt::UpstreamIdleTimeout, positive)?,
+        gather: source.one(Opt::Gather, duration::parse)?,
         tunnel_idle: source.one(Opt::TunnelIdleTimeout, positive)?,
         resolve_ttl: source.one(Opt::ResolveTtl, duration::parse)?,
     })

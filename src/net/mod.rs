@@ -34,6 +34,7 @@
 pub mod cgroup;
 pub mod client;
 pub mod event_loop;
+pub mod gather;
 mod handshakes;
 pub mod listener;
 pub mod lookups;

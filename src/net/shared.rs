@@ -384,6 +384,7 @@ pub(super) mod tests {
                 header: second,
                 client_idle: second,
                 upstream_idle: second,
+                gather: Duration::from_millis(1),
                 tunnel_idle: Duration::from_secs(9),
                 resolve_ttl: second,
             },

@@ -8,6 +8,7 @@ use std::{io, mem, time::Duration};
 use log::debug;
 
 use super::{
+    gather::{ANY, Gather, ShortReads},
     network::{Network, Token},
     slots::{Key, Slots},
     stream::{Ready, Received, Stream, is_out_of_descriptors},
@@ -41,6 +42,15 @@ impl ReadMode {
     }
 }
 
+/// What the last response on a connection shows about the next one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LastResponse {
+    /// How to read the next one.
+    pub(super) read_mode: ReadMode,
+    /// Its length, as sent to the client.
+    pub(super) bytes: u64,
+}
+
 /// A pod's connection.
 #[derive(Debug)]
 pub struct Upstream<S> {
@@ -57,6 +67,10 @@ pub struct Upstream<S> {
     pub(super) is_to_itself: bool,
     /// Whether the kernel detects that the pod vanishes ([`Transport::watch`]).
     is_watched: bool,
+    /// Counts reads of the current response.
+    pub(super) short_reads: ShortReads,
+    /// How responses gather, if they do.
+    pub(super) gather: Option<Box<Gather>>,
 }
 
 impl<S: Transport> Upstream<S> {
@@ -70,6 +84,8 @@ impl<S: Transport> Upstream<S> {
             has_surplus: false,
             is_to_itself: false,
             is_watched: false,
+            short_reads: ShortReads::default(),
+            gather: None,
         }
     }
 }
@@ -81,6 +97,16 @@ impl<S: Transport> Upstream<S> {
             self.stream.add_ready(Ready::READ); // what a handshake has read brings no event
         }
         self.has_surplus |= !self.is_at_rest();
+    }
+
+    /// Notes that a response is complete.
+    fn end_response(&mut self, response: LastResponse) {
+        self.read_mode = response.read_mode;
+        self.short_reads = ShortReads::default();
+        if self.gather.as_mut().is_some_and(|gather| gather.end(response.bytes)) {
+            // Below the mark, bytes that belong to no response would cause no event.
+            self.has_surplus |= self.stream.channel().set_low_water(ANY).is_err();
+        }
     }
 
     /// Returns whether it has nothing for us. If a read may find something, only a peek shows whether it does: over
@@ -161,10 +187,10 @@ impl<S: Transport> Upstreams<S> {
     }
 
     /// Puts a connection into the pool if it is at rest and can be reused; otherwise closes it.
-    pub(super) fn pool(&mut self, key: Key, read_mode: ReadMode, now: Timestamp, counters: &Counters) {
+    pub(super) fn pool(&mut self, key: Key, response: LastResponse, now: Timestamp, counters: &Counters) {
         let Some(upstream) = self.slots.get_mut(key) else { return };
         upstream.client = None;
-        upstream.read_mode = read_mode;
+        upstream.end_response(response);
         let peer = upstream.peer;
         let rested = !upstream.has_surplus && !upstream.is_to_itself && upstream.is_at_rest();
         // Only once, when first pooled: a new connection may take as long as its scrape's time limit.
@@ -276,7 +302,7 @@ mod tests {
         let key = upstreams.open(&mut network, pod(1), client(), &counters).expect("opened");
         assert_eq!(counted(&counters), [1, 1, 0, 0]);
         upstreams.get_mut(key).expect("the upstream exists").on_connected();
-        upstreams.pool(key, ReadMode::Head, at(1), &counters);
+        upstreams.pool(key, LastResponse { read_mode: ReadMode::Head, bytes: 40_000 }, at(1), &counters);
         assert_eq!(network.opened[0].1.0.borrow().calls, ["watch"], "watched when pooled, and not before");
         assert_eq!(counted(&counters), [1, 0, 1, 0]);
         assert_eq!(upstreams.reuse(pod(2), client(), at(2), &counters), None, "a connection to another pod");
@@ -285,7 +311,7 @@ mod tests {
         assert_eq!(counted(&counters), [1, 1, 0, 1]);
         let upstream = upstreams.get(key).expect("the upstream exists");
         assert_eq!((upstream.client, upstream.read_mode), (Some(client()), ReadMode::Head));
-        upstreams.pool(key, ReadMode::Read, at(3), &counters);
+        upstreams.pool(key, LastResponse::default(), at(3), &counters);
         assert_eq!(network.opened[0].1.0.borrow().calls, ["watch"], "it is watched already");
         assert_eq!(upstreams.reuse(pod(1), client(), at(4), &counters), Some(key));
         upstreams.close(key, &counters);
@@ -318,7 +344,7 @@ mod tests {
                 (FakeNetwork::default(), Counters::default(), upstreams(8));
             let key = upstreams.open(&mut network, pod(1), client(), &counters).expect("opened");
             spoil(upstreams.get_mut(key).expect("the upstream exists"), &network.opened[0].1);
-            upstreams.pool(key, ReadMode::Read, at(1), &counters);
+            upstreams.pool(key, LastResponse::default(), at(1), &counters);
             assert!(upstreams.get(key).is_none(), "{name}");
             assert_eq!(counted(&counters), [1, 0, 0, 0], "{name}");
         }
@@ -331,7 +357,7 @@ mod tests {
         let key = upstreams.open(&mut network, pod(1), client(), &counters).expect("opened");
         assert_eq!(upstreams.on_ready(key, Ready::READ, &counters), Some(client()));
         assert!(upstreams.get(key).is_some(), "a connection with a client is not closed");
-        upstreams.pool(key, ReadMode::Read, at(1), &counters);
+        upstreams.pool(key, LastResponse::default(), at(1), &counters);
         assert_eq!(upstreams.on_ready(key, Ready::WRITE, &counters), None);
         assert!(upstreams.get(key).is_some());
         assert_eq!(upstreams.on_ready(key, Ready::READ, &counters), None);
@@ -345,7 +371,7 @@ mod tests {
             (FakeNetwork { descriptors: 2, ..FakeNetwork::default() }, Counters::default(), upstreams(8));
         let keys = [1, 2].map(|last| {
             let key = upstreams.open(&mut network, pod(last), client(), &counters).expect("opened");
-            upstreams.pool(key, ReadMode::Read, at(last.into()), &counters);
+            upstreams.pool(key, LastResponse::default(), at(last.into()), &counters);
             key
         });
         let error = upstreams
@@ -367,7 +393,7 @@ mod tests {
             (FakeNetwork::default(), Counters::default(), upstreams(3));
         let keys = [1, 2, 3, 4].map(|last| {
             let key = upstreams.open(&mut network, pod(last), client(), &counters).expect("opened");
-            upstreams.pool(key, ReadMode::Read, at(last.into()), &counters);
+            upstreams.pool(key, LastResponse::default(), at(last.into()), &counters);
             key
         });
         let alive = |upstreams: &Upstreams<Fake>| keys.map(|key| upstreams.get(key).is_some());

@@ -43,6 +43,8 @@ pub struct Timeouts {
     pub client_idle: Duration,
     /// For a pooled connection.
     pub upstream_idle: Duration,
+    /// The maximum delay of a response's bytes to read more at once, for each read; zero: none.
+    pub gather: Duration,
     /// How long a tunnel may be silent.
     pub tunnel_idle: Duration,
     /// For the cached addresses of a name, from their lookup on.

@@ -112,6 +112,8 @@ pub(crate) struct Conn {
     pub(crate) delivers_within: Option<Duration>,
     /// The kernel detects that the peer vanishes.
     pub(crate) watched: bool,
+    /// Below this number of bytes, it is not reported readable.
+    pub(crate) low_water: usize,
     /// A write was short since the last event about room.
     pub(crate) blocked: bool,
     /// The worker's last write was short: the worker holds the rest.
@@ -145,6 +147,7 @@ impl Conn {
             reset_on_close: false,
             delivers_within: None,
             watched: false,
+            low_water: 1,
             blocked: false,
             stalled: false,
             woken: false,
@@ -166,6 +169,12 @@ impl Conn {
         !self.to_worker.is_empty() || self.peer_ended || self.failed
     }
 
+    /// Returns whether it is reported readable.
+    pub(crate) fn is_readable(&self) -> bool {
+        let has_enough = self.to_worker.len() >= self.low_water || self.to_worker.room() == 0;
+        has_enough || self.peer_ended || self.failed
+    }
+
     /// Returns whether the peer is gone, as far as the kernel knows.
     pub(crate) fn peer_left(&self) -> bool {
         self.peer_ended || self.peer_closed || self.failed
@@ -180,7 +189,7 @@ impl Conn {
             Link::Up => {}
         }
         let mut ready = Ready::NONE;
-        if self.has_news() {
+        if self.is_readable() {
             ready = ready.with(Ready::READ);
         }
         if self.peer_ended {
@@ -229,7 +238,7 @@ impl Kernel {
             return bytes.len();
         }
         let sent = conn.to_worker.push(bytes);
-        if sent > 0 {
+        if sent > 0 && conn.is_readable() {
             conn.wake();
         }
         sent
@@ -296,8 +305,10 @@ impl Kernel {
         let conn = &mut self.conns[id];
         assert!(conn.is_held() && conn.link == Link::Up, "read from {id}: {:?}", conn.link);
         assert!(!into.is_empty(), "an empty read could be taken for the end");
-        assert!(conn.may.has(Ready::READ), "a read from {id} that is known to return EAGAIN");
+        let may_have_bytes = conn.may.has(Ready::READ) || conn.low_water > 1;
+        assert!(may_have_bytes, "a read from {id} that is known to return EAGAIN");
         if !conn.to_worker.is_empty() {
+            conn.may = conn.may.with(Ready::READ); // there may be more below the mark
             let bytes = conn.to_worker.show(into.len());
             into[..bytes.len()].copy_from_slice(bytes);
             return Ok(bytes.len());
@@ -361,6 +372,15 @@ impl Kernel {
                 Err(Errno::CONNRESET.into())
             }
             Link::Up => Ok(true),
+        }
+    }
+
+    pub(crate) fn set_low_water(&mut self, id: ConnId, bytes: usize) {
+        let conn = &mut self.conns[id];
+        assert!(conn.is_held() && conn.low_water != bytes, "connection {id}: {bytes}");
+        conn.low_water = bytes;
+        if conn.is_readable() {
+            conn.wake();
         }
     }
 

@@ -346,7 +346,11 @@ impl Net {
         match self.owners[id] {
             Owner::Test => {}
             Owner::Client(client) => self.client_got(client, bytes),
-            Owner::Pod(pod) => self.pod_got(pod, bytes),
+            Owner::Pod(pod) => {
+                let low_water = self.kernel.conns[id].low_water;
+                assert_eq!(low_water, 1, "a request on {id}, where stray bytes cause no event");
+                self.pod_got(pod, bytes);
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use super::{
     kernel::{ConnId, Link},
     net::{Optional, Owner, Refusal},
     sim,
-    sim::Sim,
+    sim::{GATHER, Sim},
 };
 
 /// The kernel has all of a long response, and room for it at the client: only the worker itself ends its run.
@@ -156,6 +156,7 @@ fn long_bodies_of_two_clients_in_turn_do_not_mix() {
                 }
             }
             sim.settle();
+            sim.pass(GATHER);
             while clients.iter().any(|&client| !sim.net().kernel.conns[client].from_worker.is_empty()) {
                 (0..2).for_each(|at| got[at] += &sim.take(clients[at]));
             }

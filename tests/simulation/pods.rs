@@ -118,6 +118,8 @@ pub(crate) struct Pod {
     /// Its scrape, until the response is sent; and the number of sent bytes of the response.
     scrape: Option<usize>,
     sent: usize,
+    /// Since when sent bytes are unread.
+    unread_since: Option<Timestamp>,
     /// Its scrape once the request line has arrived, or the previous scrape.
     known: bool,
     asked: Option<usize>,

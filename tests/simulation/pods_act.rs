@@ -1,6 +1,6 @@
 //! The actions of pods, the worker's actions on their connections, and invariants between turns.
 
-use super::*;
+use super::{super::sim::GATHER, *};
 
 /// The actions of pods.
 impl Net {
@@ -46,6 +46,7 @@ impl Net {
             reusable: false,
             released: None,
             surplus: b"",
+            unread_since: None,
             surplus_at: None,
             ends_at: None,
             dies: false,
@@ -141,6 +142,7 @@ impl Net {
             }
             let left_over = (this.sent + sent).saturating_sub(answer.wire.len());
             this.sent += sent - left_over;
+            this.unread_since.get_or_insert(now);
             if this.sent < answer.wire.len() {
                 if self.random.one_in(16) {
                     this.pauses_until = now + Duration::from_millis(self.random.pick(&[1, 20, 200]));
@@ -295,6 +297,9 @@ impl Net {
 
     pub(crate) fn pod_was_read(&mut self, pod: usize) {
         let this = &mut self.pods[pod];
+        if self.kernel.conns[this.conn].to_worker.is_empty() {
+            this.unread_since = None;
+        }
         if this.served > 0 && self.kernel.conns[this.conn].to_worker.taken >= this.answer_end {
             this.released.get_or_insert(self.turn);
         }
@@ -372,7 +377,7 @@ impl Net {
     }
 
     /// Checks, when no event is left, that the worker does not sleep although it could act.
-    pub(crate) fn check_pod_sleeps_well(&self, pod: usize) {
+    pub(crate) fn check_pod_sleeps_well(&mut self, pod: usize) {
         let this = &self.pods[pod];
         let conn = &self.kernel.conns[this.conn];
         if !conn.is_held() || conn.link != Link::Up {
@@ -385,9 +390,14 @@ impl Net {
         let Some(id) = this.asked else { return };
         let client = &self.kernel.conns[self.clients[self.scrapes[id].client].conn.unwrap()];
         // Without room, it sleeps for a while, and then a session is ended.
+        let may_wait = client.stalled || self.is_full(conn.worker);
+        assert!(!conn.is_readable() || may_wait, "the worker sleeps although pod {pod} sent a response");
+        // Bytes that gather wait for a look.
+        let since = this.unread_since.map(|since| if may_wait { self.now } else { since });
         assert!(
-            !conn.has_news() || client.stalled || self.is_full(conn.worker),
-            "the worker sleeps although pod {pod} sent a response"
+            since.is_none_or(|since| self.now <= since + GATHER * 3),
+            "the worker sleeps although pod {pod} sent bytes at {since:?}"
         );
+        self.pods[pod].unread_since = since;
     }
 }

@@ -47,6 +47,9 @@ const STEPS_MAX: usize = 400_000;
 pub(crate) const RESOLVE_TTL: Duration = Duration::from_secs(1);
 
 /// The settings.
+/// For how long bytes gather at most.
+pub(crate) const GATHER: Duration = Duration::from_millis(1);
+
 pub(crate) fn settings() -> Settings {
     let allow = ALLOW_DEFAULT.split(',').map(|range| parse_range(range).unwrap()).collect();
     let seconds = Duration::from_secs;
@@ -61,6 +64,7 @@ pub(crate) fn settings() -> Settings {
             header: Duration::from_millis(1500),
             client_idle: seconds(10),
             upstream_idle: seconds(4),
+            gather: GATHER,
             tunnel_idle: seconds(8),
             resolve_ttl: RESOLVE_TTL,
         },

@@ -163,6 +163,13 @@ impl Transport for SimSocket {
         self.net.borrow_mut().kernel.conns[self.id].watched = true;
     }
 
+    fn set_low_water(&self, bytes: u32) -> io::Result<()> {
+        let net = &mut *self.net.borrow_mut();
+        net.trace(|| format!("low-water mark of {}: {bytes}", self.id));
+        net.kernel.set_low_water(self.id, bytes as usize);
+        Ok(())
+    }
+
     fn can_splice(&self) -> bool {
         true
     }

@@ -76,6 +76,7 @@ pub(crate) fn settings() -> Settings {
             header: ms(10_000),
             client_idle: ms(360_000),
             upstream_idle: ms(180_000),
+            gather: ms(1),
             tunnel_idle: ms(360_000),
             resolve_ttl: ms(5_000),
         },

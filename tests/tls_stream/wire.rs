@@ -170,6 +170,10 @@ impl Transport for Socket {
 
     fn watch(&self) {}
 
+    fn set_low_water(&self, _: u32) -> io::Result<()> {
+        Ok(())
+    }
+
     fn can_splice(&self) -> bool {
         true
     }

@@ -2,9 +2,10 @@
 //!
 //! Makes the move that the session waits for, if a socket is ready for it, and passes the result to the session.
 //! Touches only its own client and its own upstream. Bytes are read into the worker's scratch buffer and written from
-//! there; `request` moves those of a request, `response` those of a response. Only bytes that the other side does not
+//! there; `request` moves those of a request, `response` those of a response; `gather` delays reads of it. Only bytes that the other side does not
 //! accept now are held with its connection; while any are held, their source is not read.
 
+mod gather;
 mod request;
 mod response;
 mod tunnel;
@@ -15,8 +16,10 @@ use log::trace;
 
 use super::{
     client::Client,
+    gather::Looks,
     network::Network,
     shared::{Phase, SettingsSnapshot, Shared},
+    slots::Key,
     stream::{Received, Stream},
     transfer::{PASS_BYTES_MAX, READ_BYTES_MAX, Transfer},
     transport::Transport,
@@ -53,6 +56,8 @@ pub(super) struct Tools<N: Network> {
     /// The bytes held.
     pub(super) budget: Budget,
     pub(super) attempts: Attempts,
+    /// The looks at responses that gather, by their pods' connections.
+    pub(super) looks: Looks<Key>,
     pub(super) recycler: Recycler,
     pub(super) out: Output,
 }
@@ -100,7 +105,10 @@ impl<N: Network> Runner<'_, N> {
                     self.step(Event::ClientGone)
                 };
             match moved {
-                Move::Nothing => return Action::Wait,
+                Move::Nothing => {
+                    self.wait_for_rest();
+                    return Action::Wait;
+                }
                 Move::Made => {}
                 Move::Act { delivered } => return Action::Act { delivered },
             }
@@ -277,6 +285,7 @@ mod tests {
                     now,
                     transfer: Transfer::new(1 << 20),
                     budget: Budget::new(1 << 20),
+                    looks: Looks::default(),
                     attempts: Attempts::default(),
                     recycler: Recycler::default(),
                     out: Output::default(),

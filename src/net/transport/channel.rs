@@ -256,6 +256,10 @@ impl<S: Transport> Transport for Channel<S> {
         self.socket.watch();
     }
 
+    fn set_low_water(&self, bytes: u32) -> io::Result<()> {
+        self.socket.set_low_water(bytes)
+    }
+
     #[inline]
     fn can_splice(&self) -> bool {
         matches!(self.layer, Layer::Plain) && self.socket.can_splice()

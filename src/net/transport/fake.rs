@@ -100,6 +100,11 @@ impl Transport for Fake {
         self.called("watch");
     }
 
+    fn set_low_water(&self, bytes: u32) -> io::Result<()> {
+        self.called(if bytes == 1 { "any byte" } else { "gather" });
+        Ok(())
+    }
+
     fn can_splice(&self) -> bool {
         !self.0.borrow().is_opaque
     }

@@ -49,6 +49,13 @@ pub trait Transport {
     /// after a long silence a probe is not acknowledged.
     fn watch(&self);
 
+    /// Delays the event that reports it readable until this number of bytes can be read (`SO_RCVLOWAT`, socket(7)), or
+    /// none will follow.
+    ///
+    /// # Errors
+    /// As `setsockopt(2)`.
+    fn set_low_water(&self, bytes: u32) -> io::Result<()>;
+
     /// Returns whether its bytes can go through a pipe: not if the transport transforms them, like TLS.
     fn can_splice(&self) -> bool;
 

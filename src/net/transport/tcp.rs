@@ -4,6 +4,7 @@ use std::{
     ffi::c_int,
     io::{self, ErrorKind, IoSlice, Write},
     net::{Shutdown, SocketAddr},
+    os::fd::AsRawFd,
     time::Duration,
 };
 
@@ -62,6 +63,17 @@ impl Transport for TcpStream {
         // Where the kernel does not support it, the scrape's deadline detects such a peer.
         let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
         let _ = socket.set_tcp_keepalive(&keepalive);
+    }
+
+    fn set_low_water(&self, bytes: u32) -> io::Result<()> {
+        let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
+        #[expect(unsafe_code, reason = "no crate sets this option")]
+        // SAFETY: SO_RCVLOWAT takes a pointer to an int, and its size.
+        let result = unsafe {
+            let (bytes, size) = ((&raw const bytes).cast(), size_of::<c_int>() as libc::socklen_t);
+            libc::setsockopt(self.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes, size)
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     fn can_splice(&self) -> bool {

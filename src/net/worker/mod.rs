@@ -2,11 +2,13 @@
 //!
 //! Owns every connection of its worker, and performs the actions that sessions request: `admission` handles clients
 //! that arrive, wait for a place and leave, `handshakes` their TLS handshakes, `passwords` the checks of their
-//! passwords, `buffers` the bytes held for them, `upstream` their pods' connections, `names` the addresses that they
+//! passwords, `buffers` the bytes held for them, `gather` looks for responses in small
+//! portions, `upstream` their pods' connections, `names` the addresses that they
 //! wait for. `super::runner` moves bytes; readiness and time come from [`super::event_loop`], or a simulation.
 
 mod admission;
 mod buffers;
+mod gather;
 mod handshakes;
 mod names;
 mod passwords;
@@ -16,6 +18,7 @@ use std::{mem, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     client::Client,
+    gather::Looks,
     handshakes::Handshakes,
     network::{Network, Token},
     pending_names::PendingNames,
@@ -101,6 +104,7 @@ impl<N: Network> Worker<N> {
                 transfer: Transfer::new(TURN_BYTES_MAX),
                 budget: Budget::new(shared.buffers_max_of_worker()),
                 attempts: Attempts::default(),
+                looks: Looks::default(),
                 recycler: Recycler::default(),
                 out: Output::default(),
             },
@@ -142,6 +146,7 @@ impl<N: Network> Worker<N> {
         self.run_queued(&mut scratch);
         self.deliver_answers(&mut scratch);
         self.deliver_password_checks(&mut scratch);
+        self.look(&mut scratch);
         while let Some((key, timer, at)) = self.timers.pop_due(now) {
             let Some(client) = self.clients.get_mut(key) else { continue };
             if client.timers.fire(timer, at) {
@@ -369,7 +374,12 @@ impl<N: Network> Worker<N> {
         if !self.runnable.is_empty() || self.names.is_due() {
             return Some(self.tools.now);
         }
-        let next = [self.timers.next(), self.upstreams.next_expiry(), self.journal.next_due()];
+        let next = [
+            self.timers.next(),
+            self.upstreams.next_expiry(),
+            self.journal.next_due(),
+            self.tools.looks.next(),
+        ];
         let mut next = next.into_iter().flatten().min();
         if self.tools.budget.is_tight() {
             next = next.into_iter().chain(self.tools.budget.next_wake()).min();

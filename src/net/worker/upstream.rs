@@ -11,7 +11,7 @@ use crate::{
         slots::Key,
         stream::upstream_error,
         transport::Transport,
-        upstreams::{ReadMode, Upstream},
+        upstreams::{LastResponse, ReadMode, Upstream},
     },
     proxy::{
         events::{Event, UpstreamAction},
@@ -137,8 +137,9 @@ impl<N: Network> Worker<N> {
     fn pool_upstream(&mut self, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some(upstream) = client.upstream.take() else { return };
-        let read_mode = ReadMode::after(&client.session, client.outbox.sent_bytes);
-        self.upstreams.pool(upstream, read_mode, self.tools.now, self.shared.counters(self.index));
+        let bytes = client.outbox.sent_bytes;
+        let response = LastResponse { read_mode: ReadMode::after(&client.session, bytes), bytes };
+        self.upstreams.pool(upstream, response, self.tools.now, self.shared.counters(self.index));
     }
 
     fn close_upstream(&mut self, key: Key) {

@@ -129,6 +129,8 @@ pub struct Counters {
     pub upstreams_reused: Counter,
     /// Scrapes retried because their pooled connection was closed or stale.
     pub retries: Counter,
+    /// Reads that were saved by letting responses gather; estimated.
+    pub reads_saved: Counter,
     /// Bytes currently buffered for clients and pods, without the allowance of each session.
     pub buffered_bytes: Counter,
     /// Times that reading from a client or a pod was paused, because the buffers were full.
@@ -160,6 +162,7 @@ impl Default for Counters {
             upstreams_opened: <_>::default(),
             upstreams_reused: <_>::default(),
             retries: <_>::default(),
+            reads_saved: <_>::default(),
             buffered_bytes: <_>::default(),
             pauses: <_>::default(),
         }

@@ -79,7 +79,7 @@ pub struct State {
 type Count = fn(&Counters) -> &Counter;
 
 /// Counters and gauges without labels: name, help text and counter.
-const NUMBERS: [(&str, &str, Count); 12] = [
+const NUMBERS: [(&str, &str, Count); 13] = [
     ("psystrike_client_sent_bytes_total", "Total bytes sent to clients, including headers.", |worker| {
         &worker.client_sent_bytes
     }),
@@ -107,6 +107,11 @@ const NUMBERS: [(&str, &str, Count); 12] = [
         "psystrike_retries_total",
         "Total scrapes retried because their pooled connection was closed or stale.",
         |worker| &worker.retries,
+    ),
+    (
+        "psystrike_pod_reads_saved_total",
+        "Total reads from pods saved by waiting for more bytes of a response, as estimated from the reads before.",
+        |worker| &worker.reads_saved,
     ),
     (
         "psystrike_buffered_bytes",

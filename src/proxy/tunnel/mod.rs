@@ -242,6 +242,7 @@ mod tests {
                 header: TIMEOUT,
                 client_idle: TIMEOUT,
                 upstream_idle: TIMEOUT,
+                gather: TIMEOUT,
                 tunnel_idle: TIMEOUT,
                 resolve_ttl: TIMEOUT,
             },
