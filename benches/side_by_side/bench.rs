@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use crate::{
+    cases::Body,
     forwarders::Forwarder,
     machine,
     options::{Options, Part},
@@ -78,6 +79,11 @@ impl Bench {
             clients: self.options.clients,
             answer_bytes: 0,
         }
+    }
+
+    /// The same with the number of clients that scrape this body.
+    pub(crate) fn setup_of(&self, body: Body) -> Setup {
+        Setup { clients: self.options.clients_of(body), ..self.setup() }
     }
 }
 

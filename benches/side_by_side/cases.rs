@@ -16,6 +16,9 @@ pub(crate) enum Framing {
     Length,
     /// In chunks of 4 KiB, in one write.
     Chunked,
+    /// In chunks of 2 KiB and writes of 4 KiB, as Go's net/http sends a page that it compresses
+    /// ([`crate::pods::GO_WRITE_BYTES`]).
+    NetHttp,
     /// With `Content-Length`, in writes as large as the TLS records of Go's server ([`crate::pods::RECORD_BYTES`]).
     Records,
 }
@@ -30,14 +33,29 @@ pub(crate) const fn chunked(kib: u64) -> Body {
     Body { bytes: kib * 1024, framing: Framing::Chunked }
 }
 
+/// A body as Go's net/http sends it.
+pub(crate) const fn net_http(kib: u64) -> Body {
+    Body { bytes: kib * 1024, framing: Framing::NetHttp }
+}
+
 /// A body in writes as large as TLS records.
 pub(crate) const fn records(kib: u64) -> Body {
     Body { bytes: kib * 1024, framing: Framing::Records }
 }
 
 /// All of them.
-pub(crate) const ALL: [Body; 7] =
-    [length(1), length(16), length(64), length(256), length(1024), chunked(16), chunked(256)];
+pub(crate) const ALL: [Body; 10] = [
+    length(1),
+    length(16),
+    length(64),
+    length(256),
+    length(1024),
+    chunked(16),
+    chunked(256),
+    net_http(16),
+    net_http(256),
+    net_http(1024),
+];
 
 impl Body {
     /// The path at which pods serve it.
@@ -47,13 +65,23 @@ impl Body {
 }
 
 impl Framing {
-    const ALL: [Self; 3] = [Self::Length, Self::Chunked, Self::Records];
+    const ALL: [Self; 4] = [Self::Length, Self::Chunked, Self::NetHttp, Self::Records];
 
+    /// Its name in paths and on the command line.
     fn name(self) -> &'static str {
         match self {
             Self::Length => "length",
             Self::Chunked => "chunked",
+            Self::NetHttp => "net-http",
             Self::Records => "records",
+        }
+    }
+
+    /// Its name in tables.
+    fn title(self) -> &'static str {
+        match self {
+            Self::NetHttp => "net/http",
+            framing => framing.name(),
         }
     }
 }
@@ -73,14 +101,14 @@ impl fmt::Display for Body {
             kib @ 1024.. if kib % 1024 == 0 => write!(f, "{} MiB", kib / 1024)?,
             kib => write!(f, "{kib} KiB")?,
         }
-        write!(f, ", {}", self.framing.name())
+        write!(f, ", {}", self.framing.title())
     }
 }
 
 impl FromStr for Body {
     type Err = String;
 
-    /// `16k` and `1m` have a length; `16k-chunked` is chunked, `16k-records` in records.
+    /// `16k` and `1m` have a length; `16k-chunked`, `16k-net-http` and `16k-records` have another framing.
     fn from_str(text: &str) -> Result<Self, String> {
         let (size, framing) = text.split_once('-').unwrap_or((text, Framing::Length.name()));
         let framing = framing.parse()?;

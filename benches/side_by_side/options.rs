@@ -7,7 +7,7 @@ use pico_args::Arguments;
 use crate::{
     baselines::Way,
     building,
-    cases::{self, Body},
+    cases::{self, Body, Framing},
     forwarders::{Forwarder, Kind},
 };
 
@@ -36,15 +36,17 @@ Parts (default: processor proxy tunnels tls memory start, which cover all target
   nginx         nginx with other settings than those of 'nginx tuned'
 
 Options
-  --bodies LIST            bodies to scrape, such as 1k, 16k, 1m, 16k-chunked, 16k-records [default: 1k,16k,64k,
-                           256k,1m,16k-chunked,256k-chunked; proxy: 16k; tunnels: 16k-records]
+  --bodies LIST            bodies to scrape, such as 1k, 16k, 1m, 16k-chunked, 16k-net-http (as Go's net/http sends
+                           it), 16k-records [default: 1k,16k,64k,256k,1m,16k-chunked,256k-chunked,16k-net-http,
+                           256k-net-http,1m-net-http; proxy: 16k; tunnels: 16k-records]
   --psystrike [NAME=]PATH  psystrike binary to measure; can be repeated; targets for processor time and start
                            apply to the first one [default: the release build, and a static musl build if
                            the musl target is installed]
   --forwarders LIST        measure only forwarders whose name contains one of these words [default: all]
   --rounds N               number of rounds; in each round, every forwarder is measured once [default: 15]
   --seconds S              length of one measurement [default: 0.5]
-  --clients N              open client connections [default: 64]
+  --clients N              open client connections [default: 64; 1 for net-http bodies, except in the tunnels
+                           part]
   --pods N                 number of pods [default: 200]
   --awake                  pods and load poll instead of sleeping, so that no forwarder spends time on waking
                            them; on a virtual machine a wake-up costs microseconds
@@ -143,6 +145,8 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) turn: Duration,
     pub(crate) clients: usize,
+    /// Clients of bodies that are sent as net/http does.
+    net_http_clients: usize,
     pub(crate) pods: usize,
     pub(crate) awake: bool,
     /// Numbers of idle clients, ascending.
@@ -160,6 +164,12 @@ impl Options {
     /// The largest number of idle clients.
     pub(crate) fn idle_max(&self) -> usize {
         self.idle.last().copied().unwrap_or_default()
+    }
+
+    /// The number of clients that scrape this body. The default for net/http is 1, so that the pod does not write far
+    /// ahead of the forwarder.
+    pub(crate) fn clients_of(&self, body: Body) -> usize {
+        if body.framing == Framing::NetHttp { self.net_http_clients } else { self.clients }
     }
 
     pub(crate) fn from_process() -> Result<Asked, String> {
@@ -189,14 +199,14 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
             only.is_empty() || only.iter().any(|part| forwarder.name.contains(part.as_str()))
         });
     }
-    let rounds = number(&mut arguments, "--rounds", 15, 1000)?;
+    let rounds = given(&mut arguments, "--rounds", 1000)?.unwrap_or(15);
     let turn = seconds(&mut arguments, "--seconds", 0.5, 60.0)?;
-    let clients = number(&mut arguments, "--clients", 64, 4000)?;
-    let pods = number(&mut arguments, "--pods", 200, 4000)?;
+    let clients = given(&mut arguments, "--clients", 4000)?;
+    let pods = given(&mut arguments, "--pods", 4000)?.unwrap_or(200);
     let awake = arguments.contains("--awake");
     let idle = idle(&mut arguments)?;
     let churn = seconds(&mut arguments, "--churn-seconds", 600.0, 3600.0)?;
-    let starts = number(&mut arguments, "--starts", 50, 1000)?;
+    let starts = given(&mut arguments, "--starts", 1000)?.unwrap_or(50);
     let core = |arguments: &mut Arguments, option, default| {
         let core = arguments.opt_value_from_str(option).map_err(wrong)?.unwrap_or(default);
         if core < 1024 { Ok(core) } else { Err(format!("{option} {core}: no such core")) }
@@ -222,7 +232,8 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
         proxies,
         rounds,
         turn,
-        clients,
+        clients: clients.unwrap_or(64),
+        net_http_clients: clients.unwrap_or(1),
         pods,
         awake,
         idle,
@@ -253,16 +264,13 @@ fn idle(arguments: &mut Arguments) -> Result<Vec<usize>, String> {
     Ok(numbers)
 }
 
-fn number(
-    arguments: &mut Arguments,
-    option: &'static str,
-    default: usize,
-    max: usize,
-) -> Result<usize, String> {
-    let given = arguments.opt_value_from_str(option).map_err(|error| error.to_string())?;
-    match given.unwrap_or(default) {
-        number if (1..=max).contains(&number) => Ok(number),
-        number => Err(format!("{option} {number}: expected a number from 1 to {max}")),
+/// A number, if this option is given.
+fn given(arguments: &mut Arguments, option: &'static str, max: usize) -> Result<Option<usize>, String> {
+    match arguments.opt_value_from_str(option).map_err(|error| error.to_string())? {
+        Some(number) if !(1..=max).contains(&number) => {
+            Err(format!("{option} {number}: expected a number from 1 to {max}"))
+        }
+        number => Ok(number),
     }
 }
 

@@ -1,9 +1,9 @@
 //! The pods: all addresses 127.x.y.z on one port. One thread responds for all of them, like Go's exporters.
 //!
-//! A request's path ends in `/length/BYTES`, `/chunked/BYTES` (chunks of 4 KiB) or `/records/BYTES` (a length, and
-//! writes as large as TLS records). If a client uses HTTP/1.0 or sends `Connection: close`, the response has no chunks
-//! and the connection is closed, as Go does it. A body repeats [`period`], so that every byte can be checked by its
-//! offset.
+//! A request's path ends in `/length/BYTES`, `/chunked/BYTES` (chunks of 4 KiB), `/net-http/BYTES` (chunks of 2 KiB in
+//! writes of 4 KiB) or `/records/BYTES` (a length, and writes as large as TLS records). If a client uses HTTP/1.0 or
+//! sends `Connection: close`, the response has no chunks and the connection is closed, as Go does it. A body repeats
+//! [`period`], so that every byte can be checked by its offset.
 
 use std::{
     collections::HashMap,
@@ -33,8 +33,18 @@ use crate::{
 
 /// A body repeats itself after this many bytes.
 pub(crate) const PERIOD_BYTES: usize = 4096;
-/// The size of a chunk, as exporters send it.
+/// The size of a chunk.
 const CHUNK_BYTES: usize = 4096;
+/// The size of a chunk of Go's net/http, whose responses have a buffer of this size (`bufferBeforeChunkingSize` in
+/// net/http/server.go). The pieces that compress/gzip writes are smaller, so they fill it: every chunk but the last has
+/// this size.
+const GO_CHUNK_BYTES: usize = 2048;
+/// The size of a write of Go's net/http: the buffer of its connections. The header and the first chunk share the first
+/// write, and chunks are cut where the buffer is full. Compared with node_exporter 1.5 under strace, which sends its
+/// page of 9,626 bytes in writes of 4,096, 4,096 and 1,638 bytes. It compresses between two writes, but these pods do
+/// not: with many scrapes at a time, they would write far ahead of the forwarder, and it would read several writes at
+/// once. Therefore these bodies are scraped by one client ([`crate::options::Options::clients_of`]).
+pub(crate) const GO_WRITE_BYTES: usize = 4096;
 /// A TLS 1.3 record as Go's HTTP/1.1 server writes it: its buffer of 4 KiB with 22 bytes around. Each is a write.
 pub(crate) const RECORD_BYTES: usize = 4096 + 22;
 /// The size of the buffer that bodies with a length are written from.
@@ -298,7 +308,8 @@ impl Body {
 /// The pods' responses, built once.
 struct Pages {
     block: Rc<[u8]>,
-    chunked: HashMap<u64, Rc<[u8]>>,
+    /// Bodies in the chunked coding, by length and size of the chunks.
+    chunked: HashMap<(u64, usize), Rc<[u8]>>,
     /// Headers for the current second, because of `Date`.
     heads: HashMap<Asked, Rc<[u8]>>,
     date: String,
@@ -337,13 +348,19 @@ impl Pages {
             io::Error::new(ErrorKind::InvalidData, text)
         })?;
         let head = self.heads.entry(asked).or_insert_with(|| asked.head(&self.date).into());
-        let body = if asked.framing == Framing::Chunked && !asked.old {
-            let bytes = self.chunked.entry(asked.bytes).or_insert_with(|| chunked(asked.bytes).into());
-            Body { bytes: Rc::clone(bytes), at: 0, left: bytes.len() as u64 }
-        } else {
-            Body { bytes: Rc::clone(&self.block), at: 0, left: asked.bytes }
+        let body = match asked.chunk_bytes() {
+            Some(chunk) => {
+                let page = self.chunked.entry((asked.bytes, chunk));
+                let bytes = page.or_insert_with(|| chunked(asked.bytes, chunk).into());
+                Body { bytes: Rc::clone(bytes), at: 0, left: bytes.len() as u64 }
+            }
+            None => Body { bytes: Rc::clone(&self.block), at: 0, left: asked.bytes },
         };
-        let write_max = if asked.framing == Framing::Records { RECORD_BYTES } else { usize::MAX };
+        let write_max = match asked.framing {
+            Framing::Length | Framing::Chunked => usize::MAX,
+            Framing::NetHttp => GO_WRITE_BYTES,
+            Framing::Records => RECORD_BYTES,
+        };
         Ok(Answer { head: Rc::clone(head), head_sent: 0, body, write_max, close: asked.close })
     }
 }
@@ -356,7 +373,7 @@ impl Asked {
         let mut segments = head.path?.rsplit('/');
         let bytes = segments.next()?.parse().ok()?;
         let framing = match segments.next()?.parse().ok()? {
-            Framing::Chunked if bytes > CHUNKED_BYTES_MAX => Framing::Length,
+            Framing::Chunked | Framing::NetHttp if bytes > CHUNKED_BYTES_MAX => Framing::Length,
             framing => framing,
         };
         let asks_to_close = |field: &httparse::Header<'_>| {
@@ -366,11 +383,21 @@ impl Asked {
         Some(Self { bytes, framing, old, close: old || head.headers.iter().any(asks_to_close) })
     }
 
+    /// The size of the chunks, if the body has the chunked coding.
+    fn chunk_bytes(self) -> Option<usize> {
+        match self.framing {
+            _ if self.old => None,
+            Framing::Chunked => Some(CHUNK_BYTES),
+            Framing::NetHttp => Some(GO_CHUNK_BYTES),
+            Framing::Length | Framing::Records => None,
+        }
+    }
+
     fn head(self, date: &str) -> Vec<u8> {
         let Self { bytes, framing, old, close } = self;
         let framing = match framing {
-            Framing::Chunked if old => String::new(),
-            Framing::Chunked => "Transfer-Encoding: chunked\r\n".to_owned(),
+            Framing::Chunked | Framing::NetHttp if old => String::new(),
+            Framing::Chunked | Framing::NetHttp => "Transfer-Encoding: chunked\r\n".to_owned(),
             Framing::Length | Framing::Records => format!("Content-Length: {bytes}\r\n"),
         };
         let version = if old { "1.0" } else { "1.1" };
@@ -384,10 +411,10 @@ impl Asked {
 }
 
 /// A body of this many bytes in the chunked coding.
-fn chunked(bytes: u64) -> Vec<u8> {
+fn chunked(bytes: u64, chunk_bytes: usize) -> Vec<u8> {
     let body = period().repeat(bytes as usize / PERIOD_BYTES + 1);
-    let mut wire = Vec::with_capacity(body.len() + body.len() / 256);
-    for chunk in body[..bytes as usize].chunks(CHUNK_BYTES) {
+    let mut wire = Vec::with_capacity(body.len() + body.len() / 128);
+    for chunk in body[..bytes as usize].chunks(chunk_bytes) {
         wire.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
         wire.extend_from_slice(chunk);
         wire.extend_from_slice(b"\r\n");

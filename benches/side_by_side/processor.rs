@@ -39,7 +39,7 @@ impl Case {
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
     let what = if bench.options.awake { "Processor time, awake" } else { "Processor time" };
     let cases = bench.options.bodies.iter().map(|&body| {
-        let case = case(bench, &bench.forwarders, &bench.setup(), body, bench.options.rounds)?;
+        let case = case(bench, &bench.forwarders, &bench.setup_of(body), body, bench.options.rounds)?;
         print(bench, what, &case)?;
         Ok(case)
     });

@@ -25,7 +25,7 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
     });
     let forwarders: Vec<Forwarder> = ours.chain(proxies).collect();
     let cases = bench.options.proxy_bodies.iter().map(|&body| {
-        let case = processor::case(bench, &forwarders, &bench.setup(), body, bench.options.rounds)?;
+        let case = processor::case(bench, &forwarders, &bench.setup_of(body), body, bench.options.rounds)?;
         processor::print(bench, "Proxy mode", &case)?;
         compare_forms(&case);
         Ok(case)

@@ -52,10 +52,10 @@ fn table(bench: &Bench, forwarders: &[Forwarder], body: Body, how: &str) -> Resu
 }
 
 fn count(bench: &Bench, forwarder: &Forwarder, body: Body) -> Result<BTreeMap<String, u64>, String> {
-    let setup = Setup { answer_bytes: processor::answer_bytes(bench, body)?, ..bench.setup() };
+    let setup = Setup { answer_bytes: processor::answer_bytes(bench, body)?, ..bench.setup_of(body) };
     let running = forwarder.start(&setup)?;
     let mut load = running.load(&setup, body)?;
-    load.run(Until::Count((bench.options.pods + bench.options.clients) as u64), None)?;
+    load.run(Until::Count((setup.pods + setup.clients) as u64), None)?;
     let file = bench.scratch.join("strace.txt");
     let mut strace = Strace::attach(&machine::processes(running.pid())?, &file)?;
     load.run(Until::Count(SCRAPES), None)?;

@@ -2,7 +2,7 @@
 
 use crate::{
     baselines::Way,
-    cases::{self, Body, chunked, length, records},
+    cases::{self, Body, chunked, length, net_http, records},
     figures::{Sample, Spread},
     forwarders::Kind,
     processor::{Case, Measured},
@@ -54,7 +54,7 @@ impl Of {
 type Target = (Body, Of, Limit, Of);
 
 /// The targets for processor time per scrape, as ratios within one run.
-const TARGETS: [Target; 18] = {
+const TARGETS: [Target; 22] = {
     use Limit::{AtLeast, AtMost};
     use Of::{NginxSimple, NginxTuned, Ours, ReadWrite, Splice};
     [
@@ -65,17 +65,21 @@ const TARGETS: [Target; 18] = {
         (length(16), NginxTuned, AtLeast(1.4), Ours),
         (length(16), NginxSimple, AtLeast(3.8), Ours),
         (length(64), Splice, AtMost(0.75), ReadWrite), // checks the splice baseline itself
-        (length(64), Ours, AtMost(1.10), Splice),
+        (length(64), Ours, AtMost(1.12), Splice),
         (length(64), NginxTuned, AtLeast(1.6), Ours),
         (length(256), Splice, AtMost(0.75), ReadWrite),
         (length(256), Ours, AtMost(1.10), Splice),
         (length(256), NginxTuned, AtLeast(1.6), Ours),
         (length(1024), Ours, AtMost(0.60), ReadWrite),
         (length(1024), NginxTuned, AtLeast(1.6), Ours),
-        (chunked(16), Ours, AtMost(1.10), ReadWrite),
+        (chunked(16), Ours, AtMost(1.12), ReadWrite),
         (chunked(16), NginxTuned, AtLeast(1.8), Ours),
-        (chunked(256), Ours, AtMost(1.10), ReadWrite),
+        (chunked(256), Ours, AtMost(0.85), ReadWrite),
         (chunked(256), NginxTuned, AtLeast(1.6), Ours),
+        (net_http(16), Ours, AtMost(1.10), ReadWrite),
+        (net_http(256), Ours, AtMost(0.55), ReadWrite),
+        (net_http(256), NginxTuned, AtLeast(1.9), Ours),
+        (net_http(1024), Ours, AtMost(0.55), ReadWrite),
     ]
 };
 

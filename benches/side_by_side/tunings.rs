@@ -19,7 +19,7 @@ pub(crate) fn run(bench: &Bench) -> Result<(), String> {
     let forwarders = [&[best], &tried[..]].concat();
     let mut rows: Vec<_> = tried.iter().map(|forwarder| vec![forwarder.name.clone()]).collect();
     for &body in &bench.options.bodies {
-        let case = processor::case(bench, &forwarders, &bench.setup(), body, bench.options.rounds)?;
+        let case = processor::case(bench, &forwarders, &bench.setup_of(body), body, bench.options.rounds)?;
         let Some((best, tried)) = case.forwarders.split_first() else { continue };
         for (row, tried) in rows.iter_mut().zip(tried) {
             let ratio = Spread::of_ratios(&tried.samples, &best.samples, Sample::processor_us);
