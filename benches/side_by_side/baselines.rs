@@ -1,8 +1,8 @@
 //! The baselines: the minimum that a forwarder on sockets costs.
 //!
 //! They parse nothing. Bytes from a client go to the longest-idle pod connection, and bytes from there go back, until
-//! the client sends again. There are as many pod connections as pods and clients together, so that every scrape finds
-//! one, as in a forwarder that parses requests.
+//! the client sends again. There are more pod connections than pods or clients, so that every scrape finds one, as in a
+//! forwarder that parses requests.
 //!
 //! One moves a response with read and write, the other with splice(2) through a pipe. The second gets the length of a
 //! response as an argument; a forwarder knows it from `Content-Length`. This saves the call that finds nothing.
@@ -32,6 +32,8 @@ use crate::pods;
 const SCRATCH_BYTES: usize = (256 + 4) * 1024;
 /// The maximum for unprivileged processes. The kernel moves no more at once than fits into the pipe.
 pub(crate) const PIPE_BYTES: usize = 1024 * 1024;
+/// Pod connections beyond the number of pods or clients, whichever is larger. A client keeps one until its next scrape.
+const SPARE: usize = 64;
 const LISTENER: Token = Token(usize::MAX - 1);
 /// Tokens of pods start here; those of clients are below.
 const POD: usize = 1 << 32;
@@ -74,7 +76,7 @@ pub(crate) struct Setup {
 pub(crate) fn run(setup: Setup) -> io::Result<()> {
     let poll = Poll::new()?;
     let mut pods = Vec::new();
-    for number in 0..setup.pods + setup.clients {
+    for number in 0..setup.pods.max(setup.clients) + SPARE {
         let address = SocketAddr::from((pods::address(number % setup.pods), setup.pods_port));
         let stream = BlockingStream::connect(address)?;
         let mut stream = prepared(stream)?;

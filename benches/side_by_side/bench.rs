@@ -25,14 +25,7 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new(options: Options) -> Result<Self, String> {
         let open_files = machine::raise_open_files()?;
-        let needed = 2 * options.idle_max() as u64 + 1000;
-        let has_idle = [Part::Memory, Part::Tunnels].iter().any(|part| options.parts.contains(part));
-        if has_idle && open_files < needed {
-            return Err(format!(
-                "--idle {} needs {needed} open files, but the limit is {open_files} (ulimit -n)",
-                options.idle_max()
-            ));
-        }
+        check_open_files(&options, open_files)?;
         machine::pin(&[options.load_core])?;
         let pods = Pods::start().map_err(|error| format!("pods: {error}"))?;
         // Not below target/, which a forwarder that drops root privileges may be unable to enter.
@@ -85,6 +78,23 @@ impl Bench {
     pub(crate) fn setup_of(&self, body: Body) -> Setup {
         Setup { clients: self.options.clients_of(body), ..self.setup() }
     }
+}
+
+/// Checks that this process, and each forwarder, may have two connections for each idle client and each paced pod.
+fn check_open_files(options: &Options, open_files: u64) -> Result<(), String> {
+    let idle = (&[Part::Memory, Part::Tunnels][..], "--idle", options.idle_max(), 1000);
+    // nginx and HAProxy close idle connections if less than about a tenth of their limit is free.
+    let paced_max = options.paced.last().copied().unwrap_or_default();
+    let paced = (&[Part::Paced][..], "--paced", paced_max, paced_max / 5);
+    for (parts, option, number, more) in [idle, paced] {
+        let needed = (2 * number + more) as u64;
+        if parts.iter().any(|part| options.parts.contains(part)) && open_files < needed {
+            return Err(format!(
+                "{option} {number} needs {needed} open files, but the limit is {open_files} (ulimit -n)"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The measured revision, and the command.

@@ -43,7 +43,10 @@ pub(crate) const fn records(kib: u64) -> Body {
     Body { bytes: kib * 1024, framing: Framing::Records }
 }
 
-/// All of them.
+/// The body of a paced load.
+pub(crate) const PACED: Body = net_http(16);
+
+/// All of the processor part.
 pub(crate) const ALL: [Body; 10] = [
     length(1),
     length(16),

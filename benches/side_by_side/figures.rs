@@ -15,6 +15,8 @@ pub(crate) struct Sample {
     pub(crate) p50: Duration,
     pub(crate) p99: Duration,
     pub(crate) pss_bytes: u64,
+    /// Its open files, most of which are connections.
+    pub(crate) open_files: usize,
     /// How much of the forwarder's core other processes and the hypervisor used.
     pub(crate) noise: Noise,
 }
@@ -30,6 +32,11 @@ impl Sample {
     /// Processor time per scrape, in microseconds.
     pub(crate) fn processor_us(&self) -> f64 {
         self.processor.as_secs_f64() * 1e6 / self.scrapes.max(1) as f64
+    }
+
+    /// The share of a core, in percent.
+    pub(crate) fn percent_of_core(&self) -> f64 {
+        self.processor.as_secs_f64() / self.wall.as_secs_f64() * 100.0
     }
 
     pub(crate) fn scrapes_per_second(&self) -> f64 {

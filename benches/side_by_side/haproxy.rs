@@ -16,8 +16,8 @@ pub(crate) fn configuration(address: SocketAddr, tls: &Encryption) -> String {
     nbthread 1
     tune.bufsize 32768
     tune.pipesize 1048576
-    tune.pool-high-fd-ratio 90
-    tune.pool-low-fd-ratio 90
+    tune.pool-high-fd-ratio 99
+    tune.pool-low-fd-ratio 99
     tune.idle-pool.shared off
     tune.ssl.cachesize 0
     ssl-default-bind-options no-tls-tickets

@@ -1,23 +1,29 @@
-//! The load: scrapes like Prometheus, from one thread, as fast as responses arrive.
+//! The load: scrapes like Prometheus, from one thread, as fast as responses arrive or at a pace.
 //!
-//! Each connection stays open and sends its next scrape when the last response is complete. A response that is not 200,
-//! incomplete, of another length, or late fails the run.
+//! Each connection stays open. It sends its next scrape when the last response is complete ([`Load::run`]) or when the
+//! scrape is due ([`Load::pace`]). A response that is not 200, incomplete, of another length, or late fails the run.
 
 use std::{
     collections::VecDeque,
     io::{self, ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream as BlockingStream},
+    os::fd::{AsRawFd, OwnedFd},
     thread,
     time::{Duration, Instant},
 };
 
-use mio::{Events, Interest, Poll, Token, net::TcpStream};
+use mio::{Events, Interest, Poll, Token, net::TcpStream, unix::SourceFd};
+use rustix::{
+    fs::Timespec,
+    time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime},
+};
 
 use crate::{answer::Answer, cases::Body, wire::Wire};
 
 /// Time limit for everything here.
 pub(crate) const STALL_MAX: Duration = Duration::from_secs(20);
 const READ_BYTES: usize = 256 * 1024;
+const TIMER: Token = Token(usize::MAX);
 
 /// A scrape: the request, and the expected response.
 #[derive(Clone, Debug)]
@@ -78,7 +84,7 @@ pub(crate) struct Run {
     pub(crate) scrapes: u64,
     pub(crate) body_bytes: u64,
     pub(crate) wall: Duration,
-    /// From the write of a request to the last byte of its response, in nanoseconds; sorted.
+    /// From the write of a request, or from when it was due, to the last byte of its response, in nanoseconds; sorted.
     pub(crate) latencies: Vec<u64>,
 }
 
@@ -197,7 +203,7 @@ impl Load {
         loop {
             while clients - idle.len() < self.under_way_max && !idle.is_empty() && go_on(Instant::now()) {
                 let Some(index) = idle.pop_front() else { break };
-                self.ask(index)?;
+                self.ask(index, Instant::now())?;
             }
             if idle.len() == clients {
                 break;
@@ -222,7 +228,7 @@ impl Load {
                     if go_on(Instant::now())
                         && let Some(next) = idle.pop_front()
                     {
-                        self.ask(next)?;
+                        self.ask(next, Instant::now())?;
                     }
                 }
             }
@@ -232,12 +238,59 @@ impl Load {
         Ok(run)
     }
 
-    fn ask(&mut self, index: usize) -> Result<(), String> {
+    /// Limits the number of scrapes at a time in [`Self::run`].
+    pub(crate) fn limit(&mut self, under_way_max: usize) {
+        self.under_way_max = under_way_max;
+    }
+
+    /// Scrapes on each connection once in this interval, evenly spread, whether the scrapes before are complete or not.
+    /// Latency counts from when a scrape is due, so a delay of the load's own counts as well.
+    pub(crate) fn pace(&mut self, interval: Duration, length: Duration) -> Result<Run, String> {
+        let failed = |error: io::Error| format!("pacing: {error}");
+        let timer = Timer::new(&self.poll).map_err(failed)?;
+        let connections = self.connections.len() as u32;
+        let gap = interval / connections;
+        let count = (length.as_nanos() / gap.as_nanos().max(1)) as u32;
+        let mut run = Run::default();
+        let mut begun = 0;
+        let began = Instant::now();
+        while run.scrapes < u64::from(count) {
+            while begun < count {
+                let due = began + gap * begun;
+                let wait = due.saturating_duration_since(Instant::now());
+                if !wait.is_zero() {
+                    timer.set(wait).map_err(failed)?;
+                    break;
+                }
+                self.ask((begun % connections) as usize, due)?;
+                begun += 1;
+            }
+            match self.poll.poll(&mut self.events, Some(STALL_MAX)) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                result => result.map_err(failed)?,
+            }
+            if self.events.is_empty() {
+                return Err(format!("no response within {STALL_MAX:?}"));
+            }
+            let tokens: Vec<Token> = self.events.iter().map(mio::event::Event::token).collect();
+            for token in tokens.into_iter().filter(|token| *token != TIMER) {
+                self.read(token.0, &mut run, None)?;
+            }
+        }
+        run.wall = began.elapsed();
+        run.latencies.sort_unstable();
+        Ok(run)
+    }
+
+    /// Sends the next scrape. Its latency counts from `since`.
+    fn ask(&mut self, index: usize, since: Instant) -> Result<(), String> {
         let connection = &mut self.connections[index];
         let scrape = if self.tunnelled { index } else { self.next };
         self.next = (self.next + 1) % self.scrapes.len();
         let request = &self.scrapes[scrape].request;
-        connection.asked = Some((scrape, Instant::now()));
+        if connection.asked.replace((scrape, since)).is_some() {
+            return Err("a scrape is not complete when the next one is due".to_owned());
+        }
         match connection.stream.write(request) {
             Ok(bytes) if bytes == request.len() => Ok(()),
             // A request is far smaller than a socket buffer, which is otherwise empty.
@@ -290,6 +343,26 @@ impl Connection {
 
     fn cut_short(&self) -> String {
         format!("a response was truncated after {} bytes of its body", self.answer.body_bytes())
+    }
+}
+
+/// A timer that ends a poll. The poll's own time limit is rounded up to milliseconds.
+struct Timer(OwnedFd);
+
+impl Timer {
+    fn new(poll: &Poll) -> io::Result<Self> {
+        let timer =
+            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
+        Ok(Self(timer))
+    }
+
+    fn set(&self, wait: Duration) -> io::Result<()> {
+        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let it_value = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) };
+        let once = Itimerspec { it_interval: never, it_value };
+        timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &once)?;
+        Ok(())
     }
 }
 

@@ -13,9 +13,9 @@
 //!   [`haproxy`], [`tinyproxy`], [`squid`], and [`baselines`] and [`tunnel_baseline`], which move bytes and parse
 //!   nothing;
 //! - [`machine`]: cores, and a process's resources as the kernel reports them; [`figures`]: medians, quartiles, ratios;
-//! - the parts: [`processor`], [`proxy`], [`tunnels`] with [`tunnel_memory`], [`tls`] with [`tls_memory`], [`memory`],
-//!   [`start`], [`syscalls`], [`instructions`], [`profile`], [`growth`], [`workers`], and [`tunings`], which looks for
-//!   nginx's best settings; [`targets`]: the targets;
+//! - the parts: [`processor`], [`paced`], [`proxy`], [`tunnels`] with [`tunnel_memory`], [`tls`] with [`tls_memory`],
+//!   [`memory`], [`start`], [`syscalls`], [`instructions`], [`profile`], [`growth`], [`workers`], and [`tunings`],
+//!   which looks for nginx's best settings; [`targets`]: the targets;
 //! - [`report`]: tables and verdicts; [`chart`]: the chart.
 
 mod answer;
@@ -36,6 +36,7 @@ mod machine;
 mod memory;
 mod nginx;
 mod options;
+mod paced;
 mod pods;
 mod processor;
 mod profile;
@@ -109,6 +110,7 @@ fn part(bench: &Bench, part: Part) -> Result<bool, String> {
                 fs::write(path, picture).map_err(|error| format!("{}: {error}", path.display()))?;
             }
         }
+        Part::Paced => verdicts.extend(paced::run(bench)?),
         Part::Proxy => verdicts.extend(targets::proxy_verdicts(&proxy::run(bench)?)),
         Part::Tunnels => {
             verdicts.extend(targets::tunnel_verdicts(&tunnels::run(bench)?));

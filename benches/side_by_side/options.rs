@@ -17,9 +17,11 @@ Measures psystrike beside other forwarders, on loopback. Prints Markdown tables.
 
 Usage: cargo bench --bench side_by_side -- [PART..] [OPTIONS]
 
-Parts (default: processor proxy tunnels tls memory start, which cover all targets; about 40 minutes)
-  all           all parts below; more than an hour
+Parts (default: processor paced proxy tunnels tls memory start, which cover all targets; about 80 minutes)
+  all           all parts below; about two hours
   processor     processor time per scrape, scrapes/s, MB/s, latency and Pss, for each body
+  paced         every pod once in 15 s, evenly spread, each on its own connection: processor time per scrape,
+                latency, Pss, and the kernel's memory for sockets (needs root)
   proxy         the same for requests in absolute form (proxy_url), beside tinyproxy and Squid
   tunnels       processor time per scrape in open tunnels; memory of idle and of closed tunnels
   tls           the same with TLS between clients and forwarder, and between forwarder and pods; processor
@@ -43,11 +45,16 @@ Options
                            apply to the first one [default: the release build, and a static musl build if
                            the musl target is installed]
   --forwarders LIST        measure only forwarders whose name contains one of these words [default: all]
-  --rounds N               number of rounds; in each round, every forwarder is measured once [default: 15]
+  --rounds N               number of rounds; in each round, every forwarder is measured once [default: 15;
+                           paced: 5]
   --seconds S              length of one measurement [default: 0.5]
   --clients N              open client connections [default: 64; 1 for net-http bodies, except in the tunnels
                            part]
   --pods N                 number of pods [default: 200]
+  --paced LIST             numbers of pods in the paced part; nginx and HAProxy have 20,000 open files, which is
+                           enough for 9,000 [default: 100,1000,9000]
+  --paced-seconds S        length of one measurement in the paced part [default: 15, in which each pod
+                           is scraped once]
   --awake                  pods and load poll instead of sleeping, so that no forwarder spends time on waking
                            them; on a virtual machine a wake-up costs microseconds
   --idle LIST              numbers of idle clients in the memory part, each with its own pod; the largest is
@@ -67,6 +74,7 @@ Options
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Processor,
+    Paced,
     Proxy,
     Tunnels,
     Tls,
@@ -80,8 +88,13 @@ pub(crate) enum Part {
     Nginx,
 }
 
+/// The default parts.
+const DEFAULT: [Part; 7] =
+    [Part::Processor, Part::Paced, Part::Proxy, Part::Tunnels, Part::Tls, Part::Memory, Part::Start];
 /// The default of `--idle`.
 const IDLE: [usize; 3] = [100, 1000, 8000];
+/// The default of `--paced`.
+const PACED: [usize; 3] = [100, 1000, 9000];
 /// The documents that `--write` writes into.
 const DOCUMENTS: [&str; 2] = [
     concat!(env!("CARGO_MANIFEST_DIR"), "/PERF.md"),
@@ -92,8 +105,9 @@ const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/PERF.svg");
 
 impl Part {
     /// In the order of the help.
-    const ALL: [(&str, Self); 12] = [
+    const ALL: [(&str, Self); 13] = [
         ("processor", Self::Processor),
+        ("paced", Self::Paced),
         ("proxy", Self::Proxy),
         ("tunnels", Self::Tunnels),
         ("tls", Self::Tls),
@@ -143,11 +157,15 @@ pub(crate) struct Options {
     /// The proxies that the proxy part measures beside psystrike.
     pub(crate) proxies: Vec<Forwarder>,
     pub(crate) rounds: usize,
+    pub(crate) paced_rounds: usize,
     pub(crate) turn: Duration,
     pub(crate) clients: usize,
     /// Clients of bodies that are sent as net/http does.
     net_http_clients: usize,
     pub(crate) pods: usize,
+    /// Numbers of pods in the paced part, ascending.
+    pub(crate) paced: Vec<usize>,
+    pub(crate) paced_turn: Duration,
     pub(crate) awake: bool,
     /// Numbers of idle clients, ascending.
     pub(crate) idle: Vec<usize>,
@@ -199,12 +217,14 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
             only.is_empty() || only.iter().any(|part| forwarder.name.contains(part.as_str()))
         });
     }
-    let rounds = given(&mut arguments, "--rounds", 1000)?.unwrap_or(15);
+    let rounds = given(&mut arguments, "--rounds", 1000)?;
     let turn = seconds(&mut arguments, "--seconds", 0.5, 60.0)?;
     let clients = given(&mut arguments, "--clients", 4000)?;
     let pods = given(&mut arguments, "--pods", 4000)?.unwrap_or(200);
     let awake = arguments.contains("--awake");
-    let idle = idle(&mut arguments)?;
+    let idle = numbers(&mut arguments, "--idle", &IDLE)?;
+    let paced = numbers(&mut arguments, "--paced", &PACED)?;
+    let paced_turn = seconds(&mut arguments, "--paced-seconds", 15.0, 3600.0)?;
     let churn = seconds(&mut arguments, "--churn-seconds", 600.0, 3600.0)?;
     let starts = given(&mut arguments, "--starts", 1000)?.unwrap_or(50);
     let core = |arguments: &mut Arguments, option, default| {
@@ -219,7 +239,7 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
     let parts: Vec<String> =
         arguments.finish().iter().map(|part| part.to_string_lossy().into_owned()).collect();
     let parts = match &parts[..] {
-        [] => vec![Part::Processor, Part::Proxy, Part::Tunnels, Part::Tls, Part::Memory, Part::Start],
+        [] => DEFAULT.to_vec(),
         [all] if all == "all" => Part::ALL.map(|(_, part)| part).to_vec(),
         some => some.iter().map(|part| part.parse()).collect::<Result<_, _>>()?,
     };
@@ -230,11 +250,14 @@ fn read(mut arguments: Arguments) -> Result<Asked, String> {
         tunnel_bodies,
         forwarders,
         proxies,
-        rounds,
+        rounds: rounds.unwrap_or(15),
+        paced_rounds: rounds.unwrap_or(5),
         turn,
         clients: clients.unwrap_or(64),
         net_http_clients: clients.unwrap_or(1),
         pods,
+        paced,
+        paced_turn,
         awake,
         idle,
         churn,
@@ -252,12 +275,13 @@ fn list(arguments: &mut Arguments, option: &'static str) -> Result<Vec<String>, 
     Ok(text.iter().flat_map(|text| text.split(',')).map(str::to_owned).collect())
 }
 
-fn idle(arguments: &mut Arguments) -> Result<Vec<usize>, String> {
-    let given = list(arguments, "--idle")?;
+/// Numbers of pods or clients, ascending.
+fn numbers(arguments: &mut Arguments, option: &'static str, default: &[usize]) -> Result<Vec<usize>, String> {
+    let given = list(arguments, option)?;
     if given.is_empty() {
-        return Ok(IDLE.to_vec());
+        return Ok(default.to_vec());
     }
-    let wrong = || format!("--idle {}: expected numbers from 1 to 50000", given.join(","));
+    let wrong = || format!("{option} {}: expected numbers from 1 to 50000", given.join(","));
     let numbers = given.iter().map(|text| text.parse().ok().filter(|number| (1..=50_000).contains(number)));
     let mut numbers = numbers.collect::<Option<Vec<usize>>>().ok_or_else(wrong)?;
     numbers.sort_unstable();

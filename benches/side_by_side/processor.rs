@@ -7,7 +7,7 @@ use crate::{
     cases::Body,
     figures::{Noise, Sample, Spread, percentile},
     forwarders::{Forwarder, Kind, Running},
-    load::{self, Scrape, Until},
+    load::{self, Run, Scrape, Until},
     machine, pods,
     setup::Setup,
 };
@@ -27,12 +27,17 @@ pub(crate) struct Measured {
 impl Case {
     /// The first psystrike.
     pub(crate) fn ours(&self) -> Option<&Measured> {
-        self.forwarders.iter().find(|measured| measured.forwarder.is_ours())
+        ours(&self.forwarders)
     }
 
     pub(crate) fn of(&self, kind: &Kind) -> Option<&Measured> {
         self.forwarders.iter().find(|measured| measured.forwarder.kind == *kind)
     }
+}
+
+/// The first psystrike.
+pub(crate) fn ours(forwarders: &[Measured]) -> Option<&Measured> {
+    forwarders.iter().find(|measured| measured.forwarder.is_ours())
 }
 
 /// Measures all bodies, and prints each table as soon as it is complete.
@@ -58,6 +63,20 @@ pub(crate) fn case(
     rounds: usize,
 ) -> Result<Case, String> {
     let setup = Setup { answer_bytes: answer_bytes(bench, body)?, ..setup.clone() };
+    let turn = |forwarder: &Forwarder, round| {
+        let running = forwarder.start(&setup)?;
+        turn(bench, &setup, body, &running, round == 0)
+    };
+    let forwarders = self::rounds(forwarders, rounds, turn).map_err(|error| format!("{body}: {error}"))?;
+    Ok(Case { body, forwarders })
+}
+
+/// Measures every forwarder once in each round.
+pub(crate) fn rounds(
+    forwarders: &[Forwarder],
+    rounds: usize,
+    turn: impl Fn(&Forwarder, usize) -> Result<Sample, String>,
+) -> Result<Vec<Measured>, String> {
     let measured = |forwarder: &Forwarder| Measured { forwarder: forwarder.clone(), samples: Vec::new() };
     let mut forwarders: Vec<Measured> = forwarders.iter().map(measured).collect();
     for round in 0..rounds {
@@ -67,12 +86,11 @@ pub(crate) fn case(
         }
         for index in order {
             let Measured { forwarder, samples } = &mut forwarders[index];
-            let running = forwarder.start(&setup)?;
-            let sample = turn(bench, &setup, body, &running, round == 0);
-            samples.push(sample.map_err(|error| format!("{body}: {}: {error}", forwarder.name))?);
+            let sample = turn(forwarder, round).map_err(|error| format!("{}: {error}", forwarder.name))?;
+            samples.push(sample);
         }
     }
-    Ok(Case { body, forwarders })
+    Ok(forwarders)
 }
 
 /// One measurement of one forwarder.
@@ -90,12 +108,23 @@ fn turn(
     // Connects to every pod and grows buffers. In the first round, compares every byte.
     let warm_up = (setup.pods + setup.clients) as u64;
     load.run(Until::Count(warm_up), compare.then(pods::period).as_deref())?;
-    let core_before = machine::core(options.forwarder_core)?;
-    let before = machine::processor(forwarder.pid())?;
-    let mut run = load.run(Until::Passed(options.turn), None)?;
-    let used = machine::processor(forwarder.pid())?.since(before);
-    let core = machine::core(options.forwarder_core)?;
+    let sample = sample(bench, forwarder, || load.run(Until::Passed(options.turn), None));
     bench.pods.keep_awake(false);
+    sample
+}
+
+/// What a forwarder uses while the load runs.
+pub(crate) fn sample(
+    bench: &Bench,
+    forwarder: &Running,
+    run: impl FnOnce() -> Result<Run, String>,
+) -> Result<Sample, String> {
+    let number = bench.options.forwarder_core;
+    let core_before = machine::core(number)?;
+    let before = machine::processor(forwarder.pid())?;
+    let mut run = run()?;
+    let used = machine::processor(forwarder.pid())?.since(before);
+    let core = machine::core(number)?;
     let latencies = mem::take(&mut run.latencies);
     Ok(Sample {
         scrapes: run.scrapes,
@@ -106,6 +135,7 @@ fn turn(
         p50: Duration::from_nanos(percentile(&latencies, 50)),
         p99: Duration::from_nanos(percentile(&latencies, 99)),
         pss_bytes: machine::pss_bytes(forwarder.pid())?,
+        open_files: machine::open_files(forwarder.pid())?,
         noise: Noise {
             others: core.busy.saturating_sub(core_before.busy).saturating_sub(used.time),
             stolen: core.stolen.saturating_sub(core_before.stolen),
@@ -140,7 +170,13 @@ fn summary(bench: &Bench, title: &str, cases: &[Case]) -> Result<(), String> {
 /// Prints the figures of one body, and what disturbed them.
 pub(crate) fn print(bench: &Bench, what: &str, case: &Case) -> Result<(), String> {
     figures(bench, what, case)?;
-    let samples = || case.forwarders.iter().flat_map(|measured| &measured.samples);
+    print_noise(&case.forwarders);
+    Ok(())
+}
+
+/// Prints how much of the forwarder's core others used.
+pub(crate) fn print_noise(forwarders: &[Measured]) {
+    let samples = || forwarders.iter().flat_map(|measured| &measured.samples);
     let wall: Duration = samples().map(|sample| sample.wall).sum();
     let share = |of: fn(&Sample) -> Duration| {
         100.0 * samples().map(of).sum::<Duration>().as_secs_f64() / wall.as_secs_f64()
@@ -150,12 +186,16 @@ pub(crate) fn print(bench: &Bench, what: &str, case: &Case) -> Result<(), String
         share(|sample| sample.noise.others),
         share(|sample| sample.noise.stolen)
     );
-    Ok(())
 }
 
 /// Prints the figures of one body.
 pub(crate) fn figures(bench: &Bench, what: &str, case: &Case) -> Result<(), String> {
-    let ours = case.ours();
+    table(bench, &format!("{what}: {}", case.body), &case.forwarders)
+}
+
+/// Prints figures under this title.
+pub(crate) fn table(bench: &Bench, title: &str, forwarders: &[Measured]) -> Result<(), String> {
+    let ours = ours(forwarders);
     let row = |measured: &Measured| {
         let samples = &measured.samples;
         let median = |figure: fn(&Sample) -> f64, precision: usize| {
@@ -176,7 +216,7 @@ pub(crate) fn figures(bench: &Bench, what: &str, case: &Case) -> Result<(), Stri
             median(Sample::pss_kib, 0),
         ]
     };
-    let rows: Vec<_> = case.forwarders.iter().map(row).collect();
+    let rows: Vec<_> = forwarders.iter().map(row).collect();
     let ratio = format!("× {}", ours.map_or("-", |ours| ours.forwarder.name.as_str()));
     let head = [
         "forwarder",
@@ -189,5 +229,5 @@ pub(crate) fn figures(bench: &Bench, what: &str, case: &Case) -> Result<(), Stri
         "p99 µs",
         "Pss KiB",
     ];
-    bench.report.table(&format!("{what}: {}", case.body), &head, &rows)
+    bench.report.table(title, &head, &rows)
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     baselines::Way,
-    cases::{self, Body, chunked, length, net_http, records},
+    cases::{self, Body, PACED, chunked, length, net_http, records},
     figures::{Sample, Spread},
     forwarders::Kind,
     processor::{Case, Measured},
@@ -19,6 +19,7 @@ enum Of {
     NginxSimple,
     Tinyproxy,
     Squid,
+    Haproxy,
     TunnelSplice,
 }
 
@@ -32,6 +33,7 @@ impl Of {
             Self::NginxSimple => case.of(&Kind::NginxSimple),
             Self::Tinyproxy => case.of(&Kind::Tinyproxy),
             Self::Squid => case.of(&Kind::Squid),
+            Self::Haproxy => case.of(&Kind::Haproxy),
             Self::TunnelSplice => case.of(&Kind::TunnelBaseline(Way::Splice)),
         }
     }
@@ -45,6 +47,7 @@ impl Of {
             Self::NginxSimple => "nginx simple",
             Self::Tinyproxy => "tinyproxy",
             Self::Squid => "Squid",
+            Self::Haproxy => "HAProxy",
             Self::TunnelSplice => "splice baseline of tunnels",
         }
     }
@@ -92,6 +95,14 @@ const PROXY_TARGETS: [Target; 2] = [
 /// The targets for tunnels.
 const TUNNEL_TARGETS: [Target; 1] = [(records(16), Of::Ours, Limit::AtMost(1.15), Of::TunnelSplice)];
 
+/// The targets for a paced load, with the most pods.
+const PACED_TARGETS: [Target; 4] = [
+    (PACED, Of::Ours, Limit::AtMost(1.10), Of::ReadWrite),
+    (PACED, Of::NginxTuned, Limit::AtLeast(1.2), Of::Ours),
+    (PACED, Of::NginxSimple, Limit::AtLeast(1.2), Of::Ours),
+    (PACED, Of::Haproxy, Limit::AtLeast(1.2), Of::Ours),
+];
+
 /// The verdicts for processor time and latency.
 pub(crate) fn verdicts(cases: &[Case]) -> Vec<Verdict> {
     let latency = cases::ALL.iter().filter_map(|&body| {
@@ -111,12 +122,22 @@ pub(crate) fn proxy_verdicts(cases: &[Case]) -> Vec<Verdict> {
     processor(cases, &PROXY_TARGETS, "processor, absolute form").collect()
 }
 
+/// The verdicts of the paced part, for this number of pods.
+pub(crate) fn paced_verdicts(case: &Case, pods: usize) -> Vec<Verdict> {
+    let what = format!("{pods} pods, paced: processor");
+    processor(std::slice::from_ref(case), &PACED_TARGETS, &what).collect()
+}
+
 /// The verdicts of the tunnels part.
 pub(crate) fn tunnel_verdicts(cases: &[Case]) -> Vec<Verdict> {
     processor(cases, &TUNNEL_TARGETS, "processor, in a tunnel").collect()
 }
 
-fn processor(cases: &[Case], targets: &[Target], what: &str) -> impl Iterator<Item = Verdict> {
+fn processor<'a>(
+    cases: &'a [Case],
+    targets: &'a [Target],
+    what: &'a str,
+) -> impl Iterator<Item = Verdict> + use<'a> {
     targets.iter().filter_map(move |&(body, of, limit, over)| {
         let ratio = ratio(of_body(cases, body)?, of, over, Sample::processor_us);
         let (sign, bound) = match limit {
