@@ -13,6 +13,16 @@ pub(crate) fn static_musl() -> Result<PathBuf, String> {
     Ok(target_folder().join(target).join("release/psystrike"))
 }
 
+/// The exporter in benches/exporter, in this folder. Fails if Go is not installed.
+pub(crate) fn exporter(folder: &Path) -> Result<PathBuf, String> {
+    let binary = folder.join("exporter");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/exporter/exporter.go");
+    let mut go = Command::new("go");
+    go.args(["build", "-o"]).arg(&binary).arg(source).env("GOTOOLCHAIN", "local");
+    let output = go.output().map_err(|error| format!("go: {error}"))?;
+    if output.status.success() { Ok(binary) } else { Err(String::from_utf8_lossy(&output.stderr).into()) }
+}
+
 /// The release build with symbols, in its own folder.
 pub(crate) fn with_symbols() -> Result<PathBuf, String> {
     let folder = target_folder().join("symbols");

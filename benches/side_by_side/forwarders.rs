@@ -23,7 +23,7 @@ use crate::{
     certificates::Files,
     encryption::{Encryption, Tls},
     haproxy,
-    load::Load,
+    load::{Load, Scrape},
     machine,
     nginx::{self, Tuning},
     setup::{Form, Setup},
@@ -169,9 +169,8 @@ impl Forwarder {
         let address = free_address()?;
         let command = self.command(address, setup)?;
         let log = self.file(setup, "log");
-        let mut child = Command::new(myself()?);
-        let cores: Vec<String> = setup.cores.iter().map(usize::to_string).collect();
-        child.arg(CHILD).arg(cores.join(",")).args(command);
+        let mut child = child(&setup.cores)?;
+        child.args(command);
         self.spawn(&mut child, address, &log)
     }
 
@@ -291,6 +290,11 @@ impl Running {
             let pods: Vec<SocketAddr> = (0..setup.pods).map(|number| setup.pod(number)).collect();
             return Load::tunnel(self.address, &pods, setup.clients, scrapes);
         }
+        self.scrapes(setup, scrapes)
+    }
+
+    /// Connects the clients for these scrapes.
+    pub(crate) fn scrapes(&self, setup: &Setup, scrapes: Vec<Scrape>) -> Result<Load, String> {
         let mut load = Load::connect(self.address, setup.clients, scrapes, self.is_tls)?;
         load.reconnect(self.closes);
         Ok(load)
@@ -319,6 +323,14 @@ impl Drop for Running {
             let _ = self.child.wait();
         }
     }
+}
+
+/// Begins a command for a program on these cores, which ends when this process ends. Add the program and its arguments.
+pub(crate) fn child(cores: &[usize]) -> Result<Command, String> {
+    let mut child = Command::new(myself()?);
+    let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
+    child.arg(CHILD).arg(cores.join(","));
+    Ok(child)
 }
 
 /// Becomes a forwarder if the command line requests it. It then returns only on failure, with the error.
@@ -373,7 +385,8 @@ fn myself() -> Result<PathBuf, String> {
     env::current_exe().map_err(|error| format!("path of this program: {error}"))
 }
 
-fn find(program: &str) -> Option<PathBuf> {
+/// The path of a program.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     // Debian installs servers in folders that only root has in PATH.
     let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);

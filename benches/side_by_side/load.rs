@@ -40,6 +40,11 @@ impl Scrape {
         Self::of_target(forwarder, &format!("/pods/{pod}/{pod_port}{}", body.path()), 200, Some(body.bytes))
     }
 
+    /// A scrape of an exporter's `/metrics`, whose length is not known.
+    pub(crate) fn metrics(forwarder: SocketAddr, pod: SocketAddr) -> Self {
+        Self::of_target(forwarder, &format!("/pods/{}/{}/metrics", pod.ip(), pod.port()), 200, None)
+    }
+
     /// The same scrape in absolute form (RFC 9112 section 3.2.2), as Prometheus sends it with `proxy_url`.
     pub(crate) fn absolute(pod: Ipv4Addr, pod_port: u16, body: Body) -> Self {
         let host = SocketAddr::from((pod, pod_port));

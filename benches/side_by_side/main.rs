@@ -14,8 +14,8 @@
 //!   nothing;
 //! - [`machine`]: cores, and a process's resources as the kernel reports them; [`figures`]: medians, quartiles, ratios;
 //! - the parts: [`processor`], [`paced`], [`proxy`], [`tunnels`] with [`tunnel_memory`], [`tls`] with [`tls_memory`],
-//!   [`memory`], [`start`], [`syscalls`], [`instructions`], [`profile`], [`growth`], [`workers`], and [`tunings`],
-//!   which looks for nginx's best settings; [`targets`]: the targets;
+//!   [`memory`], [`start`], [`real`], [`syscalls`], [`instructions`], [`profile`], [`growth`], [`workers`], and
+//!   [`tunings`], which looks for nginx's best settings; [`targets`]: the targets;
 //! - [`report`]: tables and verdicts; [`chart`]: the chart.
 
 mod answer;
@@ -41,6 +41,7 @@ mod pods;
 mod processor;
 mod profile;
 mod proxy;
+mod real;
 mod report;
 mod setup;
 mod squid;
@@ -122,6 +123,7 @@ fn part(bench: &Bench, part: Part) -> Result<bool, String> {
         }
         Part::Memory => verdicts.extend(memory::run(bench)?),
         Part::Start => verdicts.extend(start::run(bench)?),
+        Part::Real => real::run(bench)?,
         Part::Syscalls => syscalls::run(bench)?,
         Part::Instructions => return instructions::run(bench),
         Part::Profile => profile::run(bench)?,

@@ -28,6 +28,8 @@ Parts (default: processor paced proxy tunnels tls memory start, which cover all 
                 time per new connection; memory of idle TLS connections (needs openssl)
   memory        Pss at start, with idle clients, with clients that stop reading, and after churn
   start         time from exec to the first forwarded scrape
+  real          processor time per scrape of node_exporter, and of an exporter in Go with a page of 240 KiB
+                (needs prometheus-node-exporter and go)
   syscalls      system calls per scrape (needs strace)
   instructions  user-space instructions per scrape of psystrike (needs valgrind); fails if a limit is
                 exceeded by 5 %
@@ -80,6 +82,7 @@ pub(crate) enum Part {
     Tls,
     Memory,
     Start,
+    Real,
     Syscalls,
     Instructions,
     Profile,
@@ -105,7 +108,7 @@ const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/PERF.svg");
 
 impl Part {
     /// In the order of the help.
-    const ALL: [(&str, Self); 13] = [
+    const ALL: [(&str, Self); 14] = [
         ("processor", Self::Processor),
         ("paced", Self::Paced),
         ("proxy", Self::Proxy),
@@ -113,6 +116,7 @@ impl Part {
         ("tls", Self::Tls),
         ("memory", Self::Memory),
         ("start", Self::Start),
+        ("real", Self::Real),
         ("syscalls", Self::Syscalls),
         ("instructions", Self::Instructions),
         ("profile", Self::Profile),
