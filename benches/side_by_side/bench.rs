@@ -36,6 +36,11 @@ impl Bench {
         Ok(Self { options, pods, forwarders, report, scratch })
     }
 
+    /// The first psystrike, without gathering.
+    pub(crate) fn without_gathering(&self) -> Option<Forwarder> {
+        self.forwarders.iter().find(|forwarder| forwarder.is_ours())?.without_gathering()
+    }
+
     /// Prints the measured programs and the machine.
     pub(crate) fn describe(&self) {
         let Self { options, forwarders, .. } = self;

@@ -38,6 +38,8 @@ const END_MAX: Duration = Duration::from_secs(3);
 const CHILD: &str = "--child";
 const BASELINE: &str = "--baseline";
 const TUNNEL_BASELINE: &str = "--tunnel-baseline";
+/// psystrike's option for how long a response may gather.
+const GATHER: &str = "--gather";
 
 /// A kind of forwarder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +74,8 @@ pub(crate) struct Forwarder {
     pub(crate) tls: Tls,
     /// Whether each scrape has a new connection.
     pub(crate) reconnects: bool,
+    /// psystrike: whether responses that arrive in small writes may gather before they are read.
+    pub(crate) gathers: bool,
 }
 
 /// A running forwarder, which accepts connections.
@@ -101,7 +105,14 @@ impl Kind {
 impl Forwarder {
     /// A forwarder for requests that name the pod in the path.
     pub(crate) fn new(name: &str, kind: Kind) -> Self {
-        Self { name: name.to_owned(), kind, form: Form::Pods, tls: Tls::Nowhere, reconnects: false }
+        Self {
+            name: name.to_owned(),
+            kind,
+            form: Form::Pods,
+            tls: Tls::Nowhere,
+            reconnects: false,
+            gathers: true,
+        }
     }
 
     /// A psystrike binary with one worker.
@@ -127,6 +138,14 @@ impl Forwarder {
     /// The same with a new connection for each scrape.
     pub(crate) fn with_new_connections(self) -> Self {
         Self { reconnects: true, ..self }
+    }
+
+    /// The same without gathering, if this psystrike can gather.
+    pub(crate) fn without_gathering(&self) -> Option<Self> {
+        let Kind::Psystrike { path, .. } = &self.kind else { return None };
+        let help = Command::new(path).arg("--help").output().ok()?;
+        let can = String::from_utf8_lossy(&help.stdout).contains(GATHER);
+        can.then(|| Self { name: format!("{} {GATHER} 0", self.name), gathers: false, ..self.clone() })
     }
 
     /// Whether it is psystrike.
@@ -233,6 +252,9 @@ impl Forwarder {
         let mut command: Vec<OsString> = vec![path.into(), "--allow=127.0.0.0/8".into()];
         command.push(format!("--listen={address}").into());
         command.push(format!("--workers={workers}").into());
+        if !self.gathers {
+            command.push(format!("{GATHER}=0").into());
+        }
         if self.form == Form::Tunnel {
             command.push("--allow-connect".into());
         }

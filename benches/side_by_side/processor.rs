@@ -4,7 +4,7 @@ use std::{mem, time::Duration};
 
 use crate::{
     bench::Bench,
-    cases::Body,
+    cases::{Body, Framing},
     figures::{Noise, Sample, Spread, percentile},
     forwarders::{Forwarder, Kind, Running},
     load::{self, Run, Scrape, Until},
@@ -44,13 +44,21 @@ pub(crate) fn ours(forwarders: &[Measured]) -> Option<&Measured> {
 pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
     let what = if bench.options.awake { "Processor time, awake" } else { "Processor time" };
     let cases = bench.options.bodies.iter().map(|&body| {
-        let case = case(bench, &bench.forwarders, &bench.setup_of(body), body, bench.options.rounds)?;
+        let forwarders = forwarders(bench, body);
+        let case = case(bench, &forwarders, &bench.setup_of(body), body, bench.options.rounds)?;
         print(bench, what, &case)?;
         Ok(case)
     });
     let cases = cases.collect::<Result<Vec<_>, String>>()?;
     summary(bench, &format!("{what}: µs/scrape, all bodies"), &cases)?;
     Ok(cases)
+}
+
+/// For pages in small writes, the first psystrike is also measured without gathering.
+fn forwarders(bench: &Bench, body: Body) -> Vec<Forwarder> {
+    let is_gathered = body.framing == Framing::NetHttp;
+    let not_gathering = if is_gathered { bench.without_gathering() } else { None };
+    bench.forwarders.iter().cloned().chain(not_gathering).collect()
 }
 
 /// Measures one body. The forwarder is started anew every time, so that the placement of its memory, or the thousands

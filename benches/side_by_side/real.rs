@@ -38,7 +38,7 @@ struct Exporter {
 /// Measures every forwarder except the baselines with both exporters, and prints a table for each.
 pub(crate) fn run(bench: &Bench) -> Result<(), String> {
     let others = bench.forwarders.iter().filter(|forwarder| !forwarder.is_baseline());
-    let forwarders: Vec<Forwarder> = others.cloned().collect();
+    let forwarders: Vec<Forwarder> = others.cloned().chain(bench.without_gathering()).collect();
     let node_exporter = forwarders::find("prometheus-node-exporter")
         .ok_or_else(|| "not installed (Debian package prometheus-node-exporter)".to_owned());
     let page = building::exporter(&bench.scratch);

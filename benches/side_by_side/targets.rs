@@ -13,6 +13,8 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 enum Of {
     Ours,
+    /// psystrike without gathering.
+    NotGathering,
     ReadWrite,
     Splice,
     NginxTuned,
@@ -27,6 +29,7 @@ impl Of {
     fn in_case(self, case: &Case) -> Option<&Measured> {
         match self {
             Self::Ours => case.ours(),
+            Self::NotGathering => case.forwarders.iter().find(|measured| !measured.forwarder.gathers),
             Self::ReadWrite => case.of(&Kind::Baseline(Way::ReadWrite)),
             Self::Splice => case.of(&Kind::Baseline(Way::Splice)),
             Self::NginxTuned => case.of(&Kind::NginxTuned),
@@ -41,6 +44,7 @@ impl Of {
     fn name(self) -> &'static str {
         match self {
             Self::Ours => "psystrike",
+            Self::NotGathering => "psystrike --gather 0",
             Self::ReadWrite => "read/write baseline",
             Self::Splice => "splice baseline",
             Self::NginxTuned => "nginx tuned",
@@ -86,6 +90,9 @@ const TARGETS: [Target; 22] = {
     ]
 };
 
+/// Gathering must not delay short pages.
+const LATENCY_TARGETS: [Target; 1] = [(net_http(16), Of::Ours, Limit::AtMost(1.02), Of::NotGathering)];
+
 /// The targets for requests in absolute form.
 const PROXY_TARGETS: [Target; 2] = [
     (length(16), Of::Tinyproxy, Limit::AtLeast(3.0), Of::Ours),
@@ -114,7 +121,8 @@ pub(crate) fn verdicts(cases: &[Case]) -> Vec<Verdict> {
             reached: Reached::of(Limit::AtMost(1.0), ratio),
         })
     });
-    processor(cases, &TARGETS, "processor").chain(latency).collect()
+    let gathering = ratios(cases, &LATENCY_TARGETS, "p50 latency", Sample::p50_us);
+    processor(cases, &TARGETS, "processor").chain(gathering).chain(latency).collect()
 }
 
 /// The verdicts of the proxy part.
@@ -138,8 +146,17 @@ fn processor<'a>(
     targets: &'a [Target],
     what: &'a str,
 ) -> impl Iterator<Item = Verdict> + use<'a> {
+    ratios(cases, targets, what, Sample::processor_us)
+}
+
+fn ratios<'a>(
+    cases: &'a [Case],
+    targets: &'a [Target],
+    what: &'a str,
+    figure: fn(&Sample) -> f64,
+) -> impl Iterator<Item = Verdict> + use<'a> {
     targets.iter().filter_map(move |&(body, of, limit, over)| {
-        let ratio = ratio(of_body(cases, body)?, of, over, Sample::processor_us);
+        let ratio = ratio(of_body(cases, body)?, of, over, figure);
         let (sign, bound) = match limit {
             Limit::AtMost(most) => ("≤", most),
             Limit::AtLeast(least) => ("≥", least),
