@@ -50,7 +50,13 @@ pub(crate) fn run(bench: &Bench) -> Result<Vec<Case>, String> {
         Ok(case)
     });
     let cases = cases.collect::<Result<Vec<_>, String>>()?;
-    summary(bench, &format!("{what}: µs/scrape, all bodies"), &cases)?;
+    let is_net_http = |case: &&Case| case.body.framing == Framing::NetHttp;
+    let (alone, many): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(is_net_http);
+    for (of, cases) in [("all bodies", many), ("net/http", alone)] {
+        if !cases.is_empty() {
+            summary(bench, &format!("{what}: µs/scrape, {of}"), &cases)?;
+        }
+    }
     Ok(cases)
 }
 
@@ -158,8 +164,8 @@ pub(crate) fn answer_bytes(bench: &Bench, body: Body) -> Result<u64, String> {
     load::scrape(&mut load::connect(pod)?, &scrape)
 }
 
-/// Prints the median processor time per scrape for every body.
-fn summary(bench: &Bench, title: &str, cases: &[Case]) -> Result<(), String> {
+/// Prints the median processor time per scrape for each of these bodies.
+fn summary(bench: &Bench, title: &str, cases: &[&Case]) -> Result<(), String> {
     let cell = |case: &Case, index: usize| {
         let samples = &case.forwarders[index].samples;
         let time = Spread::of(samples.iter().map(Sample::processor_us));
