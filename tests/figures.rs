@@ -23,6 +23,8 @@ const TIME: &str = "Processor time: µs/scrape, all bodies";
 const TIME_16_KIB: &str = "16 KiB, length";
 const TIME_256_KIB: &str = "256 KiB, length";
 const MEMORY: &str = "Memory: Pss in KiB";
+/// Its rows are `1000 pods: psystrike`, for ascending numbers.
+const PACED: &str = "Paced: 16 KiB, net/http";
 
 // The figures that the sizing is for. The manifests set the limits.
 const PODS: [f64; 3] = [100.0, 1_000.0, 10_000.0];
@@ -97,8 +99,8 @@ fn memory_kib(forwarder: &str, pods: f64) -> f64 {
     if pods <= LAST[1] {
         return at(pods);
     }
-    let [few, many] = LAST.map(at);
-    many + (many - few) / (LAST[1] - LAST[0]) * (pods - LAST[1])
+    let [few, many] = LAST.map(|pods| (pods, at(pods)));
+    beyond(few, many, pods)
 }
 
 /// Memory at start, and for each client with its pooled pod connection.
@@ -136,14 +138,46 @@ const COST_HEADER: &str = "| pods | CPU: psystrike | nginx tuned | nginx simple 
 const COST_HEADER_JAPANESE: &str = "| Pod数 | CPU: psystrike | nginx(調整した設定) | nginx(一般的な設定) | HAProxy | メモリ: \
      psystrike | nginx(調整した設定) | nginx(一般的な設定) | HAProxy |\n";
 
+/// A column of the paced load: the number of pods, ascending, and the figure.
+fn paced(column: &str, forwarder: &str) -> Vec<(f64, f64)> {
+    let table = Measured::named(PACED);
+    let row = |cells: &Vec<String>| {
+        let pods = cells[0].strip_suffix(&format!(" pods: {forwarder}"))?.parse().ok()?;
+        Some((pods, table.figure(&cells[0], column)))
+    };
+    table.rows.iter().filter_map(row).collect()
+}
+
+/// Processor time for one scrape if so many pods are scraped at a steady pace, or the most that were measured.
+fn paced_scrape_us(pods: f64, forwarder: &str) -> f64 {
+    let measured = paced("processor µs/scrape", forwarder);
+    let (_, us) = measured.iter().rfind(|(number, _)| *number <= pods).expect("so few pods");
+    *us
+}
+
+/// The memory of a process with this many pods. Beyond what is measured, it continues the line through the last two
+/// measurements.
+fn paced_memory_kib(pods: f64, forwarder: &str) -> f64 {
+    let measured = paced("Pss KiB", forwarder);
+    let [.., few, many] = measured[..] else { panic!("{PACED}: {measured:?} of {forwarder}") };
+    let exactly = measured.iter().find(|(number, _)| *number == pods);
+    exactly.map_or_else(|| beyond(few, many, pods), |(_, kib)| *kib)
+}
+
+/// A point of the line through two measurements.
+fn beyond(few: (f64, f64), many: (f64, f64), pods: f64) -> f64 {
+    many.1 + (many.1 - few.1) / (many.0 - few.0) * (pods - many.0)
+}
+
 /// PERF.md and the READMEs: psystrike beside others, by the number of pods.
 fn cost(header: &str) -> String {
     let forwarders = [OURS, "nginx tuned", "nginx simple", "haproxy"];
     let mut table = header.to_owned();
     table += &format!("{}|\n", "| ---: ".repeat(9));
     for pods in PODS {
-        let processor = forwarders.map(|name| percent_of_core(pods, scrape_us(TIME_16_KIB, name)) + " %");
-        let memory = forwarders.map(|name| format!("{} MiB", two_digits(memory_kib(name, pods) / 1024.0)));
+        let processor = forwarders.map(|name| percent_of_core(pods, paced_scrape_us(pods, name)) + " %");
+        let memory =
+            forwarders.map(|name| format!("{} MiB", two_digits(paced_memory_kib(pods, name) / 1024.0)));
         let cells = [&[thousands(&pods.to_string())], &processor[..], &memory[..]].concat();
         table += &format!("| {} |\n", cells.join(" | "));
     }
