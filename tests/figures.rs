@@ -19,9 +19,9 @@ use support::{
 const END: &str = "<!-- End of measured -->\n";
 /// The static binary, which containers run.
 const OURS: &str = "psystrike musl";
-const TIME: &str = "Processor time: µs/scrape, all bodies";
-const TIME_16_KIB: &str = "16 KiB, length";
-const TIME_256_KIB: &str = "256 KiB, length";
+/// Pages in small writes, one scrape at a time.
+const TIME: &str = "Processor time: µs/scrape, net/http";
+const TIME_256_KIB: &str = "256 KiB, net/http";
 const MEMORY: &str = "Memory: Pss in KiB";
 /// Its rows are `1000 pods: psystrike`, for ascending numbers.
 const PACED: &str = "Paced: 16 KiB, net/http";
@@ -80,27 +80,9 @@ impl Measured {
     }
 }
 
-/// Processor time for one scrape of a page of this size.
-fn scrape_us(size: &str, forwarder: &str) -> f64 {
-    Measured::named(TIME).figure(forwarder, size)
-}
-
 /// The share of a core for scrapes of this many pods.
 fn percent_of_core(pods: f64, scrape_us: f64) -> String {
     two_digits(pods / INTERVAL_SECONDS * scrape_us / 1e6 * 100.0)
-}
-
-/// The memory of a process after this many clients each scraped a pod. Beyond what is measured, it continues the line
-/// through the last two measurements.
-fn memory_kib(forwarder: &str, pods: f64) -> f64 {
-    let memory = Measured::named(MEMORY);
-    let at = |pods: f64| memory.figure(forwarder, &format!("{pods} idle clients"));
-    const LAST: [f64; 2] = [1_000.0, 8_000.0];
-    if pods <= LAST[1] {
-        return at(pods);
-    }
-    let [few, many] = LAST.map(|pods| (pods, at(pods)));
-    beyond(few, many, pods)
 }
 
 /// Memory at start, and for each client with its pooled pod connection.
@@ -161,12 +143,7 @@ fn paced_memory_kib(pods: f64, forwarder: &str) -> f64 {
     let measured = paced("Pss KiB", forwarder);
     let [.., few, many] = measured[..] else { panic!("{PACED}: {measured:?} of {forwarder}") };
     let exactly = measured.iter().find(|(number, _)| *number == pods);
-    exactly.map_or_else(|| beyond(few, many, pods), |(_, kib)| *kib)
-}
-
-/// A point of the line through two measurements.
-fn beyond(few: (f64, f64), many: (f64, f64), pods: f64) -> f64 {
-    many.1 + (many.1 - few.1) / (many.0 - few.0) * (pods - many.0)
+    exactly.map_or(many.1 + (many.1 - few.1) / (many.0 - few.0) * (pods - many.0), |(_, kib)| *kib)
 }
 
 /// PERF.md and the READMEs: psystrike beside others, by the number of pods.
@@ -186,7 +163,7 @@ fn cost(header: &str) -> String {
 
 /// deploy/README.md: resources by the number of pods.
 fn sizing() -> String {
-    let (small, large) = (scrape_us(TIME_16_KIB, OURS), scrape_us(TIME_256_KIB, OURS));
+    let large = Measured::named(TIME).figure(OURS, TIME_256_KIB);
     let mut table =
         "| pods | scrapes/s | CPU: pages of 16 KiB | pages of 256 KiB | traffic, each way: pages of 16 \
                      KiB | pages of 256 KiB | memory of the process | and of the kernel |\n"
@@ -199,11 +176,11 @@ fn sizing() -> String {
             "| {} | {} | {} % of a core | {} % of a core | {} Mbit/s | {} Mbit/s | {:.1} MiB | {:.1} MiB |\n",
             thousands(&pods.to_string()),
             two_digits(scrapes),
-            percent_of_core(pods, small),
+            percent_of_core(pods, paced_scrape_us(pods, OURS)),
             percent_of_core(pods, large),
             megabits(16.0),
             megabits(256.0),
-            memory_kib(OURS, pods) / 1024.0,
+            paced_memory_kib(pods, OURS) / 1024.0,
             (pods + pods.min(CLIENTS_MAX)) * KERNEL_KIB_EACH / 1024.0,
         );
     }
