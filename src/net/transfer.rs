@@ -24,15 +24,13 @@ use super::{
 };
 use crate::{http1::head::RESPONSE_HEAD_BYTES_MAX, proxy::metrics::Counter};
 
-/// Maximum number of bytes read at once, and so the maximum held of a read for a slow client. The longest response head
-/// fits.
+/// Maximum number of bytes read at once, except of a long response, and so the maximum held of a read for a slow
+/// client. The longest response head fits.
 pub const READ_BYTES_MAX: usize = RESPONSE_HEAD_BYTES_MAX;
-/// Maximum number of bytes that go through the pipe at once, and so the maximum held for a slow client: a body of 512
-/// KiB with its head. Once a client did not accept all of a response, or several clients stall, the limit is
+/// Maximum number of bytes of a long response that are moved at once, and so the maximum held for a slow client: a body
+/// of 512 KiB with its head. Once a client did not accept all of a response, or several clients stall, the limit is
 /// [`READ_BYTES_MAX`].
 pub const PASS_BYTES_MAX: usize = 528 * 1024;
-/// Maximum number of bytes that are peeked at completely: a body of 256 KiB with its head and chunks.
-pub const PEEK_BYTES_MAX: usize = 272 * 1024;
 /// From this many stalled clients on, no more than [`READ_BYTES_MAX`] is moved, and held, at once for any client.
 const STALLED_AT_LENGTH_MAX: usize = 8;
 
@@ -154,6 +152,12 @@ impl<P> Transfer<P> {
         self.pipe = None;
     }
 
+    /// Returns the maximum number of bytes of a long response, destined for this outbox's side, to move at once.
+    pub(super) fn long_max(&self, outbox: &Outbox) -> usize {
+        let may_be_kept = self.stalled < STALLED_AT_LENGTH_MAX;
+        if may_be_kept && !outbox.is_slow { PASS_BYTES_MAX } else { READ_BYTES_MAX }
+    }
+
     /// Moves at most `most` bytes, destined for this outbox's side, into the pipe, which exists and is empty.
     ///
     /// # Errors
@@ -167,8 +171,7 @@ impl<P> Transfer<P> {
     where
         P: Pipe<S>,
     {
-        let may_be_kept = self.stalled < STALLED_AT_LENGTH_MAX;
-        let bytes_max = if may_be_kept && !outbox.is_slow { PASS_BYTES_MAX } else { READ_BYTES_MAX };
+        let bytes_max = self.long_max(outbox);
         let Some(pipe) = &mut self.pipe else { return Ok(Received::NotReady) };
         let read = from.splice_in(pipe, most.min(bytes_max as u64) as usize);
         if let Ok(Received::Bytes(bytes)) = read {

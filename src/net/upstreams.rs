@@ -16,7 +16,7 @@ use super::{
 };
 use crate::proxy::{metrics::Counters, peer::Peer, pool::Pool, session::Session, timestamp::Timestamp};
 
-/// Size from which peeking and splicing are cheaper than reading and writing.
+/// Size from which splicing is cheaper than reading and writing.
 pub(super) const BULK_BYTES_MIN: u64 = 32 * 1024;
 
 /// How a response is read, according to what came before on the connection.
@@ -25,10 +25,10 @@ pub enum ReadMode {
     /// Read it.
     #[default]
     Read,
-    /// Peek at a head's length: a long body with a Content-Length is expected.
+    /// Peek at a head's length, and splice the rest: a long body with a Content-Length is expected.
     Head,
-    /// Peek at all of it: a long chunked body is expected or under way.
-    All,
+    /// Read much at once: a long body in chunks is expected or under way.
+    Long,
 }
 
 impl ReadMode {
@@ -37,7 +37,7 @@ impl ReadMode {
         match () {
             () if bytes < BULK_BYTES_MIN => Self::Read,
             () if session.has_length() => Self::Head,
-            () => Self::All,
+            () => Self::Long,
         }
     }
 }

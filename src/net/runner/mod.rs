@@ -291,7 +291,7 @@ mod tests {
                     out: Output::default(),
                 },
                 shared,
-                scratch: vec![0; crate::net::transfer::PEEK_BYTES_MAX],
+                scratch: vec![0; crate::net::transfer::PASS_BYTES_MAX],
             }
         }
 

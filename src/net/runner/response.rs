@@ -1,9 +1,9 @@
 //! Moves a response from a pod's connection to a client's, either read and written, or through the worker's pipe
-//! ([`crate::net::transport::splice`]) without being copied, or copied once to be peeked at.
+//! ([`crate::net::transport::splice`]) without being copied.
 //!
-//! With a Content-Length, only the head has to be examined. With chunks, everything but the inside of large chunks has
-//! to be, which still costs one copy instead of two. All of this takes more calls than reading and writing, so it is
-//! done only if the last response, or what has arrived of this one, was long.
+//! With a Content-Length, only the head has to be examined, so it is peeked at in the pipe. That takes more calls than
+//! reading and writing, so it is done only if the last response was long. With chunks, everything but the inside of
+//! large chunks has to be examined: it is read, much at once.
 //!
 //! Peeking into the pipe takes one call more than peeking into the socket (`MSG_PEEK`) would, and still costs less: the
 //! kernel acknowledges received bytes at the first call on a socket, and again when that call has made room, which is
@@ -19,7 +19,7 @@ use crate::{
         client::Client,
         network::Network,
         stream::{Ready, Received, upstream_error},
-        transfer::{PASS_BYTES_MAX, PEEK_BYTES_MAX, READ_BYTES_MAX, refused},
+        transfer::{PASS_BYTES_MAX, READ_BYTES_MAX, refused},
         transport::Transport,
         upstreams::{BULK_BYTES_MIN, ReadMode},
     },
@@ -42,7 +42,7 @@ impl<N: Network> Runner<'_, N> {
             return self.step(Event::UpstreamFailed(upstream_error(&error))); // the end of the request
         }
         let (held, read_mode) = (upstream.input.len(), upstream.read_mode);
-        let peeks = read_mode != ReadMode::Read && held == 0;
+        let peeks = read_mode == ReadMode::Head && held == 0;
         // At a mark of urgent data splice(2) returns EAGAIN, although there is more after it.
         let is_urgent = upstream.stream.is_ready(Ready::URGENT);
         if room == 0 {
@@ -57,14 +57,10 @@ impl<N: Network> Runner<'_, N> {
         if !splices || !self.tools.transfer.has_pipe(&mut self.tools.network, self.shared) {
             return self.read_bytes(scratch, held, room);
         }
-        let most = match read_mode {
-            _ if opaque >= BULK_BYTES_MIN => opaque,
-            ReadMode::Head => PASS_BYTES_MAX as u64,
-            ReadMode::All | ReadMode::Read => PEEK_BYTES_MAX as u64,
-        };
+        let most = if opaque >= BULK_BYTES_MIN { opaque } else { PASS_BYTES_MAX as u64 };
         match self.tools.transfer.splice_in(&mut upstream.stream, &self.client.outbox, most.min(room)) {
             Ok(Received::Bytes(bytes)) if opaque >= BULK_BYTES_MIN => self.splice_response(0, bytes),
-            Ok(Received::Bytes(bytes)) => self.peek_response(scratch, read_mode, bytes),
+            Ok(Received::Bytes(bytes)) => self.peek_response(scratch, bytes),
             // At a mark of urgent data, splice(2) also returns 0 if the pod has ended its side.
             Ok(Received::Eof { .. }) => self.read_bytes(scratch, held, room),
             Err(error) if refused("splice", &error, self.shared) => self.read_bytes(scratch, held, room),
@@ -75,7 +71,10 @@ impl<N: Network> Runner<'_, N> {
     /// Reads at most `room` bytes of a response, after the `held` ones.
     fn read_bytes(&mut self, scratch: &mut [u8], held: usize, room: u64) -> Move {
         let Some(upstream) = self.upstream.as_deref_mut() else { return Move::Nothing };
-        let most = READ_BYTES_MAX.min(held + room as usize);
+        let is_long = upstream.read_mode == ReadMode::Long && upstream.stream.channel().can_splice();
+        let bytes_max =
+            if is_long { self.tools.transfer.long_max(&self.client.outbox) } else { READ_BYTES_MAX };
+        let most = bytes_max.min(held + room as usize);
         let bytes = match upstream.stream.read(&mut scratch[held..most]) {
             Ok(Received::Bytes(bytes)) => held + bytes,
             read => return self.no_response(read),
@@ -85,7 +84,7 @@ impl<N: Network> Runner<'_, N> {
         let moved = self.take_response(&mut scratch[..bytes]);
         let session = &self.client.session;
         if is_full && session.wants() == Wants::Response && !session.has_length() {
-            self.set_read_mode(ReadMode::All); // more may well follow
+            self.set_read_mode(ReadMode::Long); // more may well follow
         }
         moved
     }
@@ -140,11 +139,10 @@ impl<N: Network> Runner<'_, N> {
         matches!(self.client.session.wants(), Wants::Response | Wants::Send)
     }
 
-    /// Peeks at the beginning, or at all, of a response with `piped` bytes in the pipe. Forwards them from there if
-    /// they are unchanged and the rest need not be examined.
-    fn peek_response(&mut self, scratch: &mut [u8], read_mode: ReadMode, piped: usize) -> Move {
-        let most = if read_mode == ReadMode::Head { HEAD_BYTES } else { scratch.len() };
-        let peeked = match self.tools.transfer.peek::<N::Socket>(&mut scratch[..most.min(piped)]) {
+    /// Peeks at the beginning of a response with `piped` bytes in the pipe. Forwards them from there if they are
+    /// unchanged and the rest need not be examined.
+    fn peek_response(&mut self, scratch: &mut [u8], piped: usize) -> Move {
+        let peeked = match self.tools.transfer.peek::<N::Socket>(&mut scratch[..HEAD_BYTES.min(piped)]) {
             Some(Ok(bytes)) => Some(bytes),
             Some(Err(error)) => {
                 refused("tee", &error, self.shared);
@@ -153,9 +151,7 @@ impl<N: Network> Runner<'_, N> {
             None => None,
         };
         let known = peeked.unwrap_or(0);
-        if read_mode == ReadMode::Head || (piped as u64) < BULK_BYTES_MIN {
-            self.set_read_mode(ReadMode::Read); // the rest has no head, and small portions are cheaper to read
-        }
+        self.set_read_mode(ReadMode::Read); // the rest has no head
         let mut moved = Move::Made;
         if known > 0 {
             self.advance(Event::Response(&mut scratch[..known]));
@@ -164,7 +160,6 @@ impl<N: Network> Runner<'_, N> {
             if self.tools.out.pass == (0..known) && (piped == known || has_length) {
                 return self.splice_response(known, if ended { 0 } else { piped - known });
             }
-            self.set_read_mode(ReadMode::Read);
             self.tools.transfer.piped -= known; // forwarded from the scratch buffer
             moved = self.relay(&mut scratch[..known]);
         }

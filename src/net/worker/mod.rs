@@ -27,7 +27,7 @@ use super::{
     shared::Shared,
     slots::{Key, Slots},
     stream::Ready,
-    transfer::{PASS_BYTES_MAX, PEEK_BYTES_MAX, Transfer},
+    transfer::{PASS_BYTES_MAX, Transfer},
     transport::Transport,
     upstreams::Upstreams,
 };
@@ -96,7 +96,7 @@ impl<N: Network> Worker<N> {
             names: PendingNames::default(),
             handshakes: Handshakes::default(),
             password_checks: Vec::new(),
-            scratch: vec![0; PEEK_BYTES_MAX].into(),
+            scratch: vec![0; PASS_BYTES_MAX].into(),
             tools: Tools {
                 network,
                 settings,
