@@ -19,7 +19,7 @@ const SHORT_READS_MIN: u8 = 4;
 /// Number of bytes after which a response gathers: short pages are delayed by more than the reads cost.
 const RESPONSE_BYTES_MIN: u64 = 24 * 1024;
 /// The mark, unless less is left of the response.
-const LOW_WATER_BYTES: u64 = 128 * 1024;
+const LOW_WATER_BYTES: u64 = 256 * 1024;
 /// The mark of a socket by default: any byte.
 pub const ANY: u32 = 1;
 /// How often in a row a wait may bring no more than one read did before. Then the pod is slower than the looks.
@@ -28,8 +28,8 @@ const IDLE_WAITS_MAX: u8 = 5;
 const EXPECTED_TOLERANCE: u64 = 64;
 /// By how much it may be longer before it gathers again.
 const EXPECTED_SURPLUS: u64 = 32 * 1024;
-/// Maximum number of looks that are due.
-const LOOKS_MAX: usize = 1024;
+/// Maximum number of looks that are due, and so of responses that gather: 16 MiB of the kernel's memory.
+const LOOKS_MAX: usize = 64;
 
 /// The reads of one response that emptied the socket, before it gathers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -212,9 +212,9 @@ mod tests {
     #[test]
     fn the_mark_is_never_above_what_is_left() {
         for (left, mark) in [
-            (UNKNOWN, 128 * KIB),
-            (200 * KIB, 128 * KIB),
-            (128 * KIB, 128 * KIB),
+            (UNKNOWN, 256 * KIB),
+            (300 * KIB, 256 * KIB),
+            (256 * KIB, 256 * KIB),
             (1000, 1000),
             (1, 1),
             (0, 1),
@@ -232,12 +232,12 @@ mod tests {
         let mut gather = expecting(256 * KIB);
         let looks = |due| due != Timestamp::MAX;
         for (has, mark, is_late) in [
-            (4, 128 * KIB, true),
-            (132, 120 * KIB, true), // to 252 KiB: 1/64 less than the last one
+            (4, 248 * KIB, true), // to 252 KiB: 1/64 less than the last one
+            (132, 120 * KIB, true),
             (252, 1, false),
             (256, 1, false),
             (287, 1, false),
-            (288, 128 * KIB, true), // much longer than the last one
+            (288, 256 * KIB, true), // much longer than the last one
         ] {
             let (waits, _) = gather.wait(has * KIB, UNKNOWN, at(0), WITHIN);
             assert_eq!((waits, looks(gather.due())), (Some(mark as u32), is_late), "{has} KiB");
@@ -253,7 +253,7 @@ mod tests {
         gather.wait(24 * KIB, UNKNOWN, at(0), WITHIN);
         for _ in 0..100 {
             let waits = gather.wait(24 * KIB, UNKNOWN, at(0) + WITHIN / 2, WITHIN);
-            assert_eq!((waits, gather.due()), ((Some(128 * 1024), 0), at(1)));
+            assert_eq!((waits, gather.due()), ((Some(256 * 1024), 0), at(1)));
         }
     }
 

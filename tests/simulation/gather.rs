@@ -108,8 +108,8 @@ fn the_rest_of_a_long_response_waits_for_a_look_or_the_mark() {
     assert_eq!(saved(&trickle.sim), 1, "two portions in one read");
     let from = trickle.sent;
     while !trickle.send_portion() {}
-    assert_eq!(trickle.sent - from, 128 * 1024, "the mark");
-    assert_eq!(saved(&trickle.sim), 1 + 31);
+    assert_eq!(trickle.sent - from, 256 * 1024, "the mark");
+    assert_eq!(saved(&trickle.sim), 1 + 63);
     trickle.send_rest(Duration::ZERO);
     trickle.sim.pass(GATHER);
     trickle.complete();
