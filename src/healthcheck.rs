@@ -59,7 +59,6 @@ impl Page {
     ///
     /// # Errors
     /// The failure, in one line.
-    #[cold]
     pub fn check(&self) -> Result<(), String> {
         let until = Instant::now() + TIME_MAX;
         let why = match self.connect(until).and_then(|stream| self.status(stream, until)) {
@@ -73,7 +72,6 @@ impl Page {
         Err(format!("{self}: {why}"))
     }
 
-    #[cold]
     fn connect(&self, until: Instant) -> io::Result<TcpStream> {
         let connect = |address| TcpStream::connect_timeout(address, left(until)?);
         connect(&self.address).or_else(|error| match &self.otherwise {
@@ -82,7 +80,6 @@ impl Page {
         })
     }
 
-    #[cold]
     fn status(&self, mut stream: TcpStream, until: Instant) -> io::Result<u16> {
         let Self { address, path, .. } = self;
         stream.set_write_timeout(Some(left(until)?))?;
@@ -125,7 +122,6 @@ fn left(until: Instant) -> io::Result<Duration> {
 impl FromStr for Page {
     type Err = &'static str;
 
-    #[cold]
     fn from_str(url: &str) -> Result<Self, &'static str> {
         const EXPECTED: &str =
             "expected an http:// URL with an IP address or localhost: http://127.0.0.1:8080/readyz";

@@ -79,7 +79,6 @@ pub struct Limits {
 
 impl Limits {
     /// Describes the limits in the order of their declaration: each with its source.
-    #[cold]
     pub fn described(&self) -> [String; 3] {
         let Self { clients, upstreams_idle, buffers } = self;
         [
@@ -94,7 +93,6 @@ impl Limits {
     ///
     /// Each worker gets at least one pooled connection, unless the option is 0: without any, a worker would open a
     /// connection for each scrape.
-    #[cold]
     pub fn new(config: &Config, open_files: u64, memory: Option<u64>) -> Self {
         let workers = config.workers;
         let other = DESCRIPTORS_OTHER

@@ -71,7 +71,6 @@ fn main() -> ExitCode {
 }
 
 /// Prints to standard output. `print!` would panic if the reader is gone.
-#[cold]
 fn print(text: &str) -> ExitCode {
     match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -82,7 +81,6 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-#[cold]
 fn healthcheck(page: &Page) -> ExitCode {
     match page.check() {
         Ok(()) => ExitCode::SUCCESS,
@@ -94,7 +92,6 @@ fn healthcheck(page: &Page) -> ExitCode {
 }
 
 /// Serves until a signal ends it, and returns the exit status.
-#[cold]
 fn serve(config: &Config) -> Result<u8, String> {
     logging::init(config.log_format, config.log_level, config.settings.access_log)
         .map_err(|error| format!("cannot start the log thread: {error}"))?;
@@ -147,7 +144,6 @@ fn serve(config: &Config) -> Result<u8, String> {
     status
 }
 
-#[cold]
 fn log_destinations(settings: &Settings) {
     let policy = &settings.policy;
     let (allow, deny, ports) = (joined(policy.allow()), joined(policy.deny()), policy.ports());
@@ -157,7 +153,6 @@ fn log_destinations(settings: &Settings) {
 }
 
 /// Binds every address and then starts the workers. Returns the number of running workers.
-#[cold]
 fn start(config: &Config, shared: &Arc<Shared>, signals: &Signals) -> Result<Arc<AtomicUsize>, String> {
     let default = [listener::default_address()];
     let addresses: &[SocketAddr] = if config.listen.is_empty() { &default } else { &config.listen };
@@ -283,7 +278,6 @@ fn supervise(
 }
 
 /// Ends the workers that still run, so that they log how many lines they suppressed. A stuck worker is not waited for.
-#[cold]
 fn abort(shared: &Shared, signals: &mut Signals, running: &AtomicUsize) {
     shared.enter(Phase::Aborting);
     let until = Instant::now() + ABORTED_WITHIN;
@@ -294,7 +288,6 @@ fn abort(shared: &Shared, signals: &mut Signals, running: &AtomicUsize) {
 }
 
 /// Logs a second signal, and returns the exit status.
-#[cold]
 fn exit_at_once(signal: &str) -> u8 {
     warn!("received {signal} during shutdown; exiting at once");
     ENDED_AT_ONCE

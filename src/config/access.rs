@@ -36,7 +36,6 @@ pub struct AccessFiles {
 }
 
 /// Reads the options for access control. The files are not read yet.
-#[cold]
 pub(super) fn access<V: Fn(&str) -> Option<OsString>>(
     source: &mut Source<V>,
     tls: &TlsOptions,
@@ -69,7 +68,6 @@ impl AccessFiles {
     ///
     /// # Errors
     /// The option, the file and the fault.
-    #[cold]
     pub fn load(
         &self,
         shared: &Arc<Shared>,
@@ -80,7 +78,6 @@ impl AccessFiles {
         Ok(expiry.into_iter().collect())
     }
 
-    #[cold]
     fn load_tokens(&self, shared: &Arc<Shared>, reloads: &mut Reloads) -> Result<(), String> {
         let Some(path) = &self.tokens else { return Ok(()) };
         let shared = Arc::clone(shared);
@@ -112,13 +109,11 @@ fn describe(tokens: &Tokens) -> String {
 }
 
 /// Returns ranges as the log shows them.
-#[cold]
 pub fn joined(ranges: &[IpNet]) -> String {
     ranges.iter().map(IpNet::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// Logs which clients are served, and warns if that is any client that reaches psystrike.
-#[cold]
 pub fn log_access(access: &Access, listens_beyond_loopback: bool) {
     let clients = if access.clients.is_any() { "any".to_owned() } else { joined(access.clients.ranges()) };
     let authentication = if access.is_authenticated() { "required" } else { "off" };

@@ -9,7 +9,6 @@ const WEB_CONFIG_FILE: &str = "--web.config.file";
 
 /// Removes `--healthcheck` from the arguments, and the URL after it or after its `=`. (In pico-args an option either
 /// always has a value or never.)
-#[cold]
 pub(super) fn take_healthcheck(arguments: &mut Vec<OsString>) -> Option<Option<String>> {
     let text = |argument: &OsString| argument.to_string_lossy().into_owned();
     let at = arguments
@@ -23,7 +22,6 @@ pub(super) fn take_healthcheck(arguments: &mut Vec<OsString>) -> Option<Option<S
 }
 
 /// Replaces the spelling of an option that Prometheus's exporters have.
-#[cold]
 pub(super) fn spell_as_here(argument: &mut OsString) {
     if !cfg!(feature = "web-config") {
         return;

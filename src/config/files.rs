@@ -51,7 +51,6 @@ impl Reloads {
     ///
     /// # Errors
     /// The option, the file and the fault.
-    #[cold]
     pub fn load(
         &mut self,
         option: &'static str,
@@ -75,7 +74,6 @@ impl Reloads {
     ///
     /// # Errors
     /// The option, the file and the fault.
-    #[cold]
     pub fn load_any(
         &mut self,
         option: &'static str,
@@ -134,7 +132,6 @@ impl Reload {
         (self.apply)(&mut reader)
     }
 
-    #[cold]
     fn reload(&mut self) {
         if self.files.iter().any(|file| is_special(&file.path)) {
             return;

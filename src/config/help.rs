@@ -26,7 +26,6 @@ Exit status: 0 after SIGTERM or SIGINT, 2 for an invalid option or value, 1 for 
 ";
 
 /// Renders the text that `--help` prints.
-#[cold]
 pub fn help() -> String {
     let mut text = USAGE.to_owned();
     for group in Group::ALL {
@@ -38,7 +37,6 @@ pub fn help() -> String {
     text + NOTES
 }
 
-#[cold]
 fn describe(text: &mut String, option: Opt) {
     let mut line = ["  ", option.short().unwrap_or_default()].concat();
     line.push_str(if option.short().is_some() { ", " } else { "" });

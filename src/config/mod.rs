@@ -118,7 +118,6 @@ impl Config {
 ///
 /// # Errors
 /// [`UsageError`], for the first error found.
-#[cold]
 pub fn parse(
     mut arguments: Vec<OsString>,
     variable: impl Fn(&str) -> Option<OsString>,
@@ -181,7 +180,6 @@ pub fn parse(
 }
 
 /// Reads the options for allowed destinations.
-#[cold]
 fn policy<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<Policy, UsageError> {
     let policy = Policy::new(
         source.list(Opt::Allow, policy::parse_range)?,
@@ -192,7 +190,6 @@ fn policy<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<Pol
 }
 
 /// Reads the options for CONNECT.
-#[cold]
 fn connect_ports<V: Fn(&str) -> Option<OsString>>(
     source: &mut Source<V>,
     allowed_ports: &Ports,
@@ -213,13 +210,11 @@ fn connect_ports<V: Fn(&str) -> Option<OsString>>(
 ///
 /// # Errors
 /// As [`parse`].
-#[cold]
 pub fn from_process() -> Result<Command, UsageError> {
     parse(env::args_os().skip(1).collect(), |name| env::var_os(name))
 }
 
 /// Returns the log format for errors of [`from_process`]: the configured one, or the default if its value is invalid.
-#[cold]
 pub fn log_format_from_process() -> LogFormat {
     let arguments = Arguments::from_vec(env::args_os().skip(1).collect());
     let mut source = Source::new(arguments, |name: &str| env::var_os(name));
@@ -228,7 +223,6 @@ pub fn log_format_from_process() -> LogFormat {
 
 /// Returns a warning for each `PSYSTRIKE_*` variable that belongs to no option, for example because it is misspelled.
 /// Ignores the variables that Kubernetes sets for a Service named psystrike or psystrike-something.
-#[cold]
 pub fn unknown_variables(variables: impl Iterator<Item = (String, String)>) -> Vec<String> {
     let known: Vec<String> = Opt::ALL.iter().filter_map(|option| option.variable()).collect();
     // https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
@@ -247,12 +241,10 @@ pub fn unknown_variables(variables: impl Iterator<Item = (String, String)>) -> V
     unknown.map(message).collect()
 }
 
-#[cold]
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().map_err(|_| "expected an IP address with a port: 0.0.0.0:8080 or [::]:8080")
 }
 
-#[cold]
 fn workers(text: &str) -> Result<usize, &'static str> {
     if text == "auto" {
         // std reads the cgroup's CPU quota (v1 and v2) and the affinity mask.
@@ -262,7 +254,6 @@ fn workers(text: &str) -> Result<usize, &'static str> {
     workers.ok_or("expected a number from 1 to 256, or auto")
 }
 
-#[cold]
 fn count(text: &str, min: usize) -> Result<usize, String> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse().ok().filter(|number| digits && (min..=1_000_000).contains(number));
@@ -270,7 +261,6 @@ fn count(text: &str, min: usize) -> Result<usize, String> {
 }
 
 /// Parses a size. Each worker's share must hold the longest response head.
-#[cold]
 fn buffers(text: &str, workers: usize) -> Result<u64, String> {
     let bytes = size::parse(text)?;
     let least = (workers * SHARE_MIN) as u64;
@@ -280,7 +270,6 @@ fn buffers(text: &str, workers: usize) -> Result<u64, String> {
     Ok(bytes)
 }
 
-#[cold]
 fn log_level(text: &str) -> Result<LevelFilter, &'static str> {
     text.parse().map_err(|_| "expected off, error, warn, info, debug or trace")
 }

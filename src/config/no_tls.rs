@@ -16,7 +16,6 @@ const WITHOUT_TLS: &str = "this psystrike is built without TLS";
 pub struct TlsOptions;
 
 /// Rejects the options for TLS.
-#[cold]
 pub(super) fn tls<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<TlsOptions, UsageError> {
     for &option in Opt::ALL.iter().filter(|option| option.name().contains("tls-")) {
         if option.kind() != Kind::Flag {

@@ -10,7 +10,6 @@ use crate::{net::shared::Shared, proxy::metrics::CertificateExpiry};
 ///
 /// # Errors
 /// Always.
-#[cold]
 pub fn load(_: &Path, _: &Arc<Shared>, _: &mut Reloads) -> Result<Arc<CertificateExpiry>, String> {
     Err("this psystrike is built without web configuration files".to_owned())
 }

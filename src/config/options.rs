@@ -176,7 +176,6 @@ impl Opt {
     }
 
     /// Returns the name of its variable, if it has one.
-    #[cold]
     pub fn variable(self) -> Option<String> {
         let name = self.name().trim_start_matches('-').replace('-', "_").to_ascii_uppercase();
         (!matches!(self.kind(), Kind::Action | Kind::Url)).then(|| format!("PSYSTRIKE_{name}"))

@@ -11,12 +11,10 @@ use super::{
 use crate::proxy::pods::{PodScheme, Pods};
 
 /// Reads it.
-#[cold]
 pub(super) fn pods<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<Pods, UsageError> {
     Ok(Pods::new(source.optional(Opt::PodScheme, scheme)?.unwrap_or_default()))
 }
 
-#[cold]
 fn scheme(text: &str) -> Result<PodScheme, &'static str> {
     match text {
         "http" => Ok(PodScheme::Http),

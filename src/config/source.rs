@@ -30,14 +30,12 @@ pub(super) struct Source<V> {
 }
 
 impl<V: Fn(&str) -> Option<OsString>> Source<V> {
-    #[cold]
     pub(super) fn new(arguments: Arguments, variable: V) -> Self {
         Self { arguments, variable, from_variables: Vec::new() }
     }
 
     /// Returns the values of an option, and the name that they come from: the option's, or else its variable's. An
     /// empty variable counts as not set, as templates leave variables empty.
-    #[cold]
     fn texts(&mut self, option: Opt) -> Result<(Vec<String>, String), UsageError> {
         let name = option.name();
         let given = self.arguments.values_from_fn(name, |text| Ok::<_, &str>(text.to_owned()));
@@ -59,7 +57,6 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
 
     /// Returns the value of an option that is given at most once, and the name that it comes from; `None` if it is not
     /// given.
-    #[cold]
     fn text(&mut self, option: Opt) -> Result<Option<(String, String)>, UsageError> {
         let (mut texts, name) = self.texts(option)?;
         if texts.len() > 1 {
@@ -69,7 +66,6 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
     }
 
     /// Returns the values of an option that may be repeated, or its default, and the name that they come from.
-    #[cold]
     fn parts(&mut self, option: Opt) -> Result<(Vec<String>, String), UsageError> {
         let (mut texts, name) = self.texts(option)?;
         if texts.is_empty() {
@@ -86,13 +82,11 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
     }
 
     /// Returns the name that the value of an option came from: the option's, or its variable's.
-    #[cold]
     pub(super) fn name(&self, option: Opt) -> String {
         let variable = option.variable().filter(|_| self.from_variables.contains(&option));
         variable.unwrap_or_else(|| option.name().to_owned())
     }
 
-    #[cold]
     fn of_variable(&self, option: Opt) -> Option<(String, OsString)> {
         let name = option.variable()?;
         let text = (self.variable)(&name).filter(|text| !text.is_empty())?;
@@ -100,7 +94,6 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
     }
 
     /// Returns the value of an option that is given at most once, or its default from the table.
-    #[cold]
     pub(super) fn one<T, E: fmt::Display>(
         &mut self,
         option: Opt,
@@ -110,7 +103,6 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
     }
 
     /// Returns the value of an option that is given at most once, if it is given.
-    #[cold]
     pub(super) fn optional<T, E: fmt::Display>(
         &mut self,
         option: Opt,
@@ -120,7 +112,6 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
     }
 
     /// Returns the values of an option that may be repeated, or its default from the table.
-    #[cold]
     pub(super) fn list<T, E: fmt::Display>(
         &mut self,
         option: Opt,
@@ -131,7 +122,6 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
     }
 
     /// Returns whether a flag is set.
-    #[cold]
     pub(super) fn flag(&mut self, option: Opt) -> Result<bool, UsageError> {
         let by_variable = match self.of_variable(option) {
             None => false,
@@ -145,27 +135,23 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
     }
 
     /// Returns the path that is the value of an option, if it is given.
-    #[cold]
     pub(super) fn path(&mut self, option: Opt) -> Result<Option<PathBuf>, UsageError> {
         self.optional(option, |text| Ok::<_, Infallible>(text.into()))
     }
 
     /// Returns the error that an option needs one of others.
-    #[cold]
     pub(super) fn requires(&self, option: Opt, one_of: &[Opt]) -> UsageError {
         let names: Vec<String> = one_of.iter().map(|option| option.name().to_owned()).collect();
         UsageError(format!("{} requires {}", self.name(option), alternatives(&names)))
     }
 
     /// Returns the error that an option cannot be combined with any of others.
-    #[cold]
     pub(super) fn excludes(&self, option: Opt, others: &[Opt]) -> UsageError {
         let names: Vec<String> = others.iter().map(|&other| self.name(other)).collect();
         UsageError(format!("{} and {} exclude each other", self.name(option), alternatives(&names)))
     }
 
     /// Rejects the arguments left after all options were read.
-    #[cold]
     pub(super) fn finish(self) -> Result<(), UsageError> {
         match self.arguments.finish().first() {
             None => Ok(()),
@@ -175,7 +161,6 @@ impl<V: Fn(&str) -> Option<OsString>> Source<V> {
 }
 
 /// Returns names as in `a, b or c`.
-#[cold]
 fn alternatives(names: &[String]) -> String {
     match names {
         [others @ .., before, last] => [others, &[format!("{before} or {last}")]].concat().join(", "),
@@ -183,7 +168,6 @@ fn alternatives(names: &[String]) -> String {
     }
 }
 
-#[cold]
 fn unused(argument: &str) -> UsageError {
     let name = argument.split('=').next().unwrap_or(argument);
     let shown = argument.escape_debug();
@@ -201,13 +185,11 @@ fn unused(argument: &str) -> UsageError {
     UsageError(format!("{shown}: unknown option; {}", suggestion(similar)))
 }
 
-#[cold]
 fn given_more_than_once(name: &str) -> UsageError {
     UsageError(format!("{name}: given more than once"))
 }
 
 /// Returns the known name that is most similar to an unknown one, if any is similar.
-#[cold]
 pub(super) fn similar(unknown: &str, known: impl Iterator<Item = String>) -> Option<String> {
     let scored = known.map(|name| (strsim::normalized_damerau_levenshtein(unknown, &name), name));
     let best = scored.max_by(|(one, _), (other, _)| one.total_cmp(other))?;
@@ -215,13 +197,11 @@ pub(super) fn similar(unknown: &str, known: impl Iterator<Item = String>) -> Opt
 }
 
 /// Returns the end of a message about an unknown name.
-#[cold]
 pub(super) fn suggestion(similar: Option<String>) -> String {
     similar.map_or_else(|| "see psystrike --help".to_owned(), |name| format!("did you mean {name}?"))
 }
 
 /// Parses one value. The error names the option, the value, and what is expected.
-#[cold]
 pub(super) fn read_value<T, E: fmt::Display>(
     name: &str,
     text: &str,
@@ -230,13 +210,11 @@ pub(super) fn read_value<T, E: fmt::Display>(
     read(text).map_err(|expected| wrong(name, text, &expected))
 }
 
-#[cold]
 fn wrong(name: &str, text: &str, expected: &dyn fmt::Display) -> UsageError {
     UsageError(format!("{name} {text:?}: {expected}"))
 }
 
 /// Returns the value of an option's default from the table.
-#[cold]
 pub(super) fn default<T, E: fmt::Display>(
     option: Opt,
     read: impl Fn(&str) -> Result<T, E>,
@@ -245,7 +223,6 @@ pub(super) fn default<T, E: fmt::Display>(
 }
 
 /// Returns the default of an option as the text of a value. Empty if the table has none.
-#[cold]
 fn default_text(option: Opt) -> &'static str {
     match option.default() {
         Fallback::Value(text) => text,

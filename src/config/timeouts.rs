@@ -22,7 +22,6 @@ pub(super) const TOO_SHORT: &str = "Prometheus keeps idle connections for 5 minu
                                     psystrike closes its connection first; set more than 5m";
 
 /// Reads all of them.
-#[cold]
 pub(super) fn timeouts<V: Fn(&str) -> Option<OsString>>(
     source: &mut Source<V>,
 ) -> Result<Timeouts, UsageError> {
@@ -43,7 +42,6 @@ pub(super) fn timeouts<V: Fn(&str) -> Option<OsString>>(
 }
 
 /// Returns the given value of an option, which must not be above `--timeout-max`, or else its default, cut to that.
-#[cold]
 fn at_most<V: Fn(&str) -> Option<OsString>>(
     most: Duration,
     given: Option<Duration>,
@@ -63,7 +61,6 @@ fn at_most<V: Fn(&str) -> Option<OsString>>(
 
 /// Returns a warning for each idle timeout after which psystrike may close a connection that Prometheus is about to
 /// use.
-#[cold]
 pub(super) fn warnings<V: Fn(&str) -> Option<OsString>>(
     source: &Source<V>,
     timeouts: &Timeouts,
@@ -77,7 +74,6 @@ pub(super) fn warnings<V: Fn(&str) -> Option<OsString>>(
         .collect()
 }
 
-#[cold]
 fn positive(text: &str) -> Result<Duration, &'static str> {
     match duration::parse(text) {
         Ok(Duration::ZERO) => Err("expected a duration above zero: 500ms, 3s, 1m30s"),

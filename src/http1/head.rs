@@ -202,7 +202,6 @@ fn sound<'b>(bytes: &'b [u8], parsed: httparse::Result<usize>, lines: &[FieldLin
 ///
 /// Bytes after a bare LF are cut off before parsing, so that the first fault decides, no matter how the head is split
 /// into reads.
-#[cold]
 fn fault<'b>(
     bytes: &'b [u8],
     parsed: httparse::Result<usize>,
@@ -223,7 +222,6 @@ fn before_bare_lf(bytes: &[u8]) -> &[u8] {
 
 /// Returns whether a version follows the target (`HTTP/` and a digit, RFC 9112 section 2.3), unlike in `GET /a b
 /// HTTP/1.1`. The byte at which httparse refuses the line decides, so later bytes do not matter.
-#[cold]
 fn names_a_version(bytes: &[u8]) -> bool {
     let version = bytes.trim_ascii_start().splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
     matches!(version, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', ..])

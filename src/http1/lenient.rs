@@ -28,7 +28,6 @@ pub enum Lenient {
 }
 
 /// Parses the head at the start of `bytes`. Its lines may end with a bare LF (RFC 9112 section 2.2).
-#[cold]
 pub fn normalise(bytes: &[u8]) -> Lenient {
     let within = &bytes[..bytes.len().min(RESPONSE_HEAD_BYTES_MAX)];
     if !within.iter().zip(b"HTTP/1.").all(|(byte, expected)| byte == expected) {

@@ -31,7 +31,6 @@ impl fmt::Display for LogFormat {
 impl FromStr for LogFormat {
     type Err = &'static str;
 
-    #[cold]
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let format = Self::ALL.into_iter().find(|format| format.to_string() == text);
         format.ok_or("expected logfmt, json or plain")

@@ -50,7 +50,6 @@ struct Logger {
 ///
 /// # Errors
 /// If the thread cannot be started.
-#[cold]
 pub fn init(format: LogFormat, level: LevelFilter, access_log: bool) -> io::Result<()> {
     let queue = Arc::new(Queue::default());
     let of_thread = Arc::clone(&queue);
@@ -76,13 +75,11 @@ pub fn flush() {
 
 /// Logs the error that ends the process, without the log thread. If standard error is blocked or fails, only the exit
 /// status shows the failure.
-#[cold]
 pub fn fatal(format: LogFormat, why: &dyn Display) {
     writer::try_write(line(format, Level::Error, TARGET, format_args!("{why}"), &NO_FIELDS).bytes(), BLOCKED);
 }
 
 /// Writes the error of an action to standard error, as command-line programs do.
-#[cold]
 pub fn print_error(why: &dyn Display) {
     writer::try_write(format!("psystrike: {why}\n").as_bytes(), BLOCKED);
 }

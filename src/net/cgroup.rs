@@ -15,12 +15,10 @@ const NO_LIMIT: u64 = 1 << 60;
 const STAT_BYTES: usize = 4096;
 
 /// Returns the memory limit in bytes. `None`: no limit, or it cannot be read.
-#[cold]
 pub fn memory_limit() -> Option<u64> {
     limit_and_folder().map(|(limit, _)| limit)
 }
 
-#[cold]
 fn limit_and_folder() -> Option<(u64, PathBuf)> {
     let [mounts, own] = ["mountinfo", "cgroup"].map(|name| fs::read_to_string(format!("/proc/self/{name}")));
     least(&mounts.ok()?, &own.ok()?, |file| fs::read_to_string(file).ok())
@@ -37,7 +35,6 @@ pub struct Pressure {
 impl Pressure {
     /// Watches the cgroup that has the [`memory_limit`]. `None` without a limit, or with version 1. Uses one
     /// descriptor.
-    #[cold]
     pub fn watch() -> Option<Self> {
         let (limit, folder) = limit_and_folder()?;
         let stat = File::open(folder.join("memory.stat")).ok()?;

@@ -32,7 +32,6 @@ impl Handshakes {
         self.note_change(slot, handshake);
     }
 
-    #[cold]
     fn note_change(&mut self, slot: u32, handshake: Handshake) {
         let (is_begun, is_answered) = match handshake {
             Handshake::None => (false, false),

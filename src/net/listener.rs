@@ -20,7 +20,6 @@ pub(super) const BACKLOG: i32 = 4096;
 const REST: Duration = Duration::from_millis(100);
 
 /// Returns the default address to listen on: all addresses of both families, or of IPv4 if the machine has no IPv6.
-#[cold]
 pub fn default_address() -> SocketAddr {
     const PORT: u16 = 8080;
     match Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)) {
@@ -34,7 +33,6 @@ pub fn default_address() -> SocketAddr {
 ///
 /// # Errors
 /// As `bind(2)` and `listen(2)`; also if another socket, of any program, listens on the address.
-#[cold]
 pub fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
     // With SO_REUSEPORT alone, a second psystrike could take half of the first one's connections unnoticed. The address
     // is therefore bound without it first.
@@ -85,7 +83,6 @@ impl Listening {
     }
 }
 
-#[cold]
 fn listen(address: SocketAddr, shared: bool) -> io::Result<Listening> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {

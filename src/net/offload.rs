@@ -38,7 +38,6 @@ const NO_SUCH_NAME: [&str; 4] = [
 ];
 
 /// Starts a thread for a queued lookup, if one is needed.
-#[cold]
 pub fn start(shared: &Arc<Shared>) {
     if !shared.lookups().add_thread() {
         return;
@@ -87,7 +86,6 @@ fn lookup_error(error: &io::Error) -> LookupError {
 }
 
 /// Starts the thread for a queued check of a password, unless it runs.
-#[cold]
 pub fn start_checking(shared: &Arc<Shared>) {
     if shared.passwords().set_thread(true) {
         return;

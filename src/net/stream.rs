@@ -256,7 +256,6 @@ impl<S: Transport> Stream<S> {
         if self.channel.has_unsent() { self.flush_unsent() } else { Ok(()) }
     }
 
-    #[cold]
     fn flush_unsent(&mut self) -> io::Result<()> {
         if self.is_ready(Ready::WRITE) {
             self.channel.flush()?;

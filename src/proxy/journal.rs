@@ -162,7 +162,6 @@ impl Journal {
     }
 
     /// Logs how many lines were suppressed, for those that no later line reported in time. [`Timestamp::MAX`]: for all.
-    #[cold]
     pub fn log_suppressed(&mut self, now: Timestamp) {
         for Unreported { subject, pod, suppressed } in self.rate.take_due(now) {
             let mut fields = Fields::new().with_display("pod", pod.as_ref());

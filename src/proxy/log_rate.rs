@@ -137,7 +137,6 @@ impl LogRate {
 
     /// Takes the suppressed lines that no line reported in time. [`Timestamp::MAX`] takes all. In an interval these are
     /// at most as many as were logged before, and one for each subject's other pods.
-    #[cold]
     pub fn take_due(&mut self, now: Timestamp) -> Vec<Unreported> {
         let mut next = None;
         let mut take = |logged: Timestamp, suppressed: &mut u64| {

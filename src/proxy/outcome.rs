@@ -270,7 +270,6 @@ impl Failure {
     }
 
     /// Returns the failure for a connection on which TLS failed before a response began.
-    #[cold]
     pub fn of_tls(fault: TlsFault) -> Self {
         let outcome = if fault.is_trust() { Outcome::CertificateNotTrusted } else { Outcome::TlsFailed };
         Self { outcome, detail: Some(fault.reason()) }

@@ -79,7 +79,6 @@ impl Pods {
     }
 
     /// Returns the profile of connections that are verified for this destination's name, or else its address.
-    #[cold]
     fn profile(&self, destination: Destination<'_>) -> TlsProfile {
         let mut hasher = self.key.build_hasher();
         self.tls_generation.hash(&mut hasher);

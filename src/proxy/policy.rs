@@ -37,7 +37,6 @@ pub struct Policy {
 
 impl Policy {
     /// Returns a policy that allows the addresses in `allow` except those in `deny`, on `ports`.
-    #[cold]
     pub fn new(allow: Vec<IpNet>, deny: Vec<IpNet>, ports: Ports) -> Self {
         const IPV4: IpNet = special::v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96); // as in `bits`
         let ranges = || allow.iter().chain(&deny).chain(&special::RANGES).chain(&[IPV4]);
@@ -62,7 +61,6 @@ impl Policy {
     }
 
     /// Restricts names to these suffixes and their subdomains. Without suffixes, any name is allowed.
-    #[cold]
     #[must_use]
     pub fn with_names(self, suffixes: Vec<Box<str>>) -> Self {
         Self { names: suffixes, ..self }
@@ -142,7 +140,6 @@ fn lists_allow(allow: &[IpNet], deny: &[IpNet], ip: IpAddr) -> bool {
 ///
 /// # Errors
 /// The fault or the expected format, to be shown after the value.
-#[cold]
 pub fn parse_range(text: &str) -> Result<IpNet, String> {
     const EXPECTED: &str = "expected an address or a range: 10.1.2.3, 10.0.0.0/8, fd00::/8";
     let range = match IpAddr::from_str(text) {
@@ -160,7 +157,6 @@ pub fn parse_range(text: &str) -> Result<IpNet, String> {
 ///
 /// # Errors
 /// The expected format.
-#[cold]
 pub fn parse_suffix(text: &str) -> Result<Box<str>, &'static str> {
     let suffix = text.strip_prefix('.').unwrap_or(text);
     let suffix = suffix.strip_suffix('.').unwrap_or(suffix);
@@ -173,13 +169,11 @@ pub struct Ports(Vec<RangeInclusive<u16>>);
 
 impl Ports {
     /// Returns the set of all ports.
-    #[cold]
     pub fn all() -> Self {
         Self(vec![1..=u16::MAX])
     }
 
     /// Returns whether a port is in both sets.
-    #[cold]
     pub fn overlap(&self, other: &Self) -> bool {
         let meets = |one: &RangeInclusive<u16>| {
             other.0.iter().any(|two| one.start() <= two.end() && two.start() <= one.end())

@@ -11,7 +11,6 @@ const SIZE_MAX: u64 = 1 << 40;
 ///
 /// # Errors
 /// The expected format, to be shown after the value.
-#[cold]
 pub fn parse(text: &str) -> Result<u64, &'static str> {
     const EXPECTED: &str = "expected a size in bytes or with a unit: 512KiB, 8MiB, 1GiB (at most 1024GiB)";
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

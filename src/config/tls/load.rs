@@ -38,7 +38,6 @@ impl TlsOptions {
     ///
     /// # Errors
     /// The option, the file and the fault.
-    #[cold]
     pub fn load(
         &self,
         listen: &[SocketAddr],
@@ -51,7 +50,6 @@ impl TlsOptions {
         Ok(loader.expiries)
     }
 
-    #[cold]
     fn load_for_clients(
         &self,
         listen: &[SocketAddr],
@@ -93,7 +91,6 @@ impl TlsOptions {
         }
     }
 
-    #[cold]
     fn load_for_pods(&self, shared: &Arc<Shared>, loader: &mut Loader<'_>) -> Result<(), String> {
         let trust =
             if self.pod_skip_verify { PodTrust::Any } else { PodTrust::SignedBy(Authorities::default()) };
@@ -126,7 +123,6 @@ struct Loader<'l> {
 
 impl Loader<'_> {
     /// Reads a certificate and its key.
-    #[cold]
     fn identity(&mut self, option: Opt, pair: &Pair, used: Use<Identity>) -> Result<(), String> {
         let expiry = self.expiry(option);
         let apply = move |contents: &[Vec<u8>]| {
@@ -140,7 +136,6 @@ impl Loader<'_> {
     }
 
     /// Reads the certificates of CAs.
-    #[cold]
     fn authorities(&mut self, option: Opt, path: &PathBuf, used: Use<Authorities>) -> Result<(), String> {
         let expiry = self.expiry(option);
         let apply = move |contents: &[Vec<u8>]| {
@@ -159,7 +154,6 @@ impl Loader<'_> {
     }
 
     /// Returns the expiry of an option's certificates, to be set.
-    #[cold]
     fn expiry(&mut self, option: Opt) -> Arc<CertificateExpiry> {
         let expiry = Arc::new(CertificateExpiry::new(option.name()));
         self.expiries.push(Arc::clone(&expiry));
@@ -178,14 +172,12 @@ struct ForClients {
 }
 
 impl ForClients {
-    #[cold]
     fn use_identity(&self, identity: Identity) -> Result<(), String> {
         self.swap(identity.clone(), self.client_ca.borrow().clone())?;
         *self.identity.borrow_mut() = Some(identity);
         Ok(())
     }
 
-    #[cold]
     fn use_ca(&self, ca: Authorities) -> Result<(), String> {
         let identity = self.identity.borrow().clone();
         if let Some(identity) = identity {
@@ -195,7 +187,6 @@ impl ForClients {
         Ok(())
     }
 
-    #[cold]
     fn swap(&self, identity: Identity, client_ca: Option<Authorities>) -> Result<(), String> {
         let acceptor = Acceptor::new(&ServerTls {
             identity,
@@ -216,7 +207,6 @@ struct ForPods {
 }
 
 impl ForPods {
-    #[cold]
     fn change(&self, change: impl FnOnce(&mut PodTls)) -> Result<(), String> {
         let mut changed = self.tls.borrow().clone();
         change(&mut changed);
@@ -236,7 +226,6 @@ fn begin_generation(settings: &mut Settings) {
 }
 
 /// Returns the names for a self-signed certificate: those by which clients may reach this machine.
-#[cold]
 fn default_names(listen: &[SocketAddr]) -> Vec<String> {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let addresses = listen.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
@@ -248,7 +237,6 @@ fn default_names(listen: &[SocketAddr]) -> Vec<String> {
 }
 
 /// Notes when certificates expire, and warns if they have.
-#[cold]
 pub(in crate::config) fn note(option: Opt, expiry: &CertificateExpiry, at: u64) {
     expiry.set(at);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -259,7 +247,6 @@ pub(in crate::config) fn note(option: Opt, expiry: &CertificateExpiry, at: u64) 
 }
 
 /// Describes a certificate: `certificate for a.example, b.example, valid until 2027-01-31T00:00:00Z`.
-#[cold]
 pub(in crate::config) fn describe(identity: &Identity) -> String {
     let names = identity.names();
     let mut shown = names.iter().take(NAMES_LOGGED).cloned().collect::<Vec<_>>().join(", ");
@@ -273,7 +260,6 @@ pub(in crate::config) fn describe(identity: &Identity) -> String {
     format!("certificate for {shown}{more}, valid until {}", date(identity.expires_at()))
 }
 
-#[cold]
 fn date(seconds: u64) -> String {
     format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }

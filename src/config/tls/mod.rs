@@ -60,7 +60,6 @@ impl TlsOptions {
 }
 
 /// Reads the options for TLS. The files are not read yet.
-#[cold]
 pub(super) fn tls<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Result<TlsOptions, UsageError> {
     let certificate = own_certificate(source)?;
     let client_ca = source.path(Opt::TlsClientCa)?;
@@ -99,7 +98,6 @@ pub(super) fn tls<V: Fn(&str) -> Option<OsString>>(source: &mut Source<V>) -> Re
     })
 }
 
-#[cold]
 fn own_certificate<V: Fn(&str) -> Option<OsString>>(
     source: &mut Source<V>,
 ) -> Result<OwnCertificate, UsageError> {
@@ -115,7 +113,6 @@ fn own_certificate<V: Fn(&str) -> Option<OsString>>(
 }
 
 /// Reads two options that need each other.
-#[cold]
 fn pair<V: Fn(&str) -> Option<OsString>>(
     source: &mut Source<V>,
     certificate: Opt,
@@ -129,17 +126,14 @@ fn pair<V: Fn(&str) -> Option<OsString>>(
     }
 }
 
-#[cold]
 fn host(text: &str) -> Result<String, &'static str> {
     if is_host(text) { Ok(text.to_owned()) } else { Err("expected a DNS name or an IP address") }
 }
 
-#[cold]
 fn client_san(text: &str) -> Result<String, &'static str> {
     if text.is_empty() { Err("expected a name") } else { Ok(text.to_owned()) }
 }
 
-#[cold]
 fn version(text: &str) -> Result<Version, &'static str> {
     match text {
         "1.2" => Ok(Version::Tls12),

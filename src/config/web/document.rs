@@ -80,7 +80,6 @@ pub enum TlsVersion {
 ///
 /// # Errors
 /// [`Fault`].
-#[cold]
 pub fn parse(text: &str, folder: &Path) -> Result<Document, Fault> {
     let mut document = Document { tls: None, users: Vec::new() };
     for entry in yaml::parse(text)? {
@@ -111,7 +110,6 @@ fn unknown<T>(entry: &Entry) -> Result<T, Fault> {
     Err(about_key("unknown key ", entry, ""))
 }
 
-#[cold]
 #[inline(never)]
 fn about_key(before: &str, entry: &Entry, after: &str) -> Fault {
     Fault::new(entry.line, &[before, &shown(&entry.key), after].concat())
@@ -180,7 +178,6 @@ fn check_rate_limit(entry: &Entry) -> Result<(), Fault> {
     Ok(())
 }
 
-#[cold]
 fn users(entry: &Entry) -> Result<Vec<(String, PasswordHash)>, Fault> {
     let mut users = Vec::new();
     for entry in map(entry)? {
@@ -219,7 +216,6 @@ impl<'e> Texts<'e> {
     }
 }
 
-#[cold]
 fn tls(entry: &Entry, folder: &Path) -> Result<Option<WebTls>, Fault> {
     let entries = map(entry)?;
     let mut texts = Texts::default();

@@ -49,7 +49,6 @@ struct WebConfig {
 ///
 /// # Errors
 /// The option, the file and the fault.
-#[cold]
 pub fn load(
     path: &Path,
     shared: &Arc<Shared>,
@@ -69,7 +68,6 @@ pub fn load(
 
 impl WebConfig {
     /// Reads the files, and makes everything in them take effect at once.
-    #[cold]
     fn apply(&self, reader: &mut FileReader<'_>) -> Result<String, String> {
         let content = reader.read(&self.path)?;
         let in_file = |fault: String| format!("{}: {fault}", self.path.display());
@@ -100,7 +98,6 @@ impl WebConfig {
 
     /// Returns the users in effect if the new ones are the same: passwords that are known to be right stay known when
     /// only a certificate changes.
-    #[cold]
     fn keep(&self, new: Users) -> Arc<Users> {
         let settings = self.shared.settings();
         match &settings.access.users {
@@ -114,7 +111,6 @@ impl WebConfig {
 }
 
 /// Warns if the time of a check shows whether a user exists: unknown users take as long as the highest cost.
-#[cold]
 fn warn_of_costs(users: &Users) {
     let (lowest, highest) = users.costs();
     if lowest < highest {

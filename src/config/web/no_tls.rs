@@ -14,7 +14,6 @@ pub(super) struct Served {
 }
 
 /// Fails.
-#[cold]
 pub(super) fn read(tls: &WebTls, _: &mut FileReader<'_>, _: &CertificateExpiry) -> Result<Served, String> {
     Err(format!("line {}: tls_server_config: this psystrike is built without TLS", tls.line))
 }

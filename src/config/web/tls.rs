@@ -25,7 +25,6 @@ pub(super) struct Served {
 ///
 /// # Errors
 /// The file, or the line of the web configuration file, and the fault.
-#[cold]
 pub(super) fn read(
     tls: &WebTls,
     reader: &mut FileReader<'_>,

@@ -31,7 +31,6 @@ pub struct Fault {
 
 impl Fault {
     /// Returns a fault. Never inlined: the callers are many, and rarely run.
-    #[cold]
     #[inline(never)]
     pub(super) fn new(line: usize, what: &str) -> Self {
         Self { line, what: what.to_owned() }
@@ -72,7 +71,6 @@ pub struct Entry {
 ///
 /// # Errors
 /// [`Fault`].
-#[cold]
 pub fn parse(text: &str) -> Result<Vec<Entry>, Fault> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
@@ -258,7 +256,6 @@ impl<'t> Reader<'t> {
 }
 
 /// Returns a key for a message.
-#[cold]
 #[inline(never)]
 pub fn shown(key: &str) -> String {
     key.escape_debug().to_string()

@@ -197,7 +197,6 @@ impl<N: Network> Runner<'_, N> {
         self.scarce_room().min(most)
     }
 
-    #[cold]
     fn scarce_room(&self) -> usize {
         let holds = held_bytes(self.client, self.upstream.as_deref());
         self.tools.budget.room(self.slot, self.client.counted, holds)

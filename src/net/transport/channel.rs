@@ -123,7 +123,6 @@ impl<S: Transport> Channel<S> {
     }
 
     /// Gives up TLS for this reason, if the peer has begun it and it has not failed before.
-    #[cold]
     pub fn fail(&mut self, fault: TlsFault) {
         let _ = self.choose(); // if no byte has arrived, there is no TLS to give up
         if let Layer::Tls(tls) = &mut self.layer {
@@ -141,7 +140,6 @@ impl<S: Transport> Channel<S> {
     }
 
     /// TLS begins at the first read, so that clients that wait for it hold no memory of TLS.
-    #[cold]
     fn look_for_plain(&mut self) {
         let mut first = [HANDSHAKE];
         if self.socket.peek(&mut first).is_ok() && first[0] != HANDSHAKE {
@@ -155,7 +153,6 @@ impl<S: Transport> Channel<S> {
         if let Layer::Unknown(_) = self.layer { self.sniff() } else { Ok(()) }
     }
 
-    #[cold]
     fn sniff(&mut self) -> io::Result<()> {
         let Layer::Unknown(acceptor) = &self.layer else { return Ok(()) };
         let mut first = [0];

@@ -81,7 +81,6 @@ impl<N: Network> Worker<N> {
     }
 
     /// Closes a connection before it takes a place or a slot.
-    #[cold]
     fn refuse(&mut self, socket: N::Socket, from: Option<IpAddr>) {
         drop(socket);
         self.counters().clients_refused.add(1);
@@ -143,7 +142,6 @@ impl<N: Network> Worker<N> {
     }
 
     /// Returns whether a client waits for a place. Only clients without a place do.
-    #[cold]
     pub(super) fn waits_for_place(&self, key: Key) -> bool {
         self.clients.get(key).is_some_and(|client| client.waits_until.is_some())
     }
@@ -300,7 +298,6 @@ impl<N: Network> Worker<N> {
     }
 
     /// Returns when this worker has to check on clients that wait for places, if nothing happens before.
-    #[cold]
     pub(super) fn next_room(&self) -> Option<Timestamp> {
         let places = self.shared.places();
         if places.has_granted(self.index) {

@@ -13,7 +13,6 @@ use crate::{
 
 impl<N: Network> Worker<N> {
     /// Counts the bytes held for a client after a run, and notes whether it has to wait for room.
-    #[cold]
     pub(super) fn settle(&mut self, key: Key, scratch: &mut [u8]) {
         let Some(client) = self.clients.get_mut(key) else { return };
         let (paused, pauses, mut counted) =
@@ -79,7 +78,6 @@ impl<N: Network> Worker<N> {
 
     /// Ends one in eight of the stalled sessions, those stalled longest, because the process is about to run out of
     /// memory although the counted bytes are within their limit.
-    #[cold]
     pub fn relieve(&mut self) {
         let mut scratch = std::mem::take(&mut self.scratch);
         for _ in 0..self.stalled().div_ceil(8) {

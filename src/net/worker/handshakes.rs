@@ -51,7 +51,6 @@ impl<N: Network> Worker<N> {
     }
 
     /// Ends a handshake, preferably one that waits for its client.
-    #[cold]
     fn end_surplus_handshake(&mut self) {
         let clients = &self.clients;
         let waits = |slot| clients.key_at(slot).and_then(|key| clients.get(key)).is_some_and(|it| !it.queued);
@@ -62,7 +61,6 @@ impl<N: Network> Worker<N> {
     }
 
     /// Ends the handshake of a client, which cannot read a response yet, and closes its connection.
-    #[cold]
     pub(super) fn end_handshake(&mut self, key: Key, fault: TlsFault) {
         if let Some(client) = self.clients.get_mut(key) {
             client.stream.channel_mut().fail(fault);
@@ -79,7 +77,6 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    #[cold]
     fn report_fault(&mut self, fault: TlsFault, client: &Client<N::Socket>) {
         self.counters().tls_failures[fault as usize].add(1);
         self.journal.tls_failure(fault, client.facts.ip, self.tools.now);

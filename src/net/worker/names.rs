@@ -15,7 +15,6 @@ impl<N: Network> Worker<N> {
     }
 
     /// Looks up the name that a client's exchange waits for.
-    #[cold]
     pub(super) fn resolve(&mut self, key: Key) {
         let Some(name) = self.clients.get(key).and_then(|client| client.session.name()) else { return };
         let ttl = self.tools.settings.timeouts.resolve_ttl;
@@ -39,7 +38,6 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    #[cold]
     fn deliver_each(&mut self, scratch: &mut [u8]) {
         let mut answers = self.names.take_known();
         if self.names.has_pending() {
@@ -63,7 +61,6 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    #[cold]
     fn cancel(&mut self, key: Key) {
         if let Some(name) = self.names.remove(key) {
             self.shared.lookups().cancel(&name, self.asker(key));

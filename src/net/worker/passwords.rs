@@ -16,7 +16,6 @@ use crate::{
 
 impl<N: Network> Worker<N> {
     /// Has the password checked that a client's exchange waits for. Returns the event that results at once, if any.
-    #[cold]
     pub(super) fn check_password(&mut self, key: Key) -> Option<Event<'static>> {
         let login = self.clients.get(key).and_then(|client| client.session.login())?;
         let id = login.id();
@@ -50,7 +49,6 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    #[cold]
     fn deliver_each_check(&mut self, scratch: &mut [u8]) {
         for (key, id, checked) in self.shared.passwords().collect(self.index) {
             let waits_for = self.clients.get(key).and_then(|client| client.session.login());
@@ -70,7 +68,6 @@ impl<N: Network> Worker<N> {
         }
     }
 
-    #[cold]
     fn cancel_check(&mut self, key: Key) {
         if let Some(id) = self.remove_waiting(key) {
             self.shared.passwords().cancel(id, Asker { worker: self.index, client: key });

@@ -122,7 +122,6 @@ impl<N: Network> Worker<N> {
     }
 
     /// Begins TLS with a pod, which is verified to have the name, or else the address, that the request gives.
-    #[cold]
     fn start_tls(&mut self, key: Key, peer: Peer) -> Result<(), UpstreamError> {
         let name = self.clients.get(key).and_then(|client| client.session.server_name());
         let connector = self.tools.settings.tls().connector.as_ref();

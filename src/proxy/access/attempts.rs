@@ -77,7 +77,6 @@ impl Attempts {
 
     /// Forgets the addresses that no longer matter, or else the one that matters for the shortest time: with more
     /// attackers than addresses, these are forgotten before any that is exempt.
-    #[cold]
     fn make_room(&mut self, now: Timestamp) {
         self.addresses.retain(|_, known| now < known.useful_until());
         if self.addresses.len() >= ADDRESSES_MAX {

@@ -89,7 +89,6 @@ fn decode<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
 }
 
 /// Hashes a password ("A Future-Adaptable Password Scheme", Provos and Mazières, section 5).
-#[cold]
 fn hash(cost: u32, salt: &[u8; SALT_BYTES], password: &[u8]) -> [u8; HASH_BYTES] {
     let mut key = Vec::with_capacity(PASSWORD_BYTES_MAX + 1);
     key.extend_from_slice(&password[..password.len().min(PASSWORD_BYTES_MAX)]);

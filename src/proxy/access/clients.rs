@@ -12,7 +12,6 @@ pub struct ClientRanges(Box<[IpNet]>);
 
 impl ClientRanges {
     /// Returns these ranges. Without any, all addresses are allowed.
-    #[cold]
     pub fn new(ranges: Vec<IpNet>) -> Self {
         Self(ranges.into())
     }

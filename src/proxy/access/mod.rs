@@ -198,7 +198,6 @@ impl Access {
 }
 
 /// Returns whether a request only asks for psystrike's health.
-#[cold]
 fn is_probe(head: &RequestHead<'_, '_>) -> bool {
     matches!(head.method, "GET" | "HEAD")
         && matches!(RouteName::of(head.target), RouteName::Page(Page::Healthz | Page::Readyz))

@@ -80,7 +80,6 @@ struct Parts {
 
 impl Users {
     /// Returns these users. The random `key` keeps the hashes of passwords unknown; it is never used again.
-    #[cold]
     pub fn new(given: Vec<(String, PasswordHash)>, key: [u8; 16]) -> Self {
         let cost = given.iter().map(|(_, hash)| hash.cost()).max().unwrap_or(10);
         // Sorted without std's sort, which has 8 KiB of code.
@@ -94,13 +93,11 @@ impl Users {
     }
 
     /// Returns whether these are the same users with the same hashes.
-    #[cold]
     pub fn is_same(&self, other: &Self) -> bool {
         self.users == other.users
     }
 
     /// Returns the lowest and the highest cost of their hashes.
-    #[cold]
     pub fn costs(&self) -> (u32, u32) {
         let costs = || self.users.iter().map(|user| user.hash.cost());
         let highest = self.unmatched.cost();
@@ -176,7 +173,6 @@ impl Login {
     }
 
     /// Checks the password, which takes a tenth of a second and more, for an unknown user as well.
-    #[cold]
     pub fn check(&self) -> bool {
         let Parts { users, user, password, .. } = &*self.0;
         let hash = user.map_or(&users.unmatched, |user| &users.users[user].hash);
@@ -184,13 +180,11 @@ impl Login {
     }
 
     /// Remembers the result of [`Self::check`].
-    #[cold]
     pub fn remember(&self, is_right: bool, now: Timestamp) {
         self.0.users.memory().add(&self.0, is_right, now);
     }
 
     /// Returns a copy for the thread that checks it.
-    #[cold]
     pub fn copy(&self) -> Self {
         let Parts { users, id, user, password, from } = &*self.0;
         Self(Box::new(Parts {

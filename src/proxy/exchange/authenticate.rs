@@ -59,7 +59,6 @@ pub(super) struct Proof {
 impl Transaction {
     /// Refuses a request over plain HTTP. Its credentials are not checked: the response would show whether a secret is
     /// valid.
-    #[cold]
     pub(super) fn refuse_plain(
         mut self: Box<Self>,
         head: &RequestHead<'_, '_>,
@@ -84,7 +83,6 @@ impl Transaction {
         if ctx.settings.access.guards(self.route) { self.check_credentials(head, ctx) } else { Ok(()) }
     }
 
-    #[cold]
     #[inline(never)]
     fn check_credentials(
         &mut self,
@@ -141,7 +139,6 @@ impl Transaction {
     }
 
     /// Continues a request that waited for the check of its password.
-    #[cold]
     pub(super) fn prove(&mut self, proof: Proof) {
         self.proven = Some(proof.login);
         (self.started, self.until) = (proof.started, proof.until);
@@ -150,7 +147,6 @@ impl Transaction {
 
 impl Held {
     /// Handles an event while the password is not checked.
-    #[cold]
     pub(super) fn authenticating(
         self: Box<Self>,
         login: Login,

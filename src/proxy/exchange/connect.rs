@@ -19,7 +19,6 @@ const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
 impl Transaction {
     /// Handles a CONNECT request: opens a connection of its own to the pod, or refuses the request.
-    #[cold]
     pub(super) fn plan_tunnel(
         mut self: Box<Self>,
         head: &RequestHead<'_, '_>,
@@ -58,7 +57,6 @@ impl Transaction {
     }
 
     /// Opens the tunnel once its connection is established.
-    #[cold]
     pub(super) fn open_tunnel(mut self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         self.status = Outcome::Tunnel.status();
         out.head.extend_from_slice(ESTABLISHED);

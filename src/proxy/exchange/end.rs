@@ -61,7 +61,6 @@ impl Exchange {
 
     /// Waits for the delivery of the last response: at most the time limit of a scrape, or less if other clients wait
     /// for the place.
-    #[cold]
     pub(super) fn deliver(ended: bool, ctx: &mut Context<'_>, out: &mut Output) -> Self {
         out.client = ClientAction::Shutdown;
         let is_urgent = !ended && !ctx.draining;
@@ -70,7 +69,6 @@ impl Exchange {
     }
 
     /// Waits until the client has read why TLS failed, while it may still send.
-    #[cold]
     pub(super) fn deliver_alert(now: Timestamp, out: &mut Output) -> Self {
         out.client = ClientAction::Shutdown;
         Self::Lingering(Lingering::until(now + LINGER_TIMEOUT, now + LINGER_TIMEOUT))
@@ -99,7 +97,6 @@ impl Transaction {
     }
 
     /// Ends the exchange after the client went away, and closes the pod's connection.
-    #[cold]
     pub(super) fn client_gone(self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         out.upstream = UpstreamAction::Close;
         self.report(Outcome::ClientClosedRequest, ctx, out);
@@ -107,7 +104,6 @@ impl Transaction {
     }
 
     /// Breaks off a response of which a part is sent, in a way that the client notices.
-    #[cold]
     pub(super) fn broken(
         mut self: Box<Self>,
         failure: Failure,
@@ -130,7 +126,6 @@ impl Transaction {
     }
 
     /// Resets the client's connection: the client did not take the response, and a part of it is sent.
-    #[cold]
     pub(super) fn reset(
         mut self: Box<Self>,
         outcome: Outcome,

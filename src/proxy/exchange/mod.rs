@@ -93,7 +93,6 @@ impl Exchange {
     }
 
     /// Frees all buffers of the exchange. The client gets a response if none has begun.
-    #[cold]
     fn free_buffers(self, client_stalled: bool, ctx: &mut Context<'_>, out: &mut Output) -> Self {
         let outcome = Outcome::BuffersFull;
         match self {

@@ -186,7 +186,6 @@ impl Transaction {
         if head.hops() < HOPS_MAX { judged } else { Err(Outcome::Loop) }
     }
 
-    #[cold]
     fn authorize_name(&mut self, name: &str, port: u16, ctx: &Context<'_>) -> Result<(), Outcome> {
         self.named = Some(Box::new(NamedPod::new(name, port)));
         ctx.settings.policy.authorize_name(name, port)
@@ -224,7 +223,6 @@ impl Transaction {
     }
 
     /// Resolves the name of a pod, to connect to one of its addresses.
-    #[cold]
     fn to_name(
         mut self: Box<Self>,
         head: &RequestHead<'_, '_>,

@@ -20,7 +20,6 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Transaction {
     /// Requests the addresses of the pod's name.
-    #[cold]
     pub(super) fn resolve(self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         out.upstream = UpstreamAction::Resolve;
         let until = self.until.min(ctx.now + RESOLVE_TIMEOUT);
@@ -28,7 +27,6 @@ impl Transaction {
     }
 
     /// Handles an event while the addresses of the pod's name are not known.
-    #[cold]
     pub(super) fn resolving(
         self: Box<Self>,
         until: Timestamp,
@@ -69,7 +67,6 @@ impl Transaction {
     }
 
     /// Connects to another address of the pod's name, as the last one could not be connected to.
-    #[cold]
     pub(super) fn connect_next(
         mut self: Box<Self>,
         peer: Peer,

@@ -119,7 +119,6 @@ impl Transaction {
     }
 
     /// Forwards a head that breaks the grammar, as `failure` describes, if it is still unambiguous.
-    #[cold]
     fn response_leniently(
         &mut self,
         bytes: &[u8],
@@ -205,7 +204,6 @@ impl Transaction {
     }
 
     /// Rewrites a `Location` to a path of psystrike, if it leads to the same pod.
-    #[cold]
     fn location_through_us(&self, location: &[u8], ctx: &Context<'_>) -> Option<String> {
         let implied = ctx.settings.pods.implied_scheme(ctx.client);
         let name = self.named.as_ref().map(|pod| &*pod.name);
@@ -263,13 +261,11 @@ impl Transaction {
 
 /// Returns whether a response to HEAD shows that no body follows it. Some servers (cheroot, waitress, civetweb) send
 /// the body of a GET, which would precede the next response on the connection.
-#[cold]
 fn sends_no_body(head: &ResponseHead<'_, '_>) -> bool {
     framing::of_response(head, false) == Ok(Framing::Empty)
 }
 
 /// Returns the failure for a body that ended too early.
-#[cold]
 fn truncated(detail: Option<&'static str>) -> Failure {
     Failure { outcome: Outcome::ResponseTruncated, detail }
 }

@@ -55,7 +55,6 @@ impl Transaction {
     }
 
     /// Sends the request once more on a new connection, as the reused one was stale: GET and HEAD are idempotent.
-    #[cold]
     pub(super) fn retry(mut self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         let Some(peer) = self.peer else { return self.give_up(Outcome::NoResponse.into(), ctx, out) };
         out.upstream = UpstreamAction::Retry(peer);

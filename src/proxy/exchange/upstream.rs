@@ -93,7 +93,6 @@ impl Transaction {
     }
 
     /// Handles a target at psystrike's own address, without a connection to itself: a page, or a loop.
-    #[cold]
     fn own_page(mut self: Box<Self>, ctx: &mut Context<'_>, out: &mut Output) -> Exchange {
         match Page::at(self.asked()).filter(|_| self.route == RouteName::Proxy) {
             Some(page) => {

@@ -41,7 +41,6 @@ pub(super) fn parse_host(host: &str) -> Result<Host<'_>, Outcome> {
 }
 
 /// Parses a DNS name.
-#[cold]
 pub(super) fn parse_name(host: &str) -> Result<Host<'_>, Outcome> {
     if is_name(host) { Ok(Host::Name(host)) } else { Err(Outcome::BadHost) }
 }

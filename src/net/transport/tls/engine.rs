@@ -188,7 +188,6 @@ impl Engine {
     }
 
     /// Appends the alert that rustls queued to `outgoing`.
-    #[cold]
     fn fail(&mut self, error: &Error, outgoing: &mut Outgoing) -> TlsFault {
         // rustls returns what is queued before it looks at received bytes, and those must be the same as before.
         while self.state().wants_write() {

@@ -10,7 +10,6 @@ use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerInco
 use crate::proxy::tls_fault::TlsFault;
 
 /// Returns the fault for an error of rustls.
-#[cold]
 pub(super) fn fault_of(error: &Error) -> TlsFault {
     match error {
         Error::InvalidCertificate(error) => of_certificate(error),
@@ -87,7 +86,6 @@ impl fmt::Display for Cause {
 impl error::Error for Cause {}
 
 /// Returns the fault as an error of a connection.
-#[cold]
 pub(super) fn error(fault: TlsFault) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, Cause(fault))
 }

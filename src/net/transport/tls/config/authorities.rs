@@ -34,12 +34,10 @@ impl Authorities {
     ///
     /// # Errors
     /// None of them can be used.
-    #[cold]
     pub fn from_pem(pem: &[u8]) -> Result<Self, String> {
         Self::new(certificates(pem)?)
     }
 
-    #[cold]
     pub(super) fn new(certificates: Vec<CertificateDer<'static>>) -> Result<Self, String> {
         let last = |last: u64, certificate: &CertificateDer<'_>| {
             last.max(Certificate::parse(certificate).map_or(0, |certificate| certificate.expires_at))
@@ -71,7 +69,6 @@ impl Authorities {
 }
 
 /// Returns all certificates of a PEM file, at least one.
-#[cold]
 pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
     // The PEM library's error may have a line of the file, which may be a key.

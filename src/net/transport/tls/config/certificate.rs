@@ -23,7 +23,6 @@ pub(super) struct Certificate {
 
 impl Certificate {
     /// Parses a certificate. `None`: it is not one, or expired before 1970.
-    #[cold]
     pub(super) fn parse(certificate: &[u8]) -> Option<Self> {
         let [certificate] = elements(certificate)?[..] else { return None };
         let content = *elements(certificate.value())?.first()?;

@@ -54,7 +54,6 @@ impl Connector {
     ///
     /// # Errors
     /// The name is neither a DNS name nor an IP address.
-    #[cold]
     pub fn new(tls: &PodTls) -> Result<Self, String> {
         let name = tls.name.clone().map(ServerName::try_from).transpose();
         let name = name.map_err(|_| "expected a DNS name or an IP address")?;
@@ -92,7 +91,6 @@ impl Connector {
 }
 
 /// Returns whether a text is a DNS name or an IP address.
-#[cold]
 pub fn is_host(text: &str) -> bool {
     ServerName::try_from(text).is_ok()
 }

@@ -40,7 +40,6 @@ impl Identity {
     ///
     /// # Errors
     /// What is wrong, without anything of the key.
-    #[cold]
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, String> {
         Self::new(certificates(chain)?, private_key(key)?)
     }
@@ -49,7 +48,6 @@ impl Identity {
     ///
     /// # Errors
     /// A name is neither of both.
-    #[cold]
     pub fn self_signed(names: &[String]) -> Result<Self, String> {
         let failed = |error: rcgen::Error| format!("cannot make a certificate: {error}");
         let mut params = CertificateParams::new(names).map_err(failed)?;
@@ -64,7 +62,6 @@ impl Identity {
         Self::new(vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
     }
 
-    #[cold]
     pub(super) fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
@@ -102,7 +99,6 @@ impl Identity {
 }
 
 /// Returns the first private key of a PEM file.
-#[cold]
 fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, &'static str> {
     // Either as its own kind of section, or as a header of one.
     if pem.windows(b"ENCRYPTED".len()).any(|window| window == b"ENCRYPTED") {

@@ -40,7 +40,6 @@ impl Default for Versions {
 
 impl Versions {
     /// Returns them for rustls.
-    #[cold]
     pub(super) fn supported(self) -> Vec<&'static SupportedProtocolVersion> {
         let all = [(Version::Tls13, &TLS13), (Version::Tls12, &TLS12)];
         let range = self.min..=self.max;
@@ -50,7 +49,6 @@ impl Versions {
 
 /// Returns the cryptography of ring. It prefers AES-128, as Go does: it is faster than AES-256, which rustls prefers. A
 /// server that follows the client's order chooses the first.
-#[cold]
 pub(super) fn provider() -> Arc<CryptoProvider> {
     let mut provider = ring::default_provider();
     provider.cipher_suites.sort_by_key(|suite| {

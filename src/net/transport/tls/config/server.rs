@@ -65,7 +65,6 @@ impl Acceptor {
     ///
     /// # Errors
     /// What contradicts itself.
-    #[cold]
     pub fn new(tls: &ServerTls) -> Result<Self, String> {
         let builder = ServerConfig::builder_with_provider(provider());
         let builder = builder.with_protocol_versions(&tls.versions.supported());
@@ -93,7 +92,6 @@ impl Acceptor {
     }
 }
 
-#[cold]
 fn client_verifier(tls: &ServerTls) -> Result<Option<Arc<dyn ClientCertVerifier>>, String> {
     let verifier = |is_optional: bool| {
         let ca = tls.client_ca.as_ref().ok_or("certificates of clients cannot be verified without a CA")?;

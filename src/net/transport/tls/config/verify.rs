@@ -24,7 +24,6 @@ pub(super) struct AnyCertificate {
 }
 
 impl AnyCertificate {
-    #[cold]
     pub(super) fn new(is_mandatory: bool) -> Self {
         Self { algorithms: provider().signature_verification_algorithms, is_mandatory }
     }
