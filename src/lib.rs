@@ -76,7 +76,8 @@
 //! └─ Worker             owns  Clients (slots; each owns its Stream, Outbox, SessionTimers and Session),
 //!    │                        Upstreams (slots, pool), Admission, Timers, RunQueue, Journal, scratch buffer, and
 //!    │                        Tools: network, time and settings as of this turn, Transfer (pipe), Budget,
-//!    │                        Recycler (spare memory), Attempts (wrong secrets), Output
+//!    │                        Recycler (spare memory), Attempts (wrong secrets), Looks (at responses that
+//!    │                        gather), Output
 //!    │  lends for one run:
 //!    └─ Runner          &mut  one Client, its Upstream, Tools, and the scratch buffer as an argument
 //!       │               &     Shared (phase, pages), Counters
@@ -88,9 +89,6 @@
 //!
 //! A step touches one client and its own upstream. Actions that concern others (connect, retry, pool, close, count) are
 //! in the output when the run ends with `Action::Act`; the worker performs them once nothing is lent.
-//!
-//! Functions that a process runs at most once, at its start, are `#[cold]`: the linker then places them together, away
-//! from the code that keeps running, and their stack does not count towards the frame of `main` (PERF.md).
 
 pub mod config;
 pub mod healthcheck;
