@@ -3,9 +3,10 @@
 //! Go's net/http, which most exporters use, writes a compressed page in portions of 4 KiB. Reading each of them costs a
 //! wake-up, a read and a write. So the rest of such a response gathers in the kernel: a low-water mark (`SO_RCVLOWAT`,
 //! socket(7)) delays the event until there is much to read, and a look reads what there is when a short time is over.
-//! The next response on the connection is expected to be about as long, so that its end needs no look.
+//! The next response on the connection is expected to be about as long, so that its end needs no look. If the last two
+//! were, it gathers from its beginning.
 //!
-//! Pure: owns no socket and no clock. `super::worker` sets the mark and looks.
+//! Pure: owns no socket and no clock. `super::runner` sets the mark, and `super::worker` looks.
 //!
 //! The mark only delays the event: a read, and splice(2), return what there is. An end of the connection, a failure and
 //! a full receive buffer cause an event below the mark too (`tcp_poll` and `tcp_epollin_ready` in Linux).
@@ -16,7 +17,7 @@ use crate::proxy::timestamp::Timestamp;
 
 /// Number of reads after which a response gathers, if each of them emptied the socket.
 const SHORT_READS_MIN: u8 = 4;
-/// Number of bytes after which a response gathers: short pages are delayed by more than the reads cost.
+/// Number of bytes after which a response gathers: a short page would be delayed by more than its reads take.
 const RESPONSE_BYTES_MIN: u64 = 24 * 1024;
 /// The mark, unless less is left of the response.
 const LOW_WATER_BYTES: u64 = 256 * 1024;
@@ -24,6 +25,8 @@ const LOW_WATER_BYTES: u64 = 256 * 1024;
 pub const ANY: u32 = 1;
 /// How often in a row a wait may bring no more than one read did before. Then the pod is slower than the looks.
 const IDLE_WAITS_MAX: u8 = 5;
+/// By what part of their length two responses may differ so that the next one gathers from its beginning.
+const STEADY_TOLERANCE: u64 = 8;
 /// By what part of its length a response may be shorter than the last one without a look at its end.
 const EXPECTED_TOLERANCE: u64 = 64;
 /// By how much it may be longer before it gathers again.
@@ -50,6 +53,7 @@ impl ShortReads {
         gathers.then(|| Gather {
             low_water: ANY,
             portion: (bytes / u64::from(self.0)).max(1),
+            from: 0,
             expected: 0,
             bytes,
             idle_waits: 0,
@@ -70,6 +74,8 @@ pub struct Gather {
     low_water: u32,
     /// The average size of the reads before it gathered.
     portion: u64,
+    /// From how many bytes of the response on it gathers.
+    from: u64,
     /// The length of the last response; zero: unknown.
     expected: u64,
     /// Bytes of the response so far.
@@ -114,6 +120,9 @@ impl Gather {
 
     /// Returns how many bytes may gather before the next read.
     fn worthwhile(&self) -> u64 {
+        if self.bytes < self.from {
+            return ANY.into();
+        }
         let certain = self.expected - self.expected / EXPECTED_TOLERANCE;
         match certain.saturating_sub(self.bytes) {
             0 if self.bytes < self.expected + EXPECTED_SURPLUS && self.expected > 0 => ANY.into(),
@@ -125,8 +134,10 @@ impl Gather {
     /// Notes that a response of this many bytes is complete. Returns whether the mark has to be set to [`ANY`].
     pub fn end(&mut self, bytes: u64) -> bool {
         let was_set = self.low_water > ANY;
-        *self =
-            Self { low_water: ANY, expected: bytes, bytes: 0, idle_waits: 0, due: Timestamp::MAX, ..*self };
+        let is_steady = bytes.abs_diff(self.expected) <= bytes / STEADY_TOLERANCE;
+        let from = if is_steady { 0 } else { RESPONSE_BYTES_MIN };
+        (self.low_water, self.idle_waits, self.due) = (ANY, 0, Timestamp::MAX);
+        (self.from, self.expected, self.bytes) = (from, bytes, 0);
         was_set
     }
 }
@@ -188,10 +199,12 @@ mod tests {
         (1..=6).find_map(|read| reads.count(read * 4 * KIB)).expect("it gathers")
     }
 
-    /// A connection whose last response had this many bytes.
-    fn expecting(bytes: u64) -> Gather {
+    /// A connection whose last responses had these numbers of bytes.
+    fn expecting(lengths: &[u64]) -> Gather {
         let mut gather = gathering();
-        gather.end(bytes);
+        for &bytes in lengths {
+            gather.end(bytes);
+        }
         gather
     }
 
@@ -229,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_response_like_the_last_one_needs_no_look() {
-        let mut gather = expecting(256 * KIB);
+        let mut gather = expecting(&[256 * KIB; 2]);
         let looks = |due| due != Timestamp::MAX;
         for (has, mark, is_late) in [
             (4, 248 * KIB, true), // to 252 KiB: 1/64 less than the last one
@@ -244,7 +257,26 @@ mod tests {
         }
         assert!(gather.end(300 * KIB), "a mark was set");
         assert_eq!((gather.low_water(), gather.due()), (ANY, Timestamp::MAX));
-        assert!(!expecting(256 * KIB).end(2 * KIB), "none was set for a short response");
+        assert!(!expecting(&[256 * KIB]).end(2 * KIB), "none was set for a short response");
+    }
+
+    #[test]
+    fn only_after_two_long_responses_one_gathers_from_its_beginning() {
+        for (lengths, from) in [
+            (&[256][..], 24),
+            (&[256, 256], 0),
+            (&[256, 228], 0),
+            (&[256, 227, 256], 0),
+            (&[256, 2], 34), // much longer than the last one
+            (&[256, 2, 256], 24),
+            (&[256, 2, 256, 2], 34),
+            (&[256, 200], 24),
+        ] {
+            let lengths: Vec<u64> = lengths.iter().map(|kib| kib * KIB).collect();
+            let gathers =
+                |bytes: &u64| expecting(&lengths).wait(bytes * KIB, UNKNOWN, at(0), WITHIN).0 != Some(ANY);
+            assert_eq!((0..100).find(gathers), Some(from), "{lengths:?}");
+        }
     }
 
     #[test]

@@ -133,18 +133,18 @@ fn a_response_as_long_as_the_last_one_is_complete_at_once() {
 }
 
 #[test]
-fn a_response_that_is_shorter_than_the_last_one_waits_for_one_look() {
+fn a_short_response_waits_for_a_look_only_after_two_long_ones() {
     let mut sim = super::sim();
     let client = sim.client_with(0, [64 * 1024, 1 << 20]);
-    let mut trickle = Trickle::new(sim, client, chunked_answer("long", 300_000));
-    trickle.send_rest(Duration::ZERO);
-    trickle.sim.pass(GATHER);
-    sim = trickle.complete();
-    let mut trickle = Trickle::new(sim, client, chunked_answer("short", 6_000));
-    assert!(trickle.send_portion(), "the first portion");
-    assert!(!trickle.send_portion());
-    trickle.sim.pass(GATHER);
-    trickle.complete();
+    for (bytes, waits) in
+        [(300_000, true), (6_000, false), (300_000, true), (300_000, true), (6_000, true), (6_000, false)]
+    {
+        let mut trickle = Trickle::new(sim, client, chunked_answer("page", bytes));
+        let late = trickle.send_rest(Duration::ZERO);
+        assert_eq!(late > 0, waits, "{bytes} bytes");
+        trickle.sim.pass(GATHER);
+        sim = trickle.complete();
+    }
 }
 
 #[test]

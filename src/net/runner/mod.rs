@@ -2,8 +2,9 @@
 //!
 //! Makes the move that the session waits for, if a socket is ready for it, and passes the result to the session.
 //! Touches only its own client and its own upstream. Bytes are read into the worker's scratch buffer and written from
-//! there; `request` moves those of a request, `response` those of a response; `gather` delays reads of it. Only bytes that the other side does not
-//! accept now are held with its connection; while any are held, their source is not read.
+//! there; `request` moves those of a request, `response` those of a response, and `gather` lets these arrive first.
+//! Only bytes that the other side does not accept now are held with its connection; while any are held, their source is
+//! not read.
 
 mod gather;
 mod request;
