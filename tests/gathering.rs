@@ -1,0 +1,88 @@
+//! Long responses that pods send in small portions, over real sockets: they arrive whole, and gather in the kernel.
+
+mod support;
+
+use std::{io, thread, time::Duration};
+
+use support::{
+    http::Wire,
+    pods::{Pod, Then},
+    psystrike::Psystrike,
+};
+
+/// What Go's net/http writes at once, and the content of its chunks.
+const PORTION: usize = 4096;
+const CHUNK: usize = 2048;
+
+/// Returns bytes that differ from their neighbours.
+fn page(bytes: usize) -> Vec<u8> {
+    let lines = (0..).flat_map(|line| format!("metric_of_a_long_page{{line=\"{line}\"}} 1\n").into_bytes());
+    lines.take(bytes).collect()
+}
+
+fn chunked(page: &[u8]) -> Vec<u8> {
+    let mut wire = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    for chunk in page.chunks(CHUNK) {
+        wire.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+        wire.extend([chunk, b"\r\n"].concat());
+    }
+    wire.extend(b"0\r\n\r\n");
+    wire
+}
+
+/// Sends a response in portions, as a compressing exporter does.
+fn trickle(wire: &mut Wire, response: &[u8]) -> io::Result<()> {
+    wire.stream().set_nodelay(true)?;
+    for portion in response.chunks(PORTION) {
+        wire.send(portion)?;
+        thread::sleep(Duration::from_micros(50)); // the time to compress the next one
+    }
+    Ok(())
+}
+
+/// A pod whose page has as many bytes as the request's path says; `/length/N`, `/chunked/N` or `/close/N`.
+fn pod(ip: &str) -> Pod {
+    Pod::serve(ip, |head, wire| {
+        let target = head.target();
+        let mut parts = target.split('/').skip(1);
+        let (kind, bytes) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let page = page(bytes.parse().expect("a number"));
+        match kind {
+            "chunked" => trickle(wire, &chunked(&page)).map(|()| Then::Keep),
+            "length" => {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", page.len());
+                trickle(wire, &[head.as_bytes(), &page].concat()).map(|()| Then::Keep)
+            }
+            _ => trickle(wire, &[b"HTTP/1.1 200 OK\r\n\r\n", &*page].concat()).map(|()| Then::Close),
+        }
+    })
+}
+
+/// Scrapes pages of many lengths, of which each is whole. Returns how many reads were saved.
+fn scrape(psystrike: &Psystrike, pod: &Pod) -> f64 {
+    let lengths = [300_000, 300_000, 300_500, 295_000, 6_000, 30_000, 600_000, 600_000, 200_000, 1];
+    for kind in ["chunked", "length", "close"] {
+        for bytes in lengths {
+            let target = Psystrike::target(pod.address(), &format!("/{kind}/{bytes}"));
+            let mut client = psystrike.client();
+            let response = client.get(&target);
+            assert!(response.body == page(bytes), "{kind}, {bytes}: {} bytes", response.body.len());
+        }
+    }
+    psystrike.metric("psystrike_pod_reads_saved_total")
+}
+
+#[test]
+fn pages_in_portions_gather_and_arrive_whole() {
+    let psystrike = Psystrike::start(&["--allow", "127.0.0.0/8"]);
+    let pod = pod("127.35.1.1");
+    let saved = scrape(&psystrike, &pod);
+    assert!(saved > 50.0, "{saved} reads saved");
+    assert_eq!(psystrike.outcomes("forwarded"), 30.0);
+}
+
+#[test]
+fn without_gathering_no_read_is_saved() {
+    let psystrike = Psystrike::start(&["--allow", "127.0.0.0/8", "--gather", "0"]);
+    assert_eq!(scrape(&psystrike, &pod("127.35.1.2")), 0.0);
+}
