@@ -38,8 +38,9 @@
 //! 5. The pod responds. The runner's `response` reads into the same buffer: [`http1::head`] parses the head,
 //!    [`http1::framing`] determines how the body ends, and [`http1::rewrite`] changes the head where necessary, which
 //!    is rare. [`net::transfer`] then writes the bytes to Prometheus as they came. The exchange is `Relaying`, and
-//!    [`http1::body`] looks for the end of the body. Long responses go through [`net::transport::splice`] instead and
-//!    are at most peeked at.
+//!    [`http1::body`] looks for the end of the body. Of long responses, bodies with a length and large chunks go
+//!    through [`net::transport::splice`] instead, unread. [`net::gather`] decides whether the rest of a response that
+//!    arrives in small portions waits in the kernel, to be read at once.
 //! 6. The body ends: the pod's connection returns to the pool, and the exchange is `Replying` until Prometheus has
 //!    received the last byte, and then `Reading` again. [`proxy::metrics`] counted it.
 //!

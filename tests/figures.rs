@@ -37,6 +37,8 @@ const KERNEL_KIB_EACH: f64 = 4.1;
 // src/limits.rs and src/proxy/budget.rs: the part of the memory that buffers may have, and each client's buffers
 // beside.
 const BUFFERS_PART: f64 = 4.0;
+/// The kernel's memory for responses that gather, as a part of the buffers.
+const GATHERED_PART: f64 = 0.125;
 const ALLOWANCE_KIB: f64 = ALLOWANCE_BYTES as f64 / 1024.0;
 
 /// The documents that the benchmark writes tables into.
@@ -97,11 +99,12 @@ fn idle_at_limits_kib() -> f64 {
     start + IDLE_MAX * each + (IDLE_MAX + CLIENTS_MAX) * KERNEL_KIB_EACH
 }
 
-/// The same if every client scrapes, each through a pod connection that is not from the pool, and buffers are full.
+/// The same if every client scrapes, each through a pod connection that is not from the pool, buffers are full, and as
+/// many responses as possible gather in the kernel.
 fn busy_at_limits_kib() -> f64 {
     idle_at_limits_kib()
         + CLIENTS_MAX * (KERNEL_KIB_EACH + ALLOWANCE_KIB)
-        + MEMORY_MIB * 1024.0 / BUFFERS_PART
+        + MEMORY_MIB * 1024.0 / BUFFERS_PART * (1.0 + GATHERED_PART)
 }
 
 /// The generated block of this name.

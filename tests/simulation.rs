@@ -79,7 +79,7 @@ fn random_runs_deliver_each_pods_own_responses_or_visible_failures() {
         outcomes.iter_mut().zip(counted).for_each(|(met, counted)| *met += counted);
         let net = sim.net();
         let saved = sim.shared.counters(0).reads_saved.get();
-        let counted = [net.reused, net.sent_again, net.poured, net.looks, net.looks_passed_on, saved];
+        let counted = [net.reused, net.sent_again, net.poured, net.peeks, net.peeks_passed_on, saved];
         others.iter_mut().zip(counted).for_each(|(met, counted)| *met += counted);
     });
     let (outcomes, others) = met.into_inner();

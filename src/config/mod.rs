@@ -319,7 +319,7 @@ mod tests {
         let idle = [client_idle, upstream_idle, tunnel_idle];
         assert_eq!([scrape, scrape_max, connect, header].map(|limit| limit.as_secs()), [30, 120, 3, 10]);
         assert_eq!(idle.map(|limit| limit.as_secs()), [360, 180, 360]);
-        assert_eq!(resolve_ttl.as_secs(), 5);
+        assert_eq!((resolve_ttl.as_secs(), config.settings.timeouts.gather.as_millis()), (5, 1));
         assert_eq!(config.settings.connect_ports, None, "CONNECT is off");
         assert_eq!(config.settings.pods.scheme, PodScheme::Http);
         assert_eq!(config.settings.policy.allow().len(), 5);

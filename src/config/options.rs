@@ -269,8 +269,8 @@ options! {
     UpstreamIdleTimeout "--upstream-idle-timeout" Duration Timeouts Value("3m")
         "Close pooled pod connections that are idle for this long";
     Gather "--gather" DurationOrZero Timeouts Value("1ms")
-        "While a long response arrives in small portions, wait up to this long for more, to read many at once. `0` \
-         reads each portion when it arrives";
+        "Let a long response that arrives in small portions gather for about this long before each read, which saves \
+         CPU time. At most `100ms`; `0` reads each portion when it arrives";
     TunnelIdleTimeout "--tunnel-idle-timeout" Duration Timeouts Value("6m")
         "Close tunnels that carry no data for this long. Prometheus keeps idle connections for 5 minutes; use a \
          longer time here";

@@ -17,6 +17,8 @@ use crate::proxy::{
 
 /// How long Prometheus keeps an idle connection (`IdleConnTimeout` of `prometheus/common`), through a tunnel as well.
 const PROMETHEUS_IDLE: Duration = Duration::from_secs(5 * 60);
+/// The highest value of `--gather`.
+const GATHER_MAX: Duration = Duration::from_millis(100);
 /// The end of a warning about an idle timeout.
 pub(super) const TOO_SHORT: &str = "Prometheus keeps idle connections for 5 minutes, so a scrape may fail with EOF if \
                                     psystrike closes its connection first; set more than 5m";
@@ -35,7 +37,7 @@ pub(super) fn timeouts<V: Fn(&str) -> Option<OsString>>(
         header: source.one(Opt::HeaderTimeout, positive)?,
         client_idle: source.one(Opt::ClientIdleTimeout, positive)?,
         upstream_idle: source.one(Opt::UpstreamIdleTimeout, positive)?,
-        gather: source.one(Opt::Gather, duration::parse)?,
+        gather: source.one(Opt::Gather, gather)?,
         tunnel_idle: source.one(Opt::TunnelIdleTimeout, positive)?,
         resolve_ttl: source.one(Opt::ResolveTtl, duration::parse)?,
     })
@@ -74,9 +76,29 @@ pub(super) fn warnings<V: Fn(&str) -> Option<OsString>>(
         .collect()
 }
 
+/// Longer waits would make scrapes fail whose page became shorter.
+fn gather(text: &str) -> Result<Duration, &'static str> {
+    duration::parse(text).ok().filter(|&within| within <= GATHER_MAX).ok_or("expected 0 to 100ms: 1ms, 20ms")
+}
+
 fn positive(text: &str) -> Result<Duration, &'static str> {
     match duration::parse(text) {
         Ok(Duration::ZERO) => Err("expected a duration above zero: 500ms, 3s, 1m30s"),
         duration => duration,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn responses_gather_for_at_most_a_tenth_of_a_second() {
+        for (text, expected) in [("0", Some(0)), ("0s", Some(0)), ("1ms", Some(1)), ("100ms", Some(100))] {
+            assert_eq!(gather(text).ok(), expected.map(Duration::from_millis), "{text}");
+        }
+        for text in ["101ms", "10s", "", "1", "-1ms"] {
+            assert_eq!(gather(text), Err("expected 0 to 100ms: 1ms, 20ms"), "{text}");
+        }
     }
 }

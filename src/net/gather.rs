@@ -9,7 +9,9 @@
 //! Pure: owns no socket and no clock. `super::runner` sets the mark, and `super::worker` looks.
 //!
 //! The mark only delays the event: a read, and splice(2), return what there is. An end of the connection, a failure and
-//! a full receive buffer cause an event below the mark too (`tcp_poll` and `tcp_epollin_ready` in Linux).
+//! a full receive buffer cause an event below the mark too (`tcp_poll` and `tcp_epollin_ready` in Linux). A response
+//! that never ends, such as a watch, is delayed by one look at a time, until five in a row found little. Tunnels do not
+//! gather.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -22,16 +24,16 @@ const RESPONSE_BYTES_MIN: u64 = 24 * 1024;
 /// The mark, unless less is left of the response.
 const LOW_WATER_BYTES: u64 = 256 * 1024;
 /// The mark of a socket by default: any byte.
-pub const ANY: u32 = 1;
+const ANY: u32 = 1;
 /// How often in a row a wait may bring no more than one read did before. Then the pod is slower than the looks.
 const IDLE_WAITS_MAX: u8 = 5;
-/// By what part of their length two responses may differ so that the next one gathers from its beginning.
+/// If two long responses differ by at most this part of their length, the next one gathers from its beginning.
 const STEADY_TOLERANCE: u64 = 8;
-/// By what part of its length a response may be shorter than the last one without a look at its end.
+/// A response that is shorter than the last one by at most this part of its length ends without a look.
 const EXPECTED_TOLERANCE: u64 = 64;
-/// By how much it may be longer before it gathers again.
+/// A response that is longer than the last one by this many bytes gathers again.
 const EXPECTED_SURPLUS: u64 = 32 * 1024;
-/// Maximum number of looks that are due, and so of responses that gather: 16 MiB of the kernel's memory.
+/// Maximum number of pending looks of a worker, and so of responses that gather at a time.
 const LOOKS_MAX: usize = 64;
 
 /// The reads of one response that emptied the socket, before it gathers.
@@ -39,19 +41,13 @@ const LOOKS_MAX: usize = 64;
 pub struct ShortReads(u8);
 
 impl ShortReads {
-    /// The response does not gather any more.
-    const OVER: Self = Self(u8::MAX);
-
     /// Counts one, after which the response has `bytes` bytes and is not complete. Returns how it gathers from now on,
     /// if it does.
     pub fn count(&mut self, bytes: u64) -> Option<Gather> {
-        if *self == Self::OVER {
-            return None;
-        }
-        self.0 = self.0.saturating_add(1).min(Self::OVER.0 - 1);
+        self.0 = self.0.saturating_add(1);
         let gathers = self.0 >= SHORT_READS_MIN && bytes >= RESPONSE_BYTES_MIN;
         gathers.then(|| Gather {
-            low_water: ANY,
+            mark: ANY,
             portion: (bytes / u64::from(self.0)).max(1),
             from: 0,
             expected: 0,
@@ -60,18 +56,13 @@ impl ShortReads {
             due: Timestamp::MAX,
         })
     }
-
-    /// Stops gathering for the rest of the response.
-    pub fn stop(&mut self) {
-        *self = Self::OVER;
-    }
 }
 
 /// How the responses on a connection gather.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Gather {
     /// The mark that is set on its socket.
-    low_water: u32,
+    mark: u32,
     /// The average size of the reads before it gathered.
     portion: u64,
     /// From how many bytes of the response on it gathers.
@@ -81,41 +72,42 @@ pub struct Gather {
     /// Bytes of the response so far.
     bytes: u64,
     idle_waits: u8,
-    /// When the next look is due.
+    /// When the next look is due; [`Timestamp::MAX`]: never.
     due: Timestamp,
 }
 
+/// How to wait for more of a response.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wait {
+    /// The mark to set.
+    pub mark: Option<u32>,
+    /// When to look, if a new look is needed.
+    pub look: Option<Timestamp>,
+    /// How many reads the last wait saved.
+    pub saved: u64,
+}
+
 impl Gather {
-    /// Returns the mark that is set on the socket.
-    pub fn low_water(&self) -> u32 {
-        self.low_water
-    }
-
-    /// Returns when a look is due, if no event comes first; [`Timestamp::MAX`]: never.
-    pub fn due(&self) -> Timestamp {
-        self.due
-    }
-
-    /// Waits for more of a response that has `bytes` bytes now, of which `left` are on their way at most. If that takes
-    /// longer than `within`, a look is due. Returns the mark to set, or `None` if it is not worth it any more; and how
-    /// many reads the last wait has saved.
-    pub fn wait(&mut self, bytes: u64, left: u64, now: Timestamp, within: Duration) -> (Option<u32>, u64) {
+    /// Decides how to wait for more of a response that has `bytes` bytes now, of which `left` are on their way at most.
+    /// If they take longer than `within`, a look is due; zero: it gathers no more.
+    pub fn wait(&mut self, bytes: u64, left: u64, now: Timestamp, within: Duration) -> Wait {
         let mut saved = 0;
-        if self.low_water > ANY {
+        if self.mark > ANY {
             let portions = bytes.saturating_sub(self.bytes) / self.portion;
             if portions == 0 && now < self.due {
-                return (Some(self.low_water), 0); // woken for another reason
+                return Wait::default(); // woken for another reason
             }
             saved = portions.saturating_sub(1);
             self.idle_waits = if saved > 0 { 0 } else { self.idle_waits + 1 };
         }
         self.bytes = bytes;
-        if self.idle_waits == IDLE_WAITS_MAX {
-            return (None, saved);
+        if self.idle_waits == IDLE_WAITS_MAX || within.is_zero() {
+            return Wait { saved, ..self.stop() };
         }
-        self.low_water = self.worthwhile().min(left).max(ANY.into()) as u32;
-        self.due = if self.low_water > ANY { now + within } else { Timestamp::MAX };
-        (Some(self.low_water), saved)
+        let mark = self.worthwhile().min(left).max(ANY.into()) as u32;
+        let look = (mark > ANY).then(|| now + within);
+        self.due = look.unwrap_or(Timestamp::MAX);
+        Wait { mark: self.set(mark), look, saved }
     }
 
     /// Returns how many bytes may gather before the next read.
@@ -131,53 +123,73 @@ impl Gather {
         }
     }
 
-    /// Notes that a response of this many bytes is complete. Returns whether the mark has to be set to [`ANY`].
-    pub fn end(&mut self, bytes: u64) -> bool {
-        let was_set = self.low_water > ANY;
-        let is_steady = bytes.abs_diff(self.expected) <= bytes / STEADY_TOLERANCE;
-        let from = if is_steady { 0 } else { RESPONSE_BYTES_MIN };
-        (self.low_water, self.idle_waits, self.due) = (ANY, 0, Timestamp::MAX);
-        (self.from, self.expected, self.bytes) = (from, bytes, 0);
-        was_set
+    /// Notes a mark, and returns it if it has to be set.
+    fn set(&mut self, mark: u32) -> Option<u32> {
+        let before = std::mem::replace(&mut self.mark, mark);
+        (mark != before).then_some(mark)
+    }
+
+    /// Stops gathering for the rest of the response.
+    pub fn stop(&mut self) -> Wait {
+        (self.from, self.due) = (u64::MAX, Timestamp::MAX);
+        Wait { mark: self.set(ANY), ..Wait::default() }
+    }
+
+    /// Notes that a response of this many bytes is complete. Returns the mark to set.
+    pub fn end(&mut self, bytes: u64) -> Option<u32> {
+        let differs_by = bytes.abs_diff(self.expected);
+        let is_steady = bytes >= RESPONSE_BYTES_MIN && differs_by <= bytes / STEADY_TOLERANCE;
+        self.from = if is_steady { 0 } else { RESPONSE_BYTES_MIN };
+        (self.expected, self.bytes, self.idle_waits, self.due) = (bytes, 0, 0, Timestamp::MAX);
+        self.set(ANY)
+    }
+
+    /// Returns whether a look that was due at this time is still needed: bytes have not come first.
+    pub fn needs(&self, look: Timestamp) -> bool {
+        self.due == look
     }
 }
 
-/// The looks that are due, of responses that are each identified by a `K`.
+/// Pending looks, in the order in which they fall due, at responses that are each identified by a `K`.
 #[derive(Debug)]
-pub struct Looks<K>(VecDeque<(Timestamp, K)>);
-
-impl<K> Default for Looks<K> {
-    fn default() -> Self {
-        Self(VecDeque::new())
-    }
+pub struct Looks<K> {
+    pending: VecDeque<(Timestamp, K)>,
+    max: usize,
 }
 
 impl<K: Copy> Looks<K> {
+    /// Returns none, of as many responses as may gather if the kernel may hold an eighth of `buffers_max` bytes
+    /// for them: they are not in the budget, as no read has taken them.
+    pub fn new(buffers_max: usize) -> Self {
+        let max = buffers_max / 8 / LOW_WATER_BYTES as usize;
+        Self { pending: VecDeque::new(), max: max.clamp(1, LOOKS_MAX) }
+    }
+
     /// Adds a look, which is due no earlier than those before. Returns whether there was room.
     pub fn add(&mut self, due: Timestamp, of: K) -> bool {
-        let has_room = self.0.len() < LOOKS_MAX;
+        let has_room = self.pending.len() < self.max;
         if has_room {
-            self.0.push_back((due, of));
+            self.pending.push_back((due, of));
         }
         has_room
     }
 
     /// Removes the next looks that are no longer needed, as bytes came first.
     pub fn remove_stale(&mut self, is_needed: impl Fn(Timestamp, K) -> bool) {
-        while self.0.front().is_some_and(|&(due, of)| !is_needed(due, of)) {
-            self.0.pop_front();
+        while self.pending.front().is_some_and(|&(due, of)| !is_needed(due, of)) {
+            self.pending.pop_front();
         }
     }
 
     /// Takes a look that is due.
     pub fn pop_due(&mut self, now: Timestamp) -> Option<(Timestamp, K)> {
         self.next().filter(|&due| due <= now)?;
-        self.0.pop_front()
+        self.pending.pop_front()
     }
 
     /// Returns when the next look is due.
     pub fn next(&self) -> Option<Timestamp> {
-        self.0.front().map(|&(due, _)| due)
+        self.pending.front().map(|&(due, _)| due)
     }
 }
 
@@ -217,9 +229,11 @@ mod tests {
             let gathers = (1..).find(|read| short_reads.count(read * portion).is_some());
             assert_eq!(gathers, Some(reads), "portions of {portion} bytes");
         }
-        let mut short_reads = ShortReads::default();
-        short_reads.stop();
-        assert!((1..1000).all(|read| short_reads.count(read * 4 * KIB).is_none()), "it was stopped");
+    }
+
+    /// Waits at this time after a response has this many bytes.
+    fn wait(gather: &mut Gather, bytes: u64, milliseconds: u64) -> Wait {
+        gather.wait(bytes, UNKNOWN, at(milliseconds), WITHIN)
     }
 
     #[test]
@@ -229,35 +243,35 @@ mod tests {
             (300 * KIB, 256 * KIB),
             (256 * KIB, 256 * KIB),
             (1000, 1000),
+            (2, 2),
             (1, 1),
             (0, 1),
         ] {
-            let mut gather = gathering();
-            let (waits, saved) = gather.wait(24 * KIB, left, at(0), WITHIN);
-            assert_eq!((waits, saved), (Some(mark as u32), 0), "{left} bytes are left");
-            let due = if mark > 1 { at(1) } else { Timestamp::MAX };
-            assert_eq!(gather.due(), due, "{left} bytes are left");
+            let waits = gathering().wait(24 * KIB, left, at(0), WITHIN);
+            let (mark, look) = if mark > 1 { (Some(mark as u32), Some(at(1))) } else { (None, None) };
+            assert_eq!(waits, Wait { mark, look, saved: 0 }, "{left} bytes are left");
         }
     }
 
     #[test]
     fn the_end_of_a_response_like_the_last_one_needs_no_look() {
         let mut gather = expecting(&[256 * KIB; 2]);
-        let looks = |due| due != Timestamp::MAX;
-        for (has, mark, is_late) in [
-            (4, 248 * KIB, true), // to 252 KiB: 1/64 less than the last one
-            (132, 120 * KIB, true),
-            (252, 1, false),
-            (256, 1, false),
-            (287, 1, false),
-            (288, 256 * KIB, true), // much longer than the last one
+        for (has, mark, looks) in [
+            (4, Some(248), true), // to 252 KiB: 1/64 less than the last one
+            (132, Some(120), true),
+            (252, Some(0), false),
+            (256, None, false),
+            (287, None, false),
+            (288, Some(256), true), // much longer than the last one
         ] {
-            let (waits, _) = gather.wait(has * KIB, UNKNOWN, at(0), WITHIN);
-            assert_eq!((waits, looks(gather.due())), (Some(mark as u32), is_late), "{has} KiB");
+            let waits = wait(&mut gather, has * KIB, 0);
+            let mark = mark.map(|kib: u32| (kib * 1024).max(ANY));
+            assert_eq!((waits.mark, waits.look.is_some()), (mark, looks), "{has} KiB");
         }
-        assert!(gather.end(300 * KIB), "a mark was set");
-        assert_eq!((gather.low_water(), gather.due()), (ANY, Timestamp::MAX));
-        assert!(!expecting(&[256 * KIB]).end(2 * KIB), "none was set for a short response");
+        assert!(gather.needs(at(1)));
+        assert_eq!(gather.end(300 * KIB), Some(ANY), "a mark was set");
+        assert!(!gather.needs(at(1)), "the response is complete");
+        assert_eq!(expecting(&[256 * KIB]).end(2 * KIB), None, "none was set for a short response");
     }
 
     #[test]
@@ -268,13 +282,14 @@ mod tests {
             (&[256, 228], 0),
             (&[256, 227, 256], 0),
             (&[256, 2], 34), // much longer than the last one
+            (&[256, 2, 2], 34),
+            (&[23, 23], 55),
             (&[256, 2, 256], 24),
             (&[256, 2, 256, 2], 34),
             (&[256, 200], 24),
         ] {
             let lengths: Vec<u64> = lengths.iter().map(|kib| kib * KIB).collect();
-            let gathers =
-                |bytes: &u64| expecting(&lengths).wait(bytes * KIB, UNKNOWN, at(0), WITHIN).0 != Some(ANY);
+            let gathers = |bytes: &u64| wait(&mut expecting(&lengths), bytes * KIB, 0).look.is_some();
             assert_eq!((0..100).find(gathers), Some(from), "{lengths:?}");
         }
     }
@@ -282,16 +297,16 @@ mod tests {
     #[test]
     fn other_events_do_not_delay_a_look() {
         let mut gather = gathering();
-        gather.wait(24 * KIB, UNKNOWN, at(0), WITHIN);
+        wait(&mut gather, 24 * KIB, 0);
         for _ in 0..100 {
             let waits = gather.wait(24 * KIB, UNKNOWN, at(0) + WITHIN / 2, WITHIN);
-            assert_eq!((waits, gather.due()), ((Some(256 * 1024), 0), at(1)));
+            assert_eq!((waits, gather.needs(at(1))), (Wait::default(), true));
         }
     }
 
     #[test]
     fn a_pod_that_is_slower_than_the_looks_is_read_at_once() {
-        // How many portions of 4 KiB each wait brings, and the reads saved, until it stops.
+        // How many portions of 4 KiB each wait brings, the reads saved, and whether it stops.
         let cases: [(&[u64], u64, bool); 5] = [
             (&[0, 0, 0, 0, 0], 0, true),
             (&[1, 0, 1, 1, 0], 0, true),
@@ -299,24 +314,37 @@ mod tests {
             (&[0, 0, 0, 0, 2, 0, 0, 0, 1], 1, false),
             (&[31, 1, 1, 1, 1, 1], 30, true),
         ];
+        let mut gather = gathering();
         for (portions, saves, stops) in cases {
-            let mut gather = gathering();
             let mut bytes = 24 * KIB;
-            gather.wait(bytes, UNKNOWN, at(0), WITHIN);
+            assert!(wait(&mut gather, bytes, 0).look.is_some(), "in each response");
             let (mut sum, mut stopped) = (0, false);
             for (look, portions) in (1..).zip(portions) {
                 assert!(!stopped, "{portions:?}");
                 bytes += portions * 4 * KIB;
-                let (mark, saved) = gather.wait(bytes, UNKNOWN, at(look), WITHIN);
-                (sum, stopped) = (sum + saved, mark.is_none());
+                let waits = wait(&mut gather, bytes, look);
+                (sum, stopped) = (sum + waits.saved, waits.look.is_none());
+                assert_eq!(waits.mark, stopped.then_some(ANY), "{portions:?}");
             }
             assert_eq!((sum, stopped), (saves, stops), "{portions:?}");
+            if stopped {
+                assert_eq!(wait(&mut gather, bytes + 100 * KIB, 9), Wait::default(), "no more in this one");
+            }
+            gather.end(600 * KIB);
         }
     }
 
     #[test]
+    fn without_time_to_wait_it_gathers_no_more() {
+        let mut gather = gathering();
+        wait(&mut gather, 24 * KIB, 0);
+        let waits = gather.wait(30 * KIB, UNKNOWN, at(1), Duration::ZERO);
+        assert_eq!(waits, Wait { mark: Some(ANY), look: None, saved: 0 });
+    }
+
+    #[test]
     fn looks_are_taken_when_they_are_due_unless_they_are_stale() {
-        let mut looks = Looks::default();
+        let mut looks = Looks::new(1 << 30);
         for (due, of) in [(1, 'a'), (1, 'b'), (2, 'a'), (3, 'c')] {
             assert!(looks.add(at(due), of));
         }
@@ -329,7 +357,13 @@ mod tests {
             [Some((at(2), 'a')), Some((at(3), 'c')), None]
         );
         assert_eq!(looks.next(), None);
-        let added = (0..=LOOKS_MAX).filter(|_| looks.add(at(4), 'd')).count();
-        assert_eq!(added, LOOKS_MAX);
+    }
+
+    #[test]
+    fn responses_that_gather_have_an_eighth_of_the_buffers_memory() {
+        for (buffers_max, expected) in [(0, 1), (1 << 20, 1), (8 << 20, 4), (64 << 20, 32), (1 << 30, 64)] {
+            let mut looks = Looks::new(buffers_max);
+            assert_eq!((0..1000).filter(|_| looks.add(at(0), ())).count(), expected, "{buffers_max} bytes");
+        }
     }
 }

@@ -7,7 +7,8 @@
 //! - [`worker`]: the connections of one event loop: their slots, their timers, and the actions that sessions request;
 //!   its `admission` accepts clients, queues those without a place, and frees places; its `buffers` pauses or ends
 //!   sessions when the bytes held reach the limit; its `upstream` opens, pools and closes pod connections; its `names`
-//!   gets addresses for clients that give a pod's name, its `passwords` the checks of their passwords;
+//!   gets addresses for clients that give a pod's name, its `passwords` the checks of their passwords, and its `gather`
+//!   reads responses that have waited for long enough;
 //! - [`run_queue`]: which client runs next;
 //! - `runner`: runs one session until nothing moves, its turn is over, or the worker has to act; its `response` moves a
 //!   response from a pod's connection to a client's, its `tunnel` bytes in both directions;
@@ -15,6 +16,7 @@
 //! - `handshakes`: the clients in a TLS handshake;
 //! - [`upstreams`]: pod connections: opened, pooled, closed;
 //! - [`network`]: the interface that creates sockets and pipes;
+//! - [`gather`]: when to read again from a pod whose response arrives in small portions;
 //! - [`transfer`]: moves bytes to one side of a session, copied or through a pipe;
 //! - `outbox`: the bytes that one side has yet to accept;
 //! - [`stream`]: a socket and its known readiness;

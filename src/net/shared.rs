@@ -236,7 +236,7 @@ impl Shared {
         &self.passwords
     }
 
-    /// Returns whether long responses go through pipes, with splice(2) and tee(2).
+    /// Returns whether long responses with a length, and large chunks, go through pipes, with splice(2) and tee(2).
     pub fn splices(&self) -> bool {
         self.splices.load(Ordering::Relaxed)
     }

@@ -8,7 +8,7 @@ use std::{io, mem, time::Duration};
 use log::debug;
 
 use super::{
-    gather::{ANY, Gather, ShortReads},
+    gather::{Gather, ShortReads},
     network::{Network, Token},
     slots::{Key, Slots},
     stream::{Ready, Received, Stream, is_out_of_descriptors},
@@ -103,9 +103,9 @@ impl<S: Transport> Upstream<S> {
     fn end_response(&mut self, response: LastResponse) {
         self.read_mode = response.read_mode;
         self.short_reads = ShortReads::default();
-        if self.gather.as_mut().is_some_and(|gather| gather.end(response.bytes)) {
-            // Below the mark, bytes that belong to no response would cause no event.
-            self.has_surplus |= self.stream.channel().set_low_water(ANY).is_err();
+        if let Some(mark) = self.gather.as_mut().and_then(|gather| gather.end(response.bytes)) {
+            // Below the old mark, bytes that belong to no response would cause no event.
+            self.has_surplus |= self.stream.channel().set_low_water(mark).is_err();
         }
     }
 

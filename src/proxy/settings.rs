@@ -43,7 +43,7 @@ pub struct Timeouts {
     pub client_idle: Duration,
     /// For a pooled connection.
     pub upstream_idle: Duration,
-    /// The maximum delay of a response's bytes to read more at once, for each read; zero: none.
+    /// How long bytes of a long response may wait to be read together with more; zero: not at all.
     pub gather: Duration,
     /// How long a tunnel may be silent.
     pub tunnel_idle: Duration,

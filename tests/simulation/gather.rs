@@ -208,3 +208,58 @@ fn stray_bytes_close_the_connection_after_a_response_that_gathered() {
     assert!(!sim.is_held(pod));
     scrape(&mut sim, client, &long_answer("next", 1000));
 }
+
+#[test]
+fn only_so_many_responses_gather_at_a_time() {
+    let mut sim = Sim::with_workers(1, 1, [100, 100, 6 << 20]); // three
+    sim.net().rooms = [1 << 20, 1 << 20];
+    let answer = chunked_answer("long", 100_000);
+    let scrapes = [1, 2, 3, 4, 5].map(|pod| {
+        let client = sim.client();
+        sim.send(client, format!("GET /pods/10.0.0.{pod}/80/m HTTP/1.1\r\nHost: p\r\n\r\n").as_bytes());
+        let pod = *sim.pods().last().expect("a connection");
+        sim.take(pod);
+        (client, pod)
+    });
+    for portion in answer.as_bytes()[..7 * PORTION].chunks(PORTION) {
+        scrapes.iter().for_each(|&(_, pod)| sim.send(pod, portion));
+    }
+    let received =
+        |sim: &mut Sim| scrapes.map(|(client, _)| sim.net().kernel.conns[client].from_worker.pushed);
+    let [some, all] = [6 * PORTION, 7 * PORTION];
+    assert_eq!(received(&mut sim), [some, some, some, all, all]);
+    sim.pass(GATHER);
+    assert_eq!(received(&mut sim), [all; 5]);
+}
+
+#[test]
+fn other_events_count_as_no_read() {
+    let mut sim = super::sim();
+    let client = sim.client();
+    let mut trickle = Trickle::new(sim, client, long_answer("long", 100_000));
+    let first = trickle.answer.as_bytes()[..30_000].to_vec();
+    trickle.sim.send(trickle.pod, &first);
+    trickle.sent = first.len();
+    assert!(trickle.has_all());
+    for byte in SCRAPE[..10].chunks(1) {
+        trickle.sim.send(client, byte); // a pipelined request
+    }
+    assert!(trickle.send_portion() && trickle.send_portion(), "the second and the third read");
+}
+
+#[test]
+fn the_reads_of_each_response_count() {
+    let mut sim = super::sim();
+    let client = sim.client();
+    for _ in 0..3 {
+        let mut trickle = Trickle::new(sim, client, chunked_answer("three reads", 30_000));
+        let portions: Vec<usize> = vec![10_000, 26_000, trickle.answer.len()];
+        for end in portions {
+            let portion = trickle.answer.as_bytes()[trickle.sent..end].to_vec();
+            trickle.sim.send(trickle.pod, &portion);
+            trickle.sent = end;
+            assert!(trickle.has_all(), "{end} bytes");
+        }
+        sim = trickle.complete();
+    }
+}

@@ -17,15 +17,15 @@ fn a_long_response_on_a_persistent_connection_is_peeked_at_and_spliced() {
     for seed in PIPE_SEEDS {
         let mut sim = sim_with_pipes(seed);
         let (client, pod) = scraped_long(&mut sim);
-        assert_eq!(sim.net().looks, 0, "a response on a new connection is not peeked at");
+        assert_eq!(sim.net().peeks, 0, "a response on a new connection is not peeked at");
         for (at, bytes) in [32_768, 33_900, 65_536, 300_000, 1_000_000, 40_000].into_iter().enumerate() {
             let answer = long_answer(&format!("scrape {at}"), bytes);
             assert_eq!(scrape(&mut sim, client, &answer), pod, "the connection is reused");
         }
         assert_eq!((sim.pods(), sim.count(Outcome::Forwarded)), (vec![pod], 7));
         let net = sim.net();
-        assert_eq!(net.looks, 6, "one peek for each response after a long one");
-        [net.looks, net.looks_passed_on, net.poured]
+        assert_eq!(net.peeks, 6, "one peek for each response after a long one");
+        [net.peeks, net.peeks_passed_on, net.poured]
             .iter()
             .zip(&mut seen)
             .for_each(|(seen, sum)| *sum += seen);
@@ -215,7 +215,7 @@ fn bytes_after_a_long_body_close_the_connection_and_are_dropped() {
                     }
                     1 => {
                         sim.net().kernel.peer_send(pod, answer.as_bytes());
-                        sim.net().behind_look = Some(|kernel, pod| {
+                        sim.net().behind_peek = Some(|kernel, pod| {
                             kernel.peer_send(pod, b"surplus");
                         });
                         sim.settle();
@@ -280,7 +280,7 @@ fn a_pod_that_disconnects_within_a_long_body_leaves_it_visibly_broken() {
                     if how == 3 {
                         // Between the peek and the next call.
                         sim.net().kernel.peer_send(pod, said.as_bytes());
-                        sim.net().behind_look = Some(|kernel, pod| kernel.peer_reset(pod, true));
+                        sim.net().behind_peek = Some(|kernel, pod| kernel.peer_reset(pod, true));
                     } else {
                         got += &stream(&mut sim, pod, said.as_bytes(), client);
                     }

@@ -140,13 +140,13 @@ pub(crate) struct Net {
     pub(crate) bytes_to_clients: u64,
     /// Peeks at the beginning of a response; those whose response then went through a pipe from its first byte; and the
     /// bytes that went from pipes to clients.
-    pub(crate) looks: u64,
-    pub(crate) looks_passed_on: u64,
+    pub(crate) peeks: u64,
+    pub(crate) peeks_passed_on: u64,
     pub(crate) poured: u64,
     /// If the last call was a peek: its connection, and the number of bytes.
-    looked: bool,
+    peeked: bool,
     /// The action directly after the next peek.
-    pub(crate) behind_look: Option<fn(&mut Kernel, ConnId)>,
+    pub(crate) behind_peek: Option<fn(&mut Kernel, ConnId)>,
     /// Failed connects that no response has reported yet.
     pub(crate) failed_connects: Vec<(SocketAddr, Outcome)>,
     pub(crate) clients: Vec<Client>,
@@ -213,11 +213,11 @@ impl Net {
             unfinished: 0,
             unsure: 0,
             bytes_to_clients: 0,
-            looks: 0,
-            looks_passed_on: 0,
+            peeks: 0,
+            peeks_passed_on: 0,
             poured: 0,
-            looked: false,
-            behind_look: None,
+            peeked: false,
+            behind_peek: None,
             failed_connects: Vec::new(),
             clients: Vec::new(),
             pods: Vec::new(),

@@ -46,10 +46,10 @@ const STEPS_MAX: usize = 400_000;
 /// How long the addresses of a name are cached, and failures as well.
 pub(crate) const RESOLVE_TTL: Duration = Duration::from_secs(1);
 
-/// The settings.
 /// For how long bytes gather at most.
 pub(crate) const GATHER: Duration = Duration::from_millis(1);
 
+/// The settings.
 pub(crate) fn settings() -> Settings {
     let allow = ALLOW_DEFAULT.split(',').map(|range| parse_range(range).unwrap()).collect();
     let seconds = Duration::from_secs;

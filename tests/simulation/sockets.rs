@@ -87,10 +87,10 @@ impl Pipe<SimSocket> for SimPipe {
         net.refuse(Optional::Look)?;
         let bytes = if net.random.one_in(4) { 1 + net.random.below(most) } else { most };
         into[..bytes].copy_from_slice(&self.bytes[..bytes]);
-        net.looks += 1;
-        net.looked = true;
-        net.trace(|| format!("look at {bytes} of {}", self.bytes.len()));
-        if let (Some(happens), Some(from)) = (net.behind_look.take(), self.from) {
+        net.peeks += 1;
+        net.peeked = true;
+        net.trace(|| format!("peek at {bytes} of {}", self.bytes.len()));
+        if let (Some(happens), Some(from)) = (net.behind_peek.take(), self.from) {
             happens(&mut net.kernel, from);
         }
         Ok(bytes)
@@ -106,7 +106,7 @@ impl Pipe<SimSocket> for SimPipe {
         let rest = self.bytes.split_off(taken);
         let poured = mem::replace(&mut self.bytes, rest);
         net.poured += taken as u64;
-        net.looks_passed_on += u64::from(mem::take(&mut net.looked));
+        net.peeks_passed_on += u64::from(mem::take(&mut net.peeked));
         net.wrote(into.id, &poured);
         // A complete portion shows nothing about the rest.
         net.kernel.conns[into.id].stalled |= taken < bytes && !self.bytes.is_empty();
@@ -117,7 +117,7 @@ impl Pipe<SimSocket> for SimPipe {
         let most = into.len().min(self.bytes.len());
         assert!(most > 0, "an empty pipe is read");
         let net = &mut *self.net.borrow_mut();
-        net.looked = false;
+        net.peeked = false;
         let bytes = 1 + net.random.below(most);
         into[..bytes].copy_from_slice(&self.bytes[..bytes]);
         self.bytes.drain(..bytes);
@@ -134,7 +134,7 @@ impl Transport for SimSocket {
         let net = &mut *self.net.borrow_mut();
         net.before(self.id)?;
         let result = net.kernel.peek(self.id, into);
-        net.trace(|| format!("look at {}: {result:?}", self.id));
+        net.trace(|| format!("peek at {}: {result:?}", self.id));
         result
     }
 

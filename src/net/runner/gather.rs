@@ -4,8 +4,8 @@
 
 use super::Runner;
 use crate::{
-    net::{gather::ANY, network::Network, stream::Ready, transport::Transport},
-    proxy::{events::Wants, timestamp::Timestamp},
+    net::{network::Network, stream::Ready, transport::Transport},
+    proxy::events::Wants,
 };
 
 impl<N: Network> Runner<'_, N> {
@@ -20,11 +20,11 @@ impl<N: Network> Runner<'_, N> {
     fn gather(&mut self) {
         let within = self.tools.settings.timeouts.gather;
         let Some(upstream) = self.upstream.as_deref_mut() else { return };
-        if within.is_zero() || self.client.is_stalled() || upstream.stream.is_ready(Ready::READ) {
+        if self.client.is_stalled() || upstream.stream.is_ready(Ready::READ) {
             return;
         }
         let bytes = self.client.outbox.sent_bytes;
-        if upstream.gather.is_none() && self.tools.transfer.run_bytes > 0 {
+        if upstream.gather.is_none() && self.tools.transfer.run_bytes > 0 && !within.is_zero() {
             upstream.gather = upstream.short_reads.count(bytes).map(Box::new);
         }
         let Some(gather) = &mut upstream.gather else { return };
@@ -32,16 +32,13 @@ impl<N: Network> Runner<'_, N> {
         let session = &self.client.session;
         let left = if session.has_length() { session.opaque_len() } else { u64::MAX };
         let left = left.saturating_sub(upstream.stream.channel().held_bytes() as u64);
-        let (low_water, due) = (gather.low_water(), gather.due());
-        let (mark, saved) = gather.wait(bytes, left, self.tools.now, within);
-        self.counters.reads_saved.add(saved);
+        let wait = gather.wait(bytes, left, self.tools.now, within);
+        self.counters.reads_saved.add(wait.saved);
         let set = |mark| upstream.stream.channel().set_low_water(mark).is_ok();
-        let is_set = mark.is_some_and(|mark| mark == low_water || set(mark));
-        let look = self.client.upstream.filter(|_| gather.due() != due && gather.due() != Timestamp::MAX);
-        if !is_set || !look.is_none_or(|upstream| self.tools.looks.add(gather.due(), upstream)) {
-            set(ANY);
-            upstream.gather = None;
-            upstream.short_reads.stop();
+        let look = wait.look.zip(self.client.upstream);
+        let waits = wait.mark.is_none_or(set) && look.is_none_or(|(at, of)| self.tools.looks.add(at, of));
+        if !waits {
+            gather.stop().mark.map(set);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Makes the move that the session waits for, if a socket is ready for it, and passes the result to the session.
 //! Touches only its own client and its own upstream. Bytes are read into the worker's scratch buffer and written from
-//! there; `request` moves those of a request, `response` those of a response, and `gather` lets these arrive first.
+//! there; `request` moves those of a request, `response` those of a response, and `gather` decides how these wait.
 //! Only bytes that the other side does not accept now are held with its connection; while any are held, their source is
 //! not read.
 
@@ -285,7 +285,7 @@ mod tests {
                     now,
                     transfer: Transfer::new(1 << 20),
                     budget: Budget::new(1 << 20),
-                    looks: Looks::default(),
+                    looks: Looks::new(1 << 20),
                     attempts: Attempts::default(),
                     recycler: Recycler::default(),
                     out: Output::default(),

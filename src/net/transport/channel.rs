@@ -133,14 +133,14 @@ impl<S: Transport> Channel<S> {
     /// Looks at a client's first byte, if it is not known yet and has arrived: without TLS, its request must not wait
     /// for the handshakes of others.
     #[inline]
-    pub fn look(&mut self) {
+    pub fn detect_plain(&mut self) {
         if let Layer::Unknown(_) = self.layer {
-            self.look_for_plain();
+            self.peek_for_plain();
         }
     }
 
     /// TLS begins at the first read, so that clients that wait for it hold no memory of TLS.
-    fn look_for_plain(&mut self) {
+    fn peek_for_plain(&mut self) {
         let mut first = [HANDSHAKE];
         if self.socket.peek(&mut first).is_ok() && first[0] != HANDSHAKE {
             self.layer = Layer::Plain;

@@ -2,9 +2,9 @@
 //!
 //! Owns every connection of its worker, and performs the actions that sessions request: `admission` handles clients
 //! that arrive, wait for a place and leave, `handshakes` their TLS handshakes, `passwords` the checks of their
-//! passwords, `buffers` the bytes held for them, `gather` looks for responses in small
-//! portions, `upstream` their pods' connections, `names` the addresses that they
-//! wait for. `super::runner` moves bytes; readiness and time come from [`super::event_loop`], or a simulation.
+//! passwords, `buffers` the bytes held for them, `upstream` their pods' connections, `gather` the reads of responses
+//! that have waited for long enough, `names` the addresses that they wait for. `super::runner` moves bytes; readiness
+//! and time come from [`super::event_loop`], or a simulation.
 
 mod admission;
 mod buffers;
@@ -104,7 +104,7 @@ impl<N: Network> Worker<N> {
                 transfer: Transfer::new(TURN_BYTES_MAX),
                 budget: Budget::new(shared.buffers_max_of_worker()),
                 attempts: Attempts::default(),
-                looks: Looks::default(),
+                looks: Looks::new(shared.buffers_max_of_worker()),
                 recycler: Recycler::default(),
                 out: Output::default(),
             },
@@ -133,7 +133,7 @@ impl<N: Network> Worker<N> {
     fn enqueue(&mut self, key: Key) {
         if let Some(client) = self.clients.get_mut(key).filter(|client| !client.queued) {
             client.queued = true;
-            client.stream.channel_mut().look();
+            client.stream.channel_mut().detect_plain();
             self.runnable.push(key, client.is_bulk());
         }
     }
@@ -143,10 +143,10 @@ impl<N: Network> Worker<N> {
         self.tools.now = now;
         self.shared.refresh(&mut self.tools.settings);
         let mut scratch = std::mem::take(&mut self.scratch);
+        self.look();
         self.run_queued(&mut scratch);
         self.deliver_answers(&mut scratch);
         self.deliver_password_checks(&mut scratch);
-        self.look(&mut scratch);
         while let Some((key, timer, at)) = self.timers.pop_due(now) {
             let Some(client) = self.clients.get_mut(key) else { continue };
             if client.timers.fire(timer, at) {
@@ -159,6 +159,7 @@ impl<N: Network> Worker<N> {
             }
         }
         self.make_room_in_buffers(&mut scratch);
+        self.forget_stale_looks();
         self.scratch = scratch;
         self.upstreams.close_expired(now, self.shared.counters(self.index));
         if !self.is_alone || self.shared.places().is_stirred() {

@@ -110,7 +110,7 @@ const NUMBERS: [(&str, &str, Count); 13] = [
     ),
     (
         "psystrike_pod_reads_saved_total",
-        "Total reads from pods saved by waiting for more bytes of a response, as estimated from the reads before.",
+        "Total reads from pods that were avoided because responses gathered, as estimated from earlier reads.",
         |worker| &worker.reads_saved,
     ),
     (
