@@ -2,11 +2,10 @@
 //!
 //! Owns the limits of the queue and the order of the checks. Never checks a password.
 //!
-//! A check takes a tenth of a second and more, and everyone can request them. So addresses take turns: next is the one
-//! whose last check began longest ago, or that had none. A client with a right password then waits for one check of
-//! each other address at most, however many these have queued.
-
-use std::collections::VecDeque;
+//! A check takes a tenth of a second and more, and everyone can request them. So addresses take turns: each has one
+//! check in a round, and a check that comes later than others is not in an earlier round. A client with a right
+//! password then waits for one check of each address that was there before it, however many these have queued, and for
+//! none of those that come later.
 
 use super::{
     attempts::address_key,
@@ -15,13 +14,11 @@ use super::{
 
 /// Maximum number of passwords that wait for a check.
 pub const QUEUE_MAX: usize = 512;
-/// Maximum number of them from one address, so that 64 addresses are needed to fill the queue.
-pub const OF_ADDRESS_MAX: usize = 8;
+/// Maximum number of them from one address, so that 128 addresses are needed to fill the queue.
+pub const OF_ADDRESS_MAX: usize = 4;
 /// Maximum number of clients that wait for the check of one password: more than a Prometheus with 10,000 targets opens
 /// in a second.
 pub const WAITERS_MAX: usize = 1024;
-/// How many addresses have their last turn remembered.
-const SERVED_MAX: usize = 256;
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +46,8 @@ pub enum Asked {
 #[derive(Debug)]
 pub struct Checks<W> {
     checks: Vec<Check<W>>,
-    /// The addresses that had a turn, the last one at the end.
-    served: VecDeque<u128>,
+    /// The round of the last check that has begun.
+    round: u64,
 }
 
 #[derive(Debug)]
@@ -58,13 +55,14 @@ struct Check<W> {
     login: Login,
     /// What counts of the address that it came from.
     from: u128,
+    round: u64,
     waiters: Vec<W>,
     has_begun: bool,
 }
 
 impl<W> Default for Checks<W> {
     fn default() -> Self {
-        Self { checks: Vec::new(), served: VecDeque::new() }
+        Self { checks: Vec::new(), round: 0 }
     }
 }
 
@@ -79,11 +77,13 @@ impl<W: PartialEq> Checks<W> {
             return Asked::Shared;
         }
         let from = address_key(login.address());
-        let of_address = self.checks.iter().filter(|check| check.from == from).count();
-        if self.checks.len() >= QUEUE_MAX || of_address >= OF_ADDRESS_MAX {
+        let of_address = || self.checks.iter().filter(|check| check.from == from);
+        if self.checks.len() >= QUEUE_MAX || of_address().count() >= OF_ADDRESS_MAX {
             return Asked::Full;
         }
-        self.checks.push(Check { login: login.copy(), from, waiters: vec![waiter], has_begun: false });
+        let after = of_address().map(|check| check.round + 1).max();
+        let round = after.map_or(self.round, |after| after.max(self.round));
+        self.checks.push(Check { login: login.copy(), from, round, waiters: vec![waiter], has_begun: false });
         Asked::Queued
     }
 
@@ -101,18 +101,11 @@ impl<W: PartialEq> Checks<W> {
 
     /// Takes the next password to check. [`finish`](Self::finish) has to follow.
     pub fn begin_next(&mut self) -> Option<Login> {
-        let served = &self.served;
-        let turn = |from| served.iter().position(|&known| known == from).map_or(0, |at| at + 1);
         let waiting = self.checks.iter_mut().filter(|check| !check.has_begun);
-        let next = waiting.min_by_key(|check| turn(check.from))?; // the first one of an address
+        let next = waiting.min_by_key(|check| check.round)?; // the first one of a round
         next.has_begun = true;
-        let (login, from) = (next.login.copy(), next.from);
-        self.served.retain(|&known| known != from);
-        if self.served.len() >= SERVED_MAX {
-            self.served.pop_front();
-        }
-        self.served.push_back(from);
-        Some(login)
+        self.round = next.round;
+        Some(next.login.copy())
     }
 
     /// Removes a check that is done, and returns its waiters.
@@ -199,7 +192,7 @@ mod tests {
         checks.ask(&login(31, 3), 'a');
         checks.ask(&login(40, 4), 'a');
         let order: Vec<_> = std::iter::from_fn(|| check_next(&mut checks)).collect();
-        assert_eq!(order, [40, 21, 31, 12], "a new one first, then the one that had its turn longest ago");
+        assert_eq!(order, [21, 31, 40, 12], "new ones are in the current round");
     }
 
     #[test]
@@ -224,18 +217,17 @@ mod tests {
     }
 
     #[test]
-    fn the_turns_of_some_addresses_are_remembered() {
+    fn addresses_that_come_later_do_not_come_first() {
         let mut checks = Checks::default();
-        for address in 0..=SERVED_MAX as u32 {
-            checks.ask(&login(1, address), 'a');
-            check_next(&mut checks);
+        for address in 1..=10 {
+            checks.ask(&login(1000 + address as usize, address), 'a');
         }
-        assert_eq!(checks.served.len(), SERVED_MAX);
-        for (number, address) in [(3, SERVED_MAX as u32), (2, 1), (1, 0)] {
-            checks.ask(&login(number, address), 'a');
-        }
-        let order: Vec<_> = std::iter::from_fn(|| check_next(&mut checks)).collect();
-        assert_eq!(order, [1, 2, 3], "the first one counts as new");
+        checks.ask(&login(1, 500), 'b');
+        let made = (0..100).find(|&round| {
+            checks.ask(&login(2000 + round, 600 + round as u32), 'a'); // another address each time
+            check_next(&mut checks) == Some(1)
+        });
+        assert_eq!(made, Some(10), "after those that were there before");
     }
 
     #[test]
