@@ -266,7 +266,7 @@ fn the_schema_accepts_the_same_durations_as_psystrike() {
     if !require_programs(&["helm"]) {
         return;
     }
-    let kinds = [Kind::Duration, Kind::DurationOrZero];
+    let kinds = [Kind::Duration, Kind::DurationOrZero, Kind::Milliseconds];
     let durations: Vec<Opt> =
         Opt::ALL.iter().copied().filter(|option| kinds.contains(&option.kind())).collect();
     let (mut taken, mut refused) = (0, 0);
@@ -276,9 +276,12 @@ fn the_schema_accepts_the_same_durations_as_psystrike() {
         let has_max = ["timeout", "connect-timeout"].contains(&name);
         let max = ("PSYSTRIKE_TIMEOUT_MAX", if has_max { "168h" } else { "" });
         for value in [
+            "0",
             "0s",
             "0ms",
             "1ms",
+            "100ms",
+            "101ms",
             "1m30s",
             "168h",
             "167h60m",
@@ -303,10 +306,14 @@ fn the_schema_accepts_the_same_durations_as_psystrike() {
             *if output.status.success() { &mut taken } else { &mut refused } += 1;
         }
     }
-    // psystrike accepts six of these values for options that may be zero, and four for others.
-    let may_be_zero = durations.iter().filter(|option| option.kind() == Kind::DurationOrZero).count();
-    let others = durations.len() - may_be_zero;
-    assert_eq!((taken, refused), (may_be_zero * 6 + others * 4, may_be_zero * 6 + others * 8));
+    // How many of these values psystrike accepts.
+    let accepts = |option: &Opt| match option.kind() {
+        Kind::DurationOrZero => 8,
+        Kind::Milliseconds => 5,
+        _ => 6,
+    };
+    let expected: usize = durations.iter().map(accepts).sum();
+    assert_eq!((taken, refused), (expected, durations.len() * 15 - expected));
 }
 
 #[test]

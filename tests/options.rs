@@ -67,6 +67,10 @@ fn schema(option: Opt) -> Option<Value> {
             let zero = json!({ "pattern": "^[0hms]*$" });
             json!({ "type": "string", "pattern": DURATION, "not": zero })
         }
+        Kind::Milliseconds => json!({ "anyOf": [
+            { "type": "string", "pattern": "^(?:0s?|0*(?:[0-9]{1,2}|100)ms)$" },
+            { "const": 0 },
+        ] }),
         Kind::DurationOrZero => json!({ "type": "string", "pattern": DURATION, "minLength": 2 }),
         Kind::Count => json!({ "type": "integer", "minimum": 1, "maximum": 1_000_000 }),
         Kind::CountOrZero => json!({ "type": "integer", "minimum": 0, "maximum": 1_000_000 }),

@@ -68,6 +68,8 @@ pub enum Kind {
     Duration,
     /// A duration, or zero.
     DurationOrZero,
+    /// Zero to 100 milliseconds.
+    Milliseconds,
     /// A whole number above zero.
     Count,
     /// A whole number, or zero.
@@ -99,7 +101,7 @@ impl Kind {
             Self::File => "FILE",
             Self::TlsVersion => "1.2|1.3",
             Self::Workers => "N|auto",
-            Self::Duration | Self::DurationOrZero => "D",
+            Self::Duration | Self::DurationOrZero | Self::Milliseconds => "D",
             Self::Count | Self::CountOrZero => "N",
             Self::Size => "SIZE",
             Self::Scheme => "SCHEME",
@@ -268,7 +270,7 @@ options! {
          minutes; use a longer time here";
     UpstreamIdleTimeout "--upstream-idle-timeout" Duration Timeouts Value("3m")
         "Close pooled pod connections that are idle for this long";
-    Gather "--gather" DurationOrZero Timeouts Value("1ms")
+    Gather "--gather" Milliseconds Timeouts Value("1ms")
         "Let a long response that arrives in small portions gather for about this long before each read, which saves \
          CPU time. At most `100ms`; `0` reads each portion when it arrives";
     TunnelIdleTimeout "--tunnel-idle-timeout" Duration Timeouts Value("6m")

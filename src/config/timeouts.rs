@@ -10,15 +10,18 @@ use super::{
     options::Opt,
     source::{Source, UsageError, default},
 };
-use crate::proxy::{
-    duration::{self, HumanDuration},
-    settings::Timeouts,
+use crate::{
+    http1::field::digits,
+    proxy::{
+        duration::{self, HumanDuration},
+        settings::Timeouts,
+    },
 };
 
 /// How long Prometheus keeps an idle connection (`IdleConnTimeout` of `prometheus/common`), through a tunnel as well.
 const PROMETHEUS_IDLE: Duration = Duration::from_secs(5 * 60);
-/// The highest value of `--gather`.
-const GATHER_MAX: Duration = Duration::from_millis(100);
+/// The highest value of `--gather`, in milliseconds: with a longer one, scrapes would fail whose page became shorter.
+const GATHER_MAX: u64 = 100;
 /// The end of a warning about an idle timeout.
 pub(super) const TOO_SHORT: &str = "Prometheus keeps idle connections for 5 minutes, so a scrape may fail with EOF if \
                                     psystrike closes its connection first; set more than 5m";
@@ -76,9 +79,11 @@ pub(super) fn warnings<V: Fn(&str) -> Option<OsString>>(
         .collect()
 }
 
-/// Longer waits would make scrapes fail whose page became shorter.
 fn gather(text: &str) -> Result<Duration, &'static str> {
-    duration::parse(text).ok().filter(|&within| within <= GATHER_MAX).ok_or("expected 0 to 100ms: 1ms, 20ms")
+    let number = if ["0", "0s"].contains(&text) { Some("0") } else { text.strip_suffix("ms") };
+    let milliseconds = number.and_then(|number| digits(number.as_bytes()));
+    let milliseconds = milliseconds.filter(|&milliseconds| milliseconds <= GATHER_MAX);
+    milliseconds.map(Duration::from_millis).ok_or("expected 0, or milliseconds up to 100ms: 1ms, 20ms")
 }
 
 fn positive(text: &str) -> Result<Duration, &'static str> {
@@ -97,8 +102,8 @@ mod tests {
         for (text, expected) in [("0", Some(0)), ("0s", Some(0)), ("1ms", Some(1)), ("100ms", Some(100))] {
             assert_eq!(gather(text).ok(), expected.map(Duration::from_millis), "{text}");
         }
-        for text in ["101ms", "10s", "", "1", "-1ms"] {
-            assert_eq!(gather(text), Err("expected 0 to 100ms: 1ms, 20ms"), "{text}");
+        for text in ["101ms", "10s", "", "1", "-1ms", "ms", "1ms1ms", "99999999999999999999ms"] {
+            assert_eq!(gather(text), Err("expected 0, or milliseconds up to 100ms: 1ms, 20ms"), "{text}");
         }
     }
 }

@@ -8,14 +8,14 @@ pub const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The units, in descending order, in milliseconds.
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-/// Parses whole numbers with their units, `h`, `m`, `s` and `ms` in this order, as Prometheus writes durations. Only
-/// `0` needs no unit, as in Prometheus.
+/// Parses whole numbers with their units, `h`, `m`, `s` and `ms` in this order, as Prometheus writes durations.
 ///
 /// # Errors
 /// The expected format, to be shown after the value.
+#[cold]
 pub fn parse(text: &str) -> Result<Duration, &'static str> {
     const EXPECTED: &str = "expected a duration with a unit: 500ms, 3s, 1m30s, 1h (at most 168h)";
-    let mut rest = if text == "0" { "0s" } else { text };
+    let mut rest = text;
     let mut units = UNITS.iter();
     let mut milliseconds: u64 = 0;
     while !rest.is_empty() || text.is_empty() {
@@ -61,9 +61,6 @@ mod tests {
         for (text, expected) in [
             ("500ms", Some(500)),
             ("0s", Some(0)),
-            ("0", Some(0)),
-            ("00", None),
-            ("1m0", None),
             ("3s", Some(3_000)),
             ("2m", Some(120_000)),
             ("1m30s", Some(90_000)),

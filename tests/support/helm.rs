@@ -126,6 +126,7 @@ fn changed_option(kind: Kind) -> Option<Value> {
         Kind::TlsVersion => "1.3".into(),
         Kind::Workers => 2.into(),
         Kind::Duration | Kind::DurationOrZero => "59s".into(),
+        Kind::Milliseconds => "59ms".into(),
         Kind::Count | Kind::CountOrZero => 999.into(),
         Kind::Size => "2MiB".into(),
         Kind::Scheme => "https".into(),
