@@ -315,9 +315,15 @@ fn psystrike_calls_nothing_that_the_unit_forbids() {
     {
         assert_eq!(client.get(page).status(), status, "{page}");
     }
+    // The head of a long response on a pooled connection, which the same worker has, is peeked at.
+    let mut again = psystrike.client();
+    for _ in 0..2 {
+        let answer = again.get(&Psystrike::target(long.address(), "/metrics"));
+        assert_eq!(answer.body.len(), LONG_BYTES);
+    }
     let mut slow = psystrike.client();
     slow.send(support::http::get(&Psystrike::target(long.address(), "/slow")));
-    long.wait_for("a scrape", |seen| seen.heads.len() == 2);
+    long.wait_for("a scrape", |seen| seen.heads.len() == 4);
     psystrike.signal(Signal::TERM);
     psystrike.wait_for_line("waiting up to");
     assert_eq!(slow.response().expect("it may finish").body.len(), LONG_BYTES);
