@@ -658,7 +658,9 @@ pub(crate) fn credentials(bytes: &[u8]) {
             assert!(!user.contains(&b':'));
             let (pair, mut encoded) = ([user, b":", password].concat(), vec![0; 2 * DECODED_BYTES_MAX]);
             let encoded = Base64::encode(&pair, &mut encoded).expect("it fits");
-            assert!(value.trim_ascii_end().ends_with(encoded.as_bytes()));
+            // Any padding is accepted: what is not recognised would reach the pod.
+            let digits = value.trim_ascii_end().escape_ascii().to_string();
+            assert!(digits.trim_end_matches('=').ends_with(encoded.trim_end_matches('=')));
         }
         Err(fault) => assert!(!fault.is_empty()),
     }
