@@ -6,34 +6,21 @@ use std::{io, thread, time::Duration};
 
 use support::{
     http::Wire,
+    net_http::{self, PORTION},
     pods::{Pod, Then},
     psystrike::Psystrike,
 };
 
-/// What Go's net/http writes at once, and the content of its chunks.
-const PORTION: usize = 4096;
-const CHUNK: usize = 2048;
-
-/// Returns bytes that differ from their neighbours.
-fn page(bytes: usize) -> Vec<u8> {
-    let lines = (0..).flat_map(|line| format!("metric_of_a_long_page{{line=\"{line}\"}} 1\n").into_bytes());
-    lines.take(bytes).collect()
-}
-
-fn chunked(page: &[u8]) -> Vec<u8> {
-    let mut wire = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
-    for chunk in page.chunks(CHUNK) {
-        wire.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
-        wire.extend([chunk, b"\r\n"].concat());
-    }
-    wire.extend(b"0\r\n\r\n");
-    wire
+/// Returns a page whose lines differ.
+fn page(bytes: usize) -> String {
+    let lines = (0..).map(|line| format!("metric_of_a_long_page{{line=\"{line}\"}} 1\n"));
+    lines.flat_map(String::into_bytes).take(bytes).map(char::from).collect()
 }
 
 /// Sends a response in portions, as a compressing exporter does.
-fn trickle(wire: &mut Wire, response: &[u8]) -> io::Result<()> {
+fn trickle(wire: &mut Wire, response: &str) -> io::Result<()> {
     wire.stream().set_nodelay(true)?;
-    for portion in response.chunks(PORTION) {
+    for portion in response.as_bytes().chunks(PORTION) {
         wire.send(portion)?;
         thread::sleep(Duration::from_micros(50)); // the time to compress the next one
     }
@@ -48,12 +35,12 @@ fn pod(ip: &str) -> Pod {
         let (kind, bytes) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         let page = page(bytes.parse().expect("a number"));
         match kind {
-            "chunked" => trickle(wire, &chunked(&page)).map(|()| Then::Keep),
+            "chunked" => trickle(wire, &net_http::response(&page)).map(|()| Then::Keep),
             "length" => {
                 let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", page.len());
-                trickle(wire, &[head.as_bytes(), &page].concat()).map(|()| Then::Keep)
+                trickle(wire, &(head + &page)).map(|()| Then::Keep)
             }
-            _ => trickle(wire, &[b"HTTP/1.1 200 OK\r\n\r\n", &*page].concat()).map(|()| Then::Close),
+            _ => trickle(wire, &format!("HTTP/1.1 200 OK\r\n\r\n{page}")).map(|()| Then::Close),
         }
     })
 }
@@ -66,7 +53,11 @@ fn scrape(psystrike: &Psystrike, pod: &Pod) -> f64 {
             let target = Psystrike::target(pod.address(), &format!("/{kind}/{bytes}"));
             let mut client = psystrike.client();
             let response = client.get(&target);
-            assert!(response.body == page(bytes), "{kind}, {bytes}: {} bytes", response.body.len());
+            assert!(
+                response.body == page(bytes).as_bytes(),
+                "{kind}, {bytes}: {} bytes",
+                response.body.len()
+            );
         }
     }
     psystrike.metric("psystrike_pod_reads_saved_total")

@@ -29,6 +29,8 @@ mod long_bodies;
 mod names;
 #[path = "simulation/net.rs"]
 mod net;
+#[path = "support/net_http.rs"]
+mod net_http;
 #[path = "simulation/passwords.rs"]
 mod passwords;
 #[path = "simulation/pipes.rs"]

@@ -8,20 +8,13 @@ use super::{
     SCRAPE,
     bodies::{assert_same, body, long_answer, scrape},
     kernel::ConnId,
+    net_http::{self, PORTION},
     sim::{GATHER, Sim, settings},
 };
 
-const PORTION: usize = 4096;
-
-/// A response in chunks, as Go's net/http sends it.
+/// A response to a scrape with this target, as Go's net/http sends it.
 fn chunked_answer(scrape: &str, bytes: usize) -> String {
-    let body = body(scrape, bytes);
-    let chunks = body
-        .as_bytes()
-        .chunks(2048)
-        .map(|chunk| format!("{:x}\r\n{}\r\n", chunk.len(), std::str::from_utf8(chunk).expect("ASCII")));
-    let head = "HTTP/1.1 200 OK\r\nDate: now\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned();
-    head + &chunks.collect::<String>() + "0\r\n\r\n"
+    net_http::response(&body(scrape, bytes))
 }
 
 /// A response on its way.

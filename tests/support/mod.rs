@@ -23,6 +23,7 @@ pub mod image;
 pub mod jobs;
 pub mod kubernetes;
 pub mod markdown;
+pub mod net_http;
 pub mod netns;
 pub mod nginx;
 pub mod podman;
