@@ -41,6 +41,8 @@ mod places;
 mod pods;
 #[path = "simulation/sim.rs"]
 mod sim;
+#[path = "simulation/timers.rs"]
+mod timers;
 #[path = "simulation/tunnels.rs"]
 mod tunnels;
 #[path = "simulation/upstreams.rs"]

@@ -80,14 +80,24 @@ impl<K: Copy + Ord> Timers<K> {
         let slot = &mut armed.0[timer as usize];
         if at < slot.0 {
             *slot = TimerSlot(at);
-            self.heap.push(Reverse((at, owner, timer)));
+            self.push(owner, timer, at);
         }
     }
 
-    /// Takes an entry that is due: its owner, its timer, and its time.
-    pub fn pop_due(&mut self, now: Timestamp) -> Option<(K, Timer, Timestamp)> {
-        self.next().filter(|&at| at <= now)?;
-        self.heap.pop().map(|Reverse((at, owner, timer))| (owner, timer, at))
+    /// Apart from the four places that arm a timer, which seldom push an entry.
+    #[inline(never)]
+    fn push(&mut self, owner: K, timer: Timer, at: Timestamp) {
+        self.heap.push(Reverse((at, owner, timer)));
+    }
+
+    /// Takes the next entry if it passes a test: its owner, its timer, and its time.
+    pub fn pop_if(
+        &mut self,
+        test: impl FnOnce(K, Timer, Timestamp) -> bool,
+    ) -> Option<(K, Timer, Timestamp)> {
+        let &Reverse((at, owner, timer)) = self.heap.peek()?;
+        test(owner, timer, at).then(|| self.heap.pop())?;
+        Some((owner, timer, at))
     }
 
     /// Returns when the next entry is due.
@@ -113,6 +123,10 @@ mod tests {
 
     use super::*;
 
+    fn pop_due<K: Copy + Ord>(timers: &mut Timers<K>, now: Timestamp) -> Option<(K, Timer, Timestamp)> {
+        timers.pop_if(|_, _, at| at <= now)
+    }
+
     #[test]
     fn a_later_deadline_adds_no_entry() {
         let start = Timestamp::default();
@@ -123,8 +137,8 @@ mod tests {
             timers.arm('a', Timer::Exchange, &mut armed, at(seconds));
         }
         assert_eq!((timers.heap.len(), timers.next()), (1, Some(at(10))));
-        assert_eq!(timers.pop_due(at(9)), None);
-        assert_eq!(timers.pop_due(at(10)), Some(('a', Timer::Exchange, at(10))));
+        assert_eq!(pop_due(&mut timers, at(9)), None);
+        assert_eq!(pop_due(&mut timers, at(10)), Some(('a', Timer::Exchange, at(10))));
         assert!(armed.fire(Timer::Exchange, at(10)), "the owner now arms itself again");
         timers.arm('a', Timer::Exchange, &mut armed, at(12));
         assert_eq!(timers.next(), Some(at(12)));
@@ -139,12 +153,12 @@ mod tests {
         timers.arm('a', Timer::Exchange, &mut a, at(10));
         timers.arm('b', Timer::Exchange, &mut b, at(7));
         timers.arm('a', Timer::Exchange, &mut a, at(5));
-        assert_eq!(timers.pop_due(at(20)), Some(('a', Timer::Exchange, at(5))));
+        assert_eq!(pop_due(&mut timers, at(20)), Some(('a', Timer::Exchange, at(5))));
         assert!(a.fire(Timer::Exchange, at(5)));
-        assert_eq!(timers.pop_due(at(20)), Some(('b', Timer::Exchange, at(7))));
-        assert_eq!(timers.pop_due(at(20)), Some(('a', Timer::Exchange, at(10))));
+        assert_eq!(pop_due(&mut timers, at(20)), Some(('b', Timer::Exchange, at(7))));
+        assert_eq!(pop_due(&mut timers, at(20)), Some(('a', Timer::Exchange, at(10))));
         assert!(!a.fire(Timer::Exchange, at(10)), "a stale entry fired");
-        assert_eq!((timers.pop_due(at(20)), timers.next()), (None, None));
+        assert_eq!((pop_due(&mut timers, at(20)), timers.next()), (None, None));
     }
 
     #[test]
@@ -171,13 +185,13 @@ mod tests {
         timers.arm('a', Timer::Silence, &mut armed, at(5));
         timers.arm('a', Timer::Place, &mut armed, at(4)); // no entry: the owner arms it when the earlier one is due
         for (timer, seconds) in [(Timer::Place, 3), (Timer::Silence, 5), (Timer::Exchange, 10)] {
-            assert_eq!(timers.pop_due(at(20)), Some(('a', timer, at(seconds))));
+            assert_eq!(pop_due(&mut timers, at(20)), Some(('a', timer, at(seconds))));
             assert!(
                 armed.fire(timer, at(seconds)) && !armed.fire(timer, at(seconds)),
                 "{timer:?} fires once"
             );
         }
-        assert_eq!(timers.pop_due(at(20)), None);
+        assert_eq!(pop_due(&mut timers, at(20)), None);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! Owns every connection of its worker, and performs the actions that sessions request: `admission` handles clients
 //! that arrive, wait for a place and leave, `handshakes` their TLS handshakes, `passwords` the checks of their
 //! passwords, `buffers` the bytes held for them, `upstream` their pods' connections, `gather` the reads of responses
-//! that have waited for long enough, `names` the addresses that they wait for. `super::runner` moves bytes; readiness
-//! and time come from [`super::event_loop`], or a simulation.
+//! that have waited for long enough, `names` the addresses that they wait for, `timers` their deadlines.
+//! `super::runner` moves bytes; readiness and time come from [`super::event_loop`], or a simulation.
 
 mod admission;
 mod buffers;
@@ -12,6 +12,7 @@ mod gather;
 mod handshakes;
 mod names;
 mod passwords;
+mod timers;
 mod upstream;
 
 use std::{mem, net::SocketAddr, sync::Arc, time::Duration};
@@ -147,17 +148,7 @@ impl<N: Network> Worker<N> {
         self.run_queued(&mut scratch);
         self.deliver_answers(&mut scratch);
         self.deliver_password_checks(&mut scratch);
-        while let Some((key, timer, at)) = self.timers.pop_due(now) {
-            let Some(client) = self.clients.get_mut(key) else { continue };
-            if client.timers.fire(timer, at) {
-                let waits = client.waits_until.is_some();
-                let client_stalled = self.is_behind(key);
-                if timer == Timer::Exchange && !waits {
-                    self.step(key, Event::Timeout { client_stalled });
-                }
-                self.run(key, &mut scratch);
-            }
-        }
+        self.fire_timers(now, &mut scratch);
         self.make_room_in_buffers(&mut scratch);
         self.forget_stale_looks();
         self.scratch = scratch;

@@ -1,0 +1,54 @@
+//! The deadlines of a worker's sessions: fires the timers that are due.
+//!
+//! [`crate::proxy::timers`] keeps them in order, and the exchange decides what an expired one means.
+
+use std::time::Duration;
+
+use super::Worker;
+use crate::{
+    net::network::Network,
+    proxy::{events::Event, timers::Timer, timestamp::Timestamp},
+};
+
+/// Each scrape leaves an entry whose deadline has moved away. These are put off before they are due, many in one turn,
+/// so that the worker neither wakes for them nor sets a time limit for its sleep.
+const SOON: Duration = Duration::from_millis(200);
+/// Maximum number of entries that are fired or put off in one turn. The rest are handled in the next turn.
+const HANDLED_MAX: usize = 64;
+
+impl<N: Network> Worker<N> {
+    /// Fires the timers that are due.
+    #[inline]
+    pub(super) fn fire_timers(&mut self, now: Timestamp, scratch: &mut [u8]) {
+        if self.timers.next().is_some_and(|at| at <= now + SOON) {
+            self.handle_timers(now, scratch); // rarely
+        }
+    }
+
+    fn handle_timers(&mut self, now: Timestamp, scratch: &mut [u8]) {
+        for _ in 0..HANDLED_MAX {
+            let clients = &self.clients;
+            let until = |key| clients.get(key).and_then(|client| client.session.deadline());
+            let is_stale = |key, at| until(key).is_none_or(|until| until > at);
+            let next = self
+                .timers
+                .pop_if(|key, timer, at| at <= now || timer == Timer::Exchange && is_stale(key, at));
+            let Some((key, timer, at)) = next else { return };
+            let Some(client) = self.clients.get_mut(key) else { continue };
+            if !client.timers.fire(timer, at) {
+                continue;
+            }
+            let until = client.session.deadline().filter(|&until| timer == Timer::Exchange && until > now);
+            if let Some(until) = until {
+                self.timers.arm(key, timer, &mut client.timers, until);
+                continue;
+            }
+            let waits = client.waits_until.is_some();
+            let client_stalled = self.is_behind(key);
+            if timer == Timer::Exchange && !waits {
+                self.step(key, Event::Timeout { client_stalled });
+            }
+            self.run(key, scratch);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The deadlines of many clients: a worker wakes for those that are due, and not for those of scrapes that are over.
+
+use std::time::Duration;
+
+use super::{assert_answer, kernel::ConnId, scraped, sim, sim::Sim};
+
+const CLIENTS: usize = 100;
+const PAUSE: Duration = Duration::from_millis(5);
+/// How long a client may idle in the simulation.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Clients that each scrape the first pod twice, one after the other.
+fn clients_after_scrapes(sim: &mut Sim) -> Vec<ConnId> {
+    let scrape = |_| {
+        sim.pass(PAUSE);
+        scraped(sim)
+    };
+    let connections: Vec<_> = (0..CLIENTS).map(scrape).collect();
+    for &(client, pod) in &connections {
+        sim.pass(PAUSE);
+        sim.send(client, super::SCRAPE);
+        assert_answer(sim, client, pod);
+    }
+    connections.into_iter().map(|(client, _)| client).collect()
+}
+
+/// Lets time pass, and returns how often a worker woke.
+fn wakes_in(sim: &mut Sim, time: Duration) -> usize {
+    let until = sim.net().now + time;
+    let mut wakes = 0;
+    while let Some(at) = sim.next_wake().filter(|&at| at < until) {
+        sim.net().now = at;
+        sim.settle();
+        wakes += 1;
+    }
+    sim.net().now = until;
+    wakes
+}
+
+#[test]
+fn a_worker_does_not_wake_for_each_scrape_that_is_over() {
+    let mut sim = sim();
+    let clients = clients_after_scrapes(&mut sim);
+    // Somewhat earlier than the first of them is closed.
+    let wakes = wakes_in(&mut sim, IDLE - PAUSE * 2 * CLIENTS as u32);
+    assert!((1..=8).contains(&wakes), "{wakes} wakes for {CLIENTS} clients");
+    assert!(clients.iter().all(|&client| sim.is_held(client)));
+}
+
+#[test]
+fn each_client_is_closed_when_it_has_idled_for_long_enough() {
+    let mut sim = sim();
+    let clients = clients_after_scrapes(&mut sim);
+    sim.pass(IDLE - PAUSE * CLIENTS as u32);
+    for (nth, &client) in clients.iter().enumerate() {
+        assert!(sim.is_held(client), "client {nth} may idle longer");
+        sim.pass(PAUSE);
+        assert!(!sim.is_served(client), "client {nth} has idled for {IDLE:?}");
+    }
+}
