@@ -154,20 +154,20 @@ mod tests {
     fn default_limits_follow_from_open_files_and_memory() {
         use Basis as B;
         for (arguments, open_files, memory, clients, upstreams_idle, buffers) in [
-            (&[][..], 20_000, None, (9_980, B::OpenFiles), (9_980, B::OpenFiles), (64 * MIB, B::Default)),
+            (&[][..], 20_000, None, (9_979, B::OpenFiles), (9_979, B::OpenFiles), (64 * MIB, B::Default)),
             (&[], 1_048_576, None, (16_384, B::Default), (16_384, B::Default), (64 * MIB, B::Default)),
             (
                 &["--workers=40"],
                 20_000,
                 None,
-                (9_824, B::OpenFiles),
-                (9_824, B::OpenFiles),
+                (9_804, B::OpenFiles),
+                (9_804, B::OpenFiles),
                 (64 * MIB, B::Default),
             ),
             (&[], 36, None, (1, B::OpenFiles), (1, B::OpenFiles), (64 * MIB, B::Default)),
             (&[], 20_000, Some(16 * MIB), (320, B::Memory), (932, B::Memory), (4 * MIB, B::Memory)),
             (&[], 20_000, Some(32 * MIB), (640, B::Memory), (1_864, B::Memory), (8 * MIB, B::Memory)),
-            (&[], 1_000, Some(32 * MIB), (480, B::OpenFiles), (480, B::OpenFiles), (8 * MIB, B::Memory)),
+            (&[], 1_000, Some(32 * MIB), (479, B::OpenFiles), (479, B::OpenFiles), (8 * MIB, B::Memory)),
             (
                 &[],
                 1_048_576,
@@ -239,7 +239,7 @@ mod tests {
         let described = limits(&["--clients-max=7"], 1_000, Some(16 * MIB)).described();
         assert_eq!(
             described,
-            ["7 (configured)", "480 (from the open-files limit)", "4MiB (from the cgroup's memory limit)"]
+            ["7 (configured)", "479 (from the open-files limit)", "4MiB (from the cgroup's memory limit)"]
         );
     }
 }

@@ -397,6 +397,11 @@ fn calls_of_scrapes(
             let of_body = if line.contains(", \"xxx") { OF_BODY } else { "" };
             *calls.entry(format!("{call}{of_body}")).or_default() += 1;
         }
+        // `epoll_wait(4, [{...}], 256, -1) = 1` waits for events, however long that takes.
+        let limit = line.split_once(", 256, ").map(|(_, limit)| limit);
+        if line.contains("epoll_") && limit.is_some_and(|limit| !limit.starts_with("-1")) {
+            *calls.entry(LIMITED_WAIT.to_owned()).or_default() += 1;
+        }
     }
     Some(calls)
 }
@@ -413,6 +418,8 @@ const WRITTEN_BODY: &[&str] = &["sendto of a body"];
 const READS: &[&str] = &["recvfrom", "read", "readv"];
 const WRITES: &[&str] = &["sendto", "write", "writev", "sendmsg"];
 const WAITS: &[&str] = &["epoll_wait", "epoll_pwait"];
+/// A wait with a time limit, for which the kernel adds and removes a timer.
+const LIMITED_WAIT: &str = "wait with a time limit";
 
 #[test]
 fn a_scrape_on_persistent_connections_takes_two_reads_two_writes_and_two_waits() {

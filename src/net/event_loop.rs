@@ -1,7 +1,7 @@
 //! One event loop: turns mio's readiness into turns of a worker.
 //!
-//! Owns the poll, the listeners and the waker. [`super::turn`] decides the order of a turn. The worker decides
-//! what an event means for a connection.
+//! Owns the poll, the listeners, the alarm and the waker. [`super::turn`] decides the order of a turn. The worker
+//! decides what an event means for a connection.
 
 use std::{
     io::{self, ErrorKind},
@@ -16,6 +16,7 @@ use mio::{
 };
 
 use super::{
+    alarm::Alarm,
     listener::{Accept, BACKLOG, Listener},
     network::{Network, Token},
     offload,
@@ -28,8 +29,8 @@ use super::{
 };
 use crate::proxy::timestamp::Timestamp;
 
-/// Descriptors of an event loop besides its listeners: the poll, its registry's copy, and the waker.
-pub const DESCRIPTORS: usize = 3;
+/// Descriptors of an event loop besides its listeners: the poll, its registry's copy, the waker, and the alarm.
+pub const DESCRIPTORS: usize = 4;
 
 /// Least time between two checks of the memory pressure. Only turns with stalled sessions check it.
 const PRESSURE_INTERVAL: Duration = Duration::from_millis(20);
@@ -39,10 +40,14 @@ const EVENTS_MAX: usize = 256;
 const ACCEPTS_MAX: usize = 64;
 /// Tokens below are listeners', tokens above are connections'.
 const WAKER: MioToken = MioToken(KEYS_FROM - 1);
+const ALARM: MioToken = MioToken(KEYS_FROM - 2);
+/// A poll that sleeps for at most this long has a time limit of its own, for which no alarm is set.
+const NAP: Duration = Duration::from_millis(200);
 
 /// An event loop and its worker.
 pub struct EventLoop {
     poll: Poll,
+    alarm: Alarm,
     listeners: Vec<Listener>,
     worker: Worker<Mio>,
     events: Events,
@@ -58,10 +63,11 @@ impl EventLoop {
     /// Creates the event loop of the worker with this index, and its waker.
     ///
     /// # Errors
-    /// As `epoll_create1(2)`, `eventfd(2)` and `epoll_ctl(2)`.
+    /// As `epoll_create1(2)`, `eventfd(2)`, `timerfd_create(2)` and `epoll_ctl(2)`.
     pub fn new(shared: Arc<Shared>, index: usize, listeners: Vec<TcpListener>) -> io::Result<(Self, Wake)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let alarm = Alarm::new(poll.registry(), ALARM)?;
         let mut listeners: Vec<_> = listeners.into_iter().map(Listener::new).collect();
         for (token, listener) in listeners.iter_mut().enumerate() {
             poll.registry().register(listener.socket_mut(), MioToken(token), Interest::READABLE)?;
@@ -70,7 +76,7 @@ impl EventLoop {
         let worker = Worker::new(network, Arc::clone(&shared), index);
         let events = Events::with_capacity(EVENTS_MAX);
         let (now, pressure_next) = (Timestamp::default(), Timestamp::default());
-        Ok((Self { poll, listeners, worker, events, now, shared, index, pressure_next }, waker))
+        Ok((Self { poll, alarm, listeners, worker, events, now, shared, index, pressure_next }, waker))
     }
 
     /// Serves until the process is closing and the last exchange is over, or aborts them.
@@ -89,13 +95,22 @@ impl EventLoop {
         result
     }
 
-    /// Returns how long the poll may sleep; `None`: until an event.
-    fn timeout(&self) -> Option<Duration> {
+    /// Returns how long the poll may sleep; `None`: until an event, which may be the alarm.
+    fn timeout(&mut self) -> io::Result<Option<Duration>> {
         let next = self.listeners.iter().filter_map(|listener| listener.next_wake(self.now));
         let next = next.chain(self.worker.next_wake()).min();
+        let Some(at) = next else { return Ok(None) };
         // Counts from the start of the last turn, unless that turn may have taken long.
         let from = if self.worker.took_long() { self.shared.now() } else { self.now };
-        next.map(|at| at.since(from))
+        let sleep = at.since(from);
+        if !sleep.is_zero() && self.alarm.covers(at) {
+            return Ok(None);
+        }
+        if sleep <= NAP {
+            return Ok(Some(sleep));
+        }
+        self.alarm.set(at, from)?;
+        Ok(None)
     }
 
     fn fetch(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -133,13 +148,14 @@ impl EventLoop {
 
 impl Steps for EventLoop {
     fn on_events(&mut self, is_first: bool) -> io::Result<bool> {
-        let timeout = if is_first { self.timeout() } else { Some(Duration::ZERO) };
+        let timeout = if is_first { self.timeout()? } else { Some(Duration::ZERO) };
         self.fetch(timeout)?;
         self.now = self.shared.now();
         self.shared.turn_begins(self.index, self.now);
         for event in &self.events {
             match event.token() {
                 WAKER => {}
+                ALARM => self.alarm.rang(),
                 MioToken(listener) if listener < self.listeners.len() => self.listeners[listener].set_ready(),
                 MioToken(bits) => self.worker.event(Token::from_bits(bits), ready(event)),
             }

@@ -3,6 +3,7 @@
 //! Contains no rules of HTTP: exchanges decide what to do with bytes, failures and expired deadlines.
 //!
 //! - [`event_loop`]: mio, the listeners and the waker; turns readiness into turns of a worker;
+//! - `alarm`: wakes an event loop for its next deadline;
 //! - [`turn`]: the order of the steps of one turn;
 //! - [`worker`]: the connections of one event loop: their slots, their timers, and the actions that sessions request;
 //!   its `admission` accepts clients, queues those without a place, and frees places; its `buffers` pauses or ends
@@ -33,6 +34,7 @@
 //! - [`cgroup`]: the memory limit of this process's cgroup;
 //! - [`process`]: this process's metrics from the kernel, and the open-files limit.
 
+mod alarm;
 pub mod cgroup;
 pub mod client;
 pub mod event_loop;
