@@ -25,7 +25,7 @@ use super::{
     stream::Ready,
     transport::splice::KernelPipe,
     turn::{Steps, turn},
-    worker::Worker,
+    worker::{SOON, Worker},
 };
 use crate::proxy::timestamp::Timestamp;
 
@@ -41,8 +41,6 @@ const ACCEPTS_MAX: usize = 64;
 /// Tokens below are listeners', tokens above are connections'.
 const WAKER: MioToken = MioToken(KEYS_FROM - 1);
 const ALARM: MioToken = MioToken(KEYS_FROM - 2);
-/// A poll that sleeps for at most this long has a time limit of its own, for which no alarm is set.
-const NAP: Duration = Duration::from_millis(200);
 
 /// An event loop and its worker.
 pub struct EventLoop {
@@ -106,7 +104,7 @@ impl EventLoop {
         if !sleep.is_zero() && self.alarm.covers(at) {
             return Ok(None);
         }
-        if sleep <= NAP {
+        if sleep <= SOON {
             return Ok(Some(sleep));
         }
         self.alarm.set(at, from)?;

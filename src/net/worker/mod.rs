@@ -15,6 +15,8 @@ mod passwords;
 mod timers;
 mod upstream;
 
+pub use timers::SOON;
+
 use std::{mem, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{

@@ -10,9 +10,11 @@ use crate::{
     proxy::{events::Event, timers::Timer, timestamp::Timestamp},
 };
 
-/// Each scrape leaves an entry whose deadline has moved away. These are put off before they are due, many in one turn,
-/// so that the worker neither wakes for them nor sets a time limit for its sleep.
-const SOON: Duration = Duration::from_millis(200);
+/// A deadline this near limits the event loop's sleep; for a later one, the alarm rings.
+///
+/// Each scrape leaves an entry whose deadline has moved away. These are put off before they are near, many in one turn,
+/// so that the event loop neither wakes for each of them nor limits its sleep.
+pub const SOON: Duration = Duration::from_millis(200);
 /// Maximum number of entries that are fired or put off in one turn. The rest are handled in the next turn.
 const HANDLED_MAX: usize = 64;
 
