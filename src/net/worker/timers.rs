@@ -40,9 +40,9 @@ impl<N: Network> Worker<N> {
             if !client.timers.fire(timer, at) {
                 continue;
             }
-            let until = client.session.deadline().filter(|&until| timer == Timer::Exchange && until > now);
-            if let Some(until) = until {
-                self.timers.arm(key, timer, &mut client.timers, until);
+            let until = client.session.deadline();
+            if timer == Timer::Exchange && until.is_none_or(|until| until > now) {
+                until.into_iter().for_each(|until| self.timers.arm(key, timer, &mut client.timers, until));
                 continue;
             }
             let waits = client.waits_until.is_some();
