@@ -21,7 +21,7 @@ use support::{
     poll,
     program::Signal,
     psystrike::Psystrike,
-    settled,
+    require_working, settled,
 };
 
 const PAGE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nup 1\n";
@@ -204,6 +204,22 @@ fn connecting_has_its_own_timeout_within_the_scrape_s() {
         || psystrike.outcomes("client_closed_request"),
         |gone| *gone == 1.0,
     );
+}
+
+#[test]
+fn a_slow_turn_does_not_put_a_deadline_off() {
+    const INJECT: &str = "inject=recvfrom:delay_exit=1s:when=1"; // of each thread: the worker's first read
+    if !require_working(&["strace", "-o", "/dev/null", "-e", INJECT, "true"]) {
+        return;
+    }
+    let strace = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", INJECT];
+    let psystrike = Psystrike::start_under(&strace, &["--allow", "127.0.0.0/8", "--header-timeout", "2s"]);
+    let start = Instant::now();
+    let mut client = psystrike.client();
+    client.send("GET / HTTP/1.1\r\n");
+    assert_eq!(client.response().expect("a response").status(), 408);
+    let took = start.elapsed();
+    assert!((Duration::from_secs(2)..Duration::from_millis(2700)).contains(&took), "{took:?}");
 }
 
 #[test]

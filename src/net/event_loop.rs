@@ -98,12 +98,13 @@ impl EventLoop {
         let next = self.listeners.iter().filter_map(|listener| listener.next_wake(self.now));
         let next = next.chain(self.worker.next_wake()).min();
         let Some(at) = next else { return Ok(None) };
-        // Counts from the start of the last turn, unless that turn may have taken long.
-        let from = if self.worker.took_long() { self.shared.now() } else { self.now };
-        let sleep = at.since(from);
-        if !sleep.is_zero() && self.alarm.covers(at) {
+        if at > self.now && self.alarm.covers(at) {
             return Ok(None);
         }
+        // A near deadline counts from the start of the last turn, unless that turn may have taken long.
+        let is_exact = self.worker.took_long() || at > self.now + SOON;
+        let from = if is_exact { self.shared.now() } else { self.now };
+        let sleep = at.since(from);
         if sleep <= SOON {
             return Ok(Some(sleep));
         }
