@@ -4,6 +4,8 @@ mod support;
 
 use std::{io, thread, time::Duration};
 
+#[cfg(feature = "tls")]
+use support::{Scratch, certificates::Ca, require_programs, tls_pods::TlsPods};
 use support::{
     http::Wire,
     net_http::{self, PORTION},
@@ -76,4 +78,25 @@ fn pages_in_portions_gather_and_arrive_whole() {
 fn without_gathering_no_read_is_saved() {
     let psystrike = Psystrike::start(&["--allow", "127.0.0.0/8", "--gather", "0"]);
     assert_eq!(scrape(&psystrike, &pod("127.35.1.2")), 0.0);
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn pages_of_pods_with_tls_gather_and_arrive_whole() {
+    if !require_programs(&["go"]) {
+        return;
+    }
+    let scratch = Scratch::new("gathering");
+    let ca = Ca::new(&scratch, "ca");
+    ca.sign("pod", &["127.35.1.3"]);
+    let pods = TlsPods::start(&scratch, &[("tls", "127.35.1.3", "pod")]);
+    let [pod] = pods.addresses[..] else { panic!("{:?}", pods.addresses) };
+    let psystrike = Psystrike::start(&["--allow=127.0.0.0/8", &format!("--pod-tls-ca={}", ca.file)]);
+    for _ in 0..10 {
+        let response = psystrike.get(&format!("/pods/https:{}/{}/long", pod.ip(), pod.port()));
+        assert!(response.body == page(300_000).as_bytes(), "{} bytes", response.body.len());
+    }
+    let saved = psystrike.metric("psystrike_pod_reads_saved_total");
+    assert!(saved > 0.0, "{saved} reads saved");
+    assert_eq!(psystrike.outcomes("forwarded"), 10.0);
 }

@@ -1,5 +1,6 @@
 // Pods of Go's net/http with TLS, one for each argument KIND=ADDRESS=NAME. NAME.crt and NAME.key are in the folder that
-// the first argument names. /metrics has a sample with the names that the client's TLS and certificate have.
+// the first argument names. /metrics has a sample with the names that the client's TLS and certificate have, and /long
+// has 300,000 bytes of samples, sent in portions.
 //
 // The kinds: `tls`; `required` and `requested`, for a certificate of a client that ca.crt signed; `old`, with at most
 // TLS 1.1; `plain`, without TLS.
@@ -16,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 func page(writer http.ResponseWriter, request *http.Request) {
@@ -30,6 +32,20 @@ func page(writer http.ResponseWriter, request *http.Request) {
 	fmt.Fprintf(writer, "pod_up{protocol=%q,alpn=%q,sni=%q,client_certificate=%q,over=%q} 1\n",
 		request.Proto, alpn, name, client, scheme(request))
 	fmt.Fprintf(writer, "# %s\n", strings.Repeat("x", 16384))
+}
+
+func longPage(writer http.ResponseWriter, request *http.Request) {
+	var page strings.Builder
+	for line := 0; page.Len() < 300_000; line++ {
+		fmt.Fprintf(&page, "metric_of_a_long_page{line=\"%d\"} 1\n", line)
+	}
+	for rest := page.String()[:300_000]; rest != ""; {
+		portion := min(len(rest), 4096)
+		io.WriteString(writer, rest[:portion])
+		writer.(http.Flusher).Flush()
+		rest = rest[portion:]
+		time.Sleep(50 * time.Microsecond) // the time to compress the next one
+	}
 }
 
 func scheme(request *http.Request) string {
@@ -71,7 +87,10 @@ func main() {
 		if err != nil {
 			log.Fatal(err)
 		}
-		server := &http.Server{Handler: http.HandlerFunc(page), ErrorLog: log.New(io.Discard, "", 0)}
+		pages := http.NewServeMux()
+		pages.HandleFunc("/", page)
+		pages.HandleFunc("/long", longPage)
+		server := &http.Server{Handler: pages, ErrorLog: log.New(io.Discard, "", 0)}
 		if kind == "plain" {
 			go server.Serve(listener)
 		} else {
