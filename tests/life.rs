@@ -398,8 +398,9 @@ fn calls_of_scrapes(
             *calls.entry(format!("{call}{of_body}")).or_default() += 1;
         }
         // `epoll_wait(4, [{...}], 256, -1) = 1` waits for events, however long that takes.
-        let limit = line.split_once(", 256, ").map(|(_, limit)| limit);
-        if line.contains("epoll_") && limit.is_some_and(|limit| !limit.starts_with("-1")) {
+        let arguments = line.rsplit_once("], ").map(|(_, arguments)| arguments.split([',', ')']));
+        let limit = arguments.and_then(|mut arguments| arguments.nth(1));
+        if line.contains("epoll_") && line.contains(") = ") && limit != Some(" -1") {
             *calls.entry(LIMITED_WAIT.to_owned()).or_default() += 1;
         }
     }

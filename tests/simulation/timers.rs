@@ -58,3 +58,28 @@ fn each_client_is_closed_when_it_has_idled_for_long_enough() {
         assert!(!sim.is_served(client), "client {nth} has idled for {IDLE:?}");
     }
 }
+
+#[test]
+fn a_deadline_that_has_moved_away_is_put_off_before_it_is_near() {
+    let mut sim = sim();
+    clients_after_scrapes(&mut sim);
+    let next = sim.next_wake().expect("a deadline");
+    let until_near = next.since(sim.net().now) - Duration::from_millis(150);
+    wakes_in(&mut sim, until_near);
+    sim.turn();
+    assert!(sim.next_wake() > Some(next), "a wait with a time limit follows");
+}
+
+#[test]
+fn a_turn_handles_64_of_the_timers_that_are_due() {
+    let mut sim = Sim::new(1, CLIENTS, CLIENTS);
+    let clients: Vec<_> = (0..CLIENTS).map(|_| sim.client()).collect();
+    sim.settle();
+    let due = sim.next_wake().expect("their deadline for a request");
+    sim.net().now = due + Duration::from_millis(1);
+    for closed in [64, CLIENTS] {
+        assert!(sim.next_wake().is_some_and(|at| at <= due), "it is awake");
+        sim.turn();
+        assert_eq!(clients.iter().filter(|&&client| !sim.is_served(client)).count(), closed);
+    }
+}

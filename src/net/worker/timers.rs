@@ -10,12 +10,13 @@ use crate::{
     proxy::{events::Event, timers::Timer, timestamp::Timestamp},
 };
 
-/// A deadline this near limits the event loop's sleep; for a later one, the alarm rings.
+/// A deadline this near limits the event loop's sleep, unless the alarm rings before it anyway. For a later one, the
+/// alarm is set.
 ///
 /// Each scrape leaves an entry whose deadline has moved away. These are put off before they are near, many in one turn,
 /// so that the event loop neither wakes for each of them nor limits its sleep.
 pub const SOON: Duration = Duration::from_millis(200);
-/// Maximum number of entries that are fired or put off in one turn. The rest are handled in the next turn.
+/// Maximum number of entries that are fired, put off or discarded in one turn. The rest are handled in the next turn.
 const HANDLED_MAX: usize = 64;
 
 impl<N: Network> Worker<N> {
