@@ -245,16 +245,19 @@ impl Sim {
         while self.turn_of_any() {}
     }
 
-    /// Time passes.
-    pub(crate) fn pass(&mut self, time: Duration) {
+    /// Time passes. Returns the number of turns for which event loops woke.
+    pub(crate) fn pass(&mut self, time: Duration) -> usize {
         let until = self.net().now + time;
+        let mut turns = 0;
         while let Some(at) = self.next_wake().filter(|at| *at <= until) {
             let now = self.net().now.max(at);
             self.net().now = now;
             self.turn_of_any();
+            turns += 1;
         }
         let now = self.net().now.max(until);
         self.net().now = now;
+        turns
     }
 
     /// Time passes until an event loop wakes or a lookup ends, and the workers run.

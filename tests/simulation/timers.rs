@@ -24,25 +24,12 @@ fn clients_after_scrapes(sim: &mut Sim) -> Vec<ConnId> {
     connections.into_iter().map(|(client, _)| client).collect()
 }
 
-/// Lets time pass, and returns how often a worker woke.
-fn wakes_in(sim: &mut Sim, time: Duration) -> usize {
-    let until = sim.net().now + time;
-    let mut wakes = 0;
-    while let Some(at) = sim.next_wake().filter(|&at| at < until) {
-        sim.net().now = at;
-        sim.settle();
-        wakes += 1;
-    }
-    sim.net().now = until;
-    wakes
-}
-
 #[test]
 fn a_worker_does_not_wake_for_each_scrape_that_is_over() {
     let mut sim = sim();
     let clients = clients_after_scrapes(&mut sim);
     // Somewhat earlier than the first of them is closed.
-    let wakes = wakes_in(&mut sim, IDLE - PAUSE * 2 * CLIENTS as u32);
+    let wakes = sim.pass(IDLE - PAUSE * 2 * CLIENTS as u32);
     assert!((1..=8).contains(&wakes), "{wakes} wakes for {CLIENTS} clients");
     assert!(clients.iter().all(|&client| sim.is_held(client)));
 }
@@ -65,7 +52,7 @@ fn a_deadline_that_has_moved_away_is_put_off_before_it_is_near() {
     clients_after_scrapes(&mut sim);
     let next = sim.next_wake().expect("a deadline");
     let until_near = next.since(sim.net().now) - Duration::from_millis(150);
-    wakes_in(&mut sim, until_near);
+    sim.pass(until_near);
     sim.turn();
     assert!(sim.next_wake() > Some(next), "a wait with a time limit follows");
 }
